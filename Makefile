@@ -1,0 +1,243 @@
+# sopfs: the engine (libsop), the file system (sopfs), its tools and its tests.
+#
+#   make run      a volume on four folders under ./sandbox, mounted, shown, left to try; make stop ends it
+#   make check    build and run all tests
+#   make help     the other targets
+#
+# Variables: BUILD=dir  CC=clang  CFLAGS=...  SAN=asan|tsan  WERROR=1  PREFIX= DESTDIR=
+#   CORE="err label ec"  build libsop from these modules alone (others may be half-written):
+#                        make CORE="err le ec" build/unit/test_ec
+
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+
+VERSION   := 0.1.0
+SAN       ?=
+BUILD     ?= $(if $(SAN),build/$(SAN),build)
+CFLAGS    ?= -O2 -g
+LDFLAGS   ?=
+WERROR    ?=
+JOBS      ?= $(shell nproc 2>/dev/null || echo 2)
+ifeq ($(origin CC),default)
+CC        := gcc
+endif
+
+PREFIX     ?= /usr/local
+BINDIR     ?= $(PREFIX)/bin
+SBINDIR    ?= $(PREFIX)/sbin
+LIBDIR     ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+
+WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla \
+	-Wformat=2 -Wcast-qual -Wcast-align -Wundef -Wswitch-enum -Wimplicit-fallthrough
+ifneq ($(filter-out 0,$(WERROR)),)
+WARN += -Werror
+endif
+
+# Headers of libraries by -isystem: their warnings are not ours (hiredis' own warn under -I).
+pkg_cflags = $(patsubst -I%,-isystem %,$(shell pkg-config --cflags $(1) 2>/dev/null))
+pkg_libs   = $(shell pkg-config --libs $(1) 2>/dev/null)
+
+FUSE_CFLAGS   := $(call pkg_cflags,fuse3)
+FUSE_LIBS     := $(call pkg_libs,fuse3)
+CORE_PKG      := libisal liburing $(shell pkg-config --exists hiredis && echo hiredis) \
+		 $(shell pkg-config --exists jansson && echo jansson)
+CORE_CFLAGS   := $(filter-out -D_FILE_OFFSET_BITS=64,$(call pkg_cflags,$(CORE_PKG)))
+CORE_LIBS     := -Wl,--as-needed $(call pkg_libs,$(CORE_PKG)) -lm -lpthread
+CMOCKA_CFLAGS := $(call pkg_cflags,cmocka)
+CMOCKA_LIBS   := $(call pkg_libs,cmocka)
+
+SANFLAGS :=
+ifeq ($(SAN),asan)
+SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+else ifeq ($(SAN),tsan)
+SANFLAGS := -fsanitize=thread -fno-omit-frame-pointer
+else ifneq ($(SAN),)
+$(error SAN=$(SAN): asan or tsan)
+endif
+
+# Paths in debug data and assertions do not depend on where the tree lies.
+ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DSOPFS_VERSION='"$(VERSION)"' -I. \
+	-fPIC -ffile-prefix-map=$(CURDIR)=. $(WARN) $(CFLAGS) $(SANFLAGS)
+LINK = $(CC) $(CFLAGS) $(SANFLAGS) $(LDFLAGS) -o $@
+
+CORE_SRC  := $(if $(CORE),$(CORE:%=core/%.c),$(wildcard core/*.c))
+FS_SRC    := $(wildcard fs/*.c)
+LIB_SRC   := $(wildcard tests/lib/*.c)
+CORE_OBJ  := $(CORE_SRC:%.c=$(BUILD)/obj/%.o)
+FS_OBJ    := $(FS_SRC:%.c=$(BUILD)/obj/%.o)
+LIB_OBJ   := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
+
+UNIT_BIN    := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c))
+UNIT_FS_BIN := $(filter $(BUILD)/unit/test_fs_%,$(UNIT_BIN))
+MODEL_BIN   := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/model/*.c tests/crash/*.c))
+EXAMPLE_BIN := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/examples/*.c))
+BENCH_BIN   := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/bench/*.c tests/fs/*.c))
+# Tools: mount-helpers/mkfs_sopfs.c -> mkfs.sopfs
+TOOLS       := $(patsubst mount-helpers/%_sopfs.c,%.sopfs,$(wildcard mount-helpers/*_sopfs.c))
+TOOL_BIN    := $(TOOLS:%=$(BUILD)/%)
+
+.PHONY: all lib tools tests deps deps-lint run stop check check-all check-unit check-fs check-tools \
+	check-asan check-tsan check-long bench lint install clean help
+
+all: lib tools $(BUILD)/sopfs $(EXAMPLE_BIN)
+lib: $(BUILD)/libsop.a $(BUILD)/libsop.so.0
+tools: $(TOOL_BIN)
+tests: $(UNIT_BIN) $(MODEL_BIN) $(EXAMPLE_BIN) $(BENCH_BIN)
+
+help:
+	@echo 'all run stop check check-unit check-fs check-tools check-asan check-tsan check-long'
+	@echo 'bench lint deps install clean'
+	@echo 'one test:   make check-fs TESTS=tests/fs/basic.sh;  make check-unit TESTS=$(BUILD)/unit/test_ec'
+
+SH_TESTS     = $(filter-out %/functions.sh,$(foreach d,$(1),$(wildcard tests/$(d)/*.sh)))
+
+# ---- objects -----------------------------------------------------------------------------------
+
+$(BUILD)/obj/core/%.o: core/%.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(CORE_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/obj/fs/%.o: fs/%.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(FUSE_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/obj/mount-helpers/%.o: mount-helpers/%.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/obj/tests/%.o: tests/%.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(CORE_CFLAGS) $(CMOCKA_CFLAGS) $(FUSE_CFLAGS) -MMD -MP -c -o $@ $<
+
+-include $(wildcard $(BUILD)/obj/*/*.d $(BUILD)/obj/tests/*/*.d)
+
+# ---- what is built -----------------------------------------------------------------------------
+
+# A fresh archive each time: ar would keep members whose source has gone.
+$(BUILD)/libsop.a: $(CORE_OBJ)
+	@rm -f $@
+	ar rcsD $@ $^
+
+# The shared library shows what the public face declares and nothing else.
+FACE := core/sop.h core/err.h core/log.h core/id.h core/clock.h core/range.h
+$(BUILD)/libsop.map: $(FACE)
+	@mkdir -p $(@D)
+	@{ echo 'SOP_0 { global:'; \
+	   grep -hoE '\bsop_[a-z0-9_]+\(' $(FACE) | tr -d '(' | sort -u | sed 's/$$/;/'; \
+	   echo 'local: *; };'; } >$@
+
+$(BUILD)/libsop.so.0: $(CORE_OBJ) $(BUILD)/libsop.map
+	$(LINK) -shared -Wl,-soname,libsop.so.0 -Wl,--version-script=$(BUILD)/libsop.map \
+		$(CORE_OBJ) $(CORE_LIBS)
+	@ln -sf libsop.so.0 $(BUILD)/libsop.so
+
+$(BUILD)/sopfs: $(FS_OBJ) $(BUILD)/libsop.a
+	$(LINK) $^ $(FUSE_LIBS) $(CORE_LIBS)
+
+$(TOOL_BIN): $(BUILD)/%.sopfs: $(BUILD)/obj/mount-helpers/%_sopfs.o $(BUILD)/libsop.a
+	$(LINK) $^ $(CORE_LIBS)
+
+# Unit tests of fs have its objects beside them, without main.
+$(UNIT_FS_BIN): $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(filter-out %/main.o,$(FS_OBJ)) \
+		$(LIB_OBJ) $(BUILD)/libsop.a
+	@mkdir -p $(@D)
+	$(LINK) $^ $(CMOCKA_LIBS) $(FUSE_LIBS) $(CORE_LIBS)
+
+$(filter-out $(UNIT_FS_BIN),$(UNIT_BIN)) $(MODEL_BIN): $(BUILD)/%: $(BUILD)/obj/tests/%.o \
+		$(LIB_OBJ) $(BUILD)/libsop.a
+	@mkdir -p $(@D)
+	$(LINK) $^ $(CMOCKA_LIBS) $(CORE_LIBS)
+
+$(EXAMPLE_BIN): $(BUILD)/%: $(BUILD)/obj/tests/%.o $(BUILD)/libsop.a
+	@mkdir -p $(@D)
+	$(LINK) $^ $(CORE_LIBS)
+
+# Drivers of the mount and the RAM-only floor: they know nothing of sopfs.
+$(BENCH_BIN): $(BUILD)/%: $(BUILD)/obj/tests/%.o
+	@mkdir -p $(@D)
+	$(LINK) $^ $(FUSE_LIBS) -lpthread
+
+# Objects are kept.
+.SECONDARY:
+
+# ---- packages ----------------------------------------------------------------------------------
+
+deps:
+	@packaging/deps.sh
+
+deps-lint:
+	@packaging/deps.sh lint
+
+# ---- a volume to try ---------------------------------------------------------------------------
+
+# The build is a make of its own, so that it looks for libraries after they have been installed.
+run:
+	@packaging/deps.sh
+	+@$(MAKE) --no-print-directory -s -j$(JOBS) all
+	@BUILD=$(BUILD) tests/sandbox.sh start
+
+stop:
+	@BUILD=$(BUILD) tests/sandbox.sh stop
+
+# ---- tests -------------------------------------------------------------------------------------
+
+TESTS ?=
+RUN_TESTS := BUILD=$(BUILD) tests/run
+
+check:
+	@packaging/deps.sh
+	+@$(MAKE) --no-print-directory -j$(JOBS) all tests
+	+@$(MAKE) --no-print-directory check-all
+
+# One run of all, one summary at its end.
+check-all: all tests
+	@$(RUN_TESTS) $(UNIT_BIN) $(MODEL_BIN) $(call SH_TESTS,fs tools)
+
+check-unit: $(UNIT_BIN) $(MODEL_BIN)
+	@$(RUN_TESTS) $(or $(TESTS),$(UNIT_BIN) $(MODEL_BIN))
+
+check-fs: all tests
+	@$(RUN_TESTS) $(or $(TESTS),$(call SH_TESTS,fs))
+
+check-tools: all tests
+	@$(RUN_TESTS) $(or $(TESTS),$(call SH_TESTS,tools))
+
+check-asan:
+	+@$(MAKE) --no-print-directory SAN=asan check-unit
+	+@$(MAKE) --no-print-directory SAN=asan check-fs TESTS="tests/fs/basic.sh tests/fs/bad_input.sh"
+
+check-tsan:
+	+@$(MAKE) --no-print-directory SAN=tsan check-unit
+
+check-long: all tests
+	@LONG=1 TEST_TIMEOUT=3600 $(RUN_TESTS) $(UNIT_BIN) $(MODEL_BIN) \
+		$(call SH_TESTS,fs tools long)
+
+bench: all tests
+	@BUILD=$(BUILD) tests/bench/bench.sh
+
+lint:
+	@tests/lint/layers.sh
+	@tests/lint/sources.sh
+	@tests/lint/tools.sh
+
+# ---- install -----------------------------------------------------------------------------------
+
+# mount(8) looks for mount.sopfs in /sbin alone; with another PREFIX use -t fuse.sopfs, or sopfs itself.
+install: all
+	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(SBINDIR) $(DESTDIR)$(LIBDIR)/pkgconfig \
+		$(DESTDIR)$(INCLUDEDIR)/sop/core
+	install -m 755 $(BUILD)/sopfs $(DESTDIR)$(BINDIR)/sopfs
+	ln -sf $(BINDIR)/sopfs $(DESTDIR)$(SBINDIR)/mount.sopfs
+	for t in $(TOOLS); do install -m 755 $(BUILD)/$$t $(DESTDIR)$(SBINDIR)/$$t || exit 1; done
+	install -m 644 $(BUILD)/libsop.so.0 $(DESTDIR)$(LIBDIR)/libsop.so.0
+	ln -sf libsop.so.0 $(DESTDIR)$(LIBDIR)/libsop.so
+	install -m 644 $(BUILD)/libsop.a $(DESTDIR)$(LIBDIR)/libsop.a
+	install -m 644 core/base.h $(FACE) $(DESTDIR)$(INCLUDEDIR)/sop/core/
+	printf 'Name: libsop\nDescription: transactions over erasure coded B-trees\nVersion: %s\nLibs: -L%s -lsop\nLibs.private: -lisal -luring -lpthread\nCflags: -I%s/sop\n' \
+		'$(VERSION)' '$(LIBDIR)' '$(INCLUDEDIR)' >$(DESTDIR)$(LIBDIR)/pkgconfig/libsop.pc
+
+clean:
+	rm -rf $(BUILD)

@@ -1,0 +1,211 @@
+/* Checkpoint: bring the trees on disk up to the journal, so that recovery has little to do.
+ *
+ *   1. under the commit lock: accounts and store states go into their trees; the changed nodes are
+ *      frozen as of this LSN; the journal goes on in a new file. Commits are held up for this only.
+ *   2. the frozen nodes are written as new blobs, then everything is made durable
+ *   3. the checkpoint file is published: it names every registry slot to be changed
+ *   4. the registry is changed, fsynced; the old journal files go
+ *
+ * A crash before 3: the old checkpoint and journal stand, the new blobs are garbage that recovery
+ * finds. After 3: the new one stands, and recovery repeats 4, which is harmless. */
+#include "core/engine.h"
+
+#define WRITE_BYTES (4u << 20)
+
+struct ckpt {
+	struct sop_volume *v;
+	struct sop_checkpoint c;
+	struct sop_frozen *frozen;
+	size_t n_frozen, n_written;
+	uint64_t pin;
+};
+
+static int freeze_locked(struct ckpt *k, bool clean, struct sop_err *e)
+{
+	struct sop_volume *v = k->v;
+	uint64_t lsn = v->lsn_next - 1;
+	struct sop_state *master;
+	int rc;
+
+	if (v->dead)
+		return sop_fail(e, SOP_EDEAD, "volume %s", v->name);
+	rc = sop_space_flush(v->space, lsn, &k->c, e);
+	if (!rc)
+		rc = sop_stores_flush(v->stores, lsn, e);
+	if (!rc)
+		rc = sop_stores_load(v->stores, SOP_STORE_MASTER, &master, e);
+	if (!rc)
+		rc = sop_pins_get(v->pins, SOP_PIN_ALL, &k->pin);
+	if (rc)
+		return rc;
+	rc = sop_registry_chain(v->reg, &k->c.flips, &k->c.n_flips, &k->c.next_handle,
+		&k->c.free_handle, e);
+	if (!rc)
+		rc = sop_journal_rotate(v->journal, &k->c.journal, &k->c.chain, e);
+	if (!rc)
+		rc = sop_nodes_freeze(v->nodes, lsn, &k->frozen, &k->n_frozen, e);
+	if (rc) {
+		sop_pins_put(v->pins, SOP_PIN_ALL, k->pin);
+		return rc;
+	}
+	k->c.epoch = sop_members_epoch(v->mem);
+	k->c.lsn = lsn;
+	k->c.clean = clean;
+	k->c.master_root = master->now.root;
+	k->c.master_count = master->now.count;
+	k->c.next_ino = v->next_ino;
+	k->c.items = v->items;
+	k->c.time_ns = v->clock->wall_ns(v->clock->ctx);
+	return 0;
+}
+
+/* Encode and write frozen nodes from `at` on, about WRITE_BYTES of them; returns how many. */
+static int write_some(struct ckpt *k, size_t at, size_t *next, struct sop_err *e)
+{
+	sop_autofree struct sop_blob_put *put = NULL;
+	sop_autofree uint8_t *raw = NULL;
+	size_t bytes = 0, n = 0, end = at, used = 0;
+	int rc;
+
+	while (end < k->n_frozen && (end == at || bytes < WRITE_BYTES)) {
+		if (k->frozen[end].page) {
+			bytes += sop_page_bytes(k->frozen[end].page);
+			n++;
+		}
+		end++;
+	}
+	*next = end;
+	if (!n)
+		return 0;
+	put = calloc(n, sizeof(*put));
+	raw = malloc(bytes);
+	if (!put || !raw)
+		return sop_fail(e, -ENOMEM, "checkpoint of %zu nodes", n);
+	n = 0;
+	for (size_t i = at; i < end; i++) {
+		const struct sop_frozen *f = &k->frozen[i];
+
+		if (!f->page)
+			continue;
+		sop_page_encode(f->page, raw + used, f->node_lsn, f->root);
+		put[n++] = (struct sop_blob_put){.data = raw + used,
+			.len = (uint32_t)sop_page_bytes(f->page),
+			.kind = SOP_BLOB_NODE};
+		used += sop_page_bytes(f->page);
+	}
+	rc = sop_space_put(k->v->space, 0, SOP_STREAM_NODES, put, n, e);
+	if (rc)
+		return rc;
+	n = 0;
+	for (size_t i = at; i < end; i++)
+		if (k->frozen[i].page)
+			k->frozen[i].to = put[n++].ref;
+	return 0;
+}
+
+static int write_nodes(struct ckpt *k, struct sop_err *e)
+{
+	int rc = 0;
+
+	while (k->n_written < k->n_frozen && !rc) {
+		size_t next;
+
+		rc = write_some(k, k->n_written, &next, e);
+		if (!rc)
+			k->n_written = next;
+	}
+	return rc;
+}
+
+static int list_flips(struct ckpt *k, struct sop_err *e)
+{
+	struct sop_flip *f = realloc(k->c.flips, (k->c.n_flips + k->n_frozen + 1) * sizeof(*f));
+
+	if (!f)
+		return sop_fail(e, -ENOMEM, "checkpoint");
+	k->c.flips = f;
+	for (size_t i = 0; i < k->n_frozen; i++)
+		f[k->c.n_flips++] = (struct sop_flip){
+			k->frozen[i].handle, k->frozen[i].to, k->frozen[i].from};
+	return 0;
+}
+
+/* The new image stands: its blobs are live, those it replaced are free once nobody reads them. */
+static int settle_accounts(struct ckpt *k, struct sop_err *e)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < k->n_frozen && !rc; i++) {
+		const struct sop_frozen *f = &k->frozen[i];
+
+		if (f->to.segment)
+			rc = sop_space_alloc(k->v->space, &f->to, e);
+		if (!rc && f->from.segment)
+			rc = sop_space_free_later(k->v->space, k->c.lsn, f->store, &f->from, e);
+	}
+	return rc;
+}
+
+static int run(struct ckpt *k, bool clean, struct sop_err *e)
+{
+	struct sop_volume *v = k->v;
+	int rc;
+
+	sop_lock(&v->commit);
+	rc = freeze_locked(k, clean, e);
+	sop_unlock(&v->commit);
+	if (rc)
+		return rc;
+	rc = write_nodes(k, e);
+	if (!rc)
+		rc = sop_segments_sync(v->seg, e);
+	if (!rc)
+		rc = list_flips(k, e);
+	if (!rc)
+		rc = sop_checkpoint_store(v->mem, &k->c, e);
+	if (rc) {
+		for (size_t i = 0; i < k->n_written; i++)
+			if (k->frozen[i].to.segment)
+				sop_space_abandon(v->space, &k->frozen[i].to);
+		sop_lock(&v->commit);
+		sop_nodes_thaw(v->nodes, k->frozen, k->n_frozen);
+		sop_unlock(&v->commit);
+		sop_pins_put(v->pins, SOP_PIN_ALL, k->pin);
+		return rc;
+	}
+	/* Published: from here on an error leaves a volume that recovery would bring to the same state,
+	 * but this one's registry may be behind: it must not go on. */
+	rc = sop_registry_apply(v->reg, k->c.flips, k->c.n_flips, k->c.lsn, e);
+	sop_lock(&v->commit);
+	if (!rc)
+		rc = settle_accounts(k, e);
+	if (rc)
+		v->dead = rc;
+	sop_nodes_written(v->nodes, k->frozen, k->n_frozen);
+	sop_journal_trim(v->journal, k->c.journal);
+	sop_stores_trim(v->stores);
+	sop_unlock(&v->commit);
+	sop_pins_put(v->pins, SOP_PIN_ALL, k->pin);
+	sop_lock(&v->barrier);
+	v->durable_lsn = SOP_MAX(v->durable_lsn, k->c.lsn);
+	sop_unlock(&v->barrier);
+	return rc;
+}
+
+int sop_checkpoint_run(struct sop_volume *v, bool clean, struct sop_err *e)
+{
+	struct ckpt k = {.v = v};
+	int rc;
+
+	if (v->opts.read_only)
+		return 0;
+	sop_lock(&v->ckpt_lock);
+	rc = run(&k, clean, e);
+	if (!rc) {
+		v->ckpt_lsn = k.c.lsn;
+		v->ckpt_ms = v->clock->monotonic_ms(v->clock->ctx);
+	}
+	sop_unlock(&v->ckpt_lock);
+	sop_checkpoint_release(&k.c);
+	return rc ? sop_wrap(e, rc, "checkpoint") : 0;
+}

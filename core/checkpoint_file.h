@@ -1,0 +1,41 @@
+/* The checkpoint file: where the image of the trees stands, and the registry flips that make it so.
+ * Codec, and publication on every registry replica. */
+#ifndef SOP_CHECKPOINT_FILE_H
+#define SOP_CHECKPOINT_FILE_H
+
+#include "core/registry.h"
+
+struct sop_pending_free {
+	uint64_t lsn;
+	struct sop_blobref ref;
+};
+
+struct sop_checkpoint {
+	uint64_t epoch, lsn, journal;
+	uint32_t chain;
+	bool clean;
+	uint64_t master_root, master_count;
+	uint64_t next_ino, next_handle, free_handle, time_ns, items;
+	struct sop_flip *flips; /* all three arrays: malloc'ed */
+	size_t n_flips;
+	struct sop_blobref *uncommitted;
+	size_t n_uncommitted;
+	struct sop_pending_free *pending;
+	size_t n_pending;
+};
+
+void sop_checkpoint_release(struct sop_checkpoint *c); /* frees the arrays */
+
+/* *raw malloc'ed. decode: SOP_ECORRUPT, SOP_EVERSION, SOP_EFOREIGN (another volume's). */
+int sop_checkpoint_encode(void **raw, size_t *len, const struct sop_checkpoint *c,
+	const struct sop_uuid *volume, struct sop_err *e);
+int sop_checkpoint_decode(struct sop_checkpoint *out, const void *raw, size_t len,
+	const struct sop_uuid *volume, struct sop_err *e);
+
+/* sop_disk_publish on all current replicas, in parallel where it pays; 0 when at least one took it
+ * (the others have been set aside). */
+int sop_checkpoint_store(struct sop_members *mem, const struct sop_checkpoint *c, struct sop_err *e);
+/* The newest (highest epoch, then LSN) valid one among current replicas. SOP_ELOST: none is whole. */
+int sop_checkpoint_load(struct sop_checkpoint *out, struct sop_members *mem, struct sop_err *e);
+
+#endif

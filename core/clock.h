@@ -1,0 +1,15 @@
+/* Time, as a vtable so that tests drive it. Any thread. */
+#ifndef SOP_CLOCK_H
+#define SOP_CLOCK_H
+
+#include "core/base.h"
+
+struct sop_clock {
+	uint64_t (*wall_ns)(void *ctx);      /* CLOCK_REALTIME, for timestamps users see */
+	uint64_t (*monotonic_ms)(void *ctx); /* CLOCK_MONOTONIC, for intervals */
+	void *ctx;
+};
+
+extern const struct sop_clock sop_clock_system;
+
+#endif

@@ -1,0 +1,649 @@
+/* Commit: validate, append, apply, publish; many transactions at a time.
+ *
+ * Whoever finds no leader leads: takes what is queued as one group, writes all blobs and records of the
+ * group in one batch of I/O, applies them together and wakes the others. Within a group no transaction
+ * depends on another: one that would (it touches a key an earlier one writes) waits for the next.
+ *
+ * Blobs and journal are written at the same time and in no order: a record whose blobs did not reach
+ * the media does not verify after a power cut, and recovery ends the history before it. When the blobs
+ * cannot be written at all, the record's place in the journal is written over.
+ *
+ * A crash: before the batch, nothing; in it, a record that verifies with its blobs counts though nobody
+ * was told, else not; after it, the record counts. */
+#include "core/engine.h"
+
+#define GROUP_MAX    64
+#define GROUP_BYTES  (4u << 20)
+#define ENTRIES_MAX  256 /* larger ones go alone */
+#define WRITE_TRIES  3
+#define MARKS        2048u
+
+struct sop_commit_req {
+	struct sop_txn *t;
+	struct sop_commit_req *next;
+	struct sop_err err;
+	int rc;
+	bool answered; /* under the queue's lock */
+	pthread_cond_t cond;
+	uint64_t lsn;
+	struct sop_puts puts;
+	struct sop_buf ops;
+};
+
+/* ---- what a group touches ------------------------------------------------------------------------------ */
+
+struct marks {
+	uint64_t slot[MARKS];
+	size_t n;
+};
+
+enum mark_kind { MARK_KEY, MARK_TOUCHED, MARK_DROPPED };
+
+static uint64_t mark_of(enum mark_kind kind, uint64_t store, const uint8_t *key, size_t klen)
+{
+	uint64_t h = (store + 1) * 0x9E3779B97F4A7C15ull + (uint64_t)kind;
+
+	for (size_t i = 0; i < klen; i++)
+		h = (h ^ key[i]) * 0x100000001b3ull;
+	h ^= h >> 32;
+	return h | 1;
+}
+
+static bool marked(const struct marks *m, uint64_t h)
+{
+	for (size_t i = h % MARKS; m->slot[i]; i = (i + 1) % MARKS)
+		if (m->slot[i] == h)
+			return true;
+	return false;
+}
+
+static void mark(struct marks *m, uint64_t h)
+{
+	size_t i = h % MARKS;
+
+	while (m->slot[i] && m->slot[i] != h)
+		i = (i + 1) % MARKS;
+	m->n += !m->slot[i];
+	m->slot[i] = h;
+}
+
+/* Does t depend on what is marked? Two that only share a hash wait without need; that is all. */
+static bool depends(const struct marks *m, const struct sop_txn *t)
+{
+	for (const struct sop_wentry *w = sop_wset_first(&t->wset); w; w = w->next[0])
+		if (marked(m, mark_of(MARK_KEY, w->store, w->key, w->klen)) ||
+			marked(m, mark_of(MARK_DROPPED, w->store, NULL, 0)))
+			return true;
+	for (const struct sop_scanned *s = t->scanned; s; s = s->next)
+		if (marked(m, mark_of(MARK_TOUCHED, s->store, NULL, 0)))
+			return true;
+	for (const struct sop_dropped *d = t->stores; d; d = d->next)
+		if (marked(m, mark_of(MARK_TOUCHED, d->store, NULL, 0)))
+			return true;
+	return false;
+}
+
+static void mark_all(struct marks *m, const struct sop_txn *t)
+{
+	for (const struct sop_wentry *w = sop_wset_first(&t->wset); w; w = w->next[0]) {
+		if (w->write == SOP_WRITE_NONE)
+			continue;
+		mark(m, mark_of(MARK_KEY, w->store, w->key, w->klen));
+		mark(m, mark_of(MARK_TOUCHED, w->store, NULL, 0));
+	}
+	for (const struct sop_dropped *d = t->stores; d; d = d->next)
+		mark(m, mark_of(MARK_DROPPED, d->store, NULL, 0));
+}
+
+/* ---- prepared transactions -------------------------------------------------------------------------------- */
+
+static bool entries_meet(const struct sop_txn *a, const struct sop_txn *p)
+{
+	const struct sop_wentry *x = sop_wset_first(&a->wset), *y = sop_wset_first(&p->wset);
+
+	while (x && y) {
+		int c = x->store != y->store ? (x->store < y->store ? -1 : 1)
+					     : sop_bytes_cmp(x->key, x->klen, y->key, y->klen);
+
+		if (!c && (x->write != SOP_WRITE_NONE || y->write != SOP_WRITE_NONE))
+			return true;
+		if (c <= 0)
+			x = x->next[0];
+		else
+			y = y->next[0];
+	}
+	return false;
+}
+
+static bool scans_meet(const struct sop_txn *reader, const struct sop_txn *writer)
+{
+	for (const struct sop_scanned *s = reader->scanned; s; s = s->next)
+		for (const struct sop_wentry *w = sop_wset_first(&writer->wset); w; w = w->next[0])
+			if (w->store == s->store && w->write != SOP_WRITE_NONE)
+				return true;
+	return false;
+}
+
+static int check_prepared(struct sop_txn *t, struct sop_err *e)
+{
+	for (struct sop_txn *p = t->v->prepared; p; p = p->prepared_next)
+		if (p != t && (entries_meet(t, p) || scans_meet(t, p) || scans_meet(p, t)))
+			return sop_fail(e, SOP_ECONFLICT, "a prepared transaction holds an item");
+	return 0;
+}
+
+int sop_txn_prepare(struct sop_txn *t, struct sop_err *e)
+{
+	struct sop_volume *v = t->v;
+	int rc = sop_txn_writable(t, e);
+
+	for (struct sop_value *x = t->values; x && !rc; x = x->next)
+		rc = x->entry ? sop_value_settle(x, e) : 0;
+	if (!rc)
+		rc = sop_space_check(v->space, t->bytes, false, e);
+	if (rc)
+		return rc;
+	SOP_LOCK_GUARD(&v->commit);
+	if (v->dead)
+		return sop_fail(e, SOP_EDEAD, "volume %s", v->name);
+	rc = check_prepared(t, e);
+	if (!rc)
+		rc = sop_txn_validate(t, e);
+	if (rc)
+		return rc;
+	t->prepared = true;
+	t->prepared_next = v->prepared;
+	v->prepared = t;
+	return 0;
+}
+
+static void unprepare_locked(struct sop_txn *t)
+{
+	struct sop_txn **p = &t->v->prepared;
+
+	while (*p && *p != t)
+		p = &(*p)->prepared_next;
+	if (*p)
+		*p = t->prepared_next;
+	t->prepared = false;
+}
+
+void sop_txn_unprepare(struct sop_txn *t)
+{
+	SOP_LOCK_GUARD(&t->v->commit);
+
+	unprepare_locked(t);
+}
+
+/* ---- a group ------------------------------------------------------------------------------------------------ */
+
+struct group {
+	struct sop_commit_req *req[GROUP_MAX];
+	size_t n;
+	struct sop_blob_put *puts; /* of all, in order */
+	size_t n_puts;
+};
+
+static void req_fail(struct sop_commit_req *r, int rc)
+{
+	r->rc = rc;
+	r->err.code = rc;
+}
+
+static int plan_req(struct sop_commit_req *r)
+{
+	struct sop_volume *v = r->t->v;
+	int rc = 0;
+
+	if (v->dead)
+		rc = sop_fail(&r->err, SOP_EDEAD, "volume %s: since: %s", v->name, sop_err_text(v->dead));
+	else if (v->clock->monotonic_ms(v->clock->ctx) > r->t->deadline_ms)
+		rc = sop_fail(&r->err, SOP_ETIMEOUT, "transaction");
+	if (!rc && v->prepared)
+		rc = check_prepared(r->t, &r->err);
+	if (!rc)
+		rc = sop_resolve_plan(r->t, &r->puts, &r->err);
+	return rc;
+}
+
+/* Take from the queue what can be committed together; those that fail at once are answered. */
+static void group_fill(struct group *g, struct sop_commit_req **queue, struct marks *m)
+{
+	size_t bytes = 0;
+
+	g->n = 0;
+	m->n = 0;
+	memset(m->slot, 0, sizeof(m->slot));
+	while (*queue && g->n < GROUP_MAX && bytes < GROUP_BYTES) {
+		struct sop_commit_req *r = *queue;
+		bool large = r->t->wset.count > ENTRIES_MAX;
+		int rc;
+
+		if (g->n && (large || m->n + 3 * r->t->wset.count > MARKS / 2 || depends(m, r->t)))
+			break;
+		*queue = r->next;
+		rc = plan_req(r);
+		if (rc) {
+			req_fail(r, rc);
+			continue;
+		}
+		g->req[g->n++] = r;
+		bytes += r->t->bytes;
+		if (large)
+			break;
+		mark_all(m, r->t);
+	}
+}
+
+static int group_puts(struct group *g)
+{
+	g->n_puts = 0;
+	for (size_t i = 0; i < g->n; i++)
+		g->n_puts += g->req[i]->puts.n;
+	if (!g->n_puts)
+		return 0;
+	g->puts = calloc(g->n_puts, sizeof(*g->puts));
+	if (!g->puts)
+		return -ENOMEM;
+	for (size_t i = 0, at = 0; i < g->n; at += g->req[i++]->puts.n)
+		if (g->req[i]->puts.n)
+			memcpy(g->puts + at, g->req[i]->puts.put,
+				g->req[i]->puts.n * sizeof(*g->puts));
+	return 0;
+}
+
+static void group_refs(struct group *g)
+{
+	for (size_t i = 0, at = 0; i < g->n; at += g->req[i++]->puts.n)
+		if (g->req[i]->puts.n)
+			memcpy(g->req[i]->puts.put, g->puts + at,
+				g->req[i]->puts.n * sizeof(*g->puts));
+}
+
+static void abandon_puts(struct sop_volume *v, const struct sop_puts *p)
+{
+	for (size_t i = 0; i < p->n; i++)
+		sop_space_abandon(v->space, &p->put[i].ref);
+}
+
+static void group_abandon(struct sop_volume *v, struct group *g)
+{
+	for (size_t i = 0; i < g->n; i++)
+		abandon_puts(v, &g->req[i]->puts);
+}
+
+/* Operations of each, and their nodes in memory: after this only memory can fail the apply. One that
+ * cannot is answered and leaves the group. */
+static void group_emit(struct sop_volume *v, struct group *g, uint64_t time_ns)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < g->n; i++) {
+		struct sop_commit_req *r = g->req[i];
+		int rc;
+
+		r->lsn = v->lsn_next + kept;
+		r->ops.len = 0;
+		r->ops.failed = false;
+		rc = sop_resolve_emit(r->t, &r->puts, r->lsn, time_ns, &r->ops, &r->err);
+		if (!rc)
+			rc = sop_apply_prefault(v, r->ops.p, r->ops.len, &r->err);
+		if (!rc) {
+			g->req[kept++] = r;
+			continue;
+		}
+		abandon_puts(v, &r->puts);
+		req_fail(r, rc);
+	}
+	g->n = kept;
+}
+
+static int journal_write(struct sop_volume *v, struct group *g, uint64_t time_ns, struct sop_batch *b,
+	struct sop_err *e)
+{
+	struct sop_record_in in[GROUP_MAX + 1];
+	uint64_t durable;
+	size_t n = 0;
+
+	sop_lock(&v->barrier);
+	durable = v->durable_lsn;
+	sop_unlock(&v->barrier);
+	if (durable > v->barrier_noted)
+		in[n++] = (struct sop_record_in){
+			.type = SOP_RECORD_BARRIER, .lsn = durable, .time_ns = time_ns, .next_ino = v->next_ino};
+	for (size_t i = 0; i < g->n; i++)
+		in[n++] = (struct sop_record_in){.type = SOP_RECORD_TXN,
+			.lsn = g->req[i]->lsn,
+			.time_ns = time_ns,
+			.next_ino = v->next_ino,
+			.payload = g->req[i]->ops.p,
+			.payload_len = g->req[i]->ops.len};
+	return sop_journal_prepare(v->journal, in, n, b, e);
+}
+
+/* Blobs and records in one batch. -EAGAIN: the blobs failed, another place may do. */
+static int group_write(struct sop_volume *v, struct group *g, uint64_t time_ns, struct sop_err *e)
+{
+	struct sop_batch *b = sop_batch_new(v->io);
+	struct sop_append *a = NULL;
+	int rc = 0, blobs = 0;
+
+	if (!b)
+		return sop_fail(e, -ENOMEM, "commit");
+	if (g->n_puts)
+		rc = sop_space_prepare(&a, v->space, 0, SOP_STREAM_SMALL, g->puts, g->n_puts, b, e);
+	if (rc) {
+		sop_batch_put(b);
+		return rc;
+	}
+	group_refs(g);
+	group_emit(v, g, time_ns);
+	if (!g->n) {
+		if (a)
+			sop_segments_abandon(a);
+		sop_batch_put(b);
+		return 0;
+	}
+	rc = journal_write(v, g, time_ns, b, e);
+	if (rc) {
+		if (a)
+			sop_segments_abandon(a);
+		group_abandon(v, g);
+		sop_batch_put(b);
+		return rc;
+	}
+	sop_batch_run(b, SOP_IO_SERIAL, 0, sop_members_timeout_ms(v->mem));
+	if (a)
+		blobs = sop_segments_finish(a, e);
+	if (blobs) {
+		sop_journal_abandon(v->journal);
+		group_abandon(v, g);
+		rc = blobs == -ENOSPC ? blobs : -EAGAIN;
+	} else {
+		rc = sop_journal_finish(v->journal, e);
+		if (rc)
+			group_abandon(v, g);
+	}
+	sop_batch_put(b);
+	return rc;
+}
+
+static int group_apply(struct sop_volume *v, struct group *g, uint64_t time_ns, struct sop_err *e)
+{
+	uint64_t last = g->req[g->n - 1]->lsn;
+	int rc = 0;
+
+	sop_apply_begin(v, last);
+	for (size_t i = 0; i < g->n && !rc; i++)
+		rc = sop_apply_run(v, g->req[i]->ops.p, g->req[i]->ops.len, g->req[i]->lsn, time_ns, e);
+	sop_apply_end(v);
+	if (rc) {
+		/* On the journal and not in memory: only recovery can bring the two together. */
+		v->dead = rc;
+		sop_log(v->log, SOP_LOG_ERROR, "commit", "op=apply lsn=%llu code=%s: %s",
+			(unsigned long long)last, sop_err_name(rc), e->text);
+		return rc;
+	}
+	v->lsn_next = last + 1;
+	sop_pins_publish(v->pins, last);
+	return 0;
+}
+
+static void group_commit(struct sop_volume *v, struct group *g)
+{
+	uint64_t time_ns = v->clock->wall_ns(v->clock->ctx);
+	struct sop_err e = {0};
+	int rc;
+
+	rc = group_puts(g);
+	for (unsigned attempt = 0; !rc && g->n && attempt < WRITE_TRIES; attempt++) {
+		rc = group_write(v, g, time_ns, &e);
+		if (rc != -EAGAIN)
+			break;
+		if (attempt + 1 < WRITE_TRIES)
+			rc = 0;
+	}
+	if (rc == -EAGAIN)
+		rc = e.code == -EAGAIN || !e.code ? -EIO : e.code;
+	if (!rc && g->n)
+		rc = group_apply(v, g, time_ns, &e);
+	for (size_t i = 0; i < g->n; i++) {
+		struct sop_commit_req *r = g->req[i];
+
+		if (rc) {
+			r->err = e;
+			req_fail(r, rc);
+		} else {
+			sop_resolve_done(r->t);
+			v->commits++;
+		}
+	}
+	free(g->puts);
+	g->puts = NULL;
+}
+
+static void lead(struct sop_volume *v, struct sop_commit_req *queue)
+{
+	struct group *g = calloc(1, sizeof(*g));
+	struct marks *m = malloc(sizeof(*m));
+
+	sop_lock(&v->commit);
+	while (queue) {
+		if (!g || !m) {
+			req_fail(queue, sop_fail(&queue->err, -ENOMEM, "commit"));
+			queue = queue->next;
+			continue;
+		}
+		group_fill(g, &queue, m);
+		if (g->n)
+			group_commit(v, g);
+	}
+	sop_unlock(&v->commit);
+	free(g);
+	free(m);
+}
+
+/* Queue, and lead or wait. A leader serves what is queued when it starts, itself included, and hands
+ * over: no caller works for others without end. */
+static void commit_queued(struct sop_volume *v, struct sop_commit_req *r)
+{
+	struct sop_commit_req *list;
+
+	sop_lock(&v->queue_lock);
+	if (v->queue_tail)
+		v->queue_tail->next = r;
+	else
+		v->queue_head = r;
+	v->queue_tail = r;
+	while (!r->answered && v->leading)
+		sop_cond_wait(&r->cond, &v->queue_lock, -1);
+	if (!r->answered) {
+		v->leading = true;
+		list = v->queue_head;
+		v->queue_head = v->queue_tail = NULL;
+		sop_unlock(&v->queue_lock);
+		lead(v, list);
+		sop_lock(&v->queue_lock);
+		v->leading = false;
+		for (struct sop_commit_req *x = list; x; x = x->next) {
+			x->answered = true;
+			if (x != r)
+				pthread_cond_signal(&x->cond);
+		}
+		if (v->queue_head)
+			pthread_cond_signal(&v->queue_head->cond);
+	}
+	sop_unlock(&v->queue_lock);
+}
+
+/* ---- the public calls -------------------------------------------------------------------------------------- */
+
+static bool writes(const struct sop_txn *t)
+{
+	if (t->stores)
+		return true;
+	for (const struct sop_wentry *w = sop_wset_first(&t->wset); w; w = w->next[0])
+		if (w->write != SOP_WRITE_NONE)
+			return true;
+	return false;
+}
+
+static int commit_reads(struct sop_txn *t, struct sop_err *e)
+{
+	int rc;
+
+	if (t->mode == SOP_TXN_NO_CHECK || t->mode == SOP_TXN_SESSION)
+		return 0;
+	SOP_LOCK_GUARD(&t->v->commit);
+	rc = sop_txn_validate(t, e);
+	return rc;
+}
+
+/* More dirty nodes than the cache can hold for long: whoever makes more, helps. */
+static int throttle(struct sop_volume *v, struct sop_err *e)
+{
+	struct sop_nodes_stat s;
+
+	sop_nodes_stat(v->nodes, &s);
+	if (s.dirty_bytes > v->opts.cache_bytes / 2)
+		return sop_checkpoint_run(v, false, e);
+	if (s.dirty_bytes > v->opts.cache_bytes / 4 ||
+		sop_journal_bytes(v->journal) > v->opts.journal_bytes)
+		sop_volume_kick(v);
+	return 0;
+}
+
+static bool removes_only(const struct sop_txn *t)
+{
+	for (const struct sop_wentry *w = sop_wset_first(&t->wset); w; w = w->next[0])
+		if (w->write == SOP_WRITE_PUT && w->fresh)
+			return false;
+	return !t->values;
+}
+
+static int commit_writes(struct sop_txn *t, unsigned flags, struct sop_err *e)
+{
+	struct sop_volume *v = t->v;
+	struct sop_commit_req r = {.t = t};
+	int rc;
+
+	for (struct sop_value *x = t->values; x; x = x->next) {
+		rc = x->entry ? sop_value_settle(x, e) : 0;
+		if (rc)
+			return rc;
+	}
+	rc = sop_space_check(v->space, t->bytes, removes_only(t), e);
+	if (rc)
+		return rc;
+	rc = throttle(v, e);
+	if (rc)
+		return rc;
+	sop_cond_init(&r.cond);
+	commit_queued(v, &r);
+	pthread_cond_destroy(&r.cond);
+	sop_buf_release(&r.ops);
+	free(r.puts.put);
+	if (r.rc) {
+		if (e)
+			*e = r.err;
+		return r.rc;
+	}
+	if (flags & SOP_COMMIT_DURABLE || v->opts.durable) {
+		rc = sop_barrier(v, r.lsn, e);
+		if (rc)
+			return rc;
+	}
+	return 0;
+}
+
+int sop_txn_commit(struct sop_txn *t, unsigned flags, struct sop_err *e)
+{
+	struct sop_volume *v = t->v;
+	int rc;
+
+	if (t->latest)
+		return sop_say(e, -EINVAL, "this handle has nothing to commit");
+	rc = writes(t) ? commit_writes(t, flags, e) : commit_reads(t, e);
+	if (rc == SOP_ECONFLICT)
+		v->conflicts++;
+	else if (rc)
+		v->failures++;
+	if (t->prepared)
+		sop_txn_unprepare(t);
+	sop_txn_free(t);
+	return rc;
+}
+
+/* ---- the engine's own commits, and durability ------------------------------------------------------------------ */
+
+int sop_commit_locked(struct sop_volume *v, const struct sop_buf *ops, struct sop_err *e)
+{
+	uint64_t time_ns = v->clock->wall_ns(v->clock->ctx), lsn = v->lsn_next;
+	struct sop_record_in in = {.type = SOP_RECORD_TXN,
+		.lsn = lsn,
+		.time_ns = time_ns,
+		.next_ino = v->next_ino,
+		.payload = ops->p,
+		.payload_len = ops->len};
+	struct sop_batch *b;
+	int rc;
+
+	if (v->dead)
+		return sop_fail(e, SOP_EDEAD, "volume %s", v->name);
+	if (ops->failed)
+		return sop_fail(e, -ENOMEM, "journal record");
+	rc = sop_apply_prefault(v, ops->p, ops->len, e);
+	if (rc)
+		return rc;
+	b = sop_batch_new(v->io);
+	if (!b)
+		return sop_fail(e, -ENOMEM, "commit");
+	rc = sop_journal_prepare(v->journal, &in, 1, b, e);
+	if (!rc) {
+		sop_batch_run(b, SOP_IO_SERIAL, 0, sop_members_timeout_ms(v->mem));
+		rc = sop_journal_finish(v->journal, e);
+	}
+	sop_batch_put(b);
+	if (rc)
+		return rc;
+	sop_apply_begin(v, lsn);
+	rc = sop_apply_run(v, ops->p, ops->len, lsn, time_ns, e);
+	sop_apply_end(v);
+	if (rc) {
+		v->dead = rc;
+		return rc;
+	}
+	v->lsn_next = lsn + 1;
+	sop_pins_publish(v->pins, lsn);
+	return 0;
+}
+
+int sop_barrier(struct sop_volume *v, uint64_t lsn, struct sop_err *e)
+{
+	uint64_t target;
+	int rc;
+
+	sop_lock(&v->barrier);
+	while (v->durable_lsn < lsn && v->barrier_running)
+		sop_cond_wait(&v->barrier_cond, &v->barrier, -1);
+	if (v->durable_lsn >= lsn) {
+		sop_unlock(&v->barrier);
+		return 0;
+	}
+	v->barrier_running = true;
+	sop_unlock(&v->barrier);
+
+	/* All that was published is written; who comes now waits for the next round. */
+	target = sop_pins_published(v->pins);
+	rc = sop_segments_sync(v->seg, e);
+	if (!rc)
+		rc = sop_journal_sync(v->journal, e);
+
+	sop_lock(&v->barrier);
+	if (!rc)
+		v->durable_lsn = SOP_MAX(v->durable_lsn, target);
+	v->barrier_running = false;
+	pthread_cond_broadcast(&v->barrier_cond);
+	sop_unlock(&v->barrier);
+	return rc ? sop_wrap(e, rc, "making commits durable") : 0;
+}

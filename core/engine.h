@@ -1,0 +1,404 @@
+/* The inside of the engine's upper tier: what store, txn, commit, apply, value, space, checkpoint and
+ * recovery share. Private to core; the public face is sop.h.
+ *
+ * A commit's way: txn.c gathers a write set and a read set; commit.c (the leader of a group, holding
+ * the commit lock) validates it against the newest state, has resolve.c turn it into operations and
+ * small blobs, writes blobs and journal records in one batch, and applies the operations by apply.c,
+ * the same code that recovery uses. checkpoint.c brings trees and registry up to the journal;
+ * space.c accounts for blobs and gives freed ones back when nobody can see them any more. */
+#ifndef SOP_ENGINE_H
+#define SOP_ENGINE_H
+
+#include "core/blob.h"
+#include "core/btree.h"
+#include "core/checkpoint_file.h"
+#include "core/imap.h"
+#include "core/item.h"
+#include "core/journal.h"
+#include "core/registry.h"
+#include "core/sop.h"
+
+/* ---- states of stores (stores.c) ---------------------------------------------------------------- */
+
+struct sop_state_version {
+	uint64_t lsn; /* of the change that made it */
+	uint64_t root, count, subdirs;
+	struct timespec mtime, ctime;
+	bool gone;
+};
+
+/* Changed by the holder of the commit lock alone, under the STORES lock. */
+struct sop_state {
+	uint64_t id;
+	struct sop_state_version now;
+	uint32_t node_bytes, slot_length;
+	void *options; /* struct sop_disk_store_options and strings */
+	uint32_t options_len;
+	bool dirty;
+	struct sop_state_older *older; /* versions a pin may still see, newest first */
+	struct sop_state *hash_next;
+	struct sop_state *dirty_next;
+};
+
+/* What a reader gets: a copy. */
+struct sop_state_view {
+	struct sop_tree tree;
+	struct sop_state_version at;
+};
+
+struct sop_stores;
+struct sop_stores *sop_stores_new(struct sop_volume *v);
+void sop_stores_free(struct sop_stores *s);
+/* -ENOENT: no such store at that LSN (SOP_LSN_LATEST: now). May read the master store. */
+int sop_stores_view(struct sop_stores *s, uint64_t id, uint64_t lsn, struct sop_state_view *out,
+	struct sop_err *e);
+/* The state itself, loaded: for the writer. Stays in memory until the next checkpoint. */
+int sop_stores_load(struct sop_stores *s, uint64_t id, struct sop_state **out, struct sop_err *e);
+/* For the writer, between sop_stores_begin and _end: about to change it at lsn. */
+int sop_stores_change(struct sop_stores *s, struct sop_state *st, uint64_t lsn, struct sop_err *e);
+int sop_stores_create(struct sop_stores *s, uint64_t id, const void *options, uint32_t len,
+	uint64_t lsn, struct timespec time, struct sop_err *e);
+/* Between begin and end: one that is in memory, or NULL. */
+struct sop_state *sop_stores_get(struct sop_stores *s, uint64_t id);
+void sop_stores_begin(struct sop_stores *s); /* takes the STORES lock */
+void sop_stores_end(struct sop_stores *s);
+struct sop_tree sop_state_tree(const struct sop_state *st);
+/* Write the dirty states into the master store (checkpoint; commit lock held). */
+int sop_stores_flush(struct sop_stores *s, uint64_t lsn, struct sop_err *e);
+/* Forget clean states over a bound. */
+void sop_stores_trim(struct sop_stores *s);
+int sop_store_options_check(const void *raw, size_t len, struct sop_err *e);
+
+/* ---- space (space.c) ---------------------------------------------------------------------------- */
+
+struct sop_space;
+struct sop_space *sop_space_new(struct sop_volume *v);
+void sop_space_free(struct sop_space *s);
+
+/* Written, and not yet referred to. -ENOMEM. */
+int sop_space_reserve(struct sop_space *s, const struct sop_blobref *ref);
+/* Its session ended without a commit: garbage. */
+void sop_space_abandon(struct sop_space *s, const struct sop_blobref *ref);
+/* A committed transaction refers to it now. */
+int sop_space_alloc(struct sop_space *s, const struct sop_blobref *ref, struct sop_err *e);
+/* One reference less as of lsn, once no pin of scope can see it and lsn is on the media. */
+int sop_space_free_later(struct sop_space *s, uint64_t lsn, uint64_t scope,
+	const struct sop_blobref *ref, struct sop_err *e);
+/* Do what can be done of it (at most `max` blobs); takes the commit lock for the accounts, not for the
+ * holes. The caller holds the checkpoint lock. *left: whether more could be done at once. */
+int sop_space_reclaim(struct sop_space *s, size_t max, size_t *left, struct sop_err *e);
+/* -ENOSPC unless `bytes` of data fit and the reserve stays; `urgent` may use the reserve. */
+int sop_space_check(struct sop_space *s, uint64_t bytes, bool urgent, struct sop_err *e);
+/* One more reference to a live blob (the SHARED store gets it later). */
+int sop_space_ref(struct sop_space *s, const struct sop_blobref *ref, struct sop_err *e);
+/* sop_segments_prepare and _put, with the places taken noted as uncommitted before they are written.
+ * After a failed finish of what prepare gave, sop_space_abandon() each ref. */
+int sop_space_prepare(struct sop_append **out, struct sop_space *s, unsigned profile,
+	enum sop_stream stream, struct sop_blob_put *puts, size_t n, struct sop_batch *b,
+	struct sop_err *e);
+int sop_space_put(struct sop_space *s, unsigned profile, enum sop_stream stream,
+	struct sop_blob_put *puts, size_t n, struct sop_err *e);
+/* Kept free for deletes and metadata, of a volume of this size. */
+uint64_t sop_space_reserve_bytes(uint64_t total);
+
+/* Checkpoint: segment table into its store; the lists for the checkpoint file (malloc'ed). */
+int sop_space_flush(struct sop_space *s, uint64_t lsn, struct sop_checkpoint *c, struct sop_err *e);
+/* Mount: read the table; take the lists of the checkpoint. Then replay; then settle: garbage of the
+ * crash is found and freed, orphaned segment files are removed. */
+int sop_space_load(struct sop_space *s, const struct sop_checkpoint *c, struct sop_err *e);
+int sop_space_settle(struct sop_space *s, struct sop_err *e);
+
+struct sop_space_stat {
+	uint64_t live_bytes; /* of all shard files */
+	uint64_t pending_bytes, segments, pending;
+};
+void sop_space_stat(struct sop_space *s, struct sop_space_stat *out);
+/* For check: calls fn for each segment with its live bytes of a shard file. */
+int sop_space_each(struct sop_space *s, int (*fn)(void *arg, uint64_t id, uint64_t live, unsigned k),
+	void *arg);
+/* Calls fn for each blob freed but not given back. Commit lock held. */
+int sop_space_each_pending(struct sop_space *s,
+	int (*fn)(void *arg, const struct sop_blobref *ref), void *arg);
+
+/* ---- write set (wset.c) ------------------------------------------------------------------------- */
+
+enum sop_seen { SOP_SEEN_NOTHING, SOP_SEEN_ABSENT, SOP_SEEN_PRESENT };
+enum sop_write { SOP_WRITE_NONE, SOP_WRITE_PUT, SOP_WRITE_DEL, SOP_WRITE_PATCH };
+
+/* What a transaction did with one key. */
+struct sop_wentry {
+	uint64_t store;
+	const void *key;
+	uint32_t klen;
+	uint8_t seen;       /* enum sop_seen: must still hold at commit */
+	uint8_t write;      /* enum sop_write */
+	bool fresh;         /* PUT of an item that did not exist before */
+	bool keep_value;    /* PUT, DEL: the value moves elsewhere in this transaction: do not free it */
+	uint64_t version;   /* seen PRESENT: with this version */
+	struct sop_item *item;   /* PUT: the record; else what was read, if kept */
+	struct sop_value *value; /* the open value whose writes go into this item */
+	unsigned attr_mask;      /* PATCH, PUT: set at commit */
+	struct sop_attr attr;
+	struct sop_xattr_patch *xattr; /* changes to extended attributes, newest first */
+	/* commit's own, see resolve.c */
+	struct sop_plan *plan;
+	struct sop_wentry *next[]; /* skip list */
+};
+
+struct sop_xattr_patch {
+	struct sop_xattr_patch *next;
+	const char *name;
+	const void *val; /* NULL: remove */
+	uint32_t len;
+};
+
+struct sop_arena {
+	struct sop_arena_chunk *chunk;
+	size_t used;
+};
+void *sop_arena_alloc(struct sop_arena *a, size_t len); /* 8-aligned; NULL: no memory */
+void *sop_arena_copy(struct sop_arena *a, const void *p, size_t len);
+void sop_arena_release(struct sop_arena *a);
+
+#define SOP_WSET_LEVELS 18
+struct sop_wset {
+	struct sop_wentry *head[SOP_WSET_LEVELS];
+	unsigned levels;
+	uint64_t rng;
+	size_t count;
+};
+struct sop_wentry *sop_wset_find(struct sop_wset *w, uint64_t store, const void *key, size_t klen);
+/* The first entry with (store, key) >= the given one. */
+struct sop_wentry *sop_wset_seek(struct sop_wset *w, uint64_t store, const void *key, size_t klen);
+/* Found or made; NULL: no memory. */
+struct sop_wentry *sop_wset_get(struct sop_wset *w, struct sop_arena *a, uint64_t store,
+	const void *key, size_t klen);
+static inline struct sop_wentry *sop_wset_first(const struct sop_wset *w)
+{
+	return w->head[0];
+}
+
+/* ---- transaction (txn.c) ------------------------------------------------------------------------ */
+
+struct sop_scanned { /* a range that was read */
+	struct sop_scanned *next;
+	uint64_t store;
+	struct sop_range range;
+};
+
+struct sop_dropped { /* a store created or removed */
+	struct sop_dropped *next;
+	uint64_t store;
+	bool create;
+	const void *options;
+	uint32_t options_len;
+};
+
+struct sop_txn {
+	struct sop_volume *v;
+	enum sop_txn_mode mode;
+	bool latest;   /* the shared handle of sop_volume_latest */
+	bool prepared;
+	bool pinned;
+	uint64_t lsn;  /* snapshot, or SOP_LSN_LATEST */
+	uint64_t deadline_ms;
+	struct sop_arena arena;
+	struct sop_wset wset;
+	struct sop_scanned *scanned;
+	struct sop_dropped *stores;
+	struct sop_value *values; /* open in it */
+	struct sop_txn *prepared_next;
+	size_t bytes; /* about what its record will take */
+};
+
+/* The entry of a key as the transaction sees it: its own write, else the tree's. decode: the item is
+ * decoded into *it (pointing into `buf`, SOP_ITEM_BYTES_MAX bytes). -ENOENT. No read is recorded. */
+int sop_txn_item(struct sop_txn *t, uint64_t store, const void *key, size_t klen,
+	struct sop_item *it, uint8_t *buf, struct sop_err *e);
+/* The same through a link: *store and key are those of the entry that holds the inode, key in kbuf. */
+struct sop_place {
+	uint64_t store;
+	const void *key;
+	size_t klen;
+	uint8_t master[SOP_MASTER_KEY];
+	bool linked; /* found through a link; its own place is where it was looked for */
+};
+int sop_txn_inode(struct sop_txn *t, struct sop_name name, struct sop_place *place,
+	struct sop_item *it, uint8_t *buf, struct sop_err *e);
+/* Note what was read, so that commit checks it. */
+int sop_txn_saw(struct sop_txn *t, uint64_t store, const void *key, size_t klen,
+	const struct sop_item *it /* NULL: absent */, struct sop_err *e);
+struct sop_wentry *sop_txn_entry(struct sop_txn *t, uint64_t store, const void *key, size_t klen,
+	struct sop_err *e);
+/* Decoded item copied into the transaction's memory. */
+struct sop_item *sop_txn_keep(struct sop_txn *t, const struct sop_item *it);
+int sop_txn_writable(struct sop_txn *t, struct sop_err *e);
+/* A store's state with the transaction's own changes to its count. */
+int sop_txn_state(struct sop_txn *t, uint64_t store, struct sop_state_view *out, struct sop_err *e);
+/* Note a range that was read. */
+int sop_txn_scanned(struct sop_txn *t, uint64_t store, const struct sop_range *range,
+	struct sop_err *e);
+void sop_txn_unprepare(struct sop_txn *t);
+int sop_lookup_ino(struct sop_txn *t, uint64_t ino, struct sop_attr *out, struct sop_err *e);
+/* An entry of a tree, decoded, at an LSN. buf: SOP_ITEM_BYTES_MAX bytes. */
+int sop_tree_item(struct sop_volume *v, uint64_t store, uint64_t lsn, const void *key, size_t klen,
+	struct sop_item *it, uint8_t *buf, struct sop_err *e);
+/* Attributes under a mask onto others; a plain item gets file attributes by it. */
+void sop_attr_merge(struct sop_attr *a, bool *plain, const struct sop_attr *p, unsigned mask);
+void sop_txn_free(struct sop_txn *t); /* ends pins and values; abandons what was not committed */
+struct timespec sop_now(struct sop_volume *v);
+
+/* ---- values (value.c) --------------------------------------------------------------------------- */
+
+struct sop_value {
+	struct sop_txn *t;
+	struct sop_value *next;   /* in t->values */
+	struct sop_wentry *entry; /* writing: where its writes will go; NULL: nowhere */
+	unsigned flags;
+	bool open;      /* not closed by its user yet */
+	bool own;       /* opened in the latest handle: has a memory of its own */
+	bool depends;   /* what was seen of it decides what is written */
+	bool changed;   /* anything written */
+	bool fixed;     /* the size was set: it does not depend on the committed one */
+	struct sop_item base; /* as opened */
+	uint8_t *base_mem;    /* what base points into */
+	uint64_t lsn;   /* at which extents of a tree are read */
+	bool pinned, pinned_tree;
+	uint64_t size, opened_size;
+	uint64_t limit; /* the committed value counts below this only */
+	struct sop_imap map; /* written, by offset */
+	struct sop_imap app; /* appended, from 0 at whatever the end will be */
+	uint64_t app_len;
+	struct sop_lock lock; /* VALUE: the window of extents (readers come in parallel) */
+	struct sop_extent *window;
+	uint32_t n_window;
+	uint64_t window_from, window_to;
+};
+
+/* Write what is large to the disks, outside of any lock, before the transaction queues for commit. */
+int sop_value_settle(struct sop_value *x, struct sop_err *e);
+void sop_value_drop(struct sop_value *x); /* free; abandons blobs not committed */
+void sop_value_unlink(struct sop_value *x); /* its item has been removed by its own transaction */
+void sop_value_entry(struct sop_value *x, struct sop_wentry *w); /* its item moved within it */
+/* The whole value of an entry just put. */
+int sop_value_whole(struct sop_txn *t, struct sop_wentry *w, const void *val, size_t len,
+	struct sop_err *e);
+
+/* ---- extended attributes (names.c) --------------------------------------------------------------- */
+
+/* The committed set, as bytes; *own: to be freed, or NULL. */
+int sop_xattrs_load(struct sop_volume *v, const struct sop_item *it, const uint8_t **p, size_t *len,
+	void **own, struct sop_err *e);
+int sop_xattrs_apply(const uint8_t *p, size_t len, struct sop_xattr_patch *patch, uint8_t **out,
+	size_t *out_len, struct sop_err *e);
+
+/* ---- commit (commit.c, resolve.c, apply.c) -------------------------------------------------------- */
+
+struct sop_buf {
+	uint8_t *p;
+	size_t len, cap;
+	bool failed; /* memory ran out on the way */
+};
+void *sop_buf_grow(struct sop_buf *b, size_t len);
+void sop_buf_release(struct sop_buf *b);
+void sop_buf_op(struct sop_buf *b, enum sop_op_type type, unsigned flags, uint64_t store,
+	const void *key, size_t klen, const void *val, size_t vlen);
+void sop_buf_ref(struct sop_buf *b, enum sop_op_type type, uint64_t scope,
+	const struct sop_blobref *ref);
+
+/* A transaction on its way: small blobs to write, then operations. */
+struct sop_puts {
+	struct sop_blob_put *put;
+	size_t n, cap;
+};
+
+/* Validate and plan: fills puts with what must be written first. SOP_ECONFLICT and other errors end
+ * the transaction. Commit lock held. */
+int sop_resolve_plan(struct sop_txn *t, struct sop_puts *puts, struct sop_err *e);
+/* With puts[].ref known: the operations. lsn: the transaction's own. */
+int sop_resolve_emit(struct sop_txn *t, const struct sop_puts *puts, uint64_t lsn, uint64_t time_ns,
+	struct sop_buf *ops, struct sop_err *e);
+/* The operations are committed: their blobs belong to the trees now. */
+void sop_resolve_done(struct sop_txn *t);
+int sop_txn_validate(struct sop_txn *t, struct sop_err *e);
+
+/* Apply the operations of one record. prefault first, for each record of the group; then begin; then
+ * run each; then end. The commit lock is held. */
+int sop_apply_prefault(struct sop_volume *v, const void *ops, size_t len, struct sop_err *e);
+void sop_apply_begin(struct sop_volume *v, uint64_t lsn);
+int sop_apply_run(struct sop_volume *v, const void *ops, size_t len, uint64_t lsn, uint64_t time_ns,
+	struct sop_err *e);
+void sop_apply_end(struct sop_volume *v);
+/* Between begin and end: one entry of a system store. val NULL: remove it. */
+int sop_apply_system(struct sop_volume *v, uint64_t store, const void *key, size_t klen,
+	const void *val, size_t vlen, struct sop_err *e);
+/* Calls fn for each op; checks all bounds. SOP_ECORRUPT. */
+int sop_ops_each(const void *ops, size_t len,
+	int (*fn)(void *arg, enum sop_op_type type, unsigned flags, uint64_t store, const uint8_t *key,
+		size_t klen, const uint8_t *val, size_t vlen),
+	void *arg, struct sop_err *e);
+
+/* Everything applied so far is on the media afterwards. Shared by those who wait at once. */
+int sop_barrier(struct sop_volume *v, uint64_t lsn, struct sop_err *e);
+/* A commit made by the engine itself, under the commit lock. */
+int sop_commit_locked(struct sop_volume *v, const struct sop_buf *ops, struct sop_err *e);
+
+/* ---- checkpoint.c, recover.c, reap.c --------------------------------------------------------------- */
+
+int sop_checkpoint_run(struct sop_volume *v, bool clean, struct sop_err *e);
+int sop_recover(struct sop_volume *v, struct sop_err *e);
+void sop_volume_kick(struct sop_volume *v); /* background work is due now */
+/* Empty doomed stores a little. *more: there is work left. */
+int sop_reap(struct sop_volume *v, bool *more, struct sop_err *e);
+
+/* ---- the volume (volume.c) ------------------------------------------------------------------------- */
+
+struct sop_commit_req;
+
+struct sop_volume {
+	struct sop_open_opts opts;
+	const struct sop_log *log;
+	const struct sop_clock *clock;
+	struct sop_members *mem;
+	struct sop_iopool *io;
+	struct sop_segments *seg;
+	struct sop_pins *pins;
+	struct sop_registry *reg;
+	struct sop_nodes *nodes;
+	struct sop_journal *journal;
+	struct sop_stores *stores;
+	struct sop_space *space;
+	struct sop_txn latest;
+
+	struct sop_lock commit; /* COMMIT: one at a time validates, appends, applies */
+	uint64_t lsn_next;      /* under commit */
+	uint64_t barrier_noted; /* under commit: highest BARRIER record appended */
+	int dead;               /* under commit: why no commit is taken any more, 0: healthy */
+	_Atomic uint64_t next_ino;
+
+	struct sop_lock queue_lock; /* LEAF: commits waiting for a leader */
+	struct sop_commit_req *queue_head, *queue_tail;
+	bool leading;
+	struct sop_txn *prepared; /* under commit */
+
+	struct sop_lock barrier; /* LEAF: the fields below */
+	pthread_cond_t barrier_cond;
+	bool barrier_running;
+	uint64_t durable_lsn;
+
+	struct sop_lock ckpt_lock; /* VOLUME: one checkpoint at a time */
+	uint64_t ckpt_ms, ckpt_lsn;
+
+	struct sop_lock bg_lock; /* LEAF */
+	pthread_cond_t bg_cond;
+	pthread_t bg_thread;
+	bool bg_started, bg_stop, bg_kick;
+
+	_Atomic uint64_t items; /* names in all directories */
+	struct sop_flip *flips; /* read only: flips of the checkpoint that the registry may not have */
+	size_t n_flips;
+	_Atomic uint64_t commits, conflicts, rolled_back, failures;
+	char name[64];
+};
+
+#endif

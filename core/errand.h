@@ -1,0 +1,38 @@
+/* Calls that may hang, made on threads of their own and waited for with a bound.
+ *
+ * For the rare calls on a disk that are not reads, writes or syncs of files (those go through
+ * core/io.h): opening a member folder, locking it, storing its label, asking for its free space.
+ *
+ * An errand owns everything its run() touches, because run() may go on long after the wait is over:
+ * it is counted, and release() frees it when both its thread and its owner have let go. */
+#ifndef SOP_ERRAND_H
+#define SOP_ERRAND_H
+
+#include "core/base.h"
+
+struct sop_errand_group;
+
+/* Embedded first in the caller's own struct. */
+struct sop_errand {
+	void (*run)(struct sop_errand *self);
+	void (*release)(struct sop_errand *self);
+	bool finished; /* the owner's: run() has returned; only then may its results be looked at */
+	/* errand.c's own */
+	struct sop_errand_group *group;
+	bool done;
+	int refs;
+};
+
+/* Fill in a zeroed errand: one reference, the owner's. */
+void sop_errand_init(struct sop_errand *x, void (*run)(struct sop_errand *self),
+	void (*release)(struct sop_errand *self));
+
+/* Run all at once, each on a thread, and wait until all have ended or timeout_ms passed. With
+ * on_threads false they run here, one after another, without a bound. Once for each errand. */
+void sop_errands_run(struct sop_errand *const *list, size_t n, bool on_threads,
+	unsigned timeout_ms);
+
+/* The owner lets go; NULL is fine. */
+void sop_errand_put(struct sop_errand *x);
+
+#endif

@@ -1,0 +1,414 @@
+#include "core/members_own.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+/* Who is believed after a crash.
+ *
+ * Labels are stored in rounds. A round raises the generation by one and stores one label on every
+ * member that is not set aside; whoever does not take it is set aside, and another round says so. A
+ * round begins only when the one before has ended. So, for the newest label there is, of generation
+ * G: every member it calls ONLINE has stored G - 1 at least. A member that it calls ONLINE with an
+ * older label than that was not merely cut off by a crash between two stores: its folder has been
+ * set back (restored from an old image), and its registry replica is not believed.
+ *
+ * Nothing is committed without a member before a round has recorded its absence: the caller of
+ * sop_members_event() waits for it. What a crash in the middle of a round leaves is a label that
+ * some have and some have not; either is true, for nothing was built on it yet.
+ *
+ * Two mounts may give out one generation when the first was cut off in its very first round, on
+ * members that the second does not see. Nothing was written by the first then; labels of the same
+ * generation that differ are merged to the less trusting (members_open.c).
+ *
+ * The lock is a leaf, and never held across I/O: rounds are serialised by the flag `storing`. */
+
+/* --- attached folders ------------------------------------------------------ */
+
+struct sop_attached *sop_attached_new(struct sop_disk *d)
+{
+	struct sop_attached *a = calloc(1, sizeof(*a));
+
+	if (!a) {
+		sop_disk_close(d);
+		return NULL;
+	}
+	atomic_init(&a->refs, 1);
+	atomic_init(&a->storing, false);
+	a->disk = d;
+	sop_lock_init(&a->lock, SOP_RANK_LEAF, "member folder");
+	return a;
+}
+
+struct sop_attached *sop_attached_get(struct sop_attached *a)
+{
+	atomic_fetch_add(&a->refs, 1);
+	return a;
+}
+
+void sop_attached_put(struct sop_attached *a)
+{
+	if (!a || atomic_fetch_sub(&a->refs, 1) != 1)
+		return;
+	if (a->lock_file)
+		a->lock_file->ops->file_close(a->lock_file);
+	sop_disk_close(a->disk);
+	sop_lock_release(&a->lock);
+	free(a);
+}
+
+/* --- storing labels -------------------------------------------------------- */
+
+struct store {
+	struct sop_errand errand;
+	struct sop_attached *at;
+	unsigned member;
+	int rc;
+	struct sop_err e;
+	struct sop_label label;
+};
+
+static void store_run(struct sop_errand *x)
+{
+	struct store *s = (struct store *)x;
+
+	if (atomic_exchange(&s->at->storing, true)) {
+		/* A store given up for hung may still wake up: another one beside it could end
+		 * with the older label in both copies. */
+		s->rc = sop_say(&s->e, -EBUSY, "%s: a label write still hangs", s->at->disk->name);
+		return;
+	}
+	s->rc = sop_label_store(s->at->disk, &s->label, &s->e);
+	atomic_store(&s->at->storing, false);
+}
+
+static void store_release(struct sop_errand *x)
+{
+	struct store *s = (struct store *)x;
+
+	sop_attached_put(s->at);
+	free(s);
+}
+
+static struct store *store_new(const struct sop_members *m, unsigned i)
+{
+	struct store *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return NULL;
+	sop_errand_init(&s->errand, store_run, store_release);
+	s->at = sop_attached_get(m->slot[i].at);
+	s->member = i;
+	s->label = m->label;
+	s->label.index = (uint16_t)i;
+	s->label.disk_uuid = m->label.member[i].uuid;
+	return s;
+}
+
+/* Under the lock. The change number after which the media know that member i is set aside. */
+static uint64_t set_aside(struct sop_members *m, unsigned i)
+{
+	struct sop_member *who = &m->label.member[i];
+	bool others = false;
+
+	if (m->slot[i].aside)
+		return m->slot[i].aside_seq;
+	m->slot[i].aside = true;
+	atomic_store(&m->usable[i], NULL);
+	for (unsigned j = 0; j < m->label.members; j++)
+		others = others ||
+			 (j != i && atomic_load(&m->usable[j]) && m->label.member[j].current_since);
+	if (who->state == SOP_MEMBER_ONLINE)
+		who->state = SOP_MEMBER_OFFLINE;
+	if (others)
+		who->current_since = 0;
+	m->slot[i].aside_seq = ++m->change_seq;
+	return m->slot[i].aside_seq;
+}
+
+static void log_aside(const struct sop_members *m, unsigned i, const char *op, int rc)
+{
+	sop_log(m->log, SOP_LOG_WARNING, "members",
+		"op=%s disk=%u path=%s code=%s: set aside, the volume goes on without it", op, i,
+		m->given.member[i].path, sop_err_name(rc));
+}
+
+/* One round, with m->storing held. The number of members that have the label now. */
+static unsigned store_round(struct sop_members *m)
+{
+	struct store *list[SOP_MEMBERS_MAX];
+	struct sop_errand *errands[SOP_MEMBERS_MAX];
+	int rcs[SOP_MEMBERS_MAX];
+	bool failed[SOP_MEMBERS_MAX] = {false};
+	unsigned n = 0, stored = 0;
+	uint64_t seq;
+
+	sop_lock(&m->lock);
+	m->label.generation++;
+	seq = m->change_seq;
+	for (unsigned i = 0; i < m->label.members; i++) {
+		if (!atomic_load(&m->usable[i]))
+			continue;
+		list[n] = store_new(m, i);
+		if (list[n]) {
+			errands[n] = &list[n]->errand;
+			n++;
+		} else { /* counts as a member that does not take the label */
+			failed[i] = true;
+			rcs[i] = -ENOMEM;
+		}
+	}
+	sop_unlock(&m->lock);
+
+	sop_errands_run(errands, n, m->threads, m->timeout_ms);
+
+	for (unsigned j = 0; j < n; j++) {
+		unsigned i = list[j]->member;
+
+		rcs[i] = list[j]->errand.finished ? list[j]->rc : -ETIMEDOUT;
+		failed[i] = rcs[i] != 0;
+		stored += !failed[i];
+		sop_errand_put(errands[j]);
+	}
+	sop_lock(&m->lock);
+	for (unsigned i = 0; i < m->label.members; i++) {
+		if (failed[i] && !m->slot[i].aside) {
+			m->slot[i].write_errors++;
+			set_aside(m, i);
+		}
+	}
+	m->stored_seq = seq;
+	sop_unlock(&m->lock);
+	for (unsigned i = 0; i < SOP_MEMBERS_MAX; i++)
+		if (failed[i])
+			log_aside(m, i, "label", rcs[i]);
+	return stored;
+}
+
+/* Each round that ends short of success sets a member aside, so there are at most as many as
+ * members. */
+int sop_members_store_labels(struct sop_members *m, uint64_t seq, struct sop_err *e)
+{
+	unsigned stored = 1;
+
+	if (m->read_only)
+		return 0;
+	sop_lock(&m->lock);
+	while (stored && m->stored_seq < seq) {
+		if (m->storing) {
+			sop_cond_wait(&m->settled, &m->lock, -1);
+			continue;
+		}
+		m->storing = true;
+		sop_unlock(&m->lock);
+		stored = store_round(m);
+		sop_lock(&m->lock);
+		/* Whoever did not take this round is recorded by the next one, before anybody who
+		 * needs this one goes on. */
+		seq = SOP_MAX(seq, m->change_seq);
+		m->storing = false;
+		pthread_cond_broadcast(&m->settled);
+	}
+	sop_unlock(&m->lock);
+	return stored ? 0 : sop_say(e, -EIO, "no disk of the volume takes a label any more");
+}
+
+/* --- events ---------------------------------------------------------------- */
+
+static bool is_full(int rc)
+{
+	return rc == -ENOSPC || rc == -EDQUOT;
+}
+
+static bool is_timeout(int rc)
+{
+	return rc == -ETIMEDOUT || rc == SOP_ETIMEOUT;
+}
+
+void sop_members_event(struct sop_members *m, unsigned i, enum sop_member_event what, int rc)
+{
+	bool aside = false, news = false;
+	uint64_t seq = 0;
+
+	assert(i < m->label.members);
+	sop_lock(&m->lock);
+	if (what == SOP_EVENT_CHECKSUM) {
+		m->slot[i].checksum_errors++;
+	} else if (what == SOP_EVENT_READ) {
+		m->slot[i].read_errors++;
+		aside = is_timeout(rc);
+	} else if (is_full(rc)) {
+		if (!m->slot[i].full)
+			m->slot[i].full_free = UINT64_MAX;
+		m->slot[i].full = true;
+		m->slot[i].full_ms = m->clock->monotonic_ms(m->clock->ctx);
+	} else {
+		m->slot[i].write_errors++;
+		aside = true;
+	}
+	if (aside && m->slot[i].at) {
+		news = !m->slot[i].aside;
+		seq = set_aside(m, i);
+	}
+	sop_unlock(&m->lock);
+	if (news)
+		log_aside(m, i, what == SOP_EVENT_READ ? "read" : "write", rc);
+	/* It fails when there is nobody left to tell; then nobody is left to commit with either. */
+	if (seq && sop_members_store_labels(m, seq, NULL) && news)
+		sop_log(m->log, SOP_LOG_ERROR, "members",
+			"op=label disk=%u code=EIO: no disk is left to record that it is set aside",
+			i);
+}
+
+unsigned sop_members_replicas(struct sop_members *m, unsigned *idx)
+{
+	unsigned n = 0;
+
+	SOP_LOCK_GUARD(&m->lock);
+	for (unsigned i = 0; i < m->label.members; i++)
+		if (atomic_load(&m->usable[i]) && m->label.member[i].role & SOP_ROLE_REGISTRY &&
+			m->label.member[i].current_since)
+			idx[n++] = i;
+	return n;
+}
+
+int sop_members_replica_current(struct sop_members *m, unsigned i, struct sop_err *e)
+{
+	uint64_t seq;
+	int rc;
+
+	assert(i < m->label.members);
+	sop_lock(&m->lock);
+	if (!atomic_load(&m->usable[i]) || !(m->label.member[i].role & SOP_ROLE_REGISTRY)) {
+		sop_unlock(&m->lock);
+		return sop_say(e, -ENODEV, "%s: holds no registry replica that could be current",
+			m->given.member[i].path);
+	}
+	if (m->label.member[i].current_since) {
+		sop_unlock(&m->lock);
+		return 0;
+	}
+	/* The round that stores it has this generation or a later one. */
+	m->label.member[i].current_since = m->label.generation + 1;
+	seq = ++m->change_seq;
+	sop_unlock(&m->lock);
+	rc = sop_members_store_labels(m, seq, e);
+	if (!rc && !atomic_load(&m->usable[i]))
+		rc = sop_say(e, -EIO, "%s: was set aside again", m->given.member[i].path);
+	return rc;
+}
+
+int sop_members_offline(struct sop_members *m, unsigned i, struct sop_err *e)
+{
+	uint64_t seq;
+	int rc = 0;
+
+	assert(i < m->label.members);
+	sop_lock(&m->lock);
+	if (!atomic_load(&m->usable[i])) {
+		sop_unlock(&m->lock);
+		return 0;
+	}
+	atomic_store(&m->usable[i], NULL);
+	rc = sop_members_check_quorum(m, true, e);
+	if (rc) {
+		atomic_store(&m->usable[i], m->slot[i].at->disk);
+		sop_unlock(&m->lock);
+		return sop_wrap(e, rc, "%s: is needed", m->given.member[i].path);
+	}
+	seq = set_aside(m, i);
+	sop_unlock(&m->lock);
+	return sop_members_store_labels(m, seq, e);
+}
+
+/* --- looking --------------------------------------------------------------- */
+
+const struct sop_label *sop_members_label(const struct sop_members *m)
+{
+	return &m->given;
+}
+
+uint64_t sop_members_epoch(const struct sop_members *m)
+{
+	return m->epoch;
+}
+
+unsigned sop_members_count(const struct sop_members *m)
+{
+	return m->given.members;
+}
+
+unsigned sop_members_timeout_ms(const struct sop_members *m)
+{
+	return m->timeout_ms;
+}
+
+const struct sop_log *sop_members_log(const struct sop_members *m)
+{
+	return m->log;
+}
+
+const struct sop_clock *sop_members_clock(const struct sop_members *m)
+{
+	return m->clock;
+}
+
+struct sop_disk *sop_members_disk(struct sop_members *m, unsigned i)
+{
+	assert(i < SOP_MEMBERS_MAX);
+	return atomic_load(&m->usable[i]);
+}
+
+struct sop_disk *sop_members_disk_any(struct sop_members *m, unsigned i)
+{
+	assert(i < SOP_MEMBERS_MAX);
+	SOP_LOCK_GUARD(&m->lock);
+	return m->slot[i].at ? m->slot[i].at->disk : NULL;
+}
+
+bool sop_members_profile_has(const struct sop_label *l, const struct sop_profile *p, unsigned i)
+{
+	static const uint8_t every[SOP_PROFILE_DISKS];
+	const struct sop_member *who = &l->member[i];
+
+	if (!(who->role & SOP_ROLE_DATA) || who->state == SOP_MEMBER_REMOVED)
+		return false;
+	return memcmp(p->disks, every, sizeof(every)) == 0 || p->disks[i / 8] >> (i % 8) & 1;
+}
+
+const char *sop_members_volume_text(char *text, size_t size, const struct sop_label *l)
+{
+	char uuid[SOP_UUID_TEXT];
+
+	sop_uuid_format(uuid, &l->volume_uuid);
+	if (l->name[0])
+		snprintf(text, size, "volume %s (label \"%s\")", uuid, l->name);
+	else
+		snprintf(text, size, "volume %s", uuid);
+	return text;
+}
+
+void sop_members_close(struct sop_members *m)
+{
+	if (!m)
+		return;
+	for (unsigned i = 0; i < SOP_MEMBERS_MAX; i++) {
+		struct sop_attached *a = m->slot[i].at;
+
+		/* The claim goes with the lock, so that a lock that another program holds later is
+		 * not put down to us. Nothing depends on it: a failure is fine. A disk set aside
+		 * may hang and is not touched. */
+		if (a && a->lock_file && !m->slot[i].aside)
+			(void)a->lock_file->ops->truncate(a->lock_file, 0);
+		sop_attached_put(a);
+	}
+	while (m->retired) {
+		struct sop_retired *r = m->retired;
+
+		m->retired = r->next;
+		sop_attached_put(r->at);
+		free(r);
+	}
+	pthread_cond_destroy(&m->settled);
+	sop_lock_release(&m->lock);
+	free(m);
+}

@@ -1,0 +1,130 @@
+/* What the files of the members module share. For core/members*.c and core/format_volume.c alone. */
+#ifndef SOP_MEMBERS_OWN_H
+#define SOP_MEMBERS_OWN_H
+
+#include <stdatomic.h>
+
+#include "core/errand.h"
+#include "core/lock.h"
+#include "core/members.h"
+
+#define SOP_CLAIM_TEXT 256
+
+/* An open member folder. Counted, since a call that hangs in the device outlives the wait for it. */
+struct sop_attached {
+	atomic_int refs;
+	struct sop_disk *disk;
+	struct sop_file *lock_file; /* locked, or NULL */
+	atomic_bool storing;        /* a label store is under way, perhaps hung: no second one */
+
+	struct sop_lock lock; /* LEAF; covers what follows */
+	bool looking;         /* a look at the space is under way */
+	bool seen;
+	uint64_t look_ms; /* monotonic, when the last look began */
+	uint64_t seen_ms; /* when the look began that `space` comes from */
+	struct sop_disk_space space;
+};
+
+struct sop_attached *sop_attached_new(struct sop_disk *d); /* owns d; NULL: no memory, d is closed */
+struct sop_attached *sop_attached_get(struct sop_attached *a);
+void sop_attached_put(struct sop_attached *a); /* NULL is fine */
+
+struct sop_slot {
+	struct sop_attached *at; /* NULL: absent */
+	bool aside;
+	uint64_t aside_seq; /* the change that set it aside */
+	uint64_t read_errors, write_errors, checksum_errors;
+	bool full;
+	uint64_t full_ms;   /* when a write met no space */
+	uint64_t full_free; /* free bytes at the first look after that; UINT64_MAX: no look yet */
+};
+
+struct sop_retired {
+	struct sop_retired *next;
+	struct sop_attached *at;
+};
+
+struct sop_members {
+	bool read_only, threads;
+	unsigned timeout_ms;
+	const struct sop_log *log;
+	const struct sop_clock *clock;
+	int (*open_disk)(void *ctx, struct sop_disk **out, const char *path, struct sop_err *e);
+	void *open_disk_ctx;
+	char claim[SOP_CLAIM_TEXT]; /* what we wrote into the lock files */
+	struct sop_label given;     /* as of open, for sop_members_label() */
+	uint64_t epoch;
+
+	/* The disk to use for a member, or NULL: read without the lock. */
+	_Atomic(struct sop_disk *) usable[SOP_MEMBERS_MAX];
+
+	struct sop_lock lock; /* LEAF; covers what follows; never held across I/O */
+	pthread_cond_t settled;
+	struct sop_label label;
+	struct sop_slot slot[SOP_MEMBERS_MAX];
+	bool storing;        /* a round of label stores is under way */
+	bool reopening;      /* sop_members_online is at work */
+	uint64_t change_seq; /* rises with each change of label */
+	uint64_t stored_seq; /* the change that the last finished round stored */
+	struct sop_retired *retired; /* replaced, but open until close */
+};
+
+/* Bring the label on the media up to change `seq`, in rounds. Returns when it is, or no member is left
+ * to store on (-EIO). Called without the lock. */
+int sop_members_store_labels(struct sop_members *m, uint64_t seq, struct sop_err *e);
+
+/* Is there enough to go on? See sop_members_open(). Under the lock, or before m is shared. */
+int sop_members_check_quorum(const struct sop_members *m, bool degraded, struct sop_err *e);
+
+bool sop_members_profile_has(const struct sop_label *l, const struct sop_profile *p, unsigned i);
+const char *sop_members_volume_text(char *text, size_t size, const struct sop_label *l);
+
+/* Look at the space of these folders (NULLs are skipped), those whose figures are older than a second;
+ * wait for the answers at most wait_ms. A folder that still owes an answer is not asked again. */
+void sop_members_look(struct sop_attached *const *list, size_t n, uint64_t now_ms, bool threads,
+	unsigned wait_ms);
+
+/* Lock the folder's lock file and put the claim in it. SOP_EINUSE with the other's claim in its text.
+ * create false: a folder without a lock file is not in use, and gets none. */
+int sop_members_lock(struct sop_attached *a, const char *claim, bool create, struct sop_err *e);
+void sop_members_claim(char *claim, size_t size, const struct sop_clock *clock);
+
+/* A folder's path as labels keep it: absolute, without double or trailing slashes. -ENAMETOOLONG. */
+int sop_members_path(char *out, const char *path, bool real);
+
+/* Open a folder, load its label, look at its space. */
+struct sop_visit {
+	struct sop_errand errand;
+	int (*open_disk)(void *ctx, struct sop_disk **out, const char *path, struct sop_err *e);
+	void *open_disk_ctx;
+	char *path;
+	struct sop_attached *at; /* when rc is 0 */
+	struct sop_label label;
+	int rc;
+	struct sop_err e;
+};
+
+struct sop_visit *sop_members_visit_new(const struct sop_members_opts *o, const char *path);
+
+/* Lock a folder and read its label again. */
+struct sop_claim {
+	struct sop_errand errand;
+	struct sop_attached *at;
+	char text[SOP_CLAIM_TEXT];
+	struct sop_label label;
+	int rc;
+	struct sop_err e;
+};
+
+struct sop_claim *sop_members_claim_new(struct sop_attached *at, const char *text);
+
+static inline bool sop_members_is(const struct sop_member *who)
+{
+	return who->role && who->state != SOP_MEMBER_REMOVED;
+}
+
+int sop_members_open_folder(struct sop_disk **out, const char *path,
+	int (*open_disk)(void *ctx, struct sop_disk **out, const char *path, struct sop_err *e),
+	void *ctx, struct sop_err *e);
+
+#endif

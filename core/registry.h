@@ -1,0 +1,56 @@
+/* The registry: handle -> where that node's newest checkpointed blob lies, in hash-mod files of 4 KiB
+ * blocks with checksums, one copy on every registry replica.
+ *
+ * On disk it changes only by sop_registry_apply(), with the flips of a published checkpoint; repeating
+ * that is harmless. Handles are given out in memory; freed ones wait until the caller says that no
+ * reader can meet them, then form a chain through their slots (head in the checkpoint), so that
+ * neither mount time nor memory grows with the number of free handles.
+ *
+ * Threads: lookup from any; alloc, free, apply from the holder of the commit lock or the checkpointer. */
+#ifndef SOP_REGISTRY_H
+#define SOP_REGISTRY_H
+
+#include "core/blob.h"
+
+struct sop_registry;
+
+struct sop_flip {
+	uint64_t handle;
+	struct sop_blobref to;   /* segment 0: the handle is freed; off: the next in the chain */
+	struct sop_blobref from; /* segment 0: none */
+};
+
+int sop_registry_new(struct sop_registry **out, struct sop_members *mem, struct sop_iopool *io,
+	uint32_t hashmod, uint64_t next_handle, uint64_t free_handle, struct sop_err *e);
+void sop_registry_free(struct sop_registry *r);
+
+/* The block is read from the first current replica where it verifies; a bad copy elsewhere is counted
+ * and rewritten. -ENOENT: the slot is free or was never written. SOP_ELOST: bad on all replicas.
+ * A small cache of blocks is kept. */
+int sop_registry_lookup(struct sop_registry *r, uint64_t handle, struct sop_blobref *ref,
+	struct sop_err *e);
+
+/* A handle never in use by anybody now. Takes from the chain first. */
+int sop_registry_alloc(struct sop_registry *r, uint64_t *handle, struct sop_err *e);
+/* The handle's node is gone; it joins the chain with the next sop_registry_chain(). */
+void sop_registry_release(struct sop_registry *r, uint64_t handle);
+
+/* For a checkpoint: turn all released handles into flips (to.segment 0, chained; appended to *flips,
+ * grown with realloc) and give the values for its header. Alloc'ed-and-released-again handles that
+ * were never written are covered too. */
+int sop_registry_chain(struct sop_registry *r, struct sop_flip **flips, size_t *n,
+	uint64_t *next_handle, uint64_t *free_handle, struct sop_err *e);
+
+/* Write flips to all current replicas and fsync (files made as needed, with their directory). A
+ * replica that fails is set aside; -EIO when none is left. Reads block by block, changes, writes with
+ * checksum; blocks that do not verify on one replica are taken from another; a block that was never
+ * written starts empty. */
+int sop_registry_apply(struct sop_registry *r, const struct sop_flip *flips, size_t n, uint64_t lsn,
+	struct sop_err *e);
+
+/* Pure codec of one block, for tests and fsck: raw is SOP_REGISTRY_BLOCK bytes. All zeros is an empty
+ * block. SOP_ECORRUPT: magic, checksum, uuid, file or block number is not as expected. */
+int sop_registry_block_check(const void *raw, const struct sop_uuid *volume, uint32_t file,
+	uint32_t block, struct sop_err *e);
+
+#endif

@@ -1,0 +1,322 @@
+/* libsop: transactions over B-trees of items, erasure coded over several disk folders.
+ *
+ *     struct sop_err e = {0};
+ *     struct sop_volume *v;
+ *     struct sop_txn *t;
+ *
+ *     sop_volume_open(&v, paths, n, &(struct sop_open_opts){0}, &e);
+ *     sop_txn_begin(&t, v, &(struct sop_txn_opts){.mode = SOP_TXN_WRITE}, &e);
+ *     sop_store_at(t, "barstoreec", SOP_STORE_CREATE, NULL, &store, &e);
+ *     sop_add(t, SOP_NAME(store, "1"), "foo", 3, &e);
+ *     sop_txn_commit(t, SOP_COMMIT_DURABLE, &e);
+ *
+ * A volume holds stores; a store is a B-tree of items, and nests: a store is itself an item of type
+ * directory in its parent. An item is a key, attributes, extended attributes and a value of any size.
+ *
+ * Errors: 0, a count, or a negative code (core/err.h); `e` may be NULL. Ownership: what a call hands
+ * out is freed by the call named beside it; buffers given in may be reused when the call returns.
+ * Threads: a volume from any number of threads; a transaction, value or cursor from one at a time.
+ * Nothing here exits, aborts on bad input, touches signals or keeps global state. */
+#ifndef SOP_H
+#define SOP_H
+
+#include <time.h>
+
+#include "core/clock.h"
+#include "core/err.h"
+#include "core/id.h"
+#include "core/log.h"
+#include "core/range.h"
+
+struct sop_volume;
+struct sop_txn;
+struct sop_value;
+struct sop_cursor;
+struct sop_disk;
+
+/* ---- volume ---------------------------------------------------------------------------------- */
+
+struct sop_open_opts {
+	size_t cache_bytes;       /* nodes in memory; 0: 256 MiB */
+	unsigned commit_ms;       /* committed is on the media at the latest after this; 0: 1,000 */
+	unsigned checkpoint_ms;   /* 0: 30,000 */
+	uint64_t journal_bytes;   /* checkpoint when the journal holds this much; 0: 64 MiB */
+	unsigned disk_timeout_ms; /* 0: 30,000 */
+	bool read_only;
+	bool degraded;            /* accept half or fewer of the labels */
+	bool durable;             /* every commit waits for the media */
+	const struct sop_log *log;     /* NULL: silent; must outlive the volume */
+	const struct sop_clock *clock; /* NULL: the system's */
+	/* For tests: where disks come from, I/O on the caller's thread, no background thread (then
+	 * sop_volume_tick does its work). */
+	int (*open_disk)(void *ctx, struct sop_disk **out, const char *path, struct sop_err *e);
+	void *open_disk_ctx;
+	bool inline_io;
+	bool no_threads;
+	void (*progress)(void *ctx, const char *what, uint64_t done, uint64_t total); /* recovery */
+	void *progress_ctx;
+};
+
+/* Locks, recovers, starts. paths: at least one member folder. SOP_EINUSE, SOP_EDISKS, SOP_EFOREIGN,
+ * SOP_ENOTVOLUME, SOP_ELOST. The message names object, trouble and remedy. */
+int sop_volume_open(struct sop_volume **out, const char *const *paths, size_t n,
+	const struct sop_open_opts *o, struct sop_err *e);
+/* Everything committed is made durable; open transactions must have ended. The volume is gone
+ * afterwards even when an error is returned. */
+int sop_volume_close(struct sop_volume *v, struct sop_err *e);
+
+/* All commits so far are on the media when it returns. */
+int sop_volume_sync(struct sop_volume *v, struct sop_err *e);
+int sop_volume_checkpoint(struct sop_volume *v, struct sop_err *e);
+/* Background work that is due: barrier, checkpoint, giving back space, emptying dropped stores. */
+int sop_volume_tick(struct sop_volume *v, struct sop_err *e);
+
+struct sop_volume_stat {
+	struct sop_uuid uuid;
+	char name[64];
+	unsigned k, m, disks, disks_online;
+	bool read_only, degraded, failed;
+	uint64_t total_bytes, free_bytes; /* of data that can be stored, after parity and reserve */
+	uint64_t items;                   /* names in all directories */
+	uint64_t lsn, durable_lsn;
+	uint64_t commits, conflicts, rolled_back, failures;
+	uint64_t live_bytes, pending_bytes; /* stored data and nodes; freed but still pinned */
+	uint64_t segments, journal_bytes;
+	uint64_t cache_bytes, dirty_bytes;
+};
+/* From memory; never waits on a disk. */
+void sop_volume_stat(struct sop_volume *v, struct sop_volume_stat *out);
+
+struct sop_volume_disk {
+	const char *path;
+	const char *state; /* "ONLINE", "OFFLINE", ... */
+	bool data, registry;
+	uint64_t read_errors, write_errors, checksum_errors, total_bytes, free_bytes;
+};
+/* Disk i of 0..n-1; false beyond the last. */
+bool sop_volume_disk(struct sop_volume *v, unsigned i, struct sop_volume_disk *out);
+
+struct sop_check_report {
+	uint64_t stores, items, nodes, blobs, blob_bytes; /* met */
+	uint64_t errors;                                  /* found; each was reported */
+	uint64_t leaked_bytes;                            /* live by account, met by nobody */
+};
+/* Walk everything and verify it: trees, extents, references, accounts; `data` verifies all shards too.
+ * report is called with a sentence for each thing found. For tests and fsck; commits wait meanwhile. */
+int sop_volume_check(struct sop_volume *v, bool data, void (*report)(void *arg, const char *line),
+	void *arg, struct sop_check_report *out, struct sop_err *e);
+
+/* Making one (mkfs). The same struct as core/members.h sees. */
+struct sop_format_opts;
+struct sop_label;
+
+/* ---- transactions ---------------------------------------------------------------------------- */
+
+enum sop_txn_mode {
+	SOP_TXN_WRITE,    /* serializable: everything read is checked at commit */
+	SOP_TXN_READ,     /* reads one snapshot; commit checks what was read; writes are refused */
+	SOP_TXN_NO_CHECK, /* reads one snapshot; nothing is recorded or checked; writes are refused */
+	SOP_TXN_SESSION,  /* writes; reads the newest state at each call, checked at commit, instead of
+			     a snapshot: for short or single-item transactions that must not hold space */
+};
+
+struct sop_txn_opts {
+	enum sop_txn_mode mode;
+	unsigned timeout_ms; /* commit fails with SOP_ETIMEOUT after this; 0: 15 minutes, at most 60 */
+};
+
+/* A handle that reads the newest committed state at each call; never commits, never freed. */
+struct sop_txn *sop_volume_latest(struct sop_volume *v);
+
+int sop_txn_begin(struct sop_txn **out, struct sop_volume *v, const struct sop_txn_opts *o,
+	struct sop_err *e);
+
+enum sop_commit_flags { SOP_COMMIT_DURABLE = 1 };
+/* Ends and frees the transaction, whatever it returns. SOP_ECONFLICT: something it depends on was
+ * committed by another: nothing done, try again. Other errors: nothing done. Values opened in it are
+ * closed by it (sop_value_close must not be called any more). */
+int sop_txn_commit(struct sop_txn *t, unsigned flags, struct sop_err *e);
+void sop_txn_rollback(struct sop_txn *t); /* NULL is fine */
+/* Two-phase use: everything that can fail has been done and checked; until commit or rollback, other
+ * commits that would conflict are refused. */
+int sop_txn_prepare(struct sop_txn *t, struct sop_err *e);
+uint64_t sop_txn_lsn(const struct sop_txn *t); /* its snapshot */
+struct sop_volume *sop_txn_volume(const struct sop_txn *t);
+
+/* ---- names and attributes -------------------------------------------------------------------- */
+
+#define SOP_ROOT 16u /* the root store */
+
+/* An item by its store and key; a store itself (its directory's attributes) by key NULL. */
+struct sop_name {
+	uint64_t store;
+	const void *key;
+	size_t len;
+};
+#define SOP_NAME(store, text) ((struct sop_name){(store), (text), strlen(text)})
+#define SOP_SELF(store)       ((struct sop_name){(store), NULL, 0})
+
+struct sop_attr {
+	uint64_t ino;   /* also the item's id; for a directory: its store */
+	uint32_t mode;  /* type and permissions; type 0: a plain item of libsop (shown as a file) */
+	uint32_t uid, gid;
+	uint32_t nlink;
+	uint64_t rdev;
+	uint64_t size;
+	uint64_t bytes; /* of it, stored (holes not counted) */
+	struct timespec atime, mtime, ctime, btime;
+	uint64_t version;       /* LSN of the last change to the item */
+	uint64_t value_version; /* LSN of the last change to its value */
+	uint32_t flags;         /* the caller's, kept */
+	uint64_t count;         /* directories: items */
+};
+
+/* All of these: -ENOENT when there is no such item or store. */
+int sop_lookup(struct sop_txn *t, struct sop_name name, struct sop_attr *out, struct sop_err *e);
+
+/* fn must not call the library. Its non-zero result ends the scan and is returned. */
+typedef int (*sop_item_fn)(void *arg, const void *key, size_t klen, const struct sop_attr *attr);
+/* attr of entries that are directories or have several names carries ino, mode's type and nothing else
+ * unless full is set (then each costs a look-up). */
+int sop_scan(struct sop_txn *t, uint64_t store, const struct sop_range *range, bool full,
+	sop_item_fn fn, void *arg, struct sop_err *e);
+int sop_count(struct sop_txn *t, uint64_t store, uint64_t *count, struct sop_err *e);
+
+enum sop_attr_mask {
+	SOP_ATTR_MODE = 1, /* permission bits; the type stays */
+	SOP_ATTR_UID = 2,
+	SOP_ATTR_GID = 4,
+	SOP_ATTR_ATIME = 8,
+	SOP_ATTR_MTIME = 16,
+	SOP_ATTR_CTIME = 32,
+	SOP_ATTR_FLAGS = 64,
+	SOP_ATTR_BTIME = 128,
+};
+/* Blind: applies to the item as it is at commit; conflicts with nothing but its removal. */
+int sop_setattr(struct sop_txn *t, struct sop_name name, const struct sop_attr *a, unsigned mask,
+	struct sop_err *e);
+
+enum sop_xattr_flags { SOP_XATTR_CREATE = 1, SOP_XATTR_REPLACE = 2 };
+/* get: the length, also when size is 0; -ERANGE when buf is too small; -ENODATA. list: names, each
+ * ended by NUL, the same way. set: -EEXIST, -ENODATA by flags, -E2BIG over 64 KiB. */
+ssize_t sop_xattr_get(struct sop_txn *t, struct sop_name name, const char *attr, void *buf,
+	size_t size, struct sop_err *e);
+ssize_t sop_xattr_list(struct sop_txn *t, struct sop_name name, char *buf, size_t size,
+	struct sop_err *e);
+int sop_xattr_set(struct sop_txn *t, struct sop_name name, const char *attr, const void *val,
+	size_t len, unsigned flags, struct sop_err *e);
+int sop_xattr_remove(struct sop_txn *t, struct sop_name name, const char *attr, struct sop_err *e);
+
+/* ---- items ----------------------------------------------------------------------------------- */
+
+/* A new inode number, never given out before and never again. */
+uint64_t sop_ino_new(struct sop_volume *v);
+
+/* A file, symlink (value: its target) or special file. init: mode with type, uid, gid, rdev, times;
+ * ino 0: a new one. -EEXIST; -EINVAL for a directory. out may be NULL. */
+int sop_create(struct sop_txn *t, struct sop_name name, const struct sop_attr *init,
+	const void *value, size_t len, struct sop_attr *out, struct sop_err *e);
+/* Remove a name; the item goes with its last one. -EISDIR for a store. */
+int sop_remove(struct sop_txn *t, struct sop_name name, struct sop_err *e);
+
+enum sop_rename_flags { SOP_RENAME_NOREPLACE = 1, SOP_RENAME_EXCHANGE = 2 };
+/* Within and across stores, of items and stores; replaces as rename(2) does. -EINVAL: a store into
+ * itself or below. The caller checks types and emptiness no further: -ENOTDIR, -EISDIR, -ENOTEMPTY. */
+int sop_rename(struct sop_txn *t, struct sop_name from, struct sop_name to, unsigned flags,
+	struct sop_err *e);
+/* One more name for an item. -EPERM for a store, -EMLINK over 65,000. */
+int sop_link(struct sop_txn *t, struct sop_name from, struct sop_name to, struct sop_attr *out,
+	struct sop_err *e);
+
+/* Plain items: a key and bytes. add: -EEXIST. update: -ENOENT. */
+int sop_add(struct sop_txn *t, struct sop_name name, const void *val, size_t len, struct sop_err *e);
+int sop_add_if_absent(struct sop_txn *t, struct sop_name name, const void *val, size_t len,
+	struct sop_err *e); /* 1 added, 0 there already */
+int sop_update(struct sop_txn *t, struct sop_name name, const void *val, size_t len,
+	struct sop_err *e);
+int sop_upsert(struct sop_txn *t, struct sop_name name, const void *val, size_t len,
+	struct sop_err *e);
+/* The whole value: *val malloc'ed (never NULL, one NUL behind the end). */
+int sop_get(struct sop_txn *t, struct sop_name name, void **val, size_t *len, struct sop_err *e);
+
+/* ---- stores ---------------------------------------------------------------------------------- */
+
+struct sop_store_opts {
+	uint32_t slot_length; /* items a node holds at most, 2..20,000; 0: by size alone */
+	uint32_t node_bytes;  /* 4,096..262,144; 0: the volume's, or what slot_length wants */
+	uint8_t session;      /* 0 inherited, 1 close, 2 write */
+	const char *profile;  /* EC profile's name; NULL: the default */
+	const char *note;     /* description, or NULL */
+};
+
+/* A directory. init: mode, uid, gid, times; NULL: 0755, root, now. -EEXIST. */
+int sop_store_create(struct sop_txn *t, struct sop_name name, const struct sop_attr *init,
+	const struct sop_store_opts *o, struct sop_attr *out, struct sop_err *e);
+/* -ENOTDIR, -ENOTEMPTY. */
+int sop_store_remove(struct sop_txn *t, struct sop_name name, struct sop_err *e);
+/* By path from the root: "a/b/c". flags SOP_STORE_CREATE: make what is missing (o for the last). */
+enum sop_store_flags { SOP_STORE_CREATE = 1 };
+int sop_store_at(struct sop_txn *t, const char *path, unsigned flags, const struct sop_store_opts *o,
+	uint64_t *store, struct sop_err *e);
+/* As created. Strings point into buf (give at least 512 bytes). */
+int sop_store_info(struct sop_txn *t, uint64_t store, struct sop_store_opts *o, char *buf,
+	size_t size, struct sop_err *e);
+
+/* ---- values, as streams ------------------------------------------------------------------------
+ * A value opened for writing is a private view: what was committed (or nothing, with TRUNC) and its
+ * own writes, of any size: large writes go to the disks as they come, the rest at commit. It takes
+ * effect with its transaction. In a SESSION transaction, or one handle per item in any other:
+ *   - never read: range writes, truncations and appends apply to the item as it is at commit, and
+ *     conflict with nothing but its removal;
+ *   - read (sop_value_read, or sop_value_depend): conflicts when the value changed since it was opened.
+ * Opened in the latest handle (read only), it keeps the version it opened until closed. */
+enum sop_value_flags {
+	SOP_VALUE_WRITE = 1,
+	SOP_VALUE_TRUNC = 2,  /* begins empty; replaces whatever is there at commit */
+	SOP_VALUE_APPEND = 4, /* every write goes to the end as it is at commit */
+};
+
+int sop_value_open(struct sop_value **out, struct sop_txn *t, struct sop_name name, unsigned flags,
+	struct sop_err *e);
+void sop_value_close(struct sop_value *x); /* before its transaction ends: its writes stay in it */
+
+/* Counts; a read at or past the end gives 0. -EFBIG past 2^63-1. */
+ssize_t sop_value_read(struct sop_value *x, void *buf, size_t len, uint64_t off, struct sop_err *e);
+ssize_t sop_value_write(struct sop_value *x, const void *buf, size_t len, uint64_t off,
+	struct sop_err *e);
+int sop_value_truncate(struct sop_value *x, uint64_t size, struct sop_err *e);
+/* Make [off, off+len) a hole; the size stays. */
+int sop_value_punch(struct sop_value *x, uint64_t off, uint64_t len, struct sop_err *e);
+/* Next data (hole false) or hole at or after off; -ENXIO past the end. */
+int64_t sop_value_seek(struct sop_value *x, uint64_t off, bool hole, struct sop_err *e);
+
+uint64_t sop_value_size(const struct sop_value *x); /* looks without depending */
+uint64_t sop_value_bytes(const struct sop_value *x);
+void sop_value_depend(struct sop_value *x); /* what was seen of it decides what is written */
+bool sop_value_dirty(const struct sop_value *x);
+/* The attributes as opened, with the view's own size; times: mtime moves with writes. */
+void sop_value_attr(struct sop_value *x, struct sop_attr *out);
+/* The item lies elsewhere now (it was renamed by a transaction of its own); key NULL: it has no name
+ * any more, and the writes will go nowhere at commit, without error. */
+int sop_value_moved(struct sop_value *x, struct sop_name name);
+/* With the commit, also set these (mtime of a utimens on the open file, mode after a write...). */
+void sop_value_setattr(struct sop_value *x, const struct sop_attr *a, unsigned mask);
+
+/* ---- cursors ----------------------------------------------------------------------------------- */
+
+int sop_cursor_open(struct sop_cursor **out, struct sop_txn *t, uint64_t store, struct sop_err *e);
+void sop_cursor_close(struct sop_cursor *c);
+/* 1: stands on an item; 0: there is none. seek: the first with key >= (or, descending, <=). */
+int sop_cursor_first(struct sop_cursor *c, struct sop_err *e);
+int sop_cursor_last(struct sop_cursor *c, struct sop_err *e);
+int sop_cursor_seek(struct sop_cursor *c, const void *key, size_t len, bool descending,
+	struct sop_err *e);
+int sop_cursor_next(struct sop_cursor *c, struct sop_err *e);
+int sop_cursor_prev(struct sop_cursor *c, struct sop_err *e);
+const void *sop_cursor_key(const struct sop_cursor *c, size_t *len);
+const struct sop_attr *sop_cursor_attr(const struct sop_cursor *c);
+/* Pages: skip `offset` items, then call fn for at most `count`; descending from the last. The number. */
+int sop_page_items(struct sop_txn *t, uint64_t store, uint64_t offset, uint64_t count,
+	bool descending, sop_item_fn fn, void *arg, struct sop_err *e);
+
+#endif

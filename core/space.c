@@ -1,0 +1,1089 @@
+/* Who pays for which bytes of the shard files.
+ *
+ * Every byte of a segment below its end is one of: live (a committed blob), uncommitted (written by a
+ * session that has not ended), pending (freed, but perhaps still seen, or not yet known to be freed on
+ * the media), dead. Dead whole pages are punched out; a page that is dead in part is counted in the
+ * DEAD store until all of it is. A sealed segment without live bytes is removed.
+ *
+ * Invariant: nothing is given back before the transaction that freed it is on the media (else a power
+ * cut would bring back a history whose blobs are gone) and no pin of its scope is older than it.
+ *
+ * A crash: the trees come back as of the checkpoint, the replayed records free and allocate again, and
+ * the checkpoint's lists name what was uncommitted or pending then. Giving back is idempotent: addresses
+ * are never used twice. What sessions wrote after the checkpoint and did not commit lies beyond the
+ * recorded end of a segment, between the blobs that the replayed records name: settle() finds it. */
+#include "core/engine.h"
+
+#define PAGE    4096u
+#define BUCKETS 1024u
+
+struct seg {
+	struct seg *next;
+	uint64_t id, live;
+	unsigned k, shards;
+	bool dirty;       /* differs from the table */
+	bool recorded;    /* is in the table */
+	uint64_t settled; /* mount: all below is accounted for */
+	struct span *replayed; /* mount: allocations at or beyond `settled` */
+	size_t n_replayed, cap_replayed;
+};
+
+struct span {
+	uint64_t off, len;
+};
+
+struct small { /* an entry of the uncommitted set, or of the reference deltas */
+	struct small *next;
+	struct sop_blobref ref;
+	int64_t delta;
+};
+
+struct pending {
+	uint64_t lsn; /* 0: garbage that was never live */
+	uint64_t scope;
+	struct sop_blobref ref;
+};
+
+struct sop_space {
+	struct sop_volume *v;
+	struct sop_lock lock;
+	struct seg *seg[BUCKETS];
+	uint64_t segments, live_bytes, pending_bytes;
+	struct small **uncommitted, **deltas;
+	size_t n_uncommitted, n_deltas;
+	struct pending *pending;
+	size_t n_pending, cap_pending;
+	bool replaying;
+};
+
+static size_t hash_ref(const struct sop_blobref *r)
+{
+	return (size_t)(((r->segment * 31 + (r->off >> 3)) * 0x9E3779B97F4A7C15ull) >> 40) % BUCKETS;
+}
+
+static size_t hash_id(uint64_t id)
+{
+	return (size_t)((id * 0x9E3779B97F4A7C15ull) >> 40) % BUCKETS;
+}
+
+struct sop_space *sop_space_new(struct sop_volume *v)
+{
+	struct sop_space *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return NULL;
+	s->uncommitted = calloc(BUCKETS, sizeof(struct small *));
+	s->deltas = calloc(BUCKETS, sizeof(struct small *));
+	s->v = v;
+	sop_lock_init(&s->lock, SOP_RANK_SPACE, "space");
+	if (s->uncommitted && s->deltas)
+		return s;
+	sop_space_free(s);
+	return NULL;
+}
+
+static void smalls_free(struct small **set)
+{
+	for (size_t b = 0; set && b < BUCKETS; b++)
+		while (set[b]) {
+			struct small *x = set[b];
+
+			set[b] = x->next;
+			free(x);
+		}
+	free(set);
+}
+
+void sop_space_free(struct sop_space *s)
+{
+	if (!s)
+		return;
+	for (size_t b = 0; b < BUCKETS; b++)
+		while (s->seg[b]) {
+			struct seg *g = s->seg[b];
+
+			s->seg[b] = g->next;
+			free(g->replayed);
+			free(g);
+		}
+	smalls_free(s->uncommitted);
+	smalls_free(s->deltas);
+	free(s->pending);
+	sop_lock_release(&s->lock);
+	free(s);
+}
+
+/* ---- segments ------------------------------------------------------------------------------------ */
+
+static struct seg *seg_find(struct sop_space *s, uint64_t id)
+{
+	struct seg *g = s->seg[hash_id(id)];
+
+	while (g && g->id != id)
+		g = g->next;
+	return g;
+}
+
+static int seg_add(struct sop_space *s, uint64_t id, unsigned k, unsigned m, struct seg **out,
+	struct sop_err *e)
+{
+	struct seg *g = calloc(1, sizeof(*g));
+
+	if (!g)
+		return sop_fail(e, -ENOMEM, "segment account");
+	g->id = id;
+	g->k = k;
+	g->shards = k + m;
+	g->settled = SOP_SHARD_HEADER;
+	g->next = s->seg[hash_id(id)];
+	s->seg[hash_id(id)] = g;
+	s->segments++;
+	*out = g;
+	return 0;
+}
+
+/* Under the lock. A segment not met before is known to the segments module, or by its shard headers. */
+static int seg_get(struct sop_space *s, uint64_t id, struct seg **out, struct sop_err *e)
+{
+	struct sop_segment_info info;
+	int rc;
+
+	*out = seg_find(s, id);
+	if (*out)
+		return 0;
+	rc = sop_segments_info(s->v->seg, id, &info, e);
+	return rc ? rc : seg_add(s, id, info.k, info.m, out, e);
+}
+
+static void seg_forget(struct sop_space *s, struct seg *g)
+{
+	struct seg **p = &s->seg[hash_id(g->id)];
+
+	while (*p != g)
+		p = &(*p)->next;
+	*p = g->next;
+	free(g->replayed);
+	free(g);
+	s->segments--;
+}
+
+/* ---- sets of blobs --------------------------------------------------------------------------------- */
+
+static struct small **small_find(struct small **set, const struct sop_blobref *ref)
+{
+	struct small **p = &set[hash_ref(ref)];
+
+	while (*p && ((*p)->ref.segment != ref->segment || (*p)->ref.off != ref->off))
+		p = &(*p)->next;
+	return p;
+}
+
+static bool small_take(struct small **set, const struct sop_blobref *ref)
+{
+	struct small **p = small_find(set, ref), *x = *p;
+
+	if (!x)
+		return false;
+	*p = x->next;
+	free(x);
+	return true;
+}
+
+int sop_space_reserve(struct sop_space *s, const struct sop_blobref *ref)
+{
+	struct small *x = calloc(1, sizeof(*x));
+	struct small **p;
+
+	if (!x)
+		return -ENOMEM;
+	x->ref = *ref;
+	SOP_LOCK_GUARD(&s->lock);
+	p = small_find(s->uncommitted, ref);
+	x->next = *p;
+	*p = x;
+	s->n_uncommitted++;
+	return 0;
+}
+
+static int pending_add(struct sop_space *s, uint64_t lsn, uint64_t scope,
+	const struct sop_blobref *ref)
+{
+	if (s->n_pending == s->cap_pending) {
+		size_t cap = s->cap_pending ? 2 * s->cap_pending : 256;
+		struct pending *p = realloc(s->pending, cap * sizeof(*p));
+
+		if (!p)
+			return -ENOMEM;
+		s->pending = p;
+		s->cap_pending = cap;
+	}
+	s->pending[s->n_pending++] = (struct pending){lsn, scope, *ref};
+	s->pending_bytes += ref->len;
+	return 0;
+}
+
+void sop_space_abandon(struct sop_space *s, const struct sop_blobref *ref)
+{
+	SOP_LOCK_GUARD(&s->lock);
+
+	if (!small_take(s->uncommitted, ref))
+		return;
+	s->n_uncommitted--;
+	/* Without memory for it the place stays taken until its segment goes: a leak fsck finds. */
+	if (pending_add(s, 0, 0, ref))
+		sop_log(s->v->log, SOP_LOG_WARNING, "space", "op=abandon code=ENOMEM: %u bytes leak",
+			ref->len);
+}
+
+int sop_space_alloc(struct sop_space *s, const struct sop_blobref *ref, struct sop_err *e)
+{
+	struct seg *g;
+	uint64_t bytes;
+	int rc;
+
+	SOP_LOCK_GUARD(&s->lock);
+	rc = seg_get(s, ref->segment, &g, e);
+	if (rc)
+		return sop_wrap(e, rc, "account of segment %llx", (unsigned long long)ref->segment);
+	bytes = sop_blob_shard_bytes(ref->len, g->k);
+	if (small_take(s->uncommitted, ref))
+		s->n_uncommitted--;
+	g->live += bytes;
+	g->dirty = true;
+	s->live_bytes += bytes * g->shards;
+	if (s->replaying && ref->off >= g->settled) {
+		if (g->n_replayed == g->cap_replayed) {
+			size_t cap = g->cap_replayed ? 2 * g->cap_replayed : 64;
+			struct span *p = realloc(g->replayed, cap * sizeof(*p));
+
+			if (!p)
+				return sop_fail(e, -ENOMEM, "replayed allocations");
+			g->replayed = p;
+			g->cap_replayed = cap;
+		}
+		g->replayed[g->n_replayed++] = (struct span){ref->off, bytes};
+	}
+	return 0;
+}
+
+int sop_space_free_later(struct sop_space *s, uint64_t lsn, uint64_t scope,
+	const struct sop_blobref *ref, struct sop_err *e)
+{
+	SOP_LOCK_GUARD(&s->lock);
+
+	return pending_add(s, lsn, scope, ref) ? sop_fail(e, -ENOMEM, "pending frees") : 0;
+}
+
+int sop_space_ref(struct sop_space *s, const struct sop_blobref *ref, struct sop_err *e)
+{
+	struct small **p, *x;
+
+	SOP_LOCK_GUARD(&s->lock);
+	p = small_find(s->deltas, ref);
+	if (!*p) {
+		x = calloc(1, sizeof(*x));
+		if (!x)
+			return sop_fail(e, -ENOMEM, "reference count");
+		x->ref = *ref;
+		*p = x;
+		s->n_deltas++;
+	}
+	(*p)->delta++;
+	return 0;
+}
+
+/* ---- changes to system stores, gathered first, made together ------------------------------------------ */
+
+struct change {
+	uint64_t store;
+	uint8_t key[16];
+	uint8_t klen;
+	uint8_t vlen; /* 0: delete */
+	uint8_t val[sizeof(struct sop_disk_segment)];
+};
+
+struct changes {
+	struct change *c;
+	size_t n, cap;
+	bool failed;
+};
+
+static void change_add(struct changes *cs, uint64_t store, const void *key, size_t klen,
+	const void *val, size_t vlen)
+{
+	struct change *c;
+
+	if (cs->n == cs->cap) {
+		size_t cap = cs->cap ? 2 * cs->cap : 64;
+
+		c = realloc(cs->c, cap * sizeof(*c));
+		if (!c) {
+			cs->failed = true;
+			return;
+		}
+		cs->c = c;
+		cs->cap = cap;
+	}
+	c = &cs->c[cs->n++];
+	c->store = store;
+	c->klen = (uint8_t)klen;
+	c->vlen = (uint8_t)vlen;
+	memcpy(c->key, key, klen);
+	if (vlen)
+		memcpy(c->val, val, vlen);
+}
+
+/* Commit lock held. The changes are derived state: no journal record, a crash makes them again. */
+static int changes_apply(struct sop_volume *v, struct changes *cs, struct sop_err *e)
+{
+	int rc = cs->failed ? sop_fail(e, -ENOMEM, "space accounts") : 0;
+
+	for (size_t i = 0; i < cs->n && !rc; i++) {
+		struct sop_state *st;
+		struct sop_tree t;
+
+		rc = sop_stores_load(v->stores, cs->c[i].store, &st, e);
+		if (rc)
+			break;
+		t = sop_state_tree(st);
+		rc = sop_tree_prefault(v->nodes, &t, cs->c[i].key, cs->c[i].klen, e);
+	}
+	if (rc || !cs->n)
+		return rc;
+	sop_apply_begin(v, v->lsn_next - 1);
+	for (size_t i = 0; i < cs->n && !rc; i++) {
+		const struct change *c = &cs->c[i];
+
+		rc = sop_apply_system(v, c->store, c->key, c->klen, c->vlen ? c->val : NULL, c->vlen, e);
+	}
+	sop_apply_end(v);
+	return rc;
+}
+
+struct value_out {
+	uint8_t *buf;
+	size_t len;
+};
+
+static int copy_value(void *arg, const void *key, size_t klen, const void *val, size_t vlen)
+{
+	struct value_out *o = arg;
+
+	(void)key;
+	(void)klen;
+	if (vlen != o->len)
+		return SOP_ECORRUPT;
+	memcpy(o->buf, val, vlen);
+	return 0;
+}
+
+/* 1 found, 0 not there. */
+static int system_get(struct sop_volume *v, uint64_t store, const void *key, size_t klen, void *val,
+	size_t vlen, struct sop_err *e)
+{
+	struct value_out o = {val, vlen};
+	struct sop_state_view view;
+	int rc = sop_stores_view(v->stores, store, SOP_LSN_LATEST, &view, e);
+
+	if (!rc)
+		rc = sop_tree_find(v->nodes, &view.tree, SOP_LSN_LATEST, key, klen, copy_value, &o, e);
+	return rc == -ENOENT ? 0 : rc ? sop_wrap(e, rc, "system store %u", (unsigned)store) : 1;
+}
+
+static void ref_key(uint8_t key[16], uint64_t segment, uint64_t off)
+{
+	be64_put(key, segment);
+	be64_put(key + 8, off);
+}
+
+/* References of a blob: 1 when it is in no account. */
+static int shared_get(struct sop_volume *v, const struct sop_blobref *ref, uint32_t *count,
+	struct sop_err *e)
+{
+	struct le32 n;
+	uint8_t key[16];
+	int rc;
+
+	ref_key(key, ref->segment, ref->off);
+	rc = system_get(v, SOP_STORE_SHARED, key, sizeof(key), &n, sizeof(n), e);
+	*count = rc == 1 ? le32_get(n) : 1;
+	return rc < 0 ? rc : 0;
+}
+
+static void shared_set(struct changes *cs, const struct sop_blobref *ref, uint32_t count)
+{
+	struct le32 n = le32_make(count);
+	uint8_t key[16];
+
+	ref_key(key, ref->segment, ref->off);
+	change_add(cs, SOP_STORE_SHARED, key, sizeof(key), &n, count > 1 ? sizeof(n) : 0);
+}
+
+/* Bring the SHARED store up to date with references taken since. Commit lock held. */
+static int deltas_apply(struct sop_space *s, struct sop_err *e)
+{
+	struct changes cs = {0};
+	int rc = 0;
+
+	if (!s->n_deltas)
+		return 0;
+	for (size_t b = 0; b < BUCKETS && !rc; b++)
+		for (struct small *x = s->deltas[b]; x && !rc; x = x->next) {
+			uint32_t count;
+
+			rc = shared_get(s->v, &x->ref, &count, e);
+			if (!rc)
+				shared_set(&cs, &x->ref, (uint32_t)(count + (uint64_t)x->delta));
+		}
+	if (!rc)
+		rc = changes_apply(s->v, &cs, e);
+	free(cs.c);
+	if (rc)
+		return rc;
+	smalls_free(s->deltas);
+	s->n_deltas = 0;
+	s->deltas = calloc(BUCKETS, sizeof(struct small *));
+	return s->deltas ? 0 : sop_fail(e, -ENOMEM, "reference counts");
+}
+
+/* ---- giving back ------------------------------------------------------------------------------------- */
+
+struct garbage {
+	uint64_t segment, off, len;
+};
+
+static int garbage_order(const void *a, const void *b)
+{
+	const struct garbage *x = a, *y = b;
+
+	if (x->segment != y->segment)
+		return x->segment < y->segment ? -1 : 1;
+	return (x->off > y->off) - (x->off < y->off);
+}
+
+struct punches {
+	struct garbage *p;
+	size_t n, cap;
+	bool failed;
+};
+
+static void punch_add(struct punches *ps, uint64_t segment, uint64_t off, uint64_t len)
+{
+	if (!len)
+		return;
+	if (ps->n && ps->p[ps->n - 1].segment == segment &&
+		ps->p[ps->n - 1].off + ps->p[ps->n - 1].len == off) {
+		ps->p[ps->n - 1].len += len;
+		return;
+	}
+	if (ps->n == ps->cap) {
+		size_t cap = ps->cap ? 2 * ps->cap : 64;
+		struct garbage *p = realloc(ps->p, cap * sizeof(*p));
+
+		if (!p) {
+			ps->failed = true;
+			return;
+		}
+		ps->p = p;
+		ps->cap = cap;
+	}
+	ps->p[ps->n++] = (struct garbage){segment, off, len};
+}
+
+/* Pages at the ends of dead ranges, until the next page or segment comes. */
+struct page_sum {
+	uint64_t segment, page;
+	uint32_t dead; /* 0: none gathered */
+};
+
+static int page_close(struct sop_volume *v, struct page_sum *sum, struct changes *cs,
+	struct punches *ps, struct sop_err *e)
+{
+	struct le16 before;
+	uint8_t key[16];
+	uint32_t dead;
+	int rc;
+
+	if (!sum->dead)
+		return 0;
+	ref_key(key, sum->segment, sum->page);
+	rc = system_get(v, SOP_STORE_DEAD, key, sizeof(key), &before, sizeof(before), e);
+	if (rc < 0)
+		return rc;
+	dead = sum->dead + (rc ? le16_get(before) : 0);
+	if (dead >= PAGE) {
+		punch_add(ps, sum->segment, sum->page * PAGE, PAGE);
+		if (rc)
+			change_add(cs, SOP_STORE_DEAD, key, sizeof(key), NULL, 0);
+	} else {
+		struct le16 now = le16_make((uint16_t)dead);
+
+		change_add(cs, SOP_STORE_DEAD, key, sizeof(key), &now, sizeof(now));
+	}
+	sum->dead = 0;
+	return 0;
+}
+
+static int page_part(struct sop_volume *v, struct page_sum *sum, uint64_t segment, uint64_t page,
+	uint64_t bytes, struct changes *cs, struct punches *ps, struct sop_err *e)
+{
+	int rc = 0;
+
+	if (!bytes)
+		return 0;
+	if (sum->dead && (sum->segment != segment || sum->page != page))
+		rc = page_close(v, sum, cs, ps, e);
+	sum->segment = segment;
+	sum->page = page;
+	sum->dead += (uint32_t)bytes;
+	return rc;
+}
+
+/* Sorted ranges of one or more segments become holes and counts of partly dead pages. */
+static int account_dead(struct sop_volume *v, const struct garbage *g, size_t n, struct changes *cs,
+	struct punches *ps, struct sop_err *e)
+{
+	struct page_sum sum = {0};
+	int rc = 0;
+
+	for (size_t i = 0; i < n && !rc; i++) {
+		uint64_t end = g[i].off + g[i].len;
+		uint64_t first = sop_div_up(g[i].off, PAGE), last = end / PAGE;
+
+		if (first > last) { /* inside one page */
+			rc = page_part(v, &sum, g[i].segment, last, g[i].len, cs, ps, e);
+			continue;
+		}
+		rc = page_part(v, &sum, g[i].segment, first - 1, first * PAGE - g[i].off, cs, ps, e);
+		if (!rc && last > first) {
+			rc = page_close(v, &sum, cs, ps, e);
+			punch_add(ps, g[i].segment, first * PAGE, (last - first) * PAGE);
+		}
+		if (!rc)
+			rc = page_part(v, &sum, g[i].segment, last, end - last * PAGE, cs, ps, e);
+	}
+	if (!rc)
+		rc = page_close(v, &sum, cs, ps, e);
+	return rc;
+}
+
+struct dead_keys {
+	struct changes *cs;
+};
+
+static int dead_key(void *arg, const void *key, size_t klen, const void *val, size_t vlen)
+{
+	struct dead_keys *d = arg;
+
+	(void)val;
+	(void)vlen;
+	change_add(d->cs, SOP_STORE_DEAD, key, klen, NULL, 0);
+	return 0;
+}
+
+/* All of a segment is dead: its records go, the caller removes its files. */
+static int segment_records_drop(struct sop_volume *v, uint64_t id, struct changes *cs,
+	struct sop_err *e)
+{
+	struct dead_keys d = {cs};
+	uint8_t from[16], to[16];
+	struct sop_range range = {.from = from, .from_len = 16, .to = to, .to_len = 16};
+	struct sop_state_view view;
+	int rc = sop_stores_view(v->stores, SOP_STORE_DEAD, SOP_LSN_LATEST, &view, e);
+
+	ref_key(from, id, 0);
+	ref_key(to, id, UINT64_MAX);
+	if (!rc)
+		rc = sop_tree_scan(v->nodes, &view.tree, SOP_LSN_LATEST, &range, dead_key, &d, e);
+	be64_put(from, id);
+	change_add(cs, SOP_STORE_SEGMENTS, from, 8, NULL, 0);
+	return rc;
+}
+
+/* One reference less. *dead: that was the last one. */
+static int drop_reference(struct sop_space *s, const struct pending *p, struct changes *cs, bool *dead,
+	struct sop_err *e)
+{
+	uint32_t count;
+	int rc;
+
+	*dead = true;
+	if (!p->lsn)
+		return 0;
+	rc = shared_get(s->v, &p->ref, &count, e);
+	if (rc)
+		return rc;
+	*dead = count <= 1;
+	if (!*dead) {
+		shared_set(cs, &p->ref, count - 1);
+		/* The next one of the same blob in this round must see it. */
+		rc = changes_apply(s->v, cs, e);
+		cs->n = 0;
+	}
+	return rc;
+}
+
+static bool runnable(struct sop_space *s, const struct pending *p, uint64_t durable)
+{
+	if (!p->lsn)
+		return true;
+	return p->lsn <= durable && !sop_pins_between(s->v->pins, p->scope, 0, p->lsn);
+}
+
+/* Take up to max entries that can go from the list, keeping the order of the rest. */
+static size_t take_runnable(struct sop_space *s, struct pending *out, size_t max, size_t *left)
+{
+	uint64_t durable;
+	size_t kept = 0, n = 0;
+
+	sop_lock(&s->v->barrier);
+	durable = s->v->durable_lsn;
+	sop_unlock(&s->v->barrier);
+	*left = 0;
+	SOP_LOCK_GUARD(&s->lock);
+	for (size_t i = 0; i < s->n_pending; i++) {
+		bool can = (n < max || !*left) && runnable(s, &s->pending[i], durable);
+
+		if (can && n < max) {
+			out[n++] = s->pending[i];
+			s->pending_bytes -= s->pending[i].ref.len;
+			continue;
+		}
+		*left += can;
+		s->pending[kept++] = s->pending[i];
+	}
+	s->n_pending = kept;
+	return n;
+}
+
+static int reclaim_locked(struct sop_space *s, struct pending *run, size_t n, struct punches *ps,
+	uint64_t *remove, size_t *n_remove, struct sop_err *e)
+{
+	sop_autofree struct garbage *g = calloc(n + 1, sizeof(*g));
+	struct changes cs = {0};
+	size_t ng = 0, from = 0;
+	int rc = g ? deltas_apply(s, e) : sop_fail(e, -ENOMEM, "reclaim");
+
+	for (size_t i = 0; i < n && !rc; i++) {
+		struct seg *sg;
+		bool dead;
+		uint64_t bytes;
+
+		rc = drop_reference(s, &run[i], &cs, &dead, e);
+		if (rc || !dead)
+			continue;
+		SOP_LOCK_GUARD(&s->lock);
+		sg = seg_find(s, run[i].ref.segment);
+		if (!sg) /* removed whole before a crash, freed again by the replay */
+			continue;
+		bytes = sop_blob_shard_bytes(run[i].ref.len, sg->k);
+		if (run[i].lsn) {
+			sg->live -= SOP_MIN(bytes, sg->live);
+			s->live_bytes -= SOP_MIN(bytes * sg->shards, s->live_bytes);
+			sg->dirty = true;
+		}
+		g[ng++] = (struct garbage){run[i].ref.segment, run[i].ref.off, bytes};
+	}
+	if (ng)
+		qsort(g, ng, sizeof(*g), garbage_order);
+	for (size_t i = 0; i < ng && !rc; i = from) {
+		struct sop_segment_info info;
+		struct seg *sg;
+		bool gone;
+
+		for (from = i; from < ng && g[from].segment == g[i].segment; from++)
+			;
+		rc = sop_segments_info(s->v->seg, g[i].segment, &info, e);
+		if (rc)
+			break;
+		sop_lock(&s->lock);
+		sg = seg_find(s, g[i].segment);
+		gone = sg && !sg->live && info.sealed;
+		if (gone)
+			seg_forget(s, sg);
+		sop_unlock(&s->lock);
+		if (gone) {
+			rc = segment_records_drop(s->v, g[i].segment, &cs, e);
+			remove[(*n_remove)++] = g[i].segment;
+		} else {
+			rc = account_dead(s->v, g + i, from - i, &cs, ps, e);
+		}
+	}
+	if (!rc)
+		rc = changes_apply(s->v, &cs, e);
+	free(cs.c);
+	return rc;
+}
+
+int sop_space_reclaim(struct sop_space *s, size_t max, size_t *left, struct sop_err *e)
+{
+	sop_autofree struct pending *run = calloc(max, sizeof(*run));
+	sop_autofree uint64_t *remove = calloc(max, sizeof(*remove));
+	struct punches ps = {0};
+	size_t n, n_remove = 0;
+	int rc = 0;
+
+	if (!run || !remove)
+		return sop_fail(e, -ENOMEM, "reclaim");
+	sop_lock(&s->v->commit);
+	n = take_runnable(s, run, max, left);
+	if (n)
+		rc = reclaim_locked(s, run, n, &ps, remove, &n_remove, e);
+	sop_unlock(&s->v->commit);
+	if (ps.failed && !rc)
+		rc = sop_fail(e, -ENOMEM, "reclaim");
+	/* Outside of the commit lock: punching is slow. The checkpoint, which would forget that these are
+	 * to be punched, is held off by the caller. */
+	for (size_t i = 0; i < ps.n && !rc; i++)
+		rc = sop_segments_punch(s->v->seg, ps.p[i].segment, ps.p[i].off, ps.p[i].len, e);
+	for (size_t i = 0; i < n_remove && !rc; i++)
+		rc = sop_segments_remove(s->v->seg, remove[i], e);
+	free(ps.p);
+	return rc;
+}
+
+int sop_space_check(struct sop_space *s, uint64_t bytes, bool urgent, struct sop_err *e)
+{
+	uint64_t total, avail, reserve;
+
+	sop_members_capacity(s->v->mem, 0, &total, &avail);
+	reserve = sop_space_reserve_bytes(total);
+	if (urgent)
+		reserve /= 2;
+	if (avail < reserve || avail - reserve < bytes)
+		return sop_say(e, -ENOSPC, "no space left on the volume");
+	return 0;
+}
+
+uint64_t sop_space_reserve_bytes(uint64_t total)
+{
+	return SOP_MIN(total / 20, (uint64_t)64 << 20);
+}
+
+/* ---- writing blobs ------------------------------------------------------------------------------------ */
+
+#define PUT_TRIES 4
+
+int sop_space_prepare(struct sop_append **out, struct sop_space *s, unsigned profile,
+	enum sop_stream stream, struct sop_blob_put *puts, size_t n, struct sop_batch *b,
+	struct sop_err *e)
+{
+	int rc = sop_segments_prepare(out, s->v->seg, profile, stream, puts, n, b, e);
+
+	/* Noted before they are written, so that a checkpoint meanwhile knows of every place taken. */
+	for (size_t i = 0; i < n && !rc; i++)
+		if (sop_space_reserve(s, &puts[i].ref)) {
+			while (i--)
+				sop_space_abandon(s, &puts[i].ref);
+			sop_segments_abandon(*out);
+			rc = sop_fail(e, -ENOMEM, "reserved space");
+		}
+	return rc;
+}
+
+int sop_space_put(struct sop_space *s, unsigned profile, enum sop_stream stream,
+	struct sop_blob_put *puts, size_t n, struct sop_err *e)
+{
+	int rc = 0;
+
+	for (unsigned attempt = 0; attempt < PUT_TRIES; attempt++) {
+		struct sop_batch *b = sop_batch_new(s->v->io);
+		struct sop_append *a;
+
+		if (!b)
+			return sop_fail(e, -ENOMEM, "write of %zu blobs", n);
+		rc = sop_space_prepare(&a, s, profile, stream, puts, n, b, e);
+		if (!rc) {
+			sop_batch_run(b, stream == SOP_STREAM_BULK ? SOP_IO_PARALLEL : SOP_IO_SERIAL, 0,
+				sop_members_timeout_ms(s->v->mem));
+			rc = sop_segments_finish(a, e);
+			if (rc)
+				for (size_t i = 0; i < n; i++)
+					sop_space_abandon(s, &puts[i].ref);
+		}
+		sop_batch_put(b);
+		if (rc != -EIO && rc != -ETIMEDOUT && rc != SOP_ETIMEOUT)
+			break;
+	}
+	return rc;
+}
+
+/* ---- checkpoint and mount -------------------------------------------------------------------------------- */
+
+static int flush_segment(struct sop_space *s, struct seg *g, struct changes *cs, struct sop_err *e)
+{
+	struct sop_segment_info info;
+	struct sop_disk_segment d = {0};
+	uint8_t key[8];
+	int rc = sop_segments_info(s->v->seg, g->id, &info, e);
+
+	if (rc)
+		return rc;
+	d.k = info.k;
+	d.m = info.m;
+	d.stream = info.stream;
+	d.flags = info.sealed;
+	d.stale = le32_make(info.stale);
+	d.end = le64_make(info.end);
+	d.live = le64_make(g->live);
+	for (unsigned i = 0; i < SOP_EC_MAX; i++)
+		d.disks[i] = le16_make(info.disks[i]);
+	be64_put(key, g->id);
+	change_add(cs, SOP_STORE_SEGMENTS, key, sizeof(key), &d, sizeof(d));
+	g->recorded = true;
+	/* An open one changes by appends that this account does not see. */
+	g->dirty = !info.sealed;
+	return 0;
+}
+
+static int flush_lists(struct sop_space *s, struct sop_checkpoint *c, struct sop_err *e)
+{
+	size_t n = 0;
+
+	c->uncommitted = calloc(s->n_uncommitted + 1, sizeof(*c->uncommitted));
+	c->pending = calloc(s->n_pending + 1, sizeof(*c->pending));
+	if (!c->uncommitted || !c->pending)
+		return sop_fail(e, -ENOMEM, "checkpoint lists");
+	for (size_t b = 0; b < BUCKETS; b++)
+		for (struct small *x = s->uncommitted[b]; x; x = x->next)
+			c->uncommitted[n++] = x->ref;
+	c->n_uncommitted = n;
+	for (size_t i = 0; i < s->n_pending; i++)
+		c->pending[i] = (struct sop_pending_free){s->pending[i].lsn, s->pending[i].ref};
+	c->n_pending = s->n_pending;
+	return 0;
+}
+
+int sop_space_flush(struct sop_space *s, uint64_t lsn, struct sop_checkpoint *c, struct sop_err *e)
+{
+	struct changes cs = {0};
+	int rc = deltas_apply(s, e);
+
+	(void)lsn;
+	if (rc)
+		return rc;
+	sop_lock(&s->lock);
+	/* The ends first, then the list of the uncommitted: whatever is written in between lies beyond
+	 * the end recorded here, or is in the list. */
+	for (size_t b = 0; b < BUCKETS && !rc; b++)
+		for (struct seg *g = s->seg[b]; g && !rc; g = g->next)
+			if (g->dirty || !g->recorded)
+				rc = flush_segment(s, g, &cs, e);
+	if (!rc)
+		rc = flush_lists(s, c, e);
+	sop_unlock(&s->lock);
+	if (!rc)
+		rc = changes_apply(s->v, &cs, e);
+	free(cs.c);
+	return rc;
+}
+
+struct load {
+	struct sop_space *s;
+	struct sop_err *e;
+};
+
+static int load_segment(void *arg, const void *key, size_t klen, const void *val, size_t vlen)
+{
+	struct load *l = arg;
+	struct sop_segment_info info = {0};
+	struct sop_disk_segment d;
+	struct seg *g;
+	int rc;
+
+	if (klen != 8 || vlen != sizeof(d))
+		return sop_fail(l->e, SOP_ECORRUPT, "segment table");
+	memcpy(&d, val, sizeof(d));
+	info.id = be64_get(key);
+	info.k = d.k;
+	info.m = d.m;
+	info.stream = d.stream;
+	info.sealed = d.flags & 1;
+	info.stale = le32_get(d.stale);
+	info.end = le64_get(d.end);
+	for (unsigned i = 0; i < SOP_EC_MAX; i++)
+		info.disks[i] = le16_get(d.disks[i]);
+	if (!d.k || d.k + d.m > SOP_EC_MAX || d.stream >= SOP_STREAMS || info.end < SOP_SHARD_HEADER)
+		return sop_fail(l->e, SOP_ECORRUPT, "segment table");
+	rc = sop_segments_add(l->s->v->seg, &info, l->e);
+	if (!rc)
+		rc = seg_add(l->s, info.id, info.k, info.m, &g, l->e);
+	if (rc)
+		return rc;
+	g->live = le64_get(d.live);
+	g->recorded = true;
+	g->dirty = !info.sealed;
+	g->settled = info.end;
+	l->s->live_bytes += g->live * g->shards;
+	return 0;
+}
+
+int sop_space_load(struct sop_space *s, const struct sop_checkpoint *c, struct sop_err *e)
+{
+	struct load l = {s, e};
+	struct sop_range all = {0};
+	struct sop_state_view view;
+	int rc = sop_stores_view(s->v->stores, SOP_STORE_SEGMENTS, SOP_LSN_LATEST, &view, e);
+
+	if (!rc)
+		rc = sop_tree_scan(
+			s->v->nodes, &view.tree, SOP_LSN_LATEST, &all, load_segment, &l, e);
+	/* From here on allocations are noted: settle() must know them. */
+	s->replaying = true;
+	for (size_t i = 0; i < c->n_uncommitted && !rc; i++)
+		if (sop_space_reserve(s, &c->uncommitted[i]))
+			rc = sop_fail(e, -ENOMEM, "uncommitted space");
+	for (size_t i = 0; i < c->n_pending && !rc; i++)
+		rc = sop_space_free_later(s, c->pending[i].lsn, 0, &c->pending[i].ref, e);
+	/* What the checkpoint itself wrote and freed is not in its own image. */
+	for (size_t i = 0; i < c->n_flips && !rc; i++) {
+		if (c->flips[i].to.segment)
+			rc = sop_space_alloc(s, &c->flips[i].to, e);
+		if (!rc && c->flips[i].from.segment)
+			rc = sop_space_free_later(s, c->lsn, 0, &c->flips[i].from, e);
+	}
+	return rc;
+}
+
+static int span_order(const void *a, const void *b)
+{
+	const struct span *x = a, *y = b;
+
+	return (x->off > y->off) - (x->off < y->off);
+}
+
+static int garbage_pend(struct sop_space *s, uint64_t segment, uint64_t off, uint64_t len,
+	struct changes *cs, struct punches *ps, struct sop_err *e)
+{
+	struct garbage g = {segment, off, len};
+
+	return len ? account_dead(s->v, &g, 1, cs, ps, e) : 0;
+}
+
+/* What lies beyond the recorded end and was named by no record is garbage. */
+static int settle_segment(struct sop_space *s, struct seg *g, struct changes *cs, struct punches *ps,
+	struct sop_err *e)
+{
+	uint64_t at = g->settled, end;
+	int rc = sop_segments_file_end(s->v->seg, g->id, &end, e);
+
+	if (rc)
+		return rc;
+	if (g->n_replayed)
+		qsort(g->replayed, g->n_replayed, sizeof(*g->replayed), span_order);
+	for (size_t i = 0; i < g->n_replayed && !rc; i++) {
+		if (g->replayed[i].off > at)
+			rc = garbage_pend(s, g->id, at, g->replayed[i].off - at, cs, ps, e);
+		at = SOP_MAX(at, g->replayed[i].off + g->replayed[i].len);
+	}
+	if (!rc && end > at)
+		rc = garbage_pend(s, g->id, at, end - at, cs, ps, e);
+	free(g->replayed);
+	g->replayed = NULL;
+	g->n_replayed = g->cap_replayed = 0;
+	return rc;
+}
+
+struct orphans {
+	struct sop_space *s;
+	uint64_t *id;
+	size_t n, cap;
+};
+
+static int orphan(void *arg, uint64_t id)
+{
+	struct orphans *o = arg;
+
+	if (seg_find(o->s, id))
+		return 0;
+	if (o->n == o->cap) {
+		size_t cap = o->cap ? 2 * o->cap : 64;
+		uint64_t *p = realloc(o->id, cap * sizeof(*p));
+
+		if (!p)
+			return -ENOMEM;
+		o->id = p;
+		o->cap = cap;
+	}
+	o->id[o->n++] = id;
+	return 0;
+}
+
+int sop_space_settle(struct sop_space *s, struct sop_err *e)
+{
+	struct orphans o = {.s = s};
+	struct changes cs = {0};
+	struct punches ps = {0};
+	int rc;
+
+	/* Segments of which nobody knows: made by sessions that never committed anything in them. */
+	rc = sop_segments_scan(s->v->seg, orphan, &o, e);
+	for (size_t i = 0; i < o.n && !rc; i++)
+		rc = sop_segments_remove(s->v->seg, o.id[i], e);
+	free(o.id);
+	for (size_t b = 0; b < BUCKETS && !rc; b++)
+		for (struct seg *g = s->seg[b]; g && !rc; g = g->next) {
+			struct sop_segment_info info;
+
+			rc = sop_segments_info(s->v->seg, g->id, &info, e);
+			if (!rc && !info.sealed) {
+				rc = settle_segment(s, g, &cs, &ps, e);
+				sop_segments_seal(s->v->seg, g->id);
+			}
+		}
+	s->replaying = false;
+	/* The checkpoint's uncommitted ones that no record committed; those beyond the recorded end have
+	 * just been dealt with. */
+	for (size_t b = 0; b < BUCKETS && !rc; b++)
+		while (s->uncommitted[b]) {
+			struct small *x = s->uncommitted[b];
+			struct seg *g = seg_find(s, x->ref.segment);
+
+			if (g && x->ref.off < g->settled)
+				rc = pending_add(s, 0, 0, &x->ref) ? sop_fail(e, -ENOMEM, "garbage") : 0;
+			s->uncommitted[b] = x->next;
+			free(x);
+			s->n_uncommitted--;
+		}
+	if (!rc)
+		rc = changes_apply(s->v, &cs, e);
+	for (size_t i = 0; i < ps.n && !rc; i++)
+		rc = sop_segments_punch(s->v->seg, ps.p[i].segment, ps.p[i].off, ps.p[i].len, e);
+	free(cs.c);
+	free(ps.p);
+	return rc;
+}
+
+/* ---- figures --------------------------------------------------------------------------------------------- */
+
+void sop_space_stat(struct sop_space *s, struct sop_space_stat *out)
+{
+	SOP_LOCK_GUARD(&s->lock);
+
+	*out = (struct sop_space_stat){.live_bytes = s->live_bytes,
+		.pending_bytes = s->pending_bytes,
+		.segments = s->segments,
+		.pending = s->n_pending};
+}
+
+int sop_space_each(struct sop_space *s, int (*fn)(void *arg, uint64_t id, uint64_t live, unsigned k),
+	void *arg)
+{
+	int rc = 0;
+
+	for (size_t b = 0; b < BUCKETS && !rc; b++)
+		for (struct seg *g = s->seg[b]; g && !rc; g = g->next)
+			rc = fn(arg, g->id, g->live, g->k);
+	return rc;
+}
+
+int sop_space_each_pending(struct sop_space *s,
+	int (*fn)(void *arg, const struct sop_blobref *ref), void *arg)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < s->n_pending && !rc; i++)
+		if (s->pending[i].lsn)
+			rc = fn(arg, &s->pending[i].ref);
+	return rc;
+}

@@ -1,0 +1,397 @@
+/* A volume: opening and closing, the thread for background work, figures. */
+#include "core/engine.h"
+
+#define CACHE_DEFAULT      ((size_t)256 << 20)
+#define CACHE_MIN          ((size_t)4 << 20)
+#define JOURNAL_DEFAULT    ((uint64_t)64 << 20)
+#define COMMIT_DEFAULT     1000u
+#define CHECKPOINT_DEFAULT 30000u
+#define RECLAIM_MAX        512u
+
+/* ---- where nodes come from -------------------------------------------------------------------------- */
+
+static int node_locate(void *ctx, uint64_t handle, struct sop_blobref *ref, struct sop_err *e)
+{
+	struct sop_volume *v = ctx;
+
+	for (size_t i = 0; i < v->n_flips; i++)
+		if (v->flips[i].handle == handle) {
+			*ref = v->flips[i].to;
+			return ref->segment ? 0 : sop_fail(e, -ENOENT, "node %llu",
+							  (unsigned long long)handle);
+		}
+	return sop_registry_lookup(v->reg, handle, ref, e);
+}
+
+static int node_load(void *ctx, const struct sop_blobref *ref, void **buf, struct sop_err *e)
+{
+	struct sop_volume *v = ctx;
+	void *p = malloc(ref->len);
+	int rc;
+
+	if (!p)
+		return sop_fail(e, -ENOMEM, "node of %u bytes", ref->len);
+	rc = sop_blob_read(v->seg, ref, p, ref->len, 0, e);
+	if (rc) {
+		free(p);
+		return rc;
+	}
+	*buf = p;
+	return 0;
+}
+
+static int node_handle_alloc(void *ctx, uint64_t *handle, struct sop_err *e)
+{
+	struct sop_volume *v = ctx;
+
+	return sop_registry_alloc(v->reg, handle, e);
+}
+
+static void node_handle_release(void *ctx, uint64_t handle)
+{
+	struct sop_volume *v = ctx;
+
+	sop_registry_release(v->reg, handle);
+}
+
+static const struct sop_nodes_ops node_ops = {
+	.locate = node_locate,
+	.load = node_load,
+	.handle_alloc = node_handle_alloc,
+	.handle_release = node_handle_release,
+};
+
+/* ---- background work ---------------------------------------------------------------------------------- */
+
+void sop_volume_kick(struct sop_volume *v)
+{
+	SOP_LOCK_GUARD(&v->bg_lock);
+
+	v->bg_kick = true;
+	pthread_cond_signal(&v->bg_cond);
+}
+
+/* A barrier mark for an idle journal: without it recovery has to verify more than it must. */
+static int note_barrier(struct sop_volume *v, struct sop_err *e)
+{
+	struct sop_record_in in = {.type = SOP_RECORD_BARRIER};
+	struct sop_batch *b;
+	uint64_t durable;
+	int rc;
+
+	sop_lock(&v->barrier);
+	durable = v->durable_lsn;
+	sop_unlock(&v->barrier);
+	SOP_LOCK_GUARD(&v->commit);
+	if (v->dead || durable <= v->barrier_noted)
+		return 0;
+	b = sop_batch_new(v->io);
+	if (!b)
+		return sop_fail(e, -ENOMEM, "barrier");
+	in.lsn = durable;
+	in.time_ns = v->clock->wall_ns(v->clock->ctx);
+	in.next_ino = v->next_ino;
+	rc = sop_journal_prepare(v->journal, &in, 1, b, e);
+	if (!rc) {
+		sop_batch_run(b, SOP_IO_SERIAL, 0, sop_members_timeout_ms(v->mem));
+		rc = sop_journal_finish(v->journal, e);
+	}
+	sop_batch_put(b);
+	if (!rc)
+		v->barrier_noted = durable;
+	return rc;
+}
+
+static int give_back(struct sop_volume *v, struct sop_err *e)
+{
+	size_t left = 1;
+	int rc = 0;
+
+	while (left && !rc) {
+		sop_lock(&v->ckpt_lock);
+		rc = sop_space_reclaim(v->space, RECLAIM_MAX, &left, e);
+		sop_unlock(&v->ckpt_lock);
+	}
+	return rc;
+}
+
+static bool checkpoint_due(struct sop_volume *v)
+{
+	uint64_t now = v->clock->monotonic_ms(v->clock->ctx);
+	struct sop_nodes_stat s;
+
+	sop_nodes_stat(v->nodes, &s);
+	if (s.dirty_bytes > v->opts.cache_bytes / 4 ||
+		sop_journal_bytes(v->journal) > v->opts.journal_bytes)
+		return true;
+	return sop_pins_published(v->pins) > v->ckpt_lsn && now - v->ckpt_ms >= v->opts.checkpoint_ms;
+}
+
+int sop_volume_tick(struct sop_volume *v, struct sop_err *e)
+{
+	bool more = true;
+	int rc = 0;
+
+	if (v->opts.read_only || v->dead)
+		return 0;
+	rc = sop_barrier(v, sop_pins_published(v->pins), e);
+	if (!rc)
+		rc = note_barrier(v, e);
+	for (unsigned i = 0; more && !rc && i < 1024; i++)
+		rc = sop_reap(v, &more, e);
+	if (!rc)
+		rc = give_back(v, e);
+	if (!rc && checkpoint_due(v))
+		rc = sop_checkpoint_run(v, false, e);
+	return rc;
+}
+
+static void *background(void *arg)
+{
+	struct sop_volume *v = arg;
+
+	pthread_setname_np(pthread_self(), "sop-background");
+	sop_lock(&v->bg_lock);
+	while (!v->bg_stop) {
+		struct sop_err e = {0};
+
+		if (!v->bg_kick)
+			sop_cond_wait(&v->bg_cond, &v->bg_lock, (long)v->opts.commit_ms);
+		v->bg_kick = false;
+		if (v->bg_stop)
+			break;
+		sop_unlock(&v->bg_lock);
+		if (sop_volume_tick(v, &e))
+			sop_log(v->log, SOP_LOG_ERROR, "background", "code=%s: %s", sop_err_name(e.code),
+				e.text);
+		sop_lock(&v->bg_lock);
+	}
+	sop_unlock(&v->bg_lock);
+	return NULL;
+}
+
+static int background_start(struct sop_volume *v, struct sop_err *e)
+{
+	int rc;
+
+	if (v->opts.no_threads || v->opts.read_only)
+		return 0;
+	rc = pthread_create(&v->bg_thread, NULL, background, v);
+	if (rc)
+		return sop_fail(e, -rc, "background thread");
+	v->bg_started = true;
+	return 0;
+}
+
+static void background_stop(struct sop_volume *v)
+{
+	if (!v->bg_started)
+		return;
+	sop_lock(&v->bg_lock);
+	v->bg_stop = true;
+	pthread_cond_signal(&v->bg_cond);
+	sop_unlock(&v->bg_lock);
+	pthread_join(v->bg_thread, NULL);
+	v->bg_started = false;
+}
+
+/* ---- opening and closing --------------------------------------------------------------------------------- */
+
+static void volume_free(struct sop_volume *v)
+{
+	background_stop(v);
+	sop_journal_free(v->journal);
+	sop_nodes_free(v->nodes);
+	sop_stores_free(v->stores);
+	sop_space_free(v->space);
+	sop_registry_free(v->reg);
+	sop_segments_free(v->seg);
+	sop_iopool_free(v->io, v->opts.disk_timeout_ms ? v->opts.disk_timeout_ms : 1000);
+	sop_members_close(v->mem);
+	sop_pins_free(v->pins);
+	sop_lock_release(&v->commit);
+	sop_lock_release(&v->queue_lock);
+	sop_lock_release(&v->barrier);
+	sop_lock_release(&v->ckpt_lock);
+	sop_lock_release(&v->bg_lock);
+	pthread_cond_destroy(&v->barrier_cond);
+	pthread_cond_destroy(&v->bg_cond);
+	free(v->flips);
+	free(v);
+}
+
+static int open_parts(struct sop_volume *v, const char *const *paths, size_t n, struct sop_err *e)
+{
+	const struct sop_open_opts *o = &v->opts;
+	struct sop_members_opts mo = {.read_only = o->read_only,
+		.degraded = o->degraded,
+		.disk_timeout_ms = o->disk_timeout_ms,
+		.log = v->log,
+		.clock = v->clock,
+		.open_disk = o->open_disk,
+		.open_disk_ctx = o->open_disk_ctx};
+	struct sop_nodes_opts no = {.cache_bytes = o->cache_bytes, .ops = &node_ops, .ctx = v};
+	const char *name;
+	int rc = sop_members_open(&v->mem, paths, n, &mo, e);
+
+	if (rc)
+		return rc;
+	name = sop_members_label(v->mem)->name;
+	memcpy(v->name, name, sizeof(v->name));
+	if (!*v->name)
+		sop_uuid_format(v->name, &sop_members_label(v->mem)->volume_uuid);
+	rc = o->inline_io ? sop_iopool_new_inline(&v->io, e)
+			  : sop_iopool_new(&v->io,
+				    &(struct sop_iopool_opts){.disks = sop_members_count(v->mem)}, e);
+	if (rc)
+		return rc;
+	v->pins = sop_pins_new();
+	v->stores = sop_stores_new(v);
+	v->space = sop_space_new(v);
+	if (!v->pins || !v->stores || !v->space)
+		return sop_fail(e, -ENOMEM, "volume");
+	no.pins = v->pins;
+	rc = sop_segments_new(&v->seg, v->mem, v->io, sop_members_epoch(v->mem), e);
+	if (!rc)
+		rc = sop_nodes_new(&v->nodes, &no, e);
+	if (!rc)
+		rc = sop_recover(v, e);
+	if (!rc)
+		rc = background_start(v, e);
+	return rc;
+}
+
+int sop_volume_open(struct sop_volume **out, const char *const *paths, size_t n,
+	const struct sop_open_opts *o, struct sop_err *e)
+{
+	static const struct sop_open_opts none;
+	struct sop_volume *v = calloc(1, sizeof(*v));
+	int rc;
+
+	*out = NULL;
+	if (!v)
+		return sop_fail(e, -ENOMEM, "volume");
+	v->opts = o ? *o : none;
+	v->opts.cache_bytes = v->opts.cache_bytes ? SOP_MAX(v->opts.cache_bytes, CACHE_MIN)
+						  : CACHE_DEFAULT;
+	v->opts.commit_ms = v->opts.commit_ms ? v->opts.commit_ms : COMMIT_DEFAULT;
+	v->opts.checkpoint_ms = v->opts.checkpoint_ms ? v->opts.checkpoint_ms : CHECKPOINT_DEFAULT;
+	v->opts.journal_bytes = v->opts.journal_bytes ? v->opts.journal_bytes : JOURNAL_DEFAULT;
+	v->log = v->opts.log;
+	v->clock = v->opts.clock ? v->opts.clock : &sop_clock_system;
+	v->ckpt_ms = v->clock->monotonic_ms(v->clock->ctx);
+	v->latest = (struct sop_txn){
+		.v = v, .mode = SOP_TXN_NO_CHECK, .latest = true, .lsn = SOP_LSN_LATEST};
+	sop_lock_init(&v->commit, SOP_RANK_COMMIT, "commit");
+	sop_lock_init(&v->queue_lock, SOP_RANK_LEAF, "commit queue");
+	sop_lock_init(&v->barrier, SOP_RANK_LEAF, "barrier");
+	sop_lock_init(&v->ckpt_lock, SOP_RANK_VOLUME, "checkpoint");
+	sop_lock_init(&v->bg_lock, SOP_RANK_LEAF, "background");
+	sop_cond_init(&v->barrier_cond);
+	sop_cond_init(&v->bg_cond);
+	rc = open_parts(v, paths, n, e);
+	if (rc) {
+		volume_free(v);
+		return rc;
+	}
+	*out = v;
+	return 0;
+}
+
+int sop_volume_close(struct sop_volume *v, struct sop_err *e)
+{
+	int rc = 0;
+
+	background_stop(v);
+	if (!v->opts.read_only) {
+		/* What was freed goes now, so that a volume at rest holds nothing it need not. */
+		rc = sop_volume_tick(v, e);
+		if (!rc)
+			rc = sop_checkpoint_run(v, true, e);
+	}
+	volume_free(v);
+	return rc;
+}
+
+int sop_volume_sync(struct sop_volume *v, struct sop_err *e)
+{
+	return v->opts.read_only ? 0 : sop_barrier(v, sop_pins_published(v->pins), e);
+}
+
+int sop_volume_checkpoint(struct sop_volume *v, struct sop_err *e)
+{
+	return sop_checkpoint_run(v, false, e);
+}
+
+struct sop_txn *sop_volume_latest(struct sop_volume *v)
+{
+	return &v->latest;
+}
+
+/* ---- figures ------------------------------------------------------------------------------------------------ */
+
+void sop_volume_stat(struct sop_volume *v, struct sop_volume_stat *out)
+{
+	const struct sop_label *label = sop_members_label(v->mem);
+	struct sop_space_stat space;
+	struct sop_nodes_stat nodes;
+	uint64_t reserve;
+
+	memset(out, 0, sizeof(*out));
+	out->uuid = label->volume_uuid;
+	memcpy(out->name, v->name, sizeof(out->name));
+	out->k = label->profile[0].k;
+	out->m = label->profile[0].m;
+	for (unsigned i = 0; i < sop_members_count(v->mem); i++) {
+		struct sop_member_status s;
+
+		sop_members_status(v->mem, i, &s);
+		if (!(s.role & SOP_ROLE_DATA))
+			continue;
+		out->disks++;
+		out->disks_online += s.present && s.state == SOP_MEMBER_ONLINE;
+	}
+	out->read_only = v->opts.read_only;
+	out->degraded = out->disks_online < out->disks;
+	out->failed = v->dead != 0;
+	sop_members_capacity(v->mem, 0, &out->total_bytes, &out->free_bytes);
+	reserve = sop_space_reserve_bytes(out->total_bytes);
+	out->free_bytes -= SOP_MIN(reserve, out->free_bytes);
+	out->items = v->items;
+	out->lsn = sop_pins_published(v->pins);
+	sop_lock(&v->barrier);
+	out->durable_lsn = v->durable_lsn;
+	sop_unlock(&v->barrier);
+	out->commits = v->commits;
+	out->conflicts = v->conflicts;
+	out->rolled_back = v->rolled_back;
+	out->failures = v->failures;
+	sop_space_stat(v->space, &space);
+	out->live_bytes = space.live_bytes;
+	out->pending_bytes = space.pending_bytes;
+	out->segments = space.segments;
+	out->journal_bytes = v->journal ? sop_journal_bytes(v->journal) : 0;
+	sop_nodes_stat(v->nodes, &nodes);
+	out->cache_bytes = nodes.memory_bytes;
+	out->dirty_bytes = nodes.dirty_bytes;
+}
+
+bool sop_volume_disk(struct sop_volume *v, unsigned i, struct sop_volume_disk *out)
+{
+	static const char *const names[] = {"ONLINE", "OFFLINE", "DRAINING", "REMOVED"};
+	struct sop_member_status s;
+
+	if (i >= sop_members_count(v->mem))
+		return false;
+	sop_members_status(v->mem, i, &s);
+	*out = (struct sop_volume_disk){.path = s.path,
+		.state = !s.present ? "OFFLINE" : s.state < SOP_ARRAY_LEN(names) ? names[s.state] : "?",
+		.data = s.role & SOP_ROLE_DATA,
+		.registry = s.role & SOP_ROLE_REGISTRY,
+		.read_errors = s.read_errors,
+		.write_errors = s.write_errors,
+		.checksum_errors = s.checksum_errors,
+		.total_bytes = s.total_bytes,
+		.free_bytes = s.free_bytes};
+	return true;
+}

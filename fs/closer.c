@@ -1,0 +1,220 @@
+#include "fs/closer.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#define PF_EXITING      0x4ul
+#define STAT_FLAGS      9
+#define STAT_EXIT_CODE  52
+#define DESCRIPTORS_MAX 4096
+#define STATM_CACHE     4
+
+bool sopfs_closer_statm_empty(const char *text, size_t len)
+{
+	bool digit = false;
+
+	for (size_t i = 0; i < len; i++) {
+		if (text[i] >= '1' && text[i] <= '9')
+			return false;
+		digit = digit || text[i] == '0';
+	}
+	return digit;
+}
+
+bool sopfs_closer_parse_stat(const char *text, size_t len, unsigned long *flags, int *exit_code)
+{
+	sop_autofree char *copy = malloc(len + 1);
+	char *p, *end;
+
+	if (!copy)
+		return false;
+	memcpy(copy, text, len);
+	copy[len] = 0;
+	/* Field 2 is the command in parentheses and may hold anything, parentheses too. */
+	p = strrchr(copy, ')');
+	if (!p)
+		return false;
+	p++;
+	for (int field = 3; field <= STAT_EXIT_CODE; field++) {
+		unsigned long n;
+
+		while (*p == ' ')
+			p++;
+		if (!*p || *p == '\n')
+			return false;
+		if (field == 3) {
+			p++; /* the state, a letter */
+			continue;
+		}
+		errno = 0;
+		n = strtoul(p, &end, 10); /* negative ones wrap, and are none of ours */
+		if (end == p)
+			return false;
+		if (field == STAT_FLAGS)
+			*flags = n;
+		if (field == STAT_EXIT_CODE)
+			*exit_code = (int)n;
+		p = end;
+	}
+	return true;
+}
+
+/* The statm files of the last few clients of this thread stay open: reading an open one costs a fifth.
+ * One of a thread that is gone gives ESRCH even if its number was given out again. */
+static __thread struct {
+	int tid, fd;
+} statm_cache[STATM_CACHE];
+static __thread unsigned statm_next;
+static pthread_key_t statm_key;
+static pthread_once_t statm_once = PTHREAD_ONCE_INIT;
+
+static void statm_forget(void *unused)
+{
+	(void)unused;
+	for (size_t i = 0; i < STATM_CACHE; i++) {
+		if (statm_cache[i].tid)
+			close(statm_cache[i].fd);
+		statm_cache[i].tid = 0;
+	}
+}
+
+static void statm_key_make(void)
+{
+	(void)pthread_key_create(&statm_key, statm_forget);
+}
+
+static ssize_t statm_open_read(int tid, char *buf, size_t size)
+{
+	char path[32];
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/statm", tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	n = pread(fd, buf, size, 0);
+	pthread_once(&statm_once, statm_key_make);
+	pthread_setspecific(statm_key, statm_cache);
+	if (statm_cache[statm_next].tid)
+		close(statm_cache[statm_next].fd);
+	statm_cache[statm_next].tid = tid;
+	statm_cache[statm_next].fd = fd;
+	statm_next = (statm_next + 1) % STATM_CACHE;
+	return n;
+}
+
+static ssize_t statm_read(int tid, char *buf, size_t size)
+{
+	for (size_t i = 0; i < STATM_CACHE; i++) {
+		ssize_t n;
+
+		if (statm_cache[i].tid != tid)
+			continue;
+		n = pread(statm_cache[i].fd, buf, size, 0);
+		if (n > 0)
+			return n;
+		close(statm_cache[i].fd);
+		statm_cache[i].tid = 0;
+	}
+	return statm_open_read(tid, buf, size);
+}
+
+static ssize_t read_all(const char *path, char *buf, size_t size)
+{
+	sop_autoclose int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	return fd < 0 ? -1 : read(fd, buf, size);
+}
+
+void sopfs_closer_look(int tid, struct sopfs_closer *out)
+{
+	char buf[1024], path[32];
+	unsigned long flags = 0;
+	int code = 0;
+	ssize_t n;
+
+	*out = (struct sopfs_closer){0};
+	if (tid <= 0)
+		return;
+	n = statm_read(tid, buf, sizeof(buf));
+	if (n <= 0 || !sopfs_closer_statm_empty(buf, (size_t)n))
+		return;
+	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
+	n = read_all(path, buf, sizeof(buf));
+	if (n <= 0 || !sopfs_closer_parse_stat(buf, (size_t)n, &flags, &code))
+		return;
+	if (!(flags & PF_EXITING))
+		return;
+	out->exiting = true;
+	out->killed = (code & 0x7f) != 0;
+	out->status = (code >> 8) & 0xff;
+}
+
+bool sopfs_closer_same_process(int tid, int other)
+{
+	char path[64];
+
+	if (tid == other)
+		return true;
+	if (tid <= 0 || other <= 0)
+		return false;
+	snprintf(path, sizeof(path), "/proc/%d/task/%d", tid, other);
+	return access(path, F_OK) == 0;
+}
+
+/* fdinfo names the inode. It may be one of another filesystem that has the same number: type and device
+ * decide, as far as they can, by a statx that answers from the kernel's inode and never asks us. Ours
+ * has no device behind it (major 0); which of those it is need not be known, as a wrong "yes" only
+ * delays a commit to the last close. */
+static bool descriptor_is(int dir, const char *name, uint64_t ino)
+{
+	char path[280], text[256];
+	struct statx sx;
+	char *line;
+	int at;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "../fdinfo/%s", name);
+	at = openat(dir, path, O_RDONLY | O_CLOEXEC);
+	if (at < 0)
+		return false;
+	n = read(at, text, sizeof(text) - 1);
+	close(at);
+	if (n <= 0)
+		return false;
+	text[n] = 0;
+	line = strstr(text, "\nino:");
+	if (!line || strtoull(line + 5, NULL, 10) != ino)
+		return false;
+	if (statx(dir, name, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_TYPE, &sx))
+		return false;
+	return S_ISREG(sx.stx_mode) && sx.stx_dev_major == 0;
+}
+
+bool sopfs_closer_holds(int tid, uint64_t ino)
+{
+	char path[32];
+	struct dirent *d;
+	bool held = false;
+	unsigned seen = 0;
+	DIR *dir;
+
+	if (tid <= 0)
+		return false;
+	snprintf(path, sizeof(path), "/proc/%d/fd", tid);
+	dir = opendir(path);
+	if (!dir)
+		return false;
+	while (!held && (d = readdir(dir))) {
+		if (!isdigit((unsigned char)d->d_name[0]))
+			continue;
+		held = ++seen > DESCRIPTORS_MAX || descriptor_is(dirfd(dir), d->d_name, ino);
+	}
+	closedir(dir);
+	return held;
+}

@@ -1,0 +1,35 @@
+/* Who is closing? What a FLUSH can learn about the thread that sent it, from /proc.
+ *
+ * A thread that was killed sends FLUSH for its descriptors as it dies; nothing in the request tells it
+ * from a close(). Reading /proc/TID/stat does, but takes a lock that a thread in execve holds while it
+ * waits for our answer to the FLUSH of an O_CLOEXEC descriptor: both would hang, and every ps with them.
+ * So statm is read first, which takes no such lock: all zeros says the thread has given up its memory
+ * and is exiting, and only then is stat read.
+ *
+ * Any thread. Nothing here blocks. What cannot be seen (a foreign PID namespace, another user's process
+ * for an unprivileged daemon) counts as a normal close. */
+#ifndef SOPFS_CLOSER_H
+#define SOPFS_CLOSER_H
+
+#include "core/sop.h"
+
+struct sopfs_closer {
+	bool exiting; /* not an explicit close() */
+	bool killed;  /* by a signal */
+	int status;   /* exit code, when it exits by itself */
+};
+
+void sopfs_closer_look(int tid, struct sopfs_closer *out);
+
+/* Is `other` a thread of the process that `tid` belongs to? False when it cannot be seen. */
+bool sopfs_closer_same_process(int tid, int other);
+
+/* Does the process of thread tid hold a descriptor of the file with this inode number? Looks at no more than a few thousand descriptors; beyond, the answer is yes. */
+bool sopfs_closer_holds(int tid, uint64_t ino);
+
+/* Pure parts. statm: true when all numbers are 0. stat: flags (field 9) and exit_code (field 52); false
+ * when the line is not understood. */
+bool sopfs_closer_statm_empty(const char *text, size_t len);
+bool sopfs_closer_parse_stat(const char *text, size_t len, unsigned long *flags, int *exit_code);
+
+#endif

@@ -1,0 +1,236 @@
+/* The process: see daemon.h. What is here is global, as a process is. */
+#include "fs/daemon.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <syslog.h>
+#include <time.h>
+
+#define LINES_PER_SECOND 200
+
+static int report_fd = -1;
+
+static struct {
+	pthread_mutex_t lock;
+	bool starting, foreground;
+	int fd; /* of log=, or -1 */
+	char name[64];
+	time_t second;		    /* under lock, as are the counts */
+	unsigned lines, suppressed; /* in this second */
+} out = {.lock = PTHREAD_MUTEX_INITIALIZER, .starting = true, .fd = -1};
+
+int sopfs_exit_code(int rc)
+{
+	switch (rc) {
+	case 0:
+		return SOPFS_EXIT_OK;
+	case -EACCES:
+	case -EPERM:
+		return SOPFS_EXIT_USAGE;
+	case -ENOMEM:
+	case -EMFILE:
+	case -ENFILE:
+	case -EAGAIN:
+		return SOPFS_EXIT_SYSTEM;
+	default:
+		return SOPFS_EXIT_FAILED;
+	}
+}
+
+/* ---- birth and report --------------------------------------------------------------------------
+ */
+
+static volatile sig_atomic_t interrupted;
+
+static void note_interrupt(int number)
+{
+	(void)number;
+	interrupted = 1;
+}
+
+/* The parent: nothing but waiting. A keyboard interrupt reaches the child as well, which gives up.
+ */
+static void __attribute__((noreturn)) wait_for_report(int fd, pid_t child)
+{
+	const struct sigaction note = {.sa_handler = note_interrupt};
+	unsigned char code;
+	int status = 0;
+	ssize_t n;
+
+	sigaction(SIGINT, &note, NULL);
+	sigaction(SIGTERM, &note, NULL);
+	do {
+		n = read(fd, &code, 1);
+		if (interrupted)
+			kill(child, SIGTERM);
+	} while (n < 0 && errno == EINTR);
+	if (n == 1)
+		_exit(code);
+	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+		;
+	if (interrupted)
+		_exit(SOPFS_EXIT_INTERRUPTED);
+	if (WIFEXITED(status) && WEXITSTATUS(status))
+		_exit(WEXITSTATUS(status));
+	fprintf(stderr, "sopfs: the daemon died while mounting (%s %d); nothing is mounted\n",
+		WIFSIGNALED(status) ? "signal" : "exit code",
+		WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+	_exit(SOPFS_EXIT_INTERNAL);
+}
+
+int sopfs_daemon_start(bool foreground, struct sop_err *e)
+{
+	int pipe_fd[2];
+	pid_t pid;
+
+	if (foreground)
+		return 0;
+	if (pipe2(pipe_fd, O_CLOEXEC))
+		return sop_fail(e, -errno, "pipe");
+	pid = fork();
+	if (pid < 0) {
+		close(pipe_fd[0]);
+		close(pipe_fd[1]);
+		return sop_fail(e, -errno, "fork");
+	}
+	if (pid) {
+		close(pipe_fd[1]);
+		wait_for_report(pipe_fd[0], pid);
+	}
+	close(pipe_fd[0]);
+	report_fd = pipe_fd[1];
+	return 0;
+}
+
+static void leave_terminal(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	setsid();
+	if (chdir("/"))
+		return;
+	if (null < 0)
+		return;
+	dup2(null, STDIN_FILENO);
+	dup2(null, STDOUT_FILENO);
+	dup2(null, STDERR_FILENO);
+	if (null > STDERR_FILENO)
+		close(null);
+}
+
+void sopfs_daemon_report(int exit_code)
+{
+	unsigned char code = (unsigned char)exit_code;
+	ssize_t n;
+
+	pthread_mutex_lock(&out.lock);
+	out.starting = false;
+	pthread_mutex_unlock(&out.lock);
+	if (report_fd < 0)
+		return;
+	/* stdio first: whoever reads our stderr to its end must not wait for the daemon's. */
+	if (!exit_code)
+		leave_terminal();
+	do {
+		n = write(report_fd, &code, 1);
+	} while (n < 0 && errno == EINTR);
+	close(report_fd);
+	report_fd = -1;
+}
+
+/* ---- log ---------------------------------------------------------------------------------------
+ */
+
+static int priority(enum sop_log_level level)
+{
+	static const int of[] = {LOG_ERR, LOG_WARNING, LOG_INFO, LOG_DEBUG};
+
+	return of[level];
+}
+
+/* A disk that fails fails for every request: the log must not fill another. Under the lock. */
+static bool over_rate(unsigned *suppressed)
+{
+	time_t now = time(NULL);
+
+	*suppressed = 0;
+	if (now != out.second) {
+		*suppressed = out.suppressed;
+		out.second = now;
+		out.lines = out.suppressed = 0;
+	}
+	if (++out.lines <= LINES_PER_SECOND)
+		return false;
+	out.suppressed++;
+	return true;
+}
+
+static void put(enum sop_log_level level, const char *module, const char *line)
+{
+	bool to_stderr = out.foreground || (out.starting && level <= SOP_LOG_WARNING);
+	char stamp[32] = "";
+	struct tm tm;
+	time_t now = time(NULL);
+
+	if (to_stderr)
+		fprintf(stderr, "sopfs[%s] %s %s: %s\n", out.name, sop_log_level_name(level),
+			module, line);
+	if (out.fd >= 0) {
+		if (gmtime_r(&now, &tm))
+			strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%SZ", &tm);
+		dprintf(out.fd, "%s sopfs[%s] %s %s: %s\n", stamp, out.name,
+			sop_log_level_name(level), module, line);
+	} else if (!out.foreground) {
+		syslog(priority(level), "sopfs[%s] %s %s: %s", out.name, sop_log_level_name(level),
+			module, line);
+	}
+}
+
+static void sink(void *ctx, enum sop_log_level level, const char *module, const char *line)
+{
+	unsigned suppressed;
+	char note[64];
+
+	(void)ctx;
+	pthread_mutex_lock(&out.lock);
+	if (!over_rate(&suppressed)) {
+		if (suppressed) {
+			snprintf(note, sizeof(note), "%u lines were left out", suppressed);
+			put(SOP_LOG_WARNING, "log", note);
+		}
+		put(level, module, line);
+	}
+	pthread_mutex_unlock(&out.lock);
+}
+
+static struct sop_log the_log = {.sink = sink, .max_level = SOP_LOG_INFO};
+
+const struct sop_log *sopfs_log(void)
+{
+	return &the_log;
+}
+
+void sopfs_log_name(const char *name)
+{
+	pthread_mutex_lock(&out.lock);
+	snprintf(out.name, sizeof(out.name), "%s", name);
+	pthread_mutex_unlock(&out.lock);
+}
+
+int sopfs_log_open(bool foreground, bool debug, const char *file, struct sop_err *e)
+{
+	out.foreground = foreground;
+	if (debug)
+		the_log.max_level = SOP_LOG_DEBUG;
+	if (file) {
+		out.fd = open(file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
+		if (out.fd < 0)
+			return sop_fail(e, -errno, "log=%s", file);
+	} else if (!foreground) {
+		openlog("sopfs", LOG_PID, LOG_DAEMON);
+	}
+	return 0;
+}

@@ -1,0 +1,56 @@
+/* Directory listings: a scan of the tree in key order, merged with the names that are not committed yet.
+ *
+ * A cookie (d_off) says where to go on, by key, whatever has been inserted or removed meanwhile. Names
+ * have up to 255 bytes and a cookie 63 bits, so a cookie is 40 bits of the name, five bytes, behind a
+ * prefix that is kept in a table of the directory (23 bits). The prefix is what a run of neighbouring
+ * names has in common; a run ends where its names would no longer differ within the five bytes. So the
+ * table holds few prefixes, a cookie stays right for as long as the directory is known, in any handle
+ * and in the kernel's cached listings, and the listing itself is never held in memory. */
+#ifndef SOPFS_DIR_H
+#define SOPFS_DIR_H
+
+#include "fs/views.h"
+
+/* ---- cookies: pure -------------------------------------------------------------------------------- */
+
+#define SOPFS_COOKIE_DOT    1
+#define SOPFS_COOKIE_DOTDOT 2
+#define SOPFS_COOKIE_BYTES  5
+
+struct sopfs_cookies; /* the table of one directory; any thread */
+
+struct sopfs_cookies *sopfs_cookies_new(void);
+void sopfs_cookies_free(struct sopfs_cookies *c);
+
+struct sopfs_key {
+	const char *text;
+	size_t len;
+};
+/* Cookies for n names in strictly rising order. next: the name after the last one, whether or not it is
+ * to be shown now; NULL: there is none. 0, -ENOMEM, -EOVERFLOW. */
+int sopfs_cookies_make(struct sopfs_cookies *c, const struct sopfs_key *names, size_t n,
+	const struct sopfs_key *next, uint64_t *out);
+/* Where the listing goes on after this cookie: the lowest name it may show, inclusive. *len 0 and
+ * -ENOENT: at the end; -EINVAL: not one of ours. key holds at least 262 bytes. */
+int sopfs_cookies_find(struct sopfs_cookies *c, uint64_t cookie, char *key, size_t *len);
+
+/* ---- listings ------------------------------------------------------------------------------------- */
+
+struct sopfs_dirent {
+	const char *name;
+	size_t len;
+	uint64_t cookie;
+	struct sop_attr attr; /* not plus: ino and type */
+};
+
+struct sopfs_listing; /* one answer to READDIR; reused by its handle */
+
+struct sopfs_listing *sopfs_listing_new(void);
+void sopfs_listing_free(struct sopfs_listing *l);
+/* Fill it with what follows `cookie`, as much as room(bytes of name) summed up allows for `size`. */
+int sopfs_listing_read(struct sopfs *f, struct sopfs_listing *l, struct sopfs_item *dir,
+	uint64_t cookie, size_t size, size_t fixed, bool full, struct sop_err *e);
+size_t sopfs_listing_count(const struct sopfs_listing *l);
+const struct sopfs_dirent *sopfs_listing_at(const struct sopfs_listing *l, size_t i);
+
+#endif

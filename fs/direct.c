@@ -1,0 +1,183 @@
+/* session=write: every write is its own transaction, every read sees the newest state, as on an
+ * ordinary filesystem. All handles use the committed nodeid; its pages are the kernel's own to keep
+ * coherent, since nothing changes but by it. Also what changes an item in one transaction elsewhere
+ * (truncate by path). */
+#include <fcntl.h>
+
+#include "fs/names.h"
+#include "fs/views.h"
+
+struct change_call {
+	struct sop_name name;
+	const struct sopfs_op *op;
+	bool append;
+	ssize_t count;
+};
+
+static int change_txn(struct sop_txn *t, void *arg, struct sop_err *e)
+{
+	struct change_call *c = arg;
+	struct sop_value *value;
+	int rc = sop_value_open(&value, t, c->name,
+		SOP_VALUE_WRITE | (c->append ? SOP_VALUE_APPEND : 0), e);
+
+	if (rc)
+		return rc;
+	c->count = sopfs_apply(value, c->op, e);
+	sop_value_close(value);
+	return c->count < 0 ? (int)c->count : 0;
+}
+
+static ssize_t change_orphan(struct sopfs_session *o, const struct sopfs_op *op, struct sop_err *e)
+{
+	ssize_t n;
+
+	pthread_mutex_lock(&o->lock);
+	n = o->value ? sopfs_apply(o->value, op, e) : -EIO;
+	pthread_mutex_unlock(&o->lock);
+	return n;
+}
+
+ssize_t sopfs_change_now(struct sopfs *f, struct sopfs_item *item, bool append,
+	const struct sopfs_op *op, uint64_t *version, struct sop_err *e)
+{
+	struct change_call call = {.op = op, .append = append};
+	struct sopfs_where w;
+	struct sop_attr a;
+	bool there;
+	int rc;
+
+	if (item->orphan)
+		return change_orphan(item->orphan, op, e);
+	pthread_mutex_lock(&f->lock);
+	there = sopfs_item_where(item, &w);
+	pthread_mutex_unlock(&f->lock);
+	if (!there)
+		return -ESTALE;
+	call.name = sopfs_where_name(&w);
+	rc = sopfs_txn(f, change_txn, &call, e);
+	if (!rc)
+		rc = sop_lookup(f->latest, call.name, &a, e);
+	if (rc)
+		return rc;
+	*version = a.value_version;
+	pthread_mutex_lock(&f->lock);
+	if (item->direct) {
+		item->version = *version;
+		if (item->current)
+			item->current->version = *version;
+	}
+	pthread_mutex_unlock(&f->lock);
+	return call.count;
+}
+
+int sopfs_truncate_now(struct sopfs *f, struct sopfs_item *item, uint64_t size, uint64_t *version,
+	struct sop_err *e)
+{
+	struct sopfs_op op = {.change = SOPFS_SIZE, .len = size};
+
+	return (int)sopfs_change_now(f, item, false, &op, version, e);
+}
+
+/* The newest version, opened again when it has changed. h->direct_lock held. */
+static int newest(struct sopfs *f, struct sopfs_handle *h, struct sop_err *e)
+{
+	struct sopfs_item *item = h->view->item;
+	uint64_t version;
+	int rc = -EAGAIN;
+
+	pthread_mutex_lock(&f->lock);
+	version = item->version;
+	pthread_mutex_unlock(&f->lock);
+	if (h->snap && h->snap->attr.value_version == version)
+		return 0;
+	if (h->snap)
+		sopfs_snap_free(h->snap);
+	h->snap = NULL;
+	for (unsigned i = 0; rc == -EAGAIN && i < SOPFS_TRIES; i++)
+		rc = sopfs_snap_new(f, item, &h->snap, e);
+	return rc;
+}
+
+static struct sopfs_session *orphan_of(struct sopfs *f, struct sopfs_item *item)
+{
+	struct sopfs_session *o;
+
+	pthread_mutex_lock(&f->lock);
+	o = item->orphan;
+	pthread_mutex_unlock(&f->lock);
+	return o;
+}
+
+static int64_t direct_look(struct sopfs *f, struct sopfs_handle *h, void *buf, size_t len,
+	uint64_t off, bool hole, struct sop_err *e)
+{
+	struct sopfs_session *o = orphan_of(f, h->view->item);
+	pthread_mutex_t *lock = o ? &o->lock : &h->direct_lock;
+	struct sop_value *value = NULL;
+	int64_t n = 0;
+
+	pthread_mutex_lock(lock);
+	if (!o)
+		n = newest(f, h, e);
+	if (!n) {
+		value = o ? o->value : h->snap->value;
+		if (buf)
+			n = value ? sop_value_read(value, buf, len, off, e) : -EIO;
+		else
+			n = value ? sop_value_seek(value, off, hole, e) : -ENXIO;
+	}
+	pthread_mutex_unlock(lock);
+	return n;
+}
+
+ssize_t sopfs_direct_read(struct sopfs *f, struct sopfs_handle *h, void *buf, size_t len,
+	uint64_t off, struct sop_err *e)
+{
+	return (ssize_t)direct_look(f, h, buf, len, off, false, e);
+}
+
+int64_t sopfs_direct_seek(struct sopfs *f, struct sopfs_handle *h, uint64_t off, bool hole,
+	struct sop_err *e)
+{
+	return direct_look(f, h, NULL, 0, off, hole, e);
+}
+
+int sopfs_direct_orphan(struct sopfs *f, struct sopfs_item *item, struct sop_err *e)
+{
+	struct sopfs_session *o;
+	int rc;
+
+	if (!item->direct || item->orphan)
+		return 0;
+	o = sopfs_session_new(f, item, 0, O_RDWR);
+	if (!o)
+		return -ENOMEM;
+	rc = sopfs_session_begin(f, o, false, NULL, e);
+	if (rc) {
+		sopfs_session_put(f, o);
+		return rc;
+	}
+	pthread_mutex_lock(&f->lock);
+	item->orphan = o;
+	pthread_mutex_unlock(&f->lock);
+	return 0;
+}
+
+void sopfs_direct_release(struct sopfs *f, struct sopfs_handle *h)
+{
+	struct sopfs_item *item = h->view->item;
+	struct sopfs_session *o = NULL;
+
+	pthread_mutex_lock(&f->lock);
+	if (--item->direct == 0) {
+		o = item->orphan;
+		item->orphan = NULL;
+	}
+	pthread_mutex_unlock(&f->lock);
+	if (o)
+		sopfs_session_put(f, o);
+	if (h->snap)
+		sopfs_snap_free(h->snap);
+	h->snap = NULL;
+}

@@ -1,0 +1,399 @@
+/* Requests by handle: what a read, a write, a close does to a session. See session.h. */
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <time.h>
+
+#include "fs/closer.h"
+#include "fs/views.h"
+
+ssize_t sopfs_apply(struct sop_value *value, const struct sopfs_op *op, struct sop_err *e)
+{
+	uint64_t end;
+	int rc = 0;
+
+	if (op->change == SOPFS_WRITE)
+		return sop_value_write(value, op->buf, (size_t)op->len, op->off, e);
+	if (op->change == SOPFS_SIZE)
+		return sop_value_truncate(value, op->len, e);
+	if (sop_add_over(&end, op->off, op->len) || end > INT64_MAX)
+		return -EFBIG;
+	if (op->change == SOPFS_PUNCH || op->change == SOPFS_ZERO)
+		rc = sop_value_punch(value, op->off, op->len, e);
+	/* Space is not set aside: what is written goes elsewhere in any case. */
+	if (!rc && !op->keep_size && end > sop_value_size(value))
+		rc = sop_value_truncate(value, end, e);
+	return rc;
+}
+
+ssize_t sopfs_read(struct sopfs *f, struct sopfs_handle *h, void *buf, size_t len, uint64_t off,
+	struct sop_err *e)
+{
+	struct sopfs_session *s = h->session;
+	struct sopfs_notes notes = {0};
+	ssize_t n;
+
+	if (h->direct)
+		return sopfs_direct_read(f, h, buf, len, off, e);
+	if (!s) {
+		if (!h->snap->value)
+			return 0;
+		pthread_mutex_lock(&h->snap->lock);
+		n = sop_value_read(h->snap->value, buf, len, off, e);
+		pthread_mutex_unlock(&h->snap->lock);
+		return n;
+	}
+	pthread_mutex_lock(&s->lock);
+	n = sopfs_session_begin(f, s, false, &notes, e);
+	if (!n) {
+		n = sop_value_read(s->value, buf, len, off, e);
+		s->ever_read = true;
+	}
+	pthread_mutex_unlock(&s->lock);
+	sopfs_notify_later(f, &notes);
+	return n;
+}
+
+/* Who has written, for when he is killed. Beyond a few, everybody is taken for a writer. */
+static void remember_writer(struct sopfs_session *s, int tid)
+{
+	if (tid <= 0 || s->writer_count > SOPFS_WRITERS)
+		return;
+	for (unsigned i = 0; i < s->writer_count; i++)
+		if (s->writers[i] == tid)
+			return;
+	if (s->writer_count < SOPFS_WRITERS)
+		s->writers[s->writer_count] = tid;
+	s->writer_count++;
+}
+
+static bool is_writer(const struct sopfs_session *s, int tid)
+{
+	if (s->writer_count > SOPFS_WRITERS)
+		return true;
+	for (unsigned i = 0; i < s->writer_count; i++)
+		if (sopfs_closer_same_process(tid, s->writers[i]))
+			return true;
+	return false;
+}
+
+/* A time set by hand is older than what is written after it. s.lock held. */
+static void touch_again(struct sopfs_session *s)
+{
+	if (!(s->set_mask & SOP_ATTR_MTIME))
+		return;
+	clock_gettime(CLOCK_REALTIME, &s->set.mtime);
+	sop_value_setattr(s->value, &s->set, SOP_ATTR_MTIME);
+}
+
+static ssize_t session_change(struct sopfs *f, struct sopfs_session *s, int tid,
+	const struct sopfs_op *op, struct sopfs_notes *notes, struct sop_err *e)
+{
+	bool tick;
+	ssize_t n;
+
+	pthread_mutex_lock(&s->lock);
+	n = sopfs_session_begin(f, s, false, notes, e);
+	if (!n)
+		n = sopfs_apply(s->value, op, e);
+	if (n >= 0) {
+		s->changed = true;
+		remember_writer(s, tid);
+		touch_again(s);
+	}
+	tick = n >= 0 && s->append && !s->ticking;
+	if (tick)
+		s->ticking = true;
+	pthread_mutex_unlock(&s->lock);
+	if (tick)
+		sopfs_ticker_add(f, s);
+	return n;
+}
+
+static ssize_t change(struct sopfs *f, struct sopfs_handle *h, int tid, const struct sopfs_op *op,
+	struct sopfs_notes *notes, struct sop_err *e)
+{
+	struct sopfs_item *item = h->view->item;
+	uint64_t version = 0;
+	ssize_t n;
+
+	if (h->session)
+		return session_change(f, h->session, tid, op, notes, e);
+	if (!h->direct)
+		return -EBADF;
+	pthread_mutex_lock(&item->lock);
+	n = sopfs_change_now(f, item, (h->flags & O_APPEND) && op->change == SOPFS_WRITE, op,
+		&version, e);
+	pthread_mutex_unlock(&item->lock);
+	return n;
+}
+
+ssize_t sopfs_write(struct sopfs *f, struct sopfs_handle *h, int tid, uid_t uid, const void *buf,
+	size_t len, uint64_t off, struct sopfs_notes *notes, struct sop_err *e)
+{
+	struct sopfs_op op = {.change = SOPFS_WRITE, .buf = buf, .off = off, .len = len};
+
+	(void)uid; /* the kernel itself asks for suid bits to be cleared */
+	return change(f, h, tid, &op, notes, e);
+}
+
+int sopfs_session_truncate(struct sopfs *f, struct sopfs_handle *h, uint64_t size,
+	struct sopfs_notes *notes, struct sop_err *e)
+{
+	struct sopfs_op op = {.change = SOPFS_SIZE, .len = size};
+
+	return (int)change(f, h, 0, &op, notes, e);
+}
+
+int sopfs_fallocate(struct sopfs *f, struct sopfs_handle *h, int mode, uint64_t off, uint64_t len,
+	struct sopfs_notes *notes, struct sop_err *e)
+{
+	struct sopfs_op op = {.off = off, .len = len, .keep_size = mode & FALLOC_FL_KEEP_SIZE};
+
+	switch (mode & ~FALLOC_FL_KEEP_SIZE) {
+	case 0:
+		op.change = SOPFS_ALLOCATE;
+		break;
+	case FALLOC_FL_PUNCH_HOLE:
+		if (!op.keep_size)
+			return -EOPNOTSUPP;
+		op.change = SOPFS_PUNCH;
+		break;
+	case FALLOC_FL_ZERO_RANGE:
+		op.change = SOPFS_ZERO;
+		break;
+	default:
+		return -EOPNOTSUPP;
+	}
+	if (op.change == SOPFS_ALLOCATE && op.keep_size)
+		return 0;
+	return (int)change(f, h, 0, &op, notes, e);
+}
+
+int64_t sopfs_seek(struct sopfs *f, struct sopfs_handle *h, uint64_t off, bool hole,
+	struct sop_err *e)
+{
+	struct sopfs_session *s = h->session;
+	struct sopfs_notes notes = {0};
+	int64_t n;
+
+	if (h->direct)
+		return sopfs_direct_seek(f, h, off, hole, e);
+	if (!s) {
+		if (!h->snap->value)
+			return -ENXIO;
+		pthread_mutex_lock(&h->snap->lock);
+		n = sop_value_seek(h->snap->value, off, hole, e);
+		pthread_mutex_unlock(&h->snap->lock);
+		return n;
+	}
+	pthread_mutex_lock(&s->lock);
+	n = sopfs_session_begin(f, s, false, &notes, e);
+	if (!n) {
+		if (!s->blind_all) {
+			s->ever_read = true;
+			sop_value_depend(s->value);
+		}
+		n = sop_value_seek(s->value, off, hole, e);
+	}
+	pthread_mutex_unlock(&s->lock);
+	sopfs_notify_later(f, &notes);
+	return n;
+}
+
+static int commit(struct sopfs *f, struct sopfs_session *s, unsigned flags, struct sopfs_notes *notes,
+	struct sop_err *e)
+{
+	struct sopfs_item *item = s->item;
+	int rc;
+
+	pthread_mutex_lock(&item->lock);
+	pthread_mutex_lock(&s->lock);
+	rc = sopfs_session_commit(f, s, flags, notes, e);
+	s->told = s->told || rc;
+	pthread_mutex_unlock(&s->lock);
+	pthread_mutex_unlock(&item->lock);
+	return rc;
+}
+
+static void rollback(struct sopfs *f, struct sopfs_session *s, struct sopfs_notes *notes)
+{
+	struct sopfs_item *item = s->item;
+
+	pthread_mutex_lock(&item->lock);
+	pthread_mutex_lock(&s->lock);
+	sopfs_session_rollback(f, s, -EIO, notes);
+	s->told = true; /* who is killed needs no telling */
+	pthread_mutex_unlock(&s->lock);
+	pthread_mutex_unlock(&item->lock);
+}
+
+/* See "Who is closing?" in closer.h; what follows from it is the table in SEMANTICS.md. Where written
+ * data decides, nothing but statm is read; the scan for other copies of the descriptor is made only
+ * where it decides. */
+int sopfs_flush(struct sopfs *f, struct sopfs_handle *h, int tid, struct sopfs_notes *notes,
+	struct sop_err *e)
+{
+	struct sopfs_session *s = h->session;
+	struct sopfs_closer who;
+	bool pending, changed, opener, ends;
+	int dead;
+
+	if (!s || (h->flags & O_ACCMODE) == O_RDONLY)
+		return 0;
+	pthread_mutex_lock(&s->lock);
+	pending = sopfs_session_pending(s);
+	changed = s->changed;
+	dead = s->dead && !s->told ? s->dead : 0;
+	s->told = s->told || dead;
+	pthread_mutex_unlock(&s->lock);
+	if (dead || !pending)
+		return dead;
+	sopfs_closer_look(tid, &who);
+	opener = sopfs_closer_same_process(tid, s->opener);
+	ends = (who.killed && !f->o.killed_commit && (opener || is_writer(s, tid))) ||
+	       (who.exiting && who.status && f->o.exit_rollback && opener);
+	if (ends) {
+		rollback(f, s, notes);
+		return 0;
+	}
+	if (opener) {
+		if (!changed && !who.exiting && sopfs_closer_holds(tid, s->item->ino))
+			return 0;
+	} else if (!(s->append && changed) && sopfs_closer_holds(s->opener, s->item->ino)) {
+		return 0;
+	}
+	return commit(f, s, 0, notes, e);
+}
+
+int sopfs_fsync(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes,
+	struct sop_err *e)
+{
+	struct sopfs_session *s = h->session;
+	bool pending;
+
+	if (s) {
+		pthread_mutex_lock(&s->lock);
+		pending = s->dead || sopfs_session_pending(s);
+		pthread_mutex_unlock(&s->lock);
+		if (pending)
+			return commit(f, s, SOP_COMMIT_DURABLE, notes, e);
+	}
+	return sop_volume_sync(f->v, e);
+}
+
+/* The last handle is closed: what is left is committed, and the nodeid of a session whose version is
+ * the newest becomes the committed one, its pages still warm. */
+static void session_end(struct sopfs *f, struct sopfs_session *s, struct sopfs_notes *notes)
+{
+	struct sopfs_item *item = s->item;
+	struct sopfs_view *v = s->view;
+	struct sopfs_session **p;
+
+	pthread_mutex_lock(&item->lock);
+	pthread_mutex_lock(&s->lock);
+	(void)sopfs_session_commit(f, s, 0, notes, NULL); /* logged and counted there */
+	pthread_mutex_unlock(&s->lock);
+	pthread_mutex_lock(&f->lock);
+	for (p = &item->sessions; *p != s; p = &(*p)->next)
+		;
+	*p = s->next;
+	if (item->provisional == s)
+		item->provisional = NULL; /* it has lost its name: nothing to create */
+	s->item = NULL;
+	s->view = NULL;
+	v->session = NULL;
+	if (!s->dead && !item->current && !item->nameless && v->version &&
+		v->version == item->version) {
+		v->kind = SOPFS_VIEW_COMMITTED;
+		item->current = v;
+	} else {
+		v->kind = SOPFS_VIEW_OLD;
+	}
+	pthread_mutex_unlock(&f->lock);
+	pthread_mutex_unlock(&item->lock);
+	atomic_fetch_sub(&f->sessions_open, 1);
+}
+
+static void reader_end(struct sopfs *f, struct sopfs_handle *h)
+{
+	struct sopfs_snap *snap = NULL;
+
+	pthread_mutex_lock(&f->lock);
+	for (struct sopfs_handle **p = &h->view->first; *p; p = &(*p)->next) {
+		if (*p != h)
+			continue;
+		*p = h->next;
+		h->view->readers--;
+		if (--h->snap->refs == 0)
+			snap = h->snap;
+		break;
+	}
+	pthread_mutex_unlock(&f->lock);
+	if (snap)
+		sopfs_snap_free(snap);
+}
+
+void sopfs_release(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes)
+{
+	struct sopfs_view *v = h->view;
+	struct sopfs_session *s = h->session;
+	bool last;
+
+	if (h->direct) {
+		sopfs_direct_release(f, h);
+	} else if (s) {
+		pthread_mutex_lock(&f->lock);
+		last = --s->handles == 0;
+		pthread_mutex_unlock(&f->lock);
+		if (last)
+			session_end(f, s, notes);
+		sopfs_session_put(f, s);
+	} else {
+		reader_end(f, h);
+	}
+	pthread_mutex_lock(&f->lock);
+	v->handles--;
+	sopfs_view_reap(f, v);
+	pthread_mutex_unlock(&f->lock);
+	sopfs_handle_free(h);
+}
+
+int sopfs_session_refresh(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes,
+	struct sop_err *e)
+{
+	struct sopfs_session *s = h->session;
+	struct sopfs_item *item = h->view->item;
+	uint64_t newest;
+	bool nameless;
+	int rc = 0;
+
+	if (!s)
+		return 0;
+	pthread_mutex_lock(&s->lock);
+	pthread_mutex_lock(&f->lock);
+	newest = item->version;
+	nameless = item->nameless || !item->names;
+	pthread_mutex_unlock(&f->lock);
+	if (!s->dead && !sopfs_session_pending(s) && !nameless && (!s->txn || s->base != newest)) {
+		sop_txn_rollback(s->txn);
+		s->txn = NULL;
+		s->value = NULL;
+		rc = sopfs_session_begin(f, s, false, notes, e);
+	}
+	pthread_mutex_unlock(&s->lock);
+	return rc;
+}
+
+int sopfs_session_unlock(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes,
+	struct sop_err *e)
+{
+	struct sopfs_session *s = h->session;
+	bool changed;
+
+	if (!s)
+		return 0;
+	pthread_mutex_lock(&s->lock);
+	changed = s->changed && !s->dead;
+	pthread_mutex_unlock(&s->lock);
+	return changed ? commit(f, s, 0, notes, e) : 0;
+}

@@ -1,0 +1,646 @@
+#include "fs/names.h"
+
+#include <sched.h>
+
+#include "fs/posix.h"
+
+int sopfs_txn(struct sopfs *f, sopfs_txn_fn fn, void *arg, struct sop_err *e)
+{
+	int rc = SOP_ECONFLICT;
+
+	for (unsigned i = 0; rc == SOP_ECONFLICT && i < SOPFS_TRIES; i++) {
+		struct sop_txn *t;
+
+		if (i > 3)
+			sched_yield();
+		rc = sop_txn_begin(&t, f->v, &(struct sop_txn_opts){.mode = SOP_TXN_SESSION}, e);
+		if (rc)
+			return rc;
+		rc = fn(t, arg, e);
+		if (rc < 0)
+			sop_txn_rollback(t);
+		else
+			rc = sop_txn_commit(t, sopfs_commit_flags(f), e);
+	}
+	return rc;
+}
+
+/* ---- what a name stands for ---------------------------------------------------------------------- */
+
+struct found {
+	struct sopfs_item *item; /* referenced; NULL when nobody knows it but the tree */
+	struct sop_attr attr;    /* committed ones */
+	bool there, provisional;
+};
+
+static void found_put(struct sopfs *f, struct found *w)
+{
+	sopfs_item_put(f, w->item);
+	w->item = NULL;
+}
+
+static int find(struct sopfs *f, struct sopfs_item *dir, const char *name, struct found *w,
+	struct sop_err *e)
+{
+	size_t len = strlen(name);
+	int rc;
+
+	memset(w, 0, sizeof(*w));
+	if (len > SOPFS_NAME_MAX)
+		return -ENAMETOOLONG;
+	pthread_mutex_lock(&f->lock);
+	w->item = sopfs_overlay_find(f, dir->ino, name, len);
+	if (w->item) {
+		sopfs_item_ref(w->item);
+		w->attr = *w->item->last;
+		w->there = w->provisional = true;
+	}
+	pthread_mutex_unlock(&f->lock);
+	if (w->item)
+		return 0;
+	rc = sop_lookup(f->latest, (struct sop_name){dir->ino, name, len}, &w->attr, e);
+	if (rc)
+		return rc;
+	w->there = true;
+	pthread_mutex_lock(&f->lock);
+	w->item = sopfs_item_find(f, w->attr.ino);
+	if (w->item)
+		sopfs_item_ref(w->item);
+	pthread_mutex_unlock(&f->lock);
+	return 0;
+}
+
+/* Between the look and the lock its session may have committed it, or gone. item.lock held. */
+static bool still_so(struct sopfs *f, const struct found *w)
+{
+	bool so;
+
+	if (!w->item)
+		return true;
+	pthread_mutex_lock(&f->lock);
+	so = (w->item->provisional != NULL) == w->provisional;
+	pthread_mutex_unlock(&f->lock);
+	return so;
+}
+
+static void lock_two(struct sopfs_item *a, struct sopfs_item *b)
+{
+	if (a && b && a > b) {
+		struct sopfs_item *c = a;
+
+		a = b;
+		b = c;
+	}
+	if (a)
+		pthread_mutex_lock(&a->lock);
+	if (b && b != a)
+		pthread_mutex_lock(&b->lock);
+}
+
+static void unlock_two(struct sopfs_item *a, struct sopfs_item *b)
+{
+	if (a)
+		pthread_mutex_unlock(&a->lock);
+	if (b && b != a)
+		pthread_mutex_unlock(&b->lock);
+}
+
+/* ---- sessions of an item whose name changes; item.lock held --------------------------------------- */
+
+typedef int (*session_fn)(struct sopfs *f, struct sopfs_session *s, void *arg, struct sop_err *e);
+
+static int each_session(struct sopfs *f, struct sopfs_item *item, session_fn fn, void *arg,
+	struct sop_err *e)
+{
+	sop_autofree struct sopfs_session **list = NULL;
+	size_t n = 0, i = 0;
+	int rc = 0;
+
+	pthread_mutex_lock(&f->lock);
+	for (struct sopfs_session *s = item->sessions; s; s = s->next)
+		n++;
+	if (item->orphan)
+		n++;
+	list = n ? malloc(n * sizeof(struct sopfs_session *)) : NULL;
+	if (list) {
+		for (struct sopfs_session *s = item->sessions; s; s = s->next)
+			list[i++] = s;
+		if (item->orphan)
+			list[i] = item->orphan;
+		for (i = 0; i < n; i++)
+			list[i]->refs++;
+	}
+	pthread_mutex_unlock(&f->lock);
+	if (n && !list)
+		return -ENOMEM;
+	for (i = 0; i < n; i++) {
+		pthread_mutex_lock(&list[i]->lock);
+		if (!rc)
+			rc = fn(f, list[i], arg, e);
+		pthread_mutex_unlock(&list[i]->lock);
+		sopfs_session_put(f, list[i]);
+	}
+	return rc;
+}
+
+static int begin_one(struct sopfs *f, struct sopfs_session *s, void *arg, struct sop_err *e)
+{
+	return s->dead ? 0 : sopfs_session_begin(f, s, false, arg, e);
+}
+
+/* The last name goes: who has it open for writing must hold its value from now on. */
+static int keep_open(struct sopfs *f, struct sopfs_item *item, struct sopfs_notes *notes,
+	struct sop_err *e)
+{
+	int rc;
+
+	if (!item || item->type != S_IFREG)
+		return 0;
+	rc = each_session(f, item, begin_one, notes, e);
+	return rc ? rc : sopfs_direct_orphan(f, item, e);
+}
+
+static int move_one(struct sopfs *f, struct sopfs_session *s, void *arg, struct sop_err *e)
+{
+	const struct sopfs_where *w = arg;
+
+	(void)f;
+	if (!s->value || s->creating)
+		return 0;
+	/* A session whose value cannot follow would commit to a name that is not its own. */
+	if (sop_value_moved(s->value,
+		    w ? sopfs_where_name(w) : (struct sop_name){SOP_ROOT, NULL, 0}))
+		return sop_fail(e, -EIO, "inode %llu: session cannot follow its name",
+			(unsigned long long)s->item->ino);
+	return 0;
+}
+
+static int follow_names(struct sopfs *f, struct sopfs_item *item, struct sop_err *e)
+{
+	struct sopfs_where w;
+	bool there;
+
+	if (item->type != S_IFREG)
+		return 0;
+	pthread_mutex_lock(&f->lock);
+	there = sopfs_item_where(item, &w);
+	pthread_mutex_unlock(&f->lock);
+	return each_session(f, item, move_one, there ? &w : NULL, e);
+}
+
+/* A name is gone from the tree; attr: as it was before. */
+static void name_gone(struct sopfs *f, struct sopfs_item *item, const struct sop_attr *attr,
+	struct sopfs_item *dir, const char *name)
+{
+	struct sop_attr *last = malloc(sizeof(*last));
+
+	pthread_mutex_lock(&f->lock);
+	sopfs_name_remove(item, dir->ino, name, strlen(name));
+	if (S_ISDIR(item->type) || attr->nlink <= 1)
+		item->nameless = true;
+	if (!item->names && last) {
+		*last = *attr;
+		last->nlink = item->nameless ? 0 : attr->nlink - 1;
+		last->ctime = sopfs_now();
+		free(item->last);
+		item->last = last;
+		last = NULL;
+	}
+	pthread_mutex_unlock(&f->lock);
+	free(last);
+}
+
+/* A name that was never committed is removed; its session goes on without. item.lock held. */
+static void provisional_gone(struct sopfs *f, struct sopfs_item *item)
+{
+	pthread_mutex_lock(&f->lock);
+	sopfs_overlay_remove(f, item);
+	sopfs_name_remove(item, item->names->store, item->names->text, item->names->len);
+	item->provisional = NULL;
+	item->nameless = true;
+	item->last->nlink = 0;
+	pthread_mutex_unlock(&f->lock);
+}
+
+/* ---- making -------------------------------------------------------------------------------------- */
+
+struct make_call {
+	struct sop_name name;
+	const struct sop_attr *init;
+	const char *target;
+};
+
+static int make_txn(struct sop_txn *t, void *arg, struct sop_err *e)
+{
+	struct make_call *c = arg;
+
+	if (S_ISDIR(c->init->mode))
+		return sop_store_create(t, c->name, c->init, NULL, NULL, e);
+	return sop_create(t, c->name, c->init, c->target, c->target ? strlen(c->target) : 0, NULL,
+		e);
+}
+
+static int make(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_item *dir,
+	const char *name, mode_t mode, dev_t rdev, const char *target, struct sopfs_entry *out,
+	struct sop_err *e)
+{
+	struct make_call call = {.name = SOP_NAME(dir->ino, name), .target = target};
+	struct sop_attr init;
+	bool taken;
+	int rc;
+
+	if (call.name.len > SOPFS_NAME_MAX)
+		return -ENAMETOOLONG;
+	pthread_mutex_lock(&f->lock);
+	taken = sopfs_overlay_find(f, dir->ino, name, call.name.len);
+	pthread_mutex_unlock(&f->lock);
+	if (taken)
+		return -EEXIST;
+	rc = sopfs_new_attr(f, who, dir, mode, &init, e);
+	if (rc)
+		return rc;
+	init.rdev = rdev;
+	call.init = &init;
+	rc = sopfs_txn(f, make_txn, &call, e);
+	return rc ? rc : sopfs_lookup(f, who->tid, dir, name, out, e);
+}
+
+int sopfs_mknod(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_item *dir,
+	const char *name, mode_t mode, dev_t rdev, const char *target, struct sopfs_entry *out,
+	struct sop_err *e)
+{
+	return make(f, who, dir, name, mode, rdev, target, out, e);
+}
+
+int sopfs_mkdir(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_item *dir,
+	const char *name, mode_t mode, struct sopfs_entry *out, struct sop_err *e)
+{
+	return make(f, who, dir, name, S_IFDIR | (mode & 07777), 0, NULL, out, e);
+}
+
+/* ---- removing ------------------------------------------------------------------------------------ */
+
+static int remove_txn(struct sop_txn *t, void *arg, struct sop_err *e)
+{
+	return sop_remove(t, *(struct sop_name *)arg, e);
+}
+
+static int rmdir_txn(struct sop_txn *t, void *arg, struct sop_err *e)
+{
+	return sop_store_remove(t, *(struct sop_name *)arg, e);
+}
+
+static int unlink_found(struct sopfs *f, struct found *w, struct sopfs_item *dir, const char *name,
+	struct sopfs_notes *notes, struct sop_err *e)
+{
+	struct sop_name at = SOP_NAME(dir->ino, name);
+	int rc = 0;
+
+	if (w->provisional) {
+		provisional_gone(f, w->item);
+		return 0;
+	}
+	if (w->attr.nlink <= 1)
+		rc = keep_open(f, w->item, notes, e);
+	if (!rc)
+		rc = sopfs_txn(f, remove_txn, &at, e);
+	if (rc || !w->item)
+		return rc;
+	name_gone(f, w->item, &w->attr, dir, name);
+	return follow_names(f, w->item, e);
+}
+
+int sopfs_unlink(struct sopfs *f, struct sopfs_item *dir, const char *name,
+	struct sopfs_notes *notes, struct sop_err *e)
+{
+	struct found w;
+	int rc = -EAGAIN;
+
+	for (unsigned i = 0; rc == -EAGAIN && i < SOPFS_TRIES; i++) {
+		rc = find(f, dir, name, &w, e);
+		if (rc)
+			return rc;
+		if (S_ISDIR(w.attr.mode))
+			rc = -EISDIR;
+		lock_two(w.item, NULL);
+		if (!rc)
+			rc = still_so(f, &w) ? unlink_found(f, &w, dir, name, notes, e) : -EAGAIN;
+		unlock_two(w.item, NULL);
+		found_put(f, &w);
+	}
+	return rc;
+}
+
+int sopfs_rmdir(struct sopfs *f, struct sopfs_item *dir, const char *name, struct sop_err *e)
+{
+	struct sop_name at = SOP_NAME(dir->ino, name);
+	struct found w;
+	int rc = find(f, dir, name, &w, e);
+	bool full;
+
+	if (rc)
+		return rc;
+	pthread_mutex_lock(&f->lock);
+	full = sopfs_overlay_has_store(f, w.attr.ino);
+	pthread_mutex_unlock(&f->lock);
+	lock_two(w.item, NULL);
+	if (!S_ISDIR(w.attr.mode))
+		rc = -ENOTDIR;
+	else if (full)
+		rc = -ENOTEMPTY;
+	else
+		rc = sopfs_txn(f, rmdir_txn, &at, e);
+	if (!rc && w.item)
+		name_gone(f, w.item, &w.attr, dir, name);
+	unlock_two(w.item, NULL);
+	found_put(f, &w);
+	return rc;
+}
+
+/* ---- renaming ------------------------------------------------------------------------------------ */
+
+struct rename_call {
+	struct sop_name from, to;
+	unsigned flags;
+};
+
+static int rename_txn(struct sop_txn *t, void *arg, struct sop_err *e)
+{
+	struct rename_call *c = arg;
+
+	return sop_rename(t, c->from, c->to, c->flags, e);
+}
+
+/* The name operation goes into the session's transaction, which is committed with it. item.lock and
+ * s.lock held. */
+static int commit_with(struct sopfs *f, struct sopfs_session *s, sopfs_txn_fn fn, void *arg,
+	struct sopfs_notes *notes, struct sop_err *e)
+{
+	struct sop_txn *t = s->txn;
+	int rc = fn(t, arg, e);
+
+	if (rc < 0)
+		return rc;
+	s->txn = NULL;
+	s->value = NULL;
+	rc = sop_txn_commit(t, sopfs_commit_flags(f), e);
+	if (rc) {
+		atomic_fetch_add(rc == SOP_ECONFLICT ? &f->conflicts : &f->failed, 1);
+		sopfs_session_rollback(f, s, rc, notes);
+	}
+	return rc;
+}
+
+/* The item has its new name, in the tree and here. */
+static void name_moved(struct sopfs *f, struct sopfs_item *item, struct sopfs_item *from_dir,
+	const char *from, struct sopfs_item *to_dir, const char *to)
+{
+	pthread_mutex_lock(&f->lock);
+	if (item->provisional) {
+		sopfs_overlay_remove(f, item);
+		item->provisional = NULL;
+	}
+	/* Should there be no memory for the new name, the item is as one whose name we never knew: its
+	 * next look-up brings it back. */
+	sopfs_name_remove(item, from_dir->ino, from, strlen(from));
+	(void)sopfs_name_add(item, to_dir->ino, to, strlen(to));
+	item->session_mode = 0;
+	pthread_mutex_unlock(&f->lock);
+}
+
+struct rename {
+	struct sopfs_item *from_dir, *to_dir;
+	const char *from, *to;
+	unsigned flags;
+	int tid;
+	struct found src, dst;
+};
+
+static void rename_names(struct sopfs *f, struct rename *r)
+{
+	if (r->flags & SOP_RENAME_EXCHANGE) {
+		if (r->src.item)
+			name_moved(f, r->src.item, r->from_dir, r->from, r->to_dir, r->to);
+		if (r->dst.item)
+			name_moved(f, r->dst.item, r->to_dir, r->to, r->from_dir, r->from);
+		return;
+	}
+	if (r->dst.there && r->dst.provisional)
+		provisional_gone(f, r->dst.item);
+	else if (r->dst.there && r->dst.item)
+		name_gone(f, r->dst.item, &r->dst.attr, r->to_dir, r->to);
+	if (r->src.item)
+		name_moved(f, r->src.item, r->from_dir, r->from, r->to_dir, r->to);
+}
+
+/* What the tree cannot check, as it does not know of one of the two. */
+static int rename_check(const struct rename *r)
+{
+	if (!r->dst.there)
+		return r->flags & SOP_RENAME_EXCHANGE ? -ENOENT : 0;
+	if (r->flags & SOP_RENAME_NOREPLACE)
+		return -EEXIST;
+	if (r->flags & SOP_RENAME_EXCHANGE)
+		return 0;
+	if (S_ISDIR(r->src.attr.mode) && !S_ISDIR(r->dst.attr.mode))
+		return -ENOTDIR;
+	if (!S_ISDIR(r->src.attr.mode) && S_ISDIR(r->dst.attr.mode))
+		return -EISDIR;
+	return 0;
+}
+
+/* Both items' locks held. */
+static int rename_found(struct sopfs *f, struct rename *r, struct sopfs_notes *notes,
+	struct sop_err *e)
+{
+	struct rename_call call = {SOP_NAME(r->from_dir->ino, r->from),
+		SOP_NAME(r->to_dir->ino, r->to), r->flags};
+	struct sopfs_session *s = NULL;
+	int rc = rename_check(r);
+
+	if (!rc && r->dst.provisional && (r->flags & SOP_RENAME_EXCHANGE)) {
+		rc = sopfs_materialise(f, r->dst.item, e);
+		r->dst.provisional = false;
+	}
+	if (!rc && r->dst.there && !r->dst.provisional && !(r->flags & SOP_RENAME_EXCHANGE) &&
+		r->dst.attr.nlink <= 1)
+		rc = keep_open(f, r->dst.item, notes, e);
+	if (!rc && r->src.item && r->src.item->type == S_IFREG)
+		s = sopfs_session_of_process(f, r->src.item, r->tid);
+	if (!rc && !s && r->src.provisional)
+		rc = sopfs_materialise(f, r->src.item, e);
+	if (!rc)
+		rc = s ? commit_with(f, s, rename_txn, &call, notes, e)
+		       : sopfs_txn(f, rename_txn, &call, e);
+	if (!rc) {
+		rename_names(f, r);
+		if (s)
+			sopfs_session_committed(f, s, notes);
+	}
+	if (s) {
+		pthread_mutex_unlock(&s->lock);
+		sopfs_session_put(f, s);
+	}
+	if (!rc && r->src.item)
+		rc = follow_names(f, r->src.item, e);
+	if (!rc && r->dst.item)
+		rc = follow_names(f, r->dst.item, e);
+	return rc;
+}
+
+int sopfs_rename(struct sopfs *f, int tid, struct sopfs_item *from_dir, const char *from,
+	struct sopfs_item *to_dir, const char *to, unsigned flags, struct sopfs_notes *notes,
+	struct sop_err *e)
+{
+	struct rename r = {.from_dir = from_dir,
+		.to_dir = to_dir,
+		.from = from,
+		.to = to,
+		.flags = flags,
+		.tid = tid};
+	int rc = -EAGAIN;
+	bool full = false;
+
+	for (unsigned i = 0; rc == -EAGAIN && i < SOPFS_TRIES; i++) {
+		rc = find(f, from_dir, from, &r.src, e);
+		if (rc)
+			return rc;
+		rc = find(f, to_dir, to, &r.dst, e);
+		if (rc == -ENOENT)
+			rc = 0;
+		if (rc) {
+			found_put(f, &r.src);
+			return rc;
+		}
+		if (r.dst.there) {
+			pthread_mutex_lock(&f->lock);
+			full = !(flags & SOP_RENAME_EXCHANGE) &&
+			       sopfs_overlay_has_store(f, r.dst.attr.ino);
+			pthread_mutex_unlock(&f->lock);
+		}
+		lock_two(r.src.item, r.dst.item);
+		if (r.dst.there && r.src.attr.ino == r.dst.attr.ino)
+			rc = 0; /* two names of one item: nothing is to be done */
+		else if (full)
+			rc = -ENOTEMPTY;
+		else if (still_so(f, &r.src) && still_so(f, &r.dst))
+			rc = rename_found(f, &r, notes, e);
+		else
+			rc = -EAGAIN;
+		unlock_two(r.src.item, r.dst.item);
+		found_put(f, &r.src);
+		found_put(f, &r.dst);
+	}
+	return rc;
+}
+
+/* ---- links --------------------------------------------------------------------------------------- */
+
+struct link_call {
+	struct sop_name from, to;
+	bool hidden; /* an unnamed file gets its first name */
+};
+
+static int link_txn(struct sop_txn *t, void *arg, struct sop_err *e)
+{
+	struct link_call *c = arg;
+
+	if (c->hidden)
+		return sop_rename(t, c->from, c->to, SOP_RENAME_NOREPLACE, e);
+	return sop_link(t, c->from, c->to, NULL, e);
+}
+
+/* item.lock held. */
+static int link_item(struct sopfs *f, int tid, struct sopfs_view *v, struct link_call *call,
+	struct sopfs_notes *notes, struct sop_err *e)
+{
+	struct sopfs_item *item = v->item;
+	struct sopfs_session *s = NULL;
+	struct sopfs_where w;
+	bool there;
+	int rc = 0;
+
+	pthread_mutex_lock(&f->lock);
+	there = sopfs_item_where(item, &w);
+	if (!there && v->session && v->session->hidden) {
+		w = *v->session->hidden;
+		call->hidden = true;
+		s = v->session;
+		s->refs++;
+	}
+	pthread_mutex_unlock(&f->lock);
+	if (!there && !call->hidden)
+		return -ENOENT;
+	call->from = sopfs_where_name(&w);
+	if (s)
+		pthread_mutex_lock(&s->lock);
+	else if (item->type == S_IFREG)
+		s = sopfs_session_of_process(f, item, tid);
+	if (s && call->hidden && s->dead)
+		rc = s->dead;
+	else if (!s && item->provisional)
+		rc = sopfs_materialise(f, item, e);
+	if (!rc)
+		rc = s ? commit_with(f, s, link_txn, call, notes, e)
+		       : sopfs_txn(f, link_txn, call, e);
+	if (!rc) {
+		pthread_mutex_lock(&f->lock);
+		if (call->hidden) {
+			item->nameless = false;
+			free(s->hidden);
+			s->hidden = NULL;
+		}
+		rc = item->provisional ? 0
+				       : sopfs_name_add(item, call->to.store, call->to.key,
+						 call->to.len);
+		pthread_mutex_unlock(&f->lock);
+		if (s)
+			sopfs_session_committed(f, s, notes);
+	}
+	if (s) {
+		pthread_mutex_unlock(&s->lock);
+		sopfs_session_put(f, s);
+	}
+	return rc;
+}
+
+int sopfs_link(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_item *dir,
+	const char *name, struct sopfs_entry *out, struct sopfs_notes *notes, struct sop_err *e)
+{
+	struct link_call call = {.to = SOP_NAME(dir->ino, name)};
+	struct sopfs_item *taken;
+	int rc;
+
+	if (call.to.len > SOPFS_NAME_MAX)
+		return -ENAMETOOLONG;
+	pthread_mutex_lock(&f->lock);
+	taken = sopfs_overlay_find(f, dir->ino, name, call.to.len);
+	pthread_mutex_unlock(&f->lock);
+	if (taken)
+		return -EEXIST;
+	pthread_mutex_lock(&v->item->lock);
+	rc = link_item(f, tid, v, &call, notes, e);
+	pthread_mutex_unlock(&v->item->lock);
+	return rc ? rc : sopfs_lookup(f, tid, dir, name, out, e);
+}
+
+int sopfs_readlink(struct sopfs *f, struct sopfs_view *v, char **target, struct sop_err *e)
+{
+	struct sopfs_where w;
+	size_t len;
+	void *val;
+	bool there;
+	int rc;
+
+	pthread_mutex_lock(&f->lock);
+	there = sopfs_item_where(v->item, &w);
+	pthread_mutex_unlock(&f->lock);
+	if (!there)
+		return -ENOENT;
+	if (v->item->type != S_IFLNK)
+		return -EINVAL;
+	rc = sop_get(f->latest, sopfs_where_name(&w), &val, &len, e);
+	if (!rc)
+		*target = val;
+	return rc;
+}

@@ -1,0 +1,31 @@
+/* Name operations: each one transaction, at once, tried again when it lost against another commit.
+ *
+ * A name may be one that is not committed yet (the overlay): then removing it takes the name from its
+ * session, which goes on without; renaming or linking it commits it with its session when the process
+ * that writes it does so, and as the empty file that others see when another does. */
+#ifndef SOPFS_NAMES_H
+#define SOPFS_NAMES_H
+
+#include "fs/views.h"
+
+typedef int (*sopfs_txn_fn)(struct sop_txn *t, void *arg, struct sop_err *e);
+int sopfs_txn(struct sopfs *f, sopfs_txn_fn fn, void *arg, struct sop_err *e);
+
+/* mode: type and permissions; target: of a symlink. */
+int sopfs_mknod(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_item *dir,
+	const char *name, mode_t mode, dev_t rdev, const char *target, struct sopfs_entry *out,
+	struct sop_err *e);
+int sopfs_mkdir(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_item *dir,
+	const char *name, mode_t mode, struct sopfs_entry *out, struct sop_err *e);
+int sopfs_unlink(struct sopfs *f, struct sopfs_item *dir, const char *name,
+	struct sopfs_notes *notes, struct sop_err *e);
+int sopfs_rmdir(struct sopfs *f, struct sopfs_item *dir, const char *name, struct sop_err *e);
+int sopfs_rename(struct sopfs *f, int tid, struct sopfs_item *from_dir, const char *from,
+	struct sopfs_item *to_dir, const char *to, unsigned flags, struct sopfs_notes *notes,
+	struct sop_err *e);
+int sopfs_link(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_item *dir,
+	const char *name, struct sopfs_entry *out, struct sopfs_notes *notes, struct sop_err *e);
+/* Malloc'ed, ended by NUL. */
+int sopfs_readlink(struct sopfs *f, struct sopfs_view *v, char **target, struct sop_err *e);
+
+#endif

@@ -1,0 +1,213 @@
+#define FUSE_USE_VERSION 312
+#include "fs/notify.h"
+
+#include <fuse3/fuse_lowlevel.h>
+#include <time.h>
+
+enum note_kind { NOTE_ENTRY, NOTE_ATTR, NOTE_DATA, NOTE_DONE };
+
+struct sopfs_note {
+	struct sopfs_note *next;
+	enum note_kind kind;
+	uint64_t nodeid;
+	void (*done)(void *arg);
+	void *arg;
+	size_t len;
+	char name[];
+};
+
+struct sopfs_notifier {
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t wake;
+	struct sopfs_note *first, **tail;
+	bool stop;
+	atomic_bool busy; /* a worker notifies on its own */
+};
+
+static struct sopfs_note *note_new(enum note_kind kind, uint64_t nodeid, const char *name, size_t len)
+{
+	struct sopfs_note *note;
+
+	/* A note that is lost means that the kernel shows an old version for ever. A few bytes are
+	 * always there in the end; the daemon is no good without them. */
+	while (!(note = calloc(1, sizeof(*note) + len + 1)))
+		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+	note->kind = kind;
+	note->nodeid = nodeid;
+	note->len = len;
+	if (len)
+		memcpy(note->name, name, len);
+	return note;
+}
+
+static void push(struct sopfs_notes *n, struct sopfs_note *note)
+{
+	note->next = n->first;
+	n->first = note;
+}
+
+void sopfs_note_name(struct sopfs *f, struct sopfs_notes *n, uint64_t store, const char *name,
+	size_t len)
+{
+	struct sopfs_item *dir = sopfs_item_find(f, store);
+
+	/* A directory the kernel does not know has no entries there. */
+	if (dir && dir->current)
+		push(n, note_new(NOTE_ENTRY, sopfs_view_nodeid(f, dir->current), name, len));
+}
+
+void sopfs_note_names(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_item *item)
+{
+	for (const struct sopfs_alias *a = item->names; a; a = a->next)
+		sopfs_note_name(f, n, a->store, a->text, a->len);
+}
+
+void sopfs_note_attr(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_view *v)
+{
+	push(n, note_new(NOTE_ATTR, sopfs_view_nodeid(f, v), NULL, 0));
+}
+
+void sopfs_note_data(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_view *v)
+{
+	push(n, note_new(NOTE_DATA, sopfs_view_nodeid(f, v), NULL, 0));
+}
+
+/* The kernel says ENOENT when it has nothing of the kind any more; ENODEV and the like mean that it is
+ * gone altogether. Nothing is left to invalidate in any case. */
+static void tell(struct sopfs *f, struct sopfs_note *note)
+{
+	switch (note->kind) {
+	case NOTE_ENTRY:
+		(void)fuse_lowlevel_notify_inval_entry(f->se, note->nodeid, note->name, note->len);
+		break;
+	case NOTE_ATTR:
+		(void)fuse_lowlevel_notify_inval_inode(f->se, note->nodeid, -1, 0);
+		break;
+	case NOTE_DATA:
+		(void)fuse_lowlevel_notify_inval_inode(f->se, note->nodeid, 0, 0);
+		break;
+	case NOTE_DONE:
+		note->done(note->arg);
+		break;
+	}
+}
+
+static void tell_all(struct sopfs *f, struct sopfs_note *note)
+{
+	while (note) {
+		struct sopfs_note *next = note->next;
+
+		if (f->se || note->kind == NOTE_DONE)
+			tell(f, note);
+		free(note);
+		note = next;
+	}
+}
+
+static void *notifier_main(void *arg)
+{
+	struct sopfs *f = arg;
+	struct sopfs_notifier *q = f->notifier;
+
+	pthread_mutex_lock(&q->lock);
+	while (q->first || !q->stop) {
+		struct sopfs_note *batch = q->first;
+
+		if (!batch) {
+			pthread_cond_wait(&q->wake, &q->lock);
+			continue;
+		}
+		q->first = NULL;
+		q->tail = &q->first;
+		pthread_mutex_unlock(&q->lock);
+		tell_all(f, batch);
+		pthread_mutex_lock(&q->lock);
+	}
+	pthread_mutex_unlock(&q->lock);
+	return NULL;
+}
+
+int sopfs_notifier_start(struct sopfs *f, struct sop_err *e)
+{
+	struct sopfs_notifier *q = calloc(1, sizeof(*q));
+	int rc;
+
+	if (!q)
+		return sop_fail(e, -ENOMEM, "notifier");
+	pthread_mutex_init(&q->lock, NULL);
+	pthread_cond_init(&q->wake, NULL);
+	q->tail = &q->first;
+	f->notifier = q;
+	rc = pthread_create(&q->thread, NULL, notifier_main, f);
+	if (rc) {
+		free(q);
+		f->notifier = NULL;
+		return sop_fail(e, -rc, "notifier thread");
+	}
+	return 0;
+}
+
+void sopfs_notifier_stop(struct sopfs *f)
+{
+	struct sopfs_notifier *q = f->notifier;
+
+	if (!q)
+		return;
+	pthread_mutex_lock(&q->lock);
+	q->stop = true;
+	pthread_cond_signal(&q->wake);
+	pthread_mutex_unlock(&q->lock);
+	pthread_join(q->thread, NULL);
+	pthread_cond_destroy(&q->wake);
+	pthread_mutex_destroy(&q->lock);
+	free(q);
+	f->notifier = NULL;
+}
+
+static void queue(struct sopfs *f, struct sopfs_note *first)
+{
+	struct sopfs_notifier *q = f->notifier;
+
+	pthread_mutex_lock(&q->lock);
+	*q->tail = first;
+	while (*q->tail)
+		q->tail = &(*q->tail)->next;
+	pthread_cond_signal(&q->wake);
+	pthread_mutex_unlock(&q->lock);
+}
+
+void sopfs_notify(struct sopfs *f, struct sopfs_notes *n, void (*done)(void *arg), void *arg)
+{
+	struct sopfs_note *first = n->first, *end, **p;
+
+	n->first = NULL;
+	if (!first) {
+		if (done)
+			done(arg);
+		return;
+	}
+	if (!atomic_exchange(&f->notifier->busy, true)) {
+		tell_all(f, first);
+		atomic_store(&f->notifier->busy, false);
+		if (done)
+			done(arg);
+		return;
+	}
+	if (done) {
+		end = note_new(NOTE_DONE, 0, NULL, 0);
+		end->done = done;
+		end->arg = arg;
+		for (p = &first; *p; p = &(*p)->next)
+			;
+		*p = end;
+	}
+	queue(f, first);
+}
+
+void sopfs_notify_later(struct sopfs *f, struct sopfs_notes *n)
+{
+	if (n->first)
+		queue(f, n->first);
+	n->first = NULL;
+}

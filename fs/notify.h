@@ -1,0 +1,34 @@
+/* Telling the kernel that something it caches is no more so.
+ *
+ * An invalidation of an entry waits for the directory's lock, which another request may hold until a
+ * worker has answered it. Were all workers waiting in notifications, nobody would. So at most one worker
+ * notifies on its own; the others hand their notes, and with them what is to be done afterwards (the
+ * reply), to a thread of its own. No lock of ours is held during any of it. */
+#ifndef SOPFS_NOTIFY_H
+#define SOPFS_NOTIFY_H
+
+#include "fs/inode.h"
+
+struct sopfs_note;
+
+struct sopfs_notes {
+	struct sopfs_note *first;
+};
+
+int sopfs_notifier_start(struct sopfs *f, struct sop_err *e);
+/* What was handed over is finished. */
+void sopfs_notifier_stop(struct sopfs *f);
+
+/* sopfs.lock held. All names of the item we know that the kernel may have looked up. */
+void sopfs_note_names(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_item *item);
+void sopfs_note_name(struct sopfs *f, struct sopfs_notes *n, uint64_t store, const char *name,
+	size_t len);
+void sopfs_note_attr(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_view *v);
+void sopfs_note_data(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_view *v);
+
+/* Send them, then call done (may be NULL) from this or another thread. Not from a handler that must not
+ * wait for the kernel (LOOKUP, CREATE, name operations): those use _later. */
+void sopfs_notify(struct sopfs *f, struct sopfs_notes *n, void (*done)(void *arg), void *arg);
+void sopfs_notify_later(struct sopfs *f, struct sopfs_notes *n);
+
+#endif

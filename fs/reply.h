@@ -1,0 +1,21 @@
+/* The one place where codes become errnos, and attributes what the kernel wants. */
+#ifndef SOPFS_REPLY_H
+#define SOPFS_REPLY_H
+
+#include "fs/views.h"
+
+struct fuse_req;
+
+/* rc: 0 or a negative code. Answers the request. What a user could not explain by himself (a lost
+ * shard, a failed volume) is logged with its message. */
+void sopfs_reply_rc(struct sopfs *f, struct fuse_req *req, int rc, const struct sop_err *e);
+void sopfs_reply_entry(struct sopfs *f, struct fuse_req *req, struct sopfs_entry *entry);
+void sopfs_reply_attr(struct sopfs *f, struct fuse_req *req, const struct sop_attr *a, bool cache);
+
+void sopfs_stat_of(const struct sop_attr *a, struct stat *st);
+int sopfs_errno(int rc);
+
+/* How long the kernel may keep what only changes through us. */
+#define SOPFS_CACHE_SECONDS 86400.0
+
+#endif

@@ -1,0 +1,439 @@
+#include "fs/session.h"
+
+#include <fcntl.h>
+#include <time.h>
+
+#include "fs/closer.h"
+#include "fs/names.h"
+#include "fs/views.h"
+
+#define COPY_BYTES (1024 * 1024)
+
+struct sopfs_session *sopfs_session_new(struct sopfs *f, struct sopfs_item *item, int tid, int flags)
+{
+	struct sopfs_session *s = calloc(1, sizeof(*s));
+
+	(void)f;
+	if (!s)
+		return NULL;
+	pthread_mutex_init(&s->lock, NULL);
+	s->item = item;
+	s->opener = tid;
+	s->refs = 1;
+	s->append = (flags & O_APPEND) != 0;
+	s->reads = (flags & O_ACCMODE) != O_WRONLY;
+	return s;
+}
+
+void sopfs_session_put(struct sopfs *f, struct sopfs_session *s)
+{
+	bool last;
+
+	pthread_mutex_lock(&f->lock);
+	last = --s->refs == 0;
+	pthread_mutex_unlock(&f->lock);
+	if (!last)
+		return;
+	sop_txn_rollback(s->txn);
+	pthread_mutex_destroy(&s->lock);
+	free(s->hidden);
+	free(s);
+}
+
+static int open_value(struct sopfs *f, struct sopfs_session *s, unsigned flags, struct sop_err *e)
+{
+	struct sop_attr a;
+	struct sopfs_where w;
+	bool there;
+	int rc;
+
+	pthread_mutex_lock(&f->lock);
+	there = sopfs_item_where(s->item, &w);
+	pthread_mutex_unlock(&f->lock);
+	if (!there)
+		return sop_fail(e, -ESTALE, "inode %llu has no name",
+			(unsigned long long)s->item->ino);
+	rc = sop_txn_begin(&s->txn, f->v, &(struct sop_txn_opts){.mode = SOP_TXN_SESSION}, e);
+	if (rc)
+		return rc;
+	rc = sop_value_open(&s->value, s->txn, sopfs_where_name(&w), flags, e);
+	if (!rc) {
+		sop_value_attr(s->value, &a);
+		s->base = a.value_version;
+		if (a.ino == s->item->ino)
+			return 0;
+		rc = -ENOENT;
+	}
+	sop_txn_rollback(s->txn);
+	s->txn = NULL;
+	s->value = NULL;
+	return rc == -ENOENT ? -EAGAIN : rc;
+}
+
+int sopfs_session_begin(struct sopfs *f, struct sopfs_session *s, bool truncate,
+	struct sopfs_notes *notes, struct sop_err *e)
+{
+	int rc = -EAGAIN;
+
+	if (s->dead)
+		return s->dead;
+	if (s->txn)
+		return 0;
+	/* A rename between our look and the open makes it fail once; the name is right after that. */
+	for (unsigned i = 0; rc == -EAGAIN && i < SOPFS_TRIES; i++)
+		rc = open_value(f, s,
+			SOP_VALUE_WRITE | (truncate ? SOP_VALUE_TRUNC : 0) |
+				(s->append ? SOP_VALUE_APPEND : 0),
+			e);
+	if (rc)
+		return rc;
+	s->truncating = s->blind_all = truncate;
+	if (s->ever_read && !truncate)
+		sop_value_depend(s->value);
+	if (!notes || !s->view)
+		return 0;
+	/* The kernel must not show pages of another version, nor let pages be read that it has kept
+	 * from the last transaction of a session whose reads have to be seen. */
+	pthread_mutex_lock(&f->lock);
+	if (s->view->version != s->base || (s->reads && !s->ever_read))
+		sopfs_note_data(f, notes, s->view);
+	s->view->version = s->base;
+	pthread_mutex_unlock(&f->lock);
+	return 0;
+}
+
+/* item.lock held: the newest value version, after a commit. */
+static int newest_version(struct sopfs *f, struct sopfs_item *item, uint64_t *version,
+	struct sop_err *e)
+{
+	struct sopfs_where w;
+	struct sop_attr a;
+	bool there;
+	int rc;
+
+	pthread_mutex_lock(&f->lock);
+	there = sopfs_item_where(item, &w);
+	pthread_mutex_unlock(&f->lock);
+	if (!there)
+		return -ESTALE;
+	rc = sop_lookup(f->latest, sopfs_where_name(&w), &a, e);
+	if (!rc)
+		*version = a.value_version;
+	return rc;
+}
+
+static void forget_provisional(struct sopfs *f, struct sopfs_item *item)
+{
+	pthread_mutex_lock(&f->lock);
+	if (item->provisional && !item->nameless)
+		sopfs_overlay_remove(f, item);
+	item->provisional = NULL;
+	free(item->last);
+	item->last = NULL;
+	pthread_mutex_unlock(&f->lock);
+}
+
+void sopfs_session_committed(struct sopfs *f, struct sopfs_session *s, struct sopfs_notes *notes)
+{
+	struct sopfs_item *item = s->item;
+	bool clean = s->blind_all || item->version == s->base;
+	uint64_t version = 0;
+
+	s->txn = NULL;
+	s->value = NULL;
+	if (s->creating) {
+		forget_provisional(f, item);
+		item->nameless = false;
+	}
+	/* A version we cannot read is none: nothing is kept of the pages, and the next look-up tells. */
+	if (newest_version(f, item, &version, NULL))
+		clean = false;
+	sopfs_superseded(f, item, NULL, version, notes);
+	pthread_mutex_lock(&f->lock);
+	if (s->view) {
+		s->view->version = clean ? version : 0;
+		if (!clean)
+			sopfs_note_data(f, notes, s->view);
+	}
+	pthread_mutex_unlock(&f->lock);
+	s->creating = s->truncating = s->changed = s->blind_all = false;
+	s->set_mask = 0;
+	atomic_fetch_add(&f->committed, 1);
+}
+
+static void count_failure(struct sopfs *f, struct sopfs_session *s, int rc, const struct sop_err *e)
+{
+	atomic_fetch_add(rc == SOP_ECONFLICT ? &f->conflicts : &f->failed, 1);
+	sop_log(f->o.log, SOP_LOG_WARNING, "session", "op=commit inode=%llu code=%s: %s",
+		(unsigned long long)s->item->ino, sop_err_name(rc),
+		e && e->text[0] ? e->text : sop_err_text(rc));
+}
+
+static bool is_nameless(struct sopfs *f, const struct sopfs_item *item)
+{
+	bool nameless;
+
+	pthread_mutex_lock(&f->lock);
+	nameless = item->nameless || !item->names;
+	pthread_mutex_unlock(&f->lock);
+	return nameless;
+}
+
+int sopfs_session_commit(struct sopfs *f, struct sopfs_session *s, unsigned flags,
+	struct sopfs_notes *notes, struct sop_err *e)
+{
+	struct sop_txn *txn = s->txn;
+	struct sop_err own = {0};
+	int rc;
+
+	if (s->dead)
+		return s->dead;
+	/* Nobody will ever find it again, but its session goes on with what it has. */
+	if (!sopfs_session_pending(s) || !txn || is_nameless(f, s->item))
+		return 0;
+	s->txn = NULL;
+	s->value = NULL;
+	rc = sop_txn_commit(txn, flags | sopfs_commit_flags(f), e ? e : &own);
+	if (rc) {
+		count_failure(f, s, rc, e ? e : &own);
+		sopfs_session_rollback(f, s, rc, notes);
+		return rc;
+	}
+	sopfs_session_committed(f, s, notes);
+	return 0;
+}
+
+void sopfs_session_rollback(struct sopfs *f, struct sopfs_session *s, int why,
+	struct sopfs_notes *notes)
+{
+	struct sopfs_item *item = s->item;
+
+	if (s->dead)
+		return;
+	sop_txn_rollback(s->txn);
+	s->txn = NULL;
+	s->value = NULL;
+	s->dead = why;
+	pthread_mutex_lock(&f->lock);
+	if (item->provisional == s) {
+		sopfs_note_names(f, notes, item);
+		if (!item->nameless)
+			sopfs_overlay_remove(f, item);
+		item->provisional = NULL;
+		item->nameless = true;
+		item->last->nlink = 0;
+	}
+	if (s->view) {
+		s->view->version = 0;
+		sopfs_note_data(f, notes, s->view);
+	}
+	pthread_mutex_unlock(&f->lock);
+	s->creating = s->truncating = s->changed = false;
+	s->set_mask = 0;
+	atomic_fetch_add(&f->rolled_back, 1);
+}
+
+/* ---- materialising ------------------------------------------------------------------------------- */
+
+struct materialise_call {
+	struct sop_name name;
+	const struct sop_attr *attr;
+	struct sop_txn *from; /* whose extended attributes go with it */
+};
+
+static int copy_xattrs(struct sop_txn *to, struct materialise_call *c, struct sop_err *e)
+{
+	ssize_t n = sop_xattr_list(c->from, c->name, NULL, 0, e);
+	sop_autofree char *names = NULL, *val = NULL;
+	int rc = 0;
+
+	if (n <= 0)
+		return (int)n;
+	names = malloc((size_t)n);
+	val = malloc(65536);
+	if (!names || !val)
+		return -ENOMEM;
+	n = sop_xattr_list(c->from, c->name, names, (size_t)n, e);
+	if (n < 0)
+		return (int)n;
+	for (const char *p = names; !rc && p < names + n; p += strlen(p) + 1) {
+		ssize_t len = sop_xattr_get(c->from, c->name, p, val, 65536, e);
+
+		rc = len < 0 ? (int)len
+			     : sop_xattr_set(to, c->name, p, val, (size_t)len, 0, e);
+	}
+	return rc;
+}
+
+static int materialise_txn(struct sop_txn *t, void *arg, struct sop_err *e)
+{
+	struct materialise_call *c = arg;
+	int rc = sop_create(t, c->name, c->attr, NULL, 0, NULL, e);
+
+	return rc ? rc : copy_xattrs(t, c, e);
+}
+
+static int copy_data(struct sop_value *to, struct sop_value *from, struct sop_err *e)
+{
+	sop_autofree char *buf = malloc(COPY_BYTES);
+	uint64_t size = sop_value_size(from), off = 0;
+	int rc;
+
+	if (!buf)
+		return -ENOMEM;
+	while (off < size) {
+		int64_t data = sop_value_seek(from, off, false, e);
+		ssize_t n;
+
+		if (data == -ENXIO)
+			break;
+		if (data < 0)
+			return (int)data;
+		off = (uint64_t)data;
+		n = sop_value_read(from, buf, COPY_BYTES, off, e);
+		if (n <= 0)
+			return (int)n;
+		n = sop_value_write(to, buf, (size_t)n, off, e);
+		if (n <= 0)
+			return n ? (int)n : -EIO;
+		off += (uint64_t)n;
+	}
+	rc = sop_value_size(to) == size ? 0 : sop_value_truncate(to, size, e);
+	return rc;
+}
+
+/* What the creator has written goes into a transaction that finds the item there. s.lock held. */
+static int carry_over(struct sopfs *f, struct sopfs_session *s, struct sop_err *e)
+{
+	struct sop_txn *old = s->txn;
+	struct sop_value *value = s->value;
+	int rc = 0;
+
+	s->txn = NULL;
+	s->value = NULL;
+	s->creating = false;
+	if (s->changed) {
+		rc = sopfs_session_begin(f, s, true, NULL, e);
+		if (!rc)
+			rc = copy_data(s->value, value, e);
+	} else {
+		s->blind_all = s->truncating = false;
+	}
+	sop_txn_rollback(old);
+	return rc;
+}
+
+int sopfs_materialise(struct sopfs *f, struct sopfs_item *item, struct sop_err *e)
+{
+	struct sopfs_session *s = item->provisional;
+	struct materialise_call call;
+	struct sop_attr attr;
+	struct sopfs_where w;
+	struct sopfs_notes notes = {0};
+	uint64_t version;
+	bool there;
+	int rc;
+
+	if (!s)
+		return 0;
+	pthread_mutex_lock(&s->lock);
+	pthread_mutex_lock(&f->lock);
+	there = sopfs_item_where(item, &w);
+	attr = *item->last;
+	pthread_mutex_unlock(&f->lock);
+	rc = there ? 0 : -ESTALE;
+	if (!rc) {
+		call = (struct materialise_call){sopfs_where_name(&w), &attr, s->txn};
+		rc = sopfs_txn(f, materialise_txn, &call, e);
+	}
+	if (!rc)
+		rc = newest_version(f, item, &version, e);
+	if (!rc) {
+		forget_provisional(f, item);
+		pthread_mutex_lock(&f->lock);
+		item->version = version;
+		if (item->current)
+			item->current->version = version;
+		pthread_mutex_unlock(&f->lock);
+		/* Its creator's trouble is not that of who made us do this. */
+		if (carry_over(f, s, e)) {
+			sopfs_session_rollback(f, s, -EIO, &notes);
+			sopfs_notify_later(f, &notes);
+		} else {
+			s->base = version;
+		}
+	}
+	pthread_mutex_unlock(&s->lock);
+	return rc;
+}
+
+/* ---- whose is it --------------------------------------------------------------------------------- */
+
+struct sopfs_session *sopfs_session_of_process(struct sopfs *f, struct sopfs_item *item, int tid)
+{
+	struct sopfs_session *list[16], *found = NULL;
+	size_t n = 0;
+
+	pthread_mutex_lock(&f->lock);
+	for (struct sopfs_session *s = item->sessions; s && n < SOP_ARRAY_LEN(list); s = s->next) {
+		s->refs++;
+		list[n++] = s;
+	}
+	pthread_mutex_unlock(&f->lock);
+	for (size_t i = 0; i < n; i++) {
+		if (!found) {
+			pthread_mutex_lock(&list[i]->lock);
+			if (!list[i]->dead && list[i]->txn && sopfs_session_pending(list[i]) &&
+				sopfs_closer_same_process(tid, list[i]->opener)) {
+				found = list[i];
+				continue;
+			}
+			pthread_mutex_unlock(&list[i]->lock);
+		}
+		sopfs_session_put(f, list[i]);
+	}
+	return found;
+}
+
+/* ---- the end of the mount ------------------------------------------------------------------------ */
+
+static void finish_item(struct sopfs *f, struct sopfs_item *item)
+{
+	struct sopfs_notes notes = {0};
+
+	while (item->sessions) {
+		struct sopfs_session *s = item->sessions;
+
+		pthread_mutex_lock(&item->lock);
+		pthread_mutex_lock(&s->lock);
+		(void)sopfs_session_commit(f, s, 0, &notes, NULL);
+		sop_txn_rollback(s->txn);
+		s->txn = NULL;
+		s->value = NULL;
+		pthread_mutex_unlock(&s->lock);
+		pthread_mutex_unlock(&item->lock);
+		item->sessions = s->next;
+		sopfs_notify_later(f, &notes);
+	}
+	for (struct sopfs_view *v = item->views; v; v = v->next) {
+		while (v->first) {
+			struct sopfs_handle *h = v->first;
+
+			v->first = h->next;
+			if (--h->snap->refs == 0)
+				sopfs_snap_free(h->snap);
+			h->snap = NULL;
+		}
+	}
+	if (item->orphan) {
+		sop_txn_rollback(item->orphan->txn);
+		item->orphan->txn = NULL;
+	}
+}
+
+void sopfs_sessions_finish(struct sopfs *f)
+{
+	for (size_t i = 0; f->table && i < f->table_size; i++)
+		for (struct sopfs_item *item = f->table[i]; item; item = item->hash_next)
+			finish_item(f, item);
+}

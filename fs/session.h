@@ -1,0 +1,157 @@
+/* Open files. A handle is one open file description; one opened for writing has a session: a transaction
+ * of libsop with the item's value open in it, which is its private view.
+ *
+ * Between a commit and the next use a session is idle: it has no transaction and pins nothing. Only an
+ * item that has no name any more keeps its transaction to the end, as it could not be opened again.
+ *
+ * A session that creates its item has the creation in its transaction, and is item->provisional. When
+ * somebody else needs the item to be there (a second writer, a rename or a link by another process), it
+ * is materialised: committed as the empty file that others see, and what the creator has written so far
+ * is carried into a new transaction. */
+#ifndef SOPFS_SESSION_H
+#define SOPFS_SESSION_H
+
+#include "fs/notify.h"
+
+#define SOPFS_WRITERS 4
+
+struct sopfs_session {
+	struct sopfs_session *next; /* of the item; sopfs.lock */
+	struct sopfs_item *item;
+	struct sopfs_view *view;
+	unsigned handles, refs; /* sopfs.lock; refs: handles and those who look at it meanwhile */
+	pthread_mutex_t lock;
+	/* under lock: */
+	struct sop_txn *txn;
+	struct sop_value *value;
+	uint64_t base; /* the value version it began on */
+	int opener;    /* TID */
+	int writers[SOPFS_WRITERS];
+	unsigned writer_count;
+	bool creating, truncating; /* its commit does */
+	bool changed;              /* written, truncated or punched since the last commit */
+	bool blind_all;            /* began empty: what it shows is all there is */
+	bool append, reads, ever_read;
+	int dead;   /* it was rolled back: the code that says why, or -EIO */
+	bool told;  /* and somebody was told */
+	unsigned set_mask;   /* times set by hand, to go with the commit */
+	struct sop_attr set;
+	struct sopfs_where *hidden; /* O_TMPFILE: the name it has in its transaction only */
+	/* append_commit=: the ticker's */
+	struct sopfs_session *tick_next;
+	uint64_t due_ms;
+	bool ticking;
+};
+
+/* What a reader reads: a value at one version, shared by handles that cannot open it any more. */
+struct sopfs_snap {
+	unsigned refs; /* sopfs.lock */
+	pthread_mutex_t lock;
+	struct sop_value *value; /* NULL: empty */
+	struct sop_attr attr;
+};
+
+struct sopfs_handle {
+	struct sopfs_view *view;
+	struct sopfs_session *session; /* NULL: a reader's, or direct */
+	struct sopfs_snap *snap;       /* readers; direct: what is read from */
+	struct sopfs_handle *next;     /* of the view's readers */
+	int flags;
+	bool direct;                   /* session=write */
+	uint64_t snap_version;         /* direct: of snap; snap.lock's owner is direct_lock */
+	pthread_mutex_t direct_lock;
+	char *text; /* files of .sop: what they say, made at open */
+	size_t text_len;
+};
+
+/* ---- life ---- */
+struct sopfs_session *sopfs_session_new(struct sopfs *f, struct sopfs_item *item, int tid, int flags);
+/* A reference less, taking sopfs.lock; with the last, what is open is rolled back and it is freed. */
+void sopfs_session_put(struct sopfs *f, struct sopfs_session *s);
+/* s.lock held. A transaction and a value for the item's committed state, unless there is one.
+ * truncate: begin empty. notes (NULL at open): the kernel's pages may have to go. */
+int sopfs_session_begin(struct sopfs *f, struct sopfs_session *s, bool truncate,
+	struct sopfs_notes *notes, struct sop_err *e);
+static inline bool sopfs_session_pending(const struct sopfs_session *s)
+{
+	return s->creating || s->truncating || s->changed || s->set_mask;
+}
+/* item.lock and s.lock held. Commits what is pending; the session is idle afterwards, or dead after a
+ * failure. */
+int sopfs_session_commit(struct sopfs *f, struct sopfs_session *s, unsigned flags,
+	struct sopfs_notes *notes, struct sop_err *e);
+/* What follows a commit of the session's transaction that somebody else made (a rename with it). */
+void sopfs_session_committed(struct sopfs *f, struct sopfs_session *s, struct sopfs_notes *notes);
+/* item.lock and s.lock held. It never happened. why: what its users are told from now on. */
+void sopfs_session_rollback(struct sopfs *f, struct sopfs_session *s, int why,
+	struct sopfs_notes *notes);
+/* item.lock held. The item is committed as an empty file, and its creator goes on. */
+int sopfs_materialise(struct sopfs *f, struct sopfs_item *item, struct sop_err *e);
+/* item.lock held (sopfs.lock not): a dirty session of the item that belongs to the process of tid. Its
+ * lock is taken. NULL: none. */
+struct sopfs_session *sopfs_session_of_process(struct sopfs *f, struct sopfs_item *item, int tid);
+
+/* ---- requests by handle ---- */
+ssize_t sopfs_read(struct sopfs *f, struct sopfs_handle *h, void *buf, size_t len, uint64_t off,
+	struct sop_err *e);
+ssize_t sopfs_write(struct sopfs *f, struct sopfs_handle *h, int tid, uid_t uid, const void *buf,
+	size_t len, uint64_t off, struct sopfs_notes *notes, struct sop_err *e);
+int sopfs_session_truncate(struct sopfs *f, struct sopfs_handle *h, uint64_t size,
+	struct sopfs_notes *notes, struct sop_err *e);
+int sopfs_fallocate(struct sopfs *f, struct sopfs_handle *h, int mode, uint64_t off, uint64_t len,
+	struct sopfs_notes *notes, struct sop_err *e);
+int64_t sopfs_seek(struct sopfs *f, struct sopfs_handle *h, uint64_t off, bool hole,
+	struct sop_err *e);
+int sopfs_flush(struct sopfs *f, struct sopfs_handle *h, int tid, struct sopfs_notes *notes,
+	struct sop_err *e);
+int sopfs_fsync(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes,
+	struct sop_err *e);
+void sopfs_release(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes);
+/* A lock was granted on the file: a session with nothing written moves to the newest version. */
+int sopfs_session_refresh(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes,
+	struct sop_err *e);
+/* A lock was given back: what was written is committed. */
+int sopfs_session_unlock(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes,
+	struct sop_err *e);
+
+/* What a request does to a value. */
+enum sopfs_change { SOPFS_WRITE, SOPFS_SIZE, SOPFS_ALLOCATE, SOPFS_PUNCH, SOPFS_ZERO };
+struct sopfs_op {
+	enum sopfs_change change;
+	const void *buf;
+	uint64_t off, len; /* SOPFS_SIZE: len */
+	bool keep_size;
+};
+/* A count for SOPFS_WRITE, else 0. */
+ssize_t sopfs_apply(struct sop_value *value, const struct sopfs_op *op, struct sop_err *e);
+
+/* ---- session=write: every write a transaction (direct.c) ---- */
+/* item.lock held. *version: of the value, when the caller wants to know. */
+ssize_t sopfs_change_now(struct sopfs *f, struct sopfs_item *item, bool append,
+	const struct sopfs_op *op, uint64_t *version, struct sop_err *e);
+ssize_t sopfs_direct_read(struct sopfs *f, struct sopfs_handle *h, void *buf, size_t len,
+	uint64_t off, struct sop_err *e);
+int64_t sopfs_direct_seek(struct sopfs *f, struct sopfs_handle *h, uint64_t off, bool hole,
+	struct sop_err *e);
+/* item.lock held; the item is about to lose its last name: its bytes live on in a session that is
+ * never committed. */
+int sopfs_direct_orphan(struct sopfs *f, struct sopfs_item *item, struct sop_err *e);
+void sopfs_direct_release(struct sopfs *f, struct sopfs_handle *h);
+/* Set the size of the committed item in a transaction of its own; item.lock held. */
+int sopfs_truncate_now(struct sopfs *f, struct sopfs_item *item, uint64_t size, uint64_t *version,
+	struct sop_err *e);
+
+/* ---- snapshots (views.c) ---- */
+int sopfs_snap_new(struct sopfs *f, struct sopfs_item *item, struct sopfs_snap **out,
+	struct sop_err *e);
+void sopfs_snap_free(struct sopfs_snap *snap);
+void sopfs_handle_free(struct sopfs_handle *h);
+
+/* The thread that commits append sessions in time. */
+int sopfs_ticker_start(struct sopfs *f, struct sop_err *e);
+void sopfs_ticker_stop(struct sopfs *f);
+void sopfs_ticker_add(struct sopfs *f, struct sopfs_session *s);
+/* At the end: what is still open is committed as by a normal close, and let go. */
+void sopfs_sessions_finish(struct sopfs *f);
+
+#endif

@@ -1,0 +1,43 @@
+/* The filesystem over libsop, as the daemon's main program sees it.
+ *
+ * main.c parses options, opens the volume, makes the channel (fs/channel.h) and runs the session loop;
+ * everything between a request and libsop is behind this header. One struct sopfs per mount. */
+#ifndef SOPFS_SOPFS_H
+#define SOPFS_SOPFS_H
+
+#include "core/sop.h"
+
+struct fuse_lowlevel_ops;
+struct fuse_session;
+struct fuse_conn_info;
+struct sopfs;
+
+struct sopfs_opts {
+	bool session_write;        /* session=write: every write its own transaction */
+	bool killed_commit;        /* killed=commit */
+	bool exit_rollback;        /* exit=rollback */
+	bool sync;                 /* -o sync: every commit is durable */
+	bool read_only;
+	unsigned append_commit_ms; /* append_commit= */
+	size_t buffer_bytes;       /* of all sessions together, before they write out */
+	const struct sop_log *log;
+};
+
+int sopfs_new(struct sopfs **out, struct sop_volume *v, const struct sopfs_opts *o,
+	struct sop_err *e);
+/* After the session loop has ended: open writing sessions are rolled back or committed as if closed
+ * normally (unmount: committed). */
+void sopfs_free(struct sopfs *f);
+
+extern const struct fuse_lowlevel_ops sopfs_ops; /* userdata: the struct sopfs */
+
+/* For notifications; call once, before the loop. */
+void sopfs_set_session(struct sopfs *f, struct fuse_session *se);
+
+/* Sessions: counted for status. */
+struct sopfs_stat {
+	uint64_t sessions_open, committed, rolled_back, conflicts, failed;
+};
+void sopfs_stat(struct sopfs *f, struct sopfs_stat *out);
+
+#endif

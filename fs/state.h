@@ -1,0 +1,82 @@
+/* The state of one mount, shared by the files behind sopfs.h.
+ *
+ * Locks, outermost first:
+ *   sopfs_item.lock      commits, renames and removals of one item; held across libsop commits
+ *   (two items: the lower address first)
+ *   sopfs_session.lock   one session's transaction and value
+ *   sopfs_snap.lock      one reader's value
+ *   sopfs.lock           tables, names, views, counts: short, no call that waits
+ *   leaves: notify queue, locks.c, cookie tables
+ * None of them is held while the kernel is notified: an invalidation waits for a directory's lock that
+ * another request may hold until we have answered it. */
+#ifndef SOPFS_STATE_H
+#define SOPFS_STATE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/stat.h>
+
+#include "fs/sopfs.h"
+
+#define SOPFS_NAME_MAX 255
+/* Tries of a name operation that lost against another commit. */
+#define SOPFS_TRIES 200
+
+struct sopfs_item;
+struct sopfs_view;
+struct sopfs_session;
+struct sopfs_handle;
+struct sopfs_mark;
+struct sopfs_notifier;
+struct sopfs_ticker;
+struct sopfs_waiter;
+
+struct sopfs {
+	struct sop_volume *v;
+	struct sop_txn *latest;
+	struct sopfs_opts o;
+	struct fuse_session *se;
+	pthread_mutex_t lock;
+
+	/* inode number -> item; under lock */
+	struct sopfs_item **table;
+	size_t table_size, table_used;
+	struct sopfs_item *root;
+	struct sopfs_item *ctl; /* the directory .sop and its files, chained by hash_next */
+	uint64_t generation;
+
+	/* Names that are not committed yet; under lock. */
+	struct sopfs_item *overlay[256];
+	struct sopfs_item *overlay_first;
+	_Atomic unsigned overlay_count;
+
+	struct sopfs_mark *marks; /* under lock: see views.h */
+	_Atomic unsigned mark_count;
+
+	pthread_mutex_t locks_lock; /* locks.c */
+	struct sopfs_waiter *waiters;
+
+	struct sopfs_notifier *notifier;
+	struct sopfs_ticker *ticker;
+
+	atomic_ullong sessions_open, committed, rolled_back, conflicts, failed;
+};
+
+/* Where an item lies, copied out so that it can be used without the lock. */
+struct sopfs_where {
+	uint64_t store;
+	size_t len;
+	char text[SOPFS_NAME_MAX + 1];
+};
+
+static inline struct sop_name sopfs_where_name(const struct sopfs_where *w)
+{
+	return (struct sop_name){w->store, w->text, w->len};
+}
+
+static inline unsigned sopfs_commit_flags(const struct sopfs *f)
+{
+	return f->o.sync ? SOP_COMMIT_DURABLE : 0;
+}
+
+#endif

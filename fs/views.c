@@ -1,0 +1,1104 @@
+#include "fs/views.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+
+#include "fs/names.h"
+#include "fs/posix.h"
+
+#define MARK_MS 5000
+
+struct sopfs_mark {
+	struct sopfs_mark *next;
+	struct sopfs_item *item; /* holds a reference */
+	struct sopfs_view *view; /* reserved or pinned; holds a mark; NULL: none yet */
+	int tid;
+	bool write;
+	uint64_t until_ms;
+};
+
+/* ---- marks: sopfs.lock held --------------------------------------------------------------------- */
+
+static void mark_free(struct sopfs *f, struct sopfs_mark **p)
+{
+	struct sopfs_mark *m = *p;
+	struct sopfs_item *item = m->item;
+
+	*p = m->next;
+	atomic_fetch_sub(&f->mark_count, 1);
+	if (m->view) {
+		m->view->marks--;
+		if (m->write && !m->view->session)
+			m->view->kind = SOPFS_VIEW_OLD;
+		sopfs_view_reap(f, m->view);
+	}
+	free(m);
+	sopfs_item_unref(f, item);
+}
+
+static struct sopfs_mark **mark_find(struct sopfs *f, int tid, const struct sopfs_item *item)
+{
+	struct sopfs_mark **p = &f->marks;
+
+	if (!atomic_load(&f->mark_count))
+		return NULL;
+	while (*p) {
+		if ((*p)->tid == tid && (*p)->item == item)
+			return p;
+		p = &(*p)->next;
+	}
+	return NULL;
+}
+
+static void marks_expire(struct sopfs *f, uint64_t now_ms)
+{
+	struct sopfs_mark **p = &f->marks;
+
+	while (*p) {
+		if ((*p)->until_ms < now_ms)
+			mark_free(f, p);
+		else
+			p = &(*p)->next;
+	}
+}
+
+static int mark_add(struct sopfs *f, int tid, struct sopfs_item *item, bool write)
+{
+	uint64_t now = sop_clock_system.monotonic_ms(sop_clock_system.ctx);
+	struct sopfs_mark *m = calloc(1, sizeof(*m));
+
+	if (!m)
+		return -ENOMEM;
+	if (write) {
+		m->view = sopfs_view_add(f, item, SOPFS_VIEW_SESSION);
+		if (!m->view) {
+			free(m);
+			return -ENOMEM;
+		}
+		m->view->marks++;
+	}
+	sopfs_item_ref(item);
+	marks_expire(f, now);
+	m->item = item;
+	m->tid = tid;
+	m->write = write;
+	m->until_ms = now + MARK_MS;
+	m->next = f->marks;
+	f->marks = m;
+	atomic_fetch_add(&f->mark_count, 1);
+	return -ESTALE;
+}
+
+void sopfs_marks_release(struct sopfs *f)
+{
+	while (f->marks)
+		mark_free(f, &f->marks);
+}
+
+/* This thread has been sent through ESTALE for this item: the mark is used up. */
+static bool mark_take(struct sopfs *f, int tid, struct sopfs_item *item, bool write)
+{
+	struct sopfs_mark **p = mark_find(f, tid, item);
+
+	if (!p || (*p)->write != write)
+		return false;
+	mark_free(f, p);
+	return true;
+}
+
+struct sopfs_view *sopfs_view_for(struct sopfs *f, int tid, struct sopfs_item *item, bool *cache)
+{
+	struct sopfs_mark **p = mark_find(f, tid, item);
+	struct sopfs_view *v;
+
+	*cache = !item->provisional;
+	if (p && (*p)->write) {
+		*cache = false;
+		v = (*p)->view;
+	} else {
+		v = sopfs_view_current(f, item);
+		if (v && p && !(*p)->view) {
+			(*p)->view = v;
+			v->marks++;
+		}
+	}
+	if (v)
+		v->nlookup++;
+	return v;
+}
+
+/* ---- look-up and attributes ---------------------------------------------------------------------- */
+
+/* A commit of the item is between libsop and us, or has just passed: wait for it. */
+static void wait_for_commit(struct sopfs_item *item)
+{
+	pthread_mutex_lock(&item->lock);
+	pthread_mutex_unlock(&item->lock);
+}
+
+static int lookup_overlay(struct sopfs *f, int tid, struct sopfs_item *dir, const char *name,
+	size_t len, struct sopfs_entry *out)
+{
+	struct sopfs_item *item;
+	int rc = -ENOENT;
+
+	if (!atomic_load(&f->overlay_count))
+		return rc;
+	pthread_mutex_lock(&f->lock);
+	item = sopfs_overlay_find(f, dir->ino, name, len);
+	if (item) {
+		out->attr = *item->last;
+		out->view = sopfs_view_for(f, tid, item, &out->cache);
+		rc = out->view ? 0 : -ENOMEM;
+	}
+	pthread_mutex_unlock(&f->lock);
+	return rc;
+}
+
+/* Found in the committed tree. -EAGAIN: a commit is under way; *busy is its item, referenced. */
+static int lookup_found(struct sopfs *f, int tid, struct sopfs_item *dir, const char *name,
+	size_t len, struct sopfs_entry *out, struct sopfs_item **busy)
+{
+	struct sopfs_item *item;
+	int rc = -ENOMEM;
+
+	pthread_mutex_lock(&f->lock);
+	item = sopfs_item_obtain(f, out->attr.ino, out->attr.mode);
+	if (!item)
+		goto out;
+	sopfs_item_ref(item);
+	if (item->type == S_IFREG && !item->version)
+		item->version = out->attr.value_version;
+	if (item->type == S_IFREG &&
+		(item->version != out->attr.value_version || item->provisional)) {
+		*busy = item;
+		rc = -EAGAIN;
+		goto out;
+	}
+	rc = sopfs_name_add(item, dir->ino, name, len);
+	if (!rc) {
+		/* A name that we did not know: it is not lost after all. */
+		if (item->last && !item->provisional) {
+			free(item->last);
+			item->last = NULL;
+		}
+		item->nameless = false;
+		out->view = sopfs_view_for(f, tid, item, &out->cache);
+		if (!out->view)
+			rc = -ENOMEM;
+		else if (item->type == S_IFDIR && atomic_load(&f->overlay_count))
+			out->cache = !sopfs_overlay_has_store(f, item->ino);
+	}
+	sopfs_item_unref(f, item);
+out:
+	pthread_mutex_unlock(&f->lock);
+	return rc;
+}
+
+int sopfs_lookup(struct sopfs *f, int tid, struct sopfs_item *dir, const char *name,
+	struct sopfs_entry *out, struct sop_err *e)
+{
+	size_t len = strlen(name);
+	struct sopfs_item *busy = NULL;
+	int rc;
+
+	if (len > SOPFS_NAME_MAX)
+		return -ENAMETOOLONG;
+	for (unsigned i = 0; i < SOPFS_TRIES; i++) {
+		rc = lookup_overlay(f, tid, dir, name, len, out);
+		if (rc != -ENOENT)
+			return rc;
+		if (busy)
+			pthread_mutex_lock(&busy->lock);
+		rc = sop_lookup(f->latest, (struct sop_name){dir->ino, name, len}, &out->attr, e);
+		if (busy) {
+			pthread_mutex_unlock(&busy->lock);
+			sopfs_item_put(f, busy);
+			busy = NULL;
+		}
+		if (rc)
+			return rc;
+		rc = lookup_found(f, tid, dir, name, len, out, &busy);
+		if (rc != -EAGAIN)
+			return rc;
+	}
+	sopfs_item_put(f, busy);
+	return sop_say(e, -EIO, "inode %llu: its version does not come to rest",
+		(unsigned long long)out->attr.ino);
+}
+
+void sopfs_forget(struct sopfs *f, struct sopfs_view *v, uint64_t n)
+{
+	if (v->item == f->root || v->kind == SOPFS_VIEW_CTL)
+		return;
+	pthread_mutex_lock(&f->lock);
+	assert(v->nlookup >= n);
+	v->nlookup -= n;
+	sopfs_view_reap(f, v);
+	pthread_mutex_unlock(&f->lock);
+}
+
+int sopfs_item_attr(struct sopfs *f, struct sopfs_item *item, struct sop_attr *a, struct sop_err *e)
+{
+	struct sopfs_where w;
+	int rc = -ENOENT;
+
+	for (unsigned i = 0; i < SOPFS_TRIES; i++) {
+		pthread_mutex_lock(&f->lock);
+		if (item->last) {
+			*a = *item->last;
+			pthread_mutex_unlock(&f->lock);
+			return 0;
+		}
+		if (item->type != S_IFDIR && !sopfs_item_where(item, &w)) {
+			pthread_mutex_unlock(&f->lock);
+			return sop_fail(e, -ESTALE, "inode %llu", (unsigned long long)item->ino);
+		}
+		pthread_mutex_unlock(&f->lock);
+		rc = sop_lookup(f->latest,
+			item->type == S_IFDIR ? SOP_SELF(item->ino) : sopfs_where_name(&w), a, e);
+		/* Renamed or removed since we looked: look again, behind whoever did it. */
+		if (rc == -ENOENT || (!rc && a->ino != item->ino)) {
+			rc = -ENOENT;
+			wait_for_commit(item);
+			continue;
+		}
+		return rc;
+	}
+	return rc;
+}
+
+static void session_attr(struct sopfs_session *s, bool depend, struct sop_attr *a)
+{
+	struct sop_attr mine;
+
+	pthread_mutex_lock(&s->lock);
+	if (s->value) {
+		sop_value_attr(s->value, &mine);
+		a->size = sop_value_size(s->value);
+		a->bytes = sop_value_bytes(s->value);
+		if (s->changed || s->truncating) {
+			a->mtime = mine.mtime;
+			a->ctime = mine.ctime;
+		}
+		if (s->set_mask & SOP_ATTR_ATIME)
+			a->atime = s->set.atime;
+		if (s->set_mask & SOP_ATTR_MTIME)
+			a->mtime = s->set.mtime;
+		if (depend && !s->blind_all && !s->append) {
+			s->ever_read = true;
+			sop_value_depend(s->value);
+		}
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* A reader's version, seen through any handle of the view that has one. */
+static bool snapshot_attr(struct sopfs *f, struct sopfs_view *v, struct sop_attr *a)
+{
+	struct sopfs_handle *h;
+
+	pthread_mutex_lock(&f->lock);
+	h = v->first;
+	if (h) {
+		a->size = h->snap->attr.size;
+		a->bytes = h->snap->attr.bytes;
+		a->mtime = h->snap->attr.mtime;
+	}
+	pthread_mutex_unlock(&f->lock);
+	return h != NULL;
+}
+
+int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_handle *handle,
+	struct sop_attr *a, bool *cache, struct sop_err *e)
+{
+	struct sopfs_item *item = v->item;
+	struct sopfs_session *s;
+	enum sopfs_view_kind kind;
+	bool current;
+	int rc;
+
+	(void)tid;
+	*cache = true;
+	if (item->type != S_IFREG) {
+		rc = sopfs_item_attr(f, item, a, e);
+		if (!rc && item->type == S_IFDIR && atomic_load(&f->overlay_count)) {
+			pthread_mutex_lock(&f->lock);
+			*cache = !sopfs_overlay_has_store(f, item->ino);
+			pthread_mutex_unlock(&f->lock);
+		}
+		return rc;
+	}
+	for (unsigned i = 0; i < SOPFS_TRIES; i++) {
+		pthread_mutex_lock(&f->lock);
+		s = v->session;
+		if (s)
+			s->refs++;
+		pthread_mutex_unlock(&f->lock);
+		rc = sopfs_item_attr(f, item, a, e);
+		if (s) {
+			*cache = false;
+			if (!rc)
+				session_attr(s, handle && handle->session == s, a);
+			sopfs_session_put(f, s);
+			return rc;
+		}
+		if (rc)
+			return rc;
+		pthread_mutex_lock(&f->lock);
+		kind = v->kind;
+		current = kind == SOPFS_VIEW_COMMITTED && !item->provisional && !item->last &&
+			  v->version == a->value_version;
+		if (kind == SOPFS_VIEW_COMMITTED && item->direct && !item->last)
+			v->version = item->version = a->value_version;
+		pthread_mutex_unlock(&f->lock);
+		if (current)
+			return 0;
+		if (kind != SOPFS_VIEW_COMMITTED || item->direct || a->nlink == 0 ||
+			v->version == SOPFS_VERSION_EMPTY)
+			break;
+		wait_for_commit(item);
+	}
+	*cache = false;
+	snapshot_attr(f, v, a);
+	return 0;
+}
+
+static void attr_merge(struct sop_attr *to, const struct sop_attr *a, unsigned mask)
+{
+	if (mask & SOP_ATTR_MODE)
+		to->mode = (to->mode & S_IFMT) | (a->mode & 07777);
+	if (mask & SOP_ATTR_UID)
+		to->uid = a->uid;
+	if (mask & SOP_ATTR_GID)
+		to->gid = a->gid;
+	if (mask & SOP_ATTR_ATIME)
+		to->atime = a->atime;
+	if (mask & SOP_ATTR_MTIME)
+		to->mtime = a->mtime;
+	if (mask & SOP_ATTR_CTIME)
+		to->ctime = a->ctime;
+}
+
+struct setattr_call {
+	struct sop_name name;
+	const struct sop_attr *a;
+	unsigned mask;
+};
+
+static int setattr_txn(struct sop_txn *t, void *arg, struct sop_err *e)
+{
+	struct setattr_call *c = arg;
+
+	return sop_setattr(t, c->name, c->a, c->mask, e);
+}
+
+/* Times set by hand stay with the session: its commit would otherwise set its own. s.lock held. */
+static void session_set_times(struct sopfs_session *s, const struct sop_attr *a, unsigned mask)
+{
+	mask &= SOP_ATTR_ATIME | SOP_ATTR_MTIME;
+	if (!mask)
+		return;
+	attr_merge(&s->set, a, mask);
+	s->set_mask |= mask;
+	sop_value_setattr(s->value, a, mask);
+}
+
+static int setattr_locked(struct sopfs *f, struct sopfs_view *v, const struct sop_attr *a,
+	unsigned mask, struct sop_err *e)
+{
+	struct sopfs_item *item = v->item;
+	struct sopfs_session *s = item->provisional ? item->provisional : v->session;
+	struct setattr_call call = {.a = a, .mask = mask};
+	struct sopfs_where w;
+	bool there;
+	int rc = 0;
+
+	pthread_mutex_lock(&f->lock);
+	there = item->type == S_IFDIR || sopfs_item_where(item, &w);
+	if (item->type == S_IFDIR && item->nameless)
+		there = false;
+	pthread_mutex_unlock(&f->lock);
+	if (s)
+		pthread_mutex_lock(&s->lock);
+	if (s && s->value && (item->provisional || s->changed || s->truncating)) {
+		if (!there || item->provisional) {
+			session_set_times(s, a, mask);
+		} else {
+			session_set_times(s, a, mask);
+			call.mask &= ~(unsigned)(SOP_ATTR_ATIME | SOP_ATTR_MTIME);
+		}
+	}
+	if (item->provisional && there)
+		rc = sop_setattr(item->provisional->txn, sopfs_where_name(&w), a, mask, e);
+	if (s)
+		pthread_mutex_unlock(&s->lock);
+	if (!rc && there && !item->provisional) {
+		call.name = item->type == S_IFDIR ? SOP_SELF(item->ino) : sopfs_where_name(&w);
+		rc = sopfs_txn(f, setattr_txn, &call, e);
+	}
+	if (!rc) {
+		pthread_mutex_lock(&f->lock);
+		if (item->last)
+			attr_merge(item->last, a, mask);
+		pthread_mutex_unlock(&f->lock);
+	}
+	return rc;
+}
+
+int sopfs_setattr(struct sopfs *f, struct sopfs_view *v, struct sopfs_handle *handle,
+	const struct sop_attr *a, unsigned mask, struct sopfs_notes *notes, struct sop_err *e)
+{
+	struct sopfs_item *item = v->item;
+	int rc;
+
+	(void)handle;
+	pthread_mutex_lock(&item->lock);
+	rc = setattr_locked(f, v, a, mask, e);
+	pthread_mutex_unlock(&item->lock);
+	if (!rc) {
+		pthread_mutex_lock(&f->lock);
+		if (item->current && item->current != v && item->current->nlookup)
+			sopfs_note_attr(f, notes, item->current);
+		pthread_mutex_unlock(&f->lock);
+	}
+	return rc;
+}
+
+void sopfs_superseded(struct sopfs *f, struct sopfs_item *item, struct sopfs_view *mine,
+	uint64_t version, struct sopfs_notes *notes)
+{
+	struct sopfs_view *old;
+
+	pthread_mutex_lock(&f->lock);
+	item->version = version;
+	old = item->current;
+	if (old && old != mine) {
+		old->kind = SOPFS_VIEW_OLD;
+		item->current = NULL;
+		if (old->nlookup) {
+			sopfs_note_names(f, notes, item);
+			sopfs_note_attr(f, notes, old);
+		}
+		sopfs_view_reap(f, old);
+	}
+	pthread_mutex_unlock(&f->lock);
+}
+
+/* ---- truncate ------------------------------------------------------------------------------------ */
+
+/* May the thread change what this nodeid shows? sopfs.lock held. 0, -ESTALE with a reservation made. */
+static int claim(struct sopfs *f, int tid, struct sopfs_view *v)
+{
+	struct sopfs_item *item = v->item;
+
+	if (mark_take(f, tid, item, true))
+		return 0;
+	if (v->kind == SOPFS_VIEW_COMMITTED && !v->readers && !v->marks)
+		return 0;
+	return mark_add(f, tid, item, true);
+}
+
+static int set_size_by_path(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_view *v,
+	uint64_t size, struct sopfs_notes *notes, struct sop_err *e)
+{
+	struct sopfs_item *item = v->item;
+	uint64_t version = 0;
+	int rc = 0;
+
+	pthread_mutex_lock(&f->lock);
+	v->handles++;
+	if (!item->direct && !item->nameless)
+		rc = claim(f, who->tid, v);
+	pthread_mutex_unlock(&f->lock);
+	if (!rc) {
+		pthread_mutex_lock(&item->lock);
+		rc = sopfs_materialise(f, item, e);
+		if (!rc)
+			rc = sopfs_truncate_now(f, item, size, &version, e);
+		if (!rc) {
+			sopfs_superseded(f, item, v, version, notes);
+			pthread_mutex_lock(&f->lock);
+			v->version = version;
+			if (!item->current && !v->session) {
+				item->current = v;
+				v->kind = SOPFS_VIEW_COMMITTED;
+			}
+			pthread_mutex_unlock(&f->lock);
+		}
+		pthread_mutex_unlock(&item->lock);
+	}
+	pthread_mutex_lock(&f->lock);
+	v->handles--;
+	sopfs_view_reap(f, v);
+	pthread_mutex_unlock(&f->lock);
+	return rc;
+}
+
+int sopfs_set_size(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_view *v,
+	struct sopfs_handle *handle, uint64_t size, struct sopfs_notes *notes, struct sop_err *e)
+{
+	struct sopfs_handle by_view = {.view = v};
+
+	if (v->item->type != S_IFREG)
+		return -EINVAL;
+	if (handle && (handle->session || handle->direct))
+		return sopfs_session_truncate(f, handle, size, notes, e);
+	/* truncate() of /proc/self/fd/N, where N is a session's. */
+	pthread_mutex_lock(&f->lock);
+	by_view.session = v->session;
+	if (by_view.session)
+		by_view.session->refs++;
+	pthread_mutex_unlock(&f->lock);
+	if (by_view.session) {
+		int rc = sopfs_session_truncate(f, &by_view, size, notes, e);
+
+		sopfs_session_put(f, by_view.session);
+		return rc;
+	}
+	return set_size_by_path(f, who, v, size, notes, e);
+}
+
+/* ---- open ---------------------------------------------------------------------------------------- */
+
+bool sopfs_dir_direct(struct sopfs *f, struct sopfs_item *dir)
+{
+	struct sop_store_opts o = {0};
+	struct sopfs_item *up = NULL;
+	uint8_t mode;
+	char buf[512];
+
+	if (f->o.session_write)
+		return true;
+	pthread_mutex_lock(&f->lock);
+	mode = dir->session_mode;
+	if (!mode && dir->names)
+		up = sopfs_item_find(f, dir->names->store);
+	if (up)
+		sopfs_item_ref(up);
+	pthread_mutex_unlock(&f->lock);
+	if (!mode) {
+		/* What cannot be read is as if nothing was set: the default is the safer of the two. */
+		if (sop_store_info(f->latest, dir->ino, &o, buf, sizeof(buf), NULL) == 0)
+			mode = o.session;
+		if (!mode)
+			mode = up && sopfs_dir_direct(f, up) ? 2 : 1;
+		pthread_mutex_lock(&f->lock);
+		dir->session_mode = mode;
+		pthread_mutex_unlock(&f->lock);
+	}
+	sopfs_item_put(f, up);
+	return mode == 2;
+}
+
+static bool item_direct(struct sopfs *f, struct sopfs_item *item)
+{
+	struct sopfs_item *dir = NULL;
+	uint8_t mode = 0;
+	bool direct;
+
+	if (f->o.session_write)
+		return true;
+	pthread_mutex_lock(&f->lock);
+	if (item->names)
+		dir = sopfs_item_find(f, item->names->store);
+	if (dir) {
+		mode = dir->session_mode;
+		if (!mode)
+			sopfs_item_ref(dir);
+	}
+	pthread_mutex_unlock(&f->lock);
+	if (!dir || mode)
+		return mode == 2;
+	direct = sopfs_dir_direct(f, dir);
+	sopfs_item_put(f, dir);
+	return direct;
+}
+
+static struct sopfs_handle *handle_new(struct sopfs_view *v, int flags)
+{
+	struct sopfs_handle *h = calloc(1, sizeof(*h));
+
+	if (h) {
+		h->view = v;
+		h->flags = flags;
+		pthread_mutex_init(&h->direct_lock, NULL);
+	}
+	return h;
+}
+
+void sopfs_handle_free(struct sopfs_handle *h)
+{
+	pthread_mutex_destroy(&h->direct_lock);
+	free(h);
+}
+
+/* sopfs.lock held: the handle is one of the view's readers. */
+static void reader_add(struct sopfs_handle *h, struct sopfs_snap *snap)
+{
+	h->snap = snap;
+	snap->refs++;
+	h->next = h->view->first;
+	h->view->first = h;
+}
+
+/* The newest version, in a snapshot of its own. -EAGAIN: the name has moved meanwhile. */
+int sopfs_snap_new(struct sopfs *f, struct sopfs_item *item, struct sopfs_snap **out,
+	struct sop_err *e)
+{
+	struct sopfs_snap *snap = calloc(1, sizeof(*snap));
+	struct sopfs_where w;
+	bool there, empty;
+	int rc = 0;
+
+	if (!snap)
+		return -ENOMEM;
+	pthread_mutex_init(&snap->lock, NULL);
+	pthread_mutex_lock(&f->lock);
+	there = sopfs_item_where(item, &w);
+	empty = item->provisional != NULL;
+	if (empty) {
+		snap->attr = *item->last;
+		snap->attr.value_version = SOPFS_VERSION_EMPTY;
+	}
+	pthread_mutex_unlock(&f->lock);
+	if (!there)
+		rc = -ESTALE;
+	else if (!empty)
+		rc = sop_value_open(&snap->value, f->latest, sopfs_where_name(&w), 0, e);
+	if (!rc && !empty) {
+		sop_value_attr(snap->value, &snap->attr);
+		if (snap->attr.ino != item->ino) {
+			sop_value_close(snap->value);
+			rc = -ENOENT;
+		}
+	}
+	if (rc) {
+		pthread_mutex_destroy(&snap->lock);
+		free(snap);
+		return rc == -ENOENT ? -EAGAIN : rc;
+	}
+	*out = snap;
+	return 0;
+}
+
+void sopfs_snap_free(struct sopfs_snap *snap)
+{
+	if (snap->value)
+		sop_value_close(snap->value);
+	pthread_mutex_destroy(&snap->lock);
+	free(snap);
+}
+
+/* A nodeid that is not the committed one's is opened for reading a second time: it has no name (a
+ * descriptor's entry in /proc), or moves too fast. sopfs.lock held; true: done. */
+static bool open_shared(struct sopfs_view *v, struct sopfs_handle *h)
+{
+	if (v->session && v->session->handles) {
+		h->session = v->session;
+		v->session->handles++;
+		v->session->refs++;
+		return true;
+	}
+	if (!v->first)
+		return false;
+	reader_add(h, v->first->snap);
+	v->readers++;
+	return true;
+}
+
+static int open_read(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_handle *h,
+	bool *keep_cache, struct sop_err *e)
+{
+	struct sopfs_item *item = v->item;
+	struct sopfs_snap *snap = NULL;
+	bool current, again;
+	int rc;
+
+	for (unsigned i = 0; i < SOPFS_TRIES; i++) {
+		pthread_mutex_lock(&f->lock);
+		current = v == item->current;
+		again = false;
+		if (!current || item->nameless) {
+			again = mark_take(f, tid, item, false) || item->nameless;
+			if (again && open_shared(v, h)) {
+				pthread_mutex_unlock(&f->lock);
+				return 0;
+			}
+			if (!again) {
+				rc = mark_add(f, tid, item, false);
+				pthread_mutex_unlock(&f->lock);
+				return rc;
+			}
+		}
+		v->readers++; /* nobody steals it meanwhile */
+		pthread_mutex_unlock(&f->lock);
+		rc = sopfs_snap_new(f, item, &snap, e);
+		pthread_mutex_lock(&f->lock);
+		if (!rc && v == item->current && snap->attr.value_version == v->version) {
+			if (atomic_load(&f->mark_count))
+				(void)mark_take(f, tid, item, false);
+			reader_add(h, snap);
+			pthread_mutex_unlock(&f->lock);
+			return 0;
+		}
+		if (!rc && again) {
+			/* Its pages are of some other version: the kernel drops them. */
+			v->version = snap->attr.value_version;
+			*keep_cache = false;
+			reader_add(h, snap);
+			pthread_mutex_unlock(&f->lock);
+			return 0;
+		}
+		v->readers--;
+		pthread_mutex_unlock(&f->lock);
+		if (!rc)
+			sopfs_snap_free(snap);
+		else if (rc != -EAGAIN)
+			return rc;
+		wait_for_commit(item);
+	}
+	return sop_say(e, -EIO, "inode %llu: its version does not come to rest",
+		(unsigned long long)item->ino);
+}
+
+/* The view is the new session's. sopfs.lock held. */
+static void session_attach(struct sopfs_item *item, struct sopfs_view *v, struct sopfs_session *s,
+	struct sopfs_handle *h)
+{
+	if (item->current == v)
+		item->current = NULL;
+	v->kind = SOPFS_VIEW_SESSION;
+	v->session = s;
+	s->view = v;
+	s->handles = 1;
+	s->next = item->sessions;
+	item->sessions = s;
+	h->session = s;
+}
+
+static void session_detach(struct sopfs *f, struct sopfs_view *v, struct sopfs_session *s,
+	bool was_current)
+{
+	struct sopfs_item *item = v->item;
+	struct sopfs_session **p = &item->sessions;
+
+	pthread_mutex_lock(&f->lock);
+	while (*p != s)
+		p = &(*p)->next;
+	*p = s->next;
+	s->item = NULL;
+	v->session = NULL;
+	if (was_current && !item->current && v->version == item->version) {
+		v->kind = SOPFS_VIEW_COMMITTED;
+		item->current = v;
+	} else {
+		v->kind = SOPFS_VIEW_OLD;
+	}
+	pthread_mutex_unlock(&f->lock);
+}
+
+/* sopfs.lock held. 0: h is set up, with a new session (*fresh, *stolen: of a nodeid that others may
+ * have a name for) or with one that is there. */
+static int claim_for_session(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_handle *h,
+	struct sopfs_session *s, bool *fresh, bool *stolen)
+{
+	struct sopfs_item *item = v->item;
+	int rc;
+
+	*fresh = *stolen = false;
+	if (v->session) {
+		/* Of somebody else, by a name that has moved on; or of its own, by way of /proc. */
+		if (!v->session->handles || !mark_take(f, tid, item, true))
+			return mark_add(f, tid, item, true);
+		h->session = v->session;
+		v->session->handles++;
+		v->session->refs++;
+		return 0;
+	}
+	rc = item->nameless ? 0 : claim(f, tid, v);
+	if (rc)
+		return rc;
+	*fresh = true;
+	*stolen = item->current == v;
+	session_attach(item, v, s, h);
+	return 0;
+}
+
+static int open_write(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_view *v,
+	int flags, struct sopfs_handle *h, bool *keep_cache, struct sopfs_notes *notes,
+	struct sop_err *e)
+{
+	struct sopfs_item *item = v->item;
+	struct sopfs_session *s;
+	bool fresh, stolen, trunc = (flags & O_TRUNC) != 0;
+	int rc = 0;
+
+	if (item->provisional && !v->session) {
+		pthread_mutex_lock(&item->lock);
+		rc = sopfs_materialise(f, item, e);
+		pthread_mutex_unlock(&item->lock);
+		if (rc)
+			return rc;
+	}
+	s = sopfs_session_new(f, item, who->tid, flags);
+	if (!s)
+		return -ENOMEM;
+	pthread_mutex_lock(&s->lock);
+	pthread_mutex_lock(&f->lock);
+	rc = claim_for_session(f, who->tid, v, h, s, &fresh, &stolen);
+	pthread_mutex_unlock(&f->lock);
+	if (rc || !fresh) {
+		s->item = NULL;
+		pthread_mutex_unlock(&s->lock);
+		sopfs_session_put(f, s);
+		if (!rc && trunc)
+			rc = sopfs_session_truncate(f, h, 0, notes, e);
+		return rc;
+	}
+	rc = sopfs_session_begin(f, s, trunc, NULL, e);
+	/* The pages of a stolen nodeid must be those of the version the session begins on. */
+	if (!rc && stolen && !trunc && s->base != v->version)
+		rc = -ESTALE;
+	if (!rc && trunc)
+		rc = sopfs_kill_suid(f, who, s, e);
+	pthread_mutex_unlock(&s->lock);
+	if (rc) {
+		session_detach(f, v, s, stolen);
+		h->session = NULL;
+		sopfs_session_put(f, s);
+		if (rc == -EAGAIN || rc == -ENOENT)
+			rc = -ESTALE;
+		return rc;
+	}
+	pthread_mutex_lock(&f->lock);
+	v->version = s->base;
+	if (stolen) {
+		sopfs_note_names(f, notes, item);
+		sopfs_note_attr(f, notes, v);
+	}
+	pthread_mutex_unlock(&f->lock);
+	/* What it reads must be seen here, or a conflict would not be. */
+	*keep_cache = !s->reads;
+	atomic_fetch_add(&f->sessions_open, 1);
+	return 0;
+}
+
+static int open_direct(struct sopfs *f, struct sopfs_view *v, int flags, struct sopfs_handle *h,
+	struct sop_err *e)
+{
+	struct sopfs_item *item = v->item;
+	uint64_t version = 0;
+	int rc = 0;
+
+	pthread_mutex_lock(&f->lock);
+	h->direct = true;
+	item->direct++;
+	pthread_mutex_unlock(&f->lock);
+	if (!(flags & O_TRUNC))
+		return 0;
+	pthread_mutex_lock(&item->lock);
+	rc = sopfs_truncate_now(f, item, 0, &version, e);
+	pthread_mutex_lock(&f->lock);
+	if (rc)
+		item->direct--;
+	else
+		v->version = item->version = version;
+	pthread_mutex_unlock(&f->lock);
+	pthread_mutex_unlock(&item->lock);
+	return rc;
+}
+
+int sopfs_open(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_view *v, int flags,
+	struct sopfs_opened *out, struct sopfs_notes *notes, struct sop_err *e)
+{
+	struct sopfs_handle *h;
+	bool write = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
+	int rc;
+
+	if (v->item->type != S_IFREG)
+		return -EISDIR;
+	if (write && f->o.read_only)
+		return -EROFS;
+	h = handle_new(v, flags);
+	if (!h)
+		return -ENOMEM;
+	pthread_mutex_lock(&f->lock);
+	v->handles++;
+	pthread_mutex_unlock(&f->lock);
+	out->keep_cache = true;
+	if (item_direct(f, v->item))
+		rc = open_direct(f, v, flags, h, e);
+	else if (write)
+		rc = open_write(f, who, v, flags, h, &out->keep_cache, notes, e);
+	else
+		rc = open_read(f, who->tid, v, h, &out->keep_cache, e);
+	if (rc) {
+		pthread_mutex_lock(&f->lock);
+		v->handles--;
+		sopfs_view_reap(f, v);
+		pthread_mutex_unlock(&f->lock);
+		sopfs_handle_free(h);
+		return rc;
+	}
+	out->handle = h;
+	return 0;
+}
+
+/* ---- create -------------------------------------------------------------------------------------- */
+
+/* Item, name and view of a file that was made in the transaction of s (NULL: committed already). */
+static int create_item(struct sopfs *f, struct sopfs_item *dir, const char *name,
+	const struct sop_attr *a, struct sopfs_session *s, struct sopfs_handle *h, bool hidden,
+	struct sopfs_entry *entry)
+{
+	struct sopfs_item *item = sopfs_item_obtain(f, a->ino, S_IFREG);
+	struct sopfs_view *v;
+
+	if (!item)
+		return -ENOMEM;
+	v = sopfs_view_add(f, item, s ? SOPFS_VIEW_SESSION : SOPFS_VIEW_COMMITTED);
+	if (!v)
+		return -ENOMEM;
+	if (!hidden && sopfs_name_add(item, dir->ino, name, strlen(name)))
+		goto no_memory;
+	if (s) {
+		item->last = malloc(sizeof(*item->last));
+		if (!item->last)
+			goto no_memory;
+		*item->last = *a;
+		item->nameless = hidden;
+		s->item = item;
+		session_attach(item, v, s, h);
+		if (!hidden) {
+			item->provisional = s;
+			sopfs_overlay_add(f, item);
+		}
+	} else {
+		item->version = v->version = a->value_version;
+		item->current = v;
+		item->direct++;
+	}
+	v->nlookup = 1;
+	v->handles = 1;
+	h->view = v;
+	entry->view = v;
+	entry->attr = *a;
+	entry->cache = !s;
+	return 0;
+no_memory:
+	sopfs_view_reap(f, v);
+	return -ENOMEM;
+}
+
+struct create_call {
+	struct sop_name name;
+	const struct sop_attr *init;
+	struct sop_attr made;
+};
+
+static int create_txn(struct sop_txn *t, void *arg, struct sop_err *e)
+{
+	struct create_call *c = arg;
+
+	return sop_create(t, c->name, c->init, NULL, 0, &c->made, e);
+}
+
+static int create_direct(struct sopfs *f, struct sopfs_item *dir, const char *name,
+	struct sop_attr *init, struct sopfs_handle *h, struct sopfs_entry *entry, struct sop_err *e)
+{
+	struct create_call call = {.name = SOP_NAME(dir->ino, name), .init = init};
+	int rc = sopfs_txn(f, create_txn, &call, e);
+
+	/* The version is the commit's, so the item has to be looked at again. */
+	if (!rc)
+		rc = sop_lookup(f->latest, call.name, &call.made, e);
+	if (rc)
+		return rc;
+	h->direct = true;
+	pthread_mutex_lock(&f->lock);
+	rc = create_item(f, dir, name, &call.made, NULL, h, false, entry);
+	pthread_mutex_unlock(&f->lock);
+	return rc;
+}
+
+static int create_session(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_item *dir,
+	const char *name, int flags, struct sop_attr *init, struct sopfs_handle *h,
+	struct sopfs_entry *entry, struct sop_err *e)
+{
+	struct sopfs_session *s = sopfs_session_new(f, NULL, who->tid, flags);
+	bool hidden = strcmp(name, "/") == 0; /* O_TMPFILE, as the kernel names it */
+	struct sop_attr made;
+	char temporary[64];
+	int rc;
+
+	if (!s)
+		return -ENOMEM;
+	init->ino = sop_ino_new(f->v);
+	if (hidden) {
+		snprintf(temporary, sizeof(temporary), ".sop-unnamed-%llu",
+			(unsigned long long)init->ino);
+		name = temporary;
+		s->hidden = calloc(1, sizeof(*s->hidden));
+		if (!s->hidden) {
+			sopfs_session_put(f, s);
+			return -ENOMEM;
+		}
+		s->hidden->store = dir->ino;
+		s->hidden->len = strlen(name);
+		memcpy(s->hidden->text, name, s->hidden->len + 1);
+	}
+	rc = sop_txn_begin(&s->txn, f->v, &(struct sop_txn_opts){.mode = SOP_TXN_SESSION}, e);
+	if (!rc)
+		rc = sop_create(s->txn, SOP_NAME(dir->ino, name), init, NULL, 0, &made, e);
+	if (!rc)
+		rc = sop_value_open(&s->value, s->txn, SOP_NAME(dir->ino, name),
+			SOP_VALUE_WRITE | (s->append ? SOP_VALUE_APPEND : 0), e);
+	s->creating = s->blind_all = true;
+	if (!rc) {
+		pthread_mutex_lock(&f->lock);
+		rc = sopfs_overlay_find(f, dir->ino, name, strlen(name)) ? -EEXIST : 0;
+		if (!rc)
+			rc = create_item(f, dir, name, &made, s, h, hidden, entry);
+		pthread_mutex_unlock(&f->lock);
+	}
+	if (rc) {
+		s->item = NULL;
+		sopfs_session_put(f, s);
+		return rc;
+	}
+	atomic_fetch_add(&f->sessions_open, 1);
+	return 0;
+}
+
+int sopfs_create(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_item *dir,
+	const char *name, mode_t mode, int flags, struct sopfs_entry *entry, struct sopfs_opened *out,
+	struct sop_err *e)
+{
+	struct sopfs_handle *h;
+	struct sop_attr init;
+	int rc;
+
+	if (strlen(name) > SOPFS_NAME_MAX)
+		return -ENAMETOOLONG;
+	if (f->o.read_only)
+		return -EROFS;
+	rc = sopfs_new_attr(f, who, dir, S_IFREG | (mode & 07777), &init, e);
+	if (rc)
+		return rc;
+	h = handle_new(NULL, flags);
+	if (!h)
+		return -ENOMEM;
+	if (strcmp(name, "/") && sopfs_dir_direct(f, dir))
+		rc = create_direct(f, dir, name, &init, h, entry, e);
+	else
+		rc = create_session(f, who, dir, name, flags, &init, h, entry, e);
+	if (rc) {
+		sopfs_handle_free(h);
+		/* The kernel's knowledge that it is not there was out of date: it looks again. */
+		return rc == -EEXIST && !(flags & O_EXCL) ? -ESTALE : rc;
+	}
+	out->handle = h;
+	out->keep_cache = true;
+	return 0;
+}

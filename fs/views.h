@@ -1,0 +1,71 @@
+/* Which nodeid stands for which version, and what the kernel is told about it.
+ *
+ * One nodeid for the committed version and one for each writing session. Who opens for writing gets the
+ * committed nodeid itself if nobody reads by it (it is stolen: the next look-up makes a new one for the
+ * committed version); else ESTALE, upon which the kernel looks the name up again from the same thread,
+ * and that look-up is answered with a nodeid reserved for it.
+ *
+ * A mark remembers, for one thread and one item, that it has been sent through ESTALE: for writing, the
+ * reserved nodeid; for reading, that the next answer must be final, since the kernel repeats an attempt
+ * only once; the nodeid its look-up gave is pinned against stealing. Marks end with the open they were
+ * made for, or after a few seconds. */
+#ifndef SOPFS_VIEWS_H
+#define SOPFS_VIEWS_H
+
+#include "fs/notify.h"
+#include "fs/session.h"
+
+/* Who asks. */
+struct sopfs_caller {
+	int tid;
+	uid_t uid;
+	gid_t gid;
+	mode_t umask;
+};
+
+struct sopfs_entry {
+	struct sopfs_view *view; /* its look-up is counted */
+	struct sop_attr attr;
+	bool cache; /* the kernel may keep name and attributes */
+};
+
+int sopfs_lookup(struct sopfs *f, int tid, struct sopfs_item *dir, const char *name,
+	struct sopfs_entry *out, struct sop_err *e);
+void sopfs_forget(struct sopfs *f, struct sopfs_view *v, uint64_t n);
+/* sopfs.lock held: what a look-up by this thread is answered with, counted. NULL: no memory. */
+struct sopfs_view *sopfs_view_for(struct sopfs *f, int tid, struct sopfs_item *item, bool *cache);
+
+/* handle may be NULL. */
+int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_handle *handle,
+	struct sop_attr *a, bool *cache, struct sop_err *e);
+/* The committed attributes of an item, or the last known of one that is not there; no view's. */
+int sopfs_item_attr(struct sopfs *f, struct sopfs_item *item, struct sop_attr *a, struct sop_err *e);
+
+/* Mode, owner and times of the item, at once. */
+int sopfs_setattr(struct sopfs *f, struct sopfs_view *v, struct sopfs_handle *handle,
+	const struct sop_attr *a, unsigned mask, struct sopfs_notes *notes, struct sop_err *e);
+/* By handle: of its session. By path: a transaction of its own. */
+int sopfs_set_size(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_view *v,
+	struct sopfs_handle *handle, uint64_t size, struct sopfs_notes *notes, struct sop_err *e);
+
+struct sopfs_opened {
+	struct sopfs_handle *handle;
+	bool keep_cache;
+};
+int sopfs_open(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_view *v, int flags,
+	struct sopfs_opened *out, struct sopfs_notes *notes, struct sop_err *e);
+int sopfs_create(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_item *dir,
+	const char *name, mode_t mode, int flags, struct sopfs_entry *entry, struct sopfs_opened *out,
+	struct sop_err *e);
+
+/* item.lock held, sopfs.lock not: a commit has made `version` the newest. `mine` is the view whose
+ * pages show it (or NULL). Others' views become old; notes say what the kernel must forget. */
+void sopfs_superseded(struct sopfs *f, struct sopfs_item *item, struct sopfs_view *mine,
+	uint64_t version, struct sopfs_notes *notes);
+
+/* Does this directory's content use session=write? */
+bool sopfs_dir_direct(struct sopfs *f, struct sopfs_item *dir);
+/* sopfs.lock held. */
+void sopfs_marks_release(struct sopfs *f);
+
+#endif

@@ -1,0 +1,336 @@
+/* mkfs.sopfs: make a volume out of folders. */
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "core/err.h"
+#include "core/members.h"
+
+#ifndef SOPFS_VERSION
+#define SOPFS_VERSION "0.1"
+#endif
+
+#define PROGRAM "mkfs.sopfs"
+
+static const char usage[] =
+	"usage: " PROGRAM " [options] DIR...\n"
+	"Make a sopfs volume out of the folders DIR..., as a rule one on each drive.\n"
+	"\n"
+	"  -L LABEL               the volume's name\n"
+	"  -U UUID                the volume's UUID (default: random)\n"
+	"  --ec K+M               K data and M parity shards (default: by the number of folders:\n"
+	"                         1+0, 1+1, 2+1, 2+2, 3+2, then 4+2)\n"
+	"  --stores DIR,DIR...    folders for the registry and journal replicas (default: the "
+	"first\n"
+	"                         M+1 of DIR...; \"\\,\" is a comma in a name)\n"
+	"  --registry-hashmod N   blocks of a registry file, 250 to 750000 (default: 250)\n"
+	"  -n                     check everything, write nothing\n"
+	"  -f                     use folders that are not empty, are members of another volume,\n"
+	"                         share a device, or have to be made\n"
+	"  -q                     print errors alone\n"
+	"  -v                     print more\n"
+	"  -h, --help             print this\n"
+	"  -V, --version          print the version\n";
+
+struct args {
+	struct sop_format_opts format;
+	struct sop_uuid uuid;
+	const char *const *disks;
+	size_t n_disks;
+	char **stores; /* malloc'ed, and each */
+	bool quiet, verbose;
+};
+
+static void release(struct args *a)
+{
+	for (size_t i = 0; i < a->format.n_stores; i++)
+		free(a->stores[i]);
+	free(a->stores);
+}
+
+static int SOP_PRINTF(1, 2) complain(const char *fmt, ...)
+{
+	va_list ap;
+
+	fputs(PROGRAM ": ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+	return 1;
+}
+
+/* --- arguments ------------------------------------------------------------- */
+
+/* Digits alone, at most max; the rest of the text is left in *end. */
+static bool parse_number(const char *text, unsigned long max, unsigned long *out, const char **end)
+{
+	char *stop;
+
+	if (*text < '0' || *text > '9')
+		return false;
+	errno = 0;
+	*out = strtoul(text, &stop, 10);
+	*end = stop;
+	return !errno && *out <= max;
+}
+
+static int parse_ec(struct args *a, const char *text)
+{
+	unsigned long k, m;
+	const char *end;
+
+	if (!parse_number(text, 255, &k, &end) || *end != '+' ||
+		!parse_number(end + 1, 255, &m, &end) || *end || !k)
+		return complain("--ec %s: must be K+M, as in 4+2", text);
+	a->format.k = (unsigned)k;
+	a->format.m = (unsigned)m;
+	return 0;
+}
+
+static int parse_hashmod(struct args *a, const char *text)
+{
+	unsigned long n;
+	const char *end;
+
+	if (!parse_number(text, 750000, &n, &end) || *end || n < 250)
+		return complain("--registry-hashmod %s: must be a number from 250 to 750000", text);
+	a->format.hashmod = (uint32_t)n;
+	return 0;
+}
+
+static int add_store(struct args *a, const char *path)
+{
+	char **more = reallocarray(a->stores, a->format.n_stores + 1, sizeof(*more));
+
+	if (more)
+		a->stores = more;
+	if (more)
+		more[a->format.n_stores] = strdup(path);
+	if (!more || !more[a->format.n_stores])
+		return complain("out of memory");
+	a->format.n_stores++;
+	a->format.stores = (const char *const *)a->stores;
+	return 0;
+}
+
+/* Folders with commas between; a backslash takes the next character as it is. */
+static int parse_stores(struct args *a, const char *text)
+{
+	sop_autofree char *one = malloc(strlen(text) + 1);
+	size_t len = 0;
+	int rc = 0;
+
+	if (!one)
+		return complain("out of memory");
+	for (const char *p = text; !rc; p++) {
+		if (*p && *p != ',') {
+			if (*p == '\\' && p[1])
+				p++;
+			one[len++] = *p;
+			continue;
+		}
+		one[len] = '\0';
+		rc = len ? add_store(a, one) : complain("--stores %s: an empty name", text);
+		len = 0;
+		if (!*p)
+			break;
+	}
+	return rc;
+}
+
+static int parse_uuid(struct args *a, const char *text)
+{
+	if (sop_uuid_parse(&a->uuid, text))
+		return complain("-U %s: is not a UUID", text);
+	a->format.uuid = &a->uuid;
+	return 0;
+}
+
+static int misused(void)
+{
+	fputs("Try '" PROGRAM " --help'.\n", stderr);
+	return 1;
+}
+
+/* 0: go on; 1: error, said; -1: nothing is left to do. */
+static int parse(struct args *a, int argc, char **argv)
+{
+	enum { OPT_EC = 256, OPT_STORES, OPT_HASHMOD };
+	static const struct option longs[] = {
+		{"ec", required_argument, NULL, OPT_EC},
+		{"stores", required_argument, NULL, OPT_STORES},
+		{"registry-hashmod", required_argument, NULL, OPT_HASHMOD},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},
+		{NULL, 0, NULL, 0},
+	};
+	int c, rc = 0;
+
+	while (!rc && (c = getopt_long(argc, argv, "L:U:nqvfhV", longs, NULL)) != -1) {
+		switch (c) {
+		case 'L':
+			a->format.name = optarg;
+			break;
+		case 'U':
+			rc = parse_uuid(a, optarg);
+			break;
+		case OPT_EC:
+			rc = parse_ec(a, optarg);
+			break;
+		case OPT_STORES:
+			rc = parse_stores(a, optarg);
+			break;
+		case OPT_HASHMOD:
+			rc = parse_hashmod(a, optarg);
+			break;
+		case 'n':
+			a->format.dry_run = true;
+			break;
+		case 'q':
+			a->quiet = true;
+			break;
+		case 'v':
+			a->verbose = true;
+			break;
+		case 'f':
+			a->format.force = true;
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			return -1;
+		case 'V':
+			puts(PROGRAM " (sopfs) " SOPFS_VERSION);
+			return -1;
+		default: /* getopt has said what is wrong */
+			return misused();
+		}
+	}
+	if (rc)
+		return rc;
+	a->disks = (const char *const *)&argv[optind];
+	a->n_disks = (size_t)(argc - optind);
+	if (!a->n_disks) {
+		complain("no folder was given");
+		return misused();
+	}
+	return 0;
+}
+
+/* --- what is printed ------------------------------------------------------- */
+
+static const char *size_text(char *text, size_t size, uint64_t bytes)
+{
+	static const char *const unit[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+	double value = (double)bytes;
+	size_t i = 0;
+
+	for (; value >= 1024 && i < SOP_ARRAY_LEN(unit) - 1; i++)
+		value /= 1024;
+	snprintf(text, size, i && value < 100 ? "%.2f %s" : "%.0f %s", value, unit[i]);
+	return text;
+}
+
+/* One folder in the first field of fstab. What the list of folders gives a meaning to (: and the
+ * characters of patterns) gets a backslash; then what fstab gives a meaning to, the backslash too,
+ * is written in octal. */
+static void print_fstab_path(const char *path)
+{
+	for (const char *p = path; *p; p++) {
+		if (strchr(":\\*?[", *p))
+			fputs("\\134", stdout);
+		if (strchr(" \t\n\\", *p))
+			printf("\\%03o", (unsigned)(unsigned char)*p);
+		else
+			putchar(*p);
+	}
+}
+
+static void print_fstab(const struct sop_label *l)
+{
+	const char *colon = "";
+
+	for (unsigned i = 0; i < l->members; i++) {
+		fputs(colon, stdout);
+		print_fstab_path(l->member[i].path);
+		colon = ":";
+	}
+	puts("  /MOUNTPOINT  sopfs  nofail,x-systemd.mount-timeout=5min  0 0");
+}
+
+static void print_members(const struct sop_label *l)
+{
+	for (unsigned i = 0; i < l->members; i++) {
+		uint8_t role = l->member[i].role;
+
+		printf("  member:     %u %s (%s%s%s)\n", i, l->member[i].path,
+			role & SOP_ROLE_DATA ? "data" : "",
+			(role & (SOP_ROLE_DATA | SOP_ROLE_REGISTRY)) ==
+					(SOP_ROLE_DATA | SOP_ROLE_REGISTRY)
+				? ", "
+				: "",
+			role & SOP_ROLE_REGISTRY ? "registry" : "");
+	}
+	printf("  registry:   hash-mod %u\n", l->hashmod);
+}
+
+static void print_made(
+	const struct args *a, const struct sop_label *l, const struct sop_format_report *r)
+{
+	char uuid[SOP_UUID_TEXT], total[32], left[32];
+
+	printf("%s volume%s%s (uuid %s)\n", a->format.dry_run ? "would make" : "made",
+		l->name[0] ? " " : "", l->name, sop_uuid_format(uuid, &r->uuid));
+	printf("  capacity:   %s of data, %s free now (%u disks, erasure code %u+%u)\n",
+		size_text(total, sizeof(total), r->total_bytes),
+		size_text(left, sizeof(left), r->free_bytes), r->disks, r->k, r->m);
+	if (r->m)
+		printf("  tolerance:  any %u disk%s may fail (metadata: %u of %u replicas)\n", r->m,
+			r->m == 1 ? "" : "s", r->replicas - 1, r->replicas);
+	else
+		printf("  tolerance:  none: checksums, but no redundancy; a lost disk loses "
+		       "data\n");
+	if (a->verbose)
+		print_members(l);
+	fputs("  fstab:      ", stdout);
+	print_fstab(l);
+}
+
+static void warn(const struct args *a, const struct sop_format_report *r)
+{
+	if (a->quiet)
+		return;
+	if (r->one_device)
+		complain("warning: folders share a device: one failing drive takes more than one "
+			 "of them");
+	if (r->m && r->replicas <= r->m)
+		complain("warning: %u registry replica%s: metadata survives fewer losses than data",
+			r->replicas, r->replicas == 1 ? "" : "s");
+}
+
+int main(int argc, char **argv)
+{
+	struct args a = {0};
+	struct sop_format_report report;
+	sop_autofree struct sop_label *made = calloc(1, sizeof(*made));
+	struct sop_err e = {0};
+	int rc = made ? parse(&a, argc, argv) : complain("out of memory");
+
+	if (rc) {
+		release(&a);
+		return rc > 0;
+	}
+	a.format.report = &report;
+	if (sop_format(a.disks, a.n_disks, &a.format, made, &e)) {
+		release(&a);
+		return complain("%s", e.text);
+	}
+	warn(&a, &report);
+	if (!a.quiet)
+		print_made(&a, made, &report);
+	release(&a);
+	/* A full pipe or disk at the other end is an error to tell, though the volume is made. */
+	if (fflush(stdout) || ferror(stdout))
+		return complain("standard output: %s", strerror(errno));
+	return 0;
+}

@@ -1,0 +1,65 @@
+#!/bin/sh
+# Install what building, running and testing need (with "lint": also what the lint uses), and only what
+# is missing; instant when nothing is. Installs as root or by passwordless sudo, else prints the line.
+set -eu
+
+packages='gcc make pkg-config libc6-dev libfuse3-dev fuse3 libisal-dev liburing-dev libhiredis-dev
+	libjansson-dev libcmocka-dev attr acl e2fsprogs mount util-linux'
+if [ "${1:-}" = lint ]; then
+	packages="$packages clang clang-format shellcheck codespell"
+fi
+
+if ! command -v dpkg-query >/dev/null 2>&1; then
+	if pkg-config --exists fuse3 libisal liburing cmocka 2>/dev/null; then
+		exit 0
+	fi
+	echo "sopfs: not a Debian system: please install the development packages of" \
+		"fuse3, isa-l, liburing, hiredis, jansson and cmocka, then run make again" >&2
+	exit 1
+fi
+
+missing=
+installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' 2>/dev/null | sed -n 's/^installed //p')
+for p in $packages; do
+	case "
+$installed
+" in
+	*"
+$p
+"*) continue ;;
+	esac
+	# pkgconf stands in for pkg-config where that is a name for it alone.
+	if [ "$p" = pkg-config ] && command -v pkg-config >/dev/null 2>&1; then
+		continue
+	fi
+	missing="$missing $p"
+done
+if [ -z "$missing" ]; then
+	exit 0
+fi
+
+if [ "$(id -u)" = 0 ]; then
+	as_root=
+elif command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
+	as_root='sudo -n'
+else
+	echo "sopfs: packages are missing; as root, run:" >&2
+	echo "    apt-get update && apt-get install -y$missing" >&2
+	exit 1
+fi
+
+apt() {
+	# shellcheck disable=SC2086
+	$as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=120 "$@"
+}
+
+echo "sopfs: installing$missing"
+if ! ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1; then
+	apt update
+fi
+# Lists that are there may be stale: then once more with fresh ones.
+# shellcheck disable=SC2086
+apt install -y --no-install-recommends $missing || {
+	apt update
+	apt install -y --no-install-recommends $missing
+}

@@ -1,0 +1,93 @@
+#!/bin/bash
+# The daemon as a process: mounting returns when it serves; signals; who is told what; who may mount.
+. "$(dirname "$0")/functions.sh"
+
+new_volume 4 2+2
+held() { # the volume lock: free when a mount succeeds
+	"$SOPFS" "$SOURCE" "$WORK/other" 2>/dev/null
+}
+mkdir "$WORK/other"
+MOUNTS+=("$WORK/other")
+
+# Returns only when it serves, and lets go of our stdout and stderr.
+out=$("$SOPFS" "$SOURCE" "$MNT" -o "log=$LOG" 2>&1 && ls "$MNT")
+assert_eq "$out" "" "mounting prints nothing when all is well"
+echo 1 >"$MNT/a"
+assert_eq "$(awk -v m="$MNT" '$2 == m { print $1, $3 }' /proc/mounts)" "$SOURCE fuse.sopfs" "mount table"
+awk -v m="$MNT" '$2 == m { print $4 }' /proc/mounts | grep -q default_permissions || fail "default_permissions"
+PID=$(daemon_of "$MNT")
+[ "$(readlink "/proc/$PID/cwd")" = / ] || fail "the daemon holds a directory"
+
+# SIGTERM: written out, unmounted, unlocked.
+kill -TERM "$PID"
+wait_gone "$PID" 20 || fail "no end after SIGTERM"
+is_mounted "$MNT" && fail "SIGTERM left the mount"
+mount_volume
+assert_eq "$(cat "$MNT/a")" 1 "after SIGTERM"
+
+# A busy mount is detached after a while; who has a file open goes on, and what he closes is committed.
+exec 7>"$MNT/open"
+kill -TERM "$PID"
+gone_from_table() { ! is_mounted "$MNT"; }
+wait_until 20 gone_from_table || fail "a busy mount is never detached"
+[ -n "$(daemon_of "$MNT")" ] || fail "the daemon left an open file alone"
+held && fail "the lock was given back while a file is open"
+echo late >&7
+exec 7>&-
+wait_gone "$PID" 20 || fail "no end after the last close"
+mount_volume
+assert_eq "$(cat "$MNT/open")" late "written after the detach"
+
+# The second signal does not wait.
+exec 7<"$MNT/a"
+kill -TERM "$PID"
+kill -0 "$PID"
+sleep 0.3
+kill -INT "$PID"
+wait_gone "$PID" 10 || fail "the second signal waits"
+exec 7<&-
+gone_from_table || fail "a mount was left"
+mount_volume
+assert_eq "$(cat "$MNT/open")" late "after the second signal"
+unmount_volume
+
+# In the foreground: exit code 0 at unmount, messages on stderr.
+"$SOPFS" -f "$SOURCE" "$MNT" 2>"$WORK/front" &
+front=$!
+wait_until 20 is_mounted "$MNT" || fail "not mounted in the foreground"
+wait_until 20 grep -q serves "$WORK/front"
+if [ "$(id -u)" = 0 ]; then
+	umount "$MNT"
+else
+	fusermount3 -u "$MNT"
+fi
+wait "$front" || fail "exit code $? in the foreground"
+
+expect_exit 0 "$SOPFS" -V
+grep -q '^sopfs ' "$WORK/out" || fail "-V"
+expect_exit 0 "$SOPFS" -h
+grep -q cache= "$WORK/out" || fail "-h"
+
+# As mount(8) calls it.
+ln -s "$SOPFS" "$WORK/mount.sopfs"
+expect_exit 0 "$WORK/mount.sopfs" "$SOURCE" "$MNT" -f -o rw
+is_mounted "$MNT" && fail "mount.sopfs -f mounts"
+expect_exit 1 "$WORK/mount.sopfs" "$SOURCE" "$MNT" -o rw,colour=blue
+expect_exit 0 "$WORK/mount.sopfs" "$SOURCE" "$MNT" -s -n -o rw,noauto,x-systemd.automount,colour=blue
+is_mounted "$MNT" || fail "mount.sopfs does not mount"
+unmount_volume
+
+# An ordinary user, by fusermount3.
+if [ "$(id -u)" = 0 ] && [ "$(stat -c %a /dev/fuse)" = 666 ] && id nobody >/dev/null 2>&1 &&
+	setpriv --reuid nobody --clear-groups test -x "$SOPFS" 2>/dev/null; then
+	mkdir "$WORK/user"
+	MOUNTS+=("$WORK/user")
+	chown -R nobody "${DISKS[@]}" "$WORK/user"
+	as_nobody() { setpriv --reuid nobody --clear-groups "$@"; }
+	as_nobody "$SOPFS" "$SOURCE" "$WORK/user"
+	as_nobody sh -c "echo mine >'$WORK/user/mine'" 2>/dev/null || true # the root belongs to root
+	as_nobody cat "$WORK/user/open"
+	pid=$(daemon_of "$WORK/user")
+	as_nobody fusermount3 -u "$WORK/user"
+	wait_gone "$pid" 20 || fail "the user's daemon stays"
+fi

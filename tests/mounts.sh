@@ -1,0 +1,57 @@
+# shellcheck shell=bash
+# What every script needs that mounts: find a mount's daemon, and wait for it. umount(8) of a FUSE file
+# system returns before the daemon has written out and unlocked; so whoever needs that waits for its end.
+
+# The mount is in the table, dead or alive.
+is_mounted() {
+	grep -q " $1 " /proc/self/mountinfo
+}
+
+# The pid of the sopfs that was given this mount point, as it was given; nothing when there is none.
+daemon_of() {
+	local dir comm args word
+	for dir in /proc/[0-9]*; do
+		{ read -r comm <"$dir/comm"; } 2>/dev/null || continue
+		[ "$comm" = sopfs ] || continue
+		{ mapfile -d '' -t args <"$dir/cmdline"; } 2>/dev/null || continue
+		for word in "${args[@]}"; do
+			if [ "$word" = "$1" ]; then
+				echo "${dir#/proc/}"
+				return 0
+			fi
+		done
+	done
+}
+
+# Until the process has ended (one that nobody reaps has no command line any more), at most so many seconds.
+wait_gone() {
+	local pid=$1 left=$((${2:-60} * 20)) word
+	while { IFS= read -r -d '' word <"/proc/$pid/cmdline"; } 2>/dev/null && [ -n "$word" ]; do
+		if [ $((left -= 1)) -lt 0 ]; then
+			return 1
+		fi
+		sleep 0.05
+	done
+}
+
+# Unmount, waiting a little for those who are about to close, and wait for the daemon.
+unmount_and_wait() {
+	local mnt=$1 pid tries=50
+	pid=$(daemon_of "$mnt")
+	while is_mounted "$mnt"; do
+		if [ "$(id -u)" = 0 ]; then
+			umount "$mnt" 2>/dev/null && continue
+		else
+			fusermount3 -u "$mnt" 2>/dev/null && continue
+		fi
+		if [ $((tries -= 1)) -lt 0 ]; then
+			echo "$mnt: cannot be unmounted: something in it is open" >&2
+			return 1
+		fi
+		sleep 0.1
+	done
+	if [ -n "$pid" ] && ! wait_gone "$pid" 120; then
+		echo "$mnt: unmounted, but its daemon (pid $pid) has not ended" >&2
+		return 1
+	fi
+}

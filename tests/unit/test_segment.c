@@ -1,0 +1,705 @@
+#include "tests/unit/blob_fixture.h"
+
+
+static uint64_t end_of(struct volume *v, uint64_t id)
+{
+	struct sop_err e = {0};
+	uint64_t end = 0;
+
+	assert_ok(sop_segments_file_end(v->segs, id, &end, &e), &e);
+	return end;
+}
+
+/* --- what is known of a segment --- */
+
+static void an_unknown_segment_is_learned_from_its_files(void **state)
+{
+	struct sop_segment_info before, info;
+	struct sop_blobref ref;
+	struct sop_err e = {0};
+	struct volume v;
+
+	(void)state;
+	volume_new(&v, 6, 3, 2);
+	ref = put_seed(&v, 7777, 1);
+	before = info_of(&v, ref.segment);
+	assert_int_equal(before.id, sop_members_epoch(v.mem) << 20 | 1);
+	assert_false(before.sealed);
+	assert_int_equal(before.end, 4096 + sop_blob_shard_bytes(7777, 3));
+	assert_int_equal(end_of(&v, ref.segment), before.end);
+	volume_close(&v);
+	volume_open(&v);
+	assert_int_equal(sop_segments_info(v.segs, ref.segment + 1, &info, &e), -ENOENT);
+	assert_int_equal(sop_segments_info(v.segs, 0, &info, &e), -ENOENT);
+	info = info_of(&v, ref.segment);
+	assert_true(info.sealed);
+	assert_int_equal(info.k, 3);
+	assert_int_equal(info.m, 2);
+	assert_int_equal(info.stream, SOP_STREAM_SMALL);
+	assert_int_equal(info.end, before.end);
+	assert_memory_equal(info.disks, before.disks, 5 * sizeof(info.disks[0]));
+	assert_int_equal(get_seed(&v, &ref, 1), 0);
+	/* The stored table may come later, and must agree. */
+	assert_ok(sop_segments_add(v.segs, &before, &e), &e);
+	before.disks[0]++;
+	assert_int_equal(sop_segments_add(v.segs, &before, &e), SOP_ECORRUPT);
+	volume_free(&v);
+}
+
+static void a_table_entry_that_cannot_be_is_refused(void **state)
+{
+	struct sop_segment_info good = {.id = 5, .k = 2, .m = 1, .end = 4096, .disks = {0, 1, 2}}, bad;
+	struct sop_err e = {0};
+	struct volume v;
+
+	(void)state;
+	volume_new(&v, 3, 2, 1);
+	bad = good;
+	bad.k = 0;
+	assert_int_equal(sop_segments_add(v.segs, &bad, &e), SOP_ECORRUPT);
+	bad = good;
+	bad.m = 31;
+	assert_int_equal(sop_segments_add(v.segs, &bad, &e), SOP_ECORRUPT);
+	bad = good;
+	bad.end = SOP_SEGMENT_BYTES + 8ULL;
+	assert_int_equal(sop_segments_add(v.segs, &bad, &e), SOP_ECORRUPT);
+	bad = good;
+	bad.disks[2] = SOP_MEMBERS_MAX;
+	assert_int_equal(sop_segments_add(v.segs, &bad, &e), SOP_ECORRUPT);
+	bad = good;
+	bad.stream = SOP_STREAMS;
+	assert_int_equal(sop_segments_add(v.segs, &bad, &e), SOP_ECORRUPT);
+	assert_ok(sop_segments_add(v.segs, &good, &e), &e);
+	volume_free(&v);
+}
+
+static void header_decode_takes_back_what_encode_made_and_nothing_else(void **state)
+{
+	struct sop_segment_info info = {.id = 0x123456789abcdef0, .k = 2, .m = 2,
+		.stream = SOP_STREAM_BULK, .disks = {3, 1, 4, 0}}, out;
+	struct sop_uuid volume = {{1, 2, 3}}, other = {{1, 2, 4}};
+	struct sop_disk_shard raw, bad;
+	uint64_t x = SEED;
+
+	(void)state;
+	sop_shard_header_encode(&raw, &volume, &info, 2, 77);
+	assert_int_equal(sop_shard_header_decode(&out, &raw, &volume, info.id, 2, 4, NULL), 0);
+	assert_int_equal(out.k, 2);
+	assert_memory_equal(out.disks, info.disks, sizeof(out.disks));
+	assert_int_equal(sop_shard_header_decode(&out, &raw, &other, info.id, 2, 4, NULL),
+		SOP_EFOREIGN);
+	assert_int_equal(sop_shard_header_decode(&out, &raw, &volume, info.id + 1, 2, 4, NULL),
+		SOP_ECORRUPT);
+	assert_int_equal(sop_shard_header_decode(&out, &raw, &volume, info.id, 1, 4, NULL),
+		SOP_ECORRUPT);
+	assert_int_equal(sop_shard_header_decode(&out, &raw, &volume, info.id, 2, 1, NULL),
+		SOP_ECORRUPT);
+	for (unsigned i = 0; i < 2000; i++) {
+		bad = raw;
+		((uint8_t *)&bad)[test_rand(&x) % sizeof(bad)] ^= (uint8_t)(1u << (test_rand(&x) % 8));
+		assert_int_not_equal(
+			sop_shard_header_decode(&out, &bad, &volume, info.id, 2, 4, NULL), 0);
+	}
+	/* Whole by its checksum, and still not one that can be. */
+	info.disks[2] = 4;
+	info.disks[0] = SOP_MEMBERS_MAX;
+	sop_shard_header_encode(&bad, &volume, &info, 2, 77);
+	assert_int_equal(
+		sop_shard_header_decode(&out, &bad, &volume, info.id, 2, 4, NULL), SOP_ECORRUPT);
+}
+
+/* --- open segments --- */
+
+static void each_stream_has_a_segment_of_its_own_and_keeps_it(void **state)
+{
+	struct sop_blobref a[SOP_STREAMS], b;
+	struct volume v;
+
+	(void)state;
+	volume_new(&v, 4, 2, 2);
+	for (unsigned i = 0; i < SOP_STREAMS; i++) {
+		a[i] = put_one(&v, (enum sop_stream)i, "abc", 3);
+		b = put_one(&v, (enum sop_stream)i, "abc", 3);
+		assert_int_equal(a[i].segment, b.segment);
+		assert_int_equal(a[i].off, 4096);
+		assert_int_equal(b.off, 4096 + sop_blob_shard_bytes(3, 2));
+		assert_int_equal(info_of(&v, b.segment).stream, i);
+	}
+	assert_true(a[0].segment != a[1].segment && a[1].segment != a[2].segment);
+	sop_segments_seal(v.segs, a[0].segment);
+	b = put_one(&v, SOP_STREAM_NODES, "abc", 3);
+	assert_true(b.segment != a[0].segment);
+	volume_free(&v);
+}
+
+static void a_segment_ended_cleanly_is_continued_by_the_next_mount(void **state)
+{
+	struct sop_segment_info info;
+	struct sop_blobref a, b, c;
+	struct sop_err e = {0};
+	struct volume v;
+
+	(void)state;
+	volume_new(&v, 4, 2, 2);
+	a = put_seed(&v, 5000, 1);
+	assert_ok(sop_segments_sync(v.segs, &e), &e);
+	info = info_of(&v, a.segment);
+	volume_close(&v);
+	volume_open(&v);
+	assert_ok(sop_segments_add(v.segs, &info, &e), &e);
+	b = put_seed(&v, 5000, 2);
+	assert_int_equal(b.segment, a.segment);
+	assert_int_equal(b.off, info.end);
+	c = put_one(&v, SOP_STREAM_BULK, "x", 1);
+	assert_true(c.segment != a.segment);
+	assert_int_equal(get_seed(&v, &a, 1), 0);
+	assert_int_equal(get_seed(&v, &b, 2), 0);
+	volume_free(&v);
+}
+
+/* Whatever the table says: what lies in the files is not written over. */
+static void a_segment_with_longer_files_is_not_continued(void **state)
+{
+	struct sop_segment_info info;
+	struct sop_blobref a, b, c;
+	struct sop_err e = {0};
+	struct volume v;
+
+	(void)state;
+	volume_new(&v, 4, 2, 2);
+	a = put_seed(&v, 5000, 1);
+	info = info_of(&v, a.segment);
+	b = put_seed(&v, 5000, 2);
+	assert_int_equal(b.segment, a.segment);
+	volume_close(&v);
+	volume_open(&v);
+	assert_ok(sop_segments_add(v.segs, &info, &e), &e);
+	c = put_seed(&v, 5000, 3);
+	assert_true(c.segment != a.segment);
+	assert_true(info_of(&v, a.segment).sealed);
+	info.end = end_of(&v, a.segment);
+	assert_ok(sop_segments_add(v.segs, &info, &e), &e);
+	assert_int_equal(get_seed(&v, &b, 2), 0);
+	volume_free(&v);
+}
+
+static void an_append_larger_than_the_room_goes_on_in_a_new_segment(void **state)
+{
+	static uint8_t data[40000];
+	struct sop_blob_put puts[12];
+	struct sop_segment_info info;
+	struct sop_blobref a;
+	struct sop_err e = {0};
+	struct volume v;
+	unsigned in_first = 0;
+
+	(void)state;
+	volume_new(&v, 4, 2, 2);
+	a = put_seed(&v, 5000, 1);
+	info = info_of(&v, a.segment);
+	volume_close(&v);
+	/* Nearly full: room for five of the blobs below. */
+	info.end = SOP_SEGMENT_BYTES - 5 * sop_blob_shard_bytes(40000, 2) - 1000;
+	info.end -= info.end % 8;
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(sim_set_size(v.sim, v.path[info.disks[i]],
+					 shard_name(info.id, i), info.end),
+			0);
+	volume_open(&v);
+	assert_ok(sop_segments_add(v.segs, &info, &e), &e);
+	test_fill(data, sizeof(data), 3);
+	for (unsigned i = 0; i < 12; i++)
+		puts[i] = (struct sop_blob_put){
+			.data = data, .len = sizeof(data), .kind = SOP_BLOB_DATA};
+	assert_ok(sop_segments_put(v.segs, 0, SOP_STREAM_SMALL, puts, 12, &e), &e);
+	for (unsigned i = 0; i < 12; i++) {
+		in_first += puts[i].ref.segment == a.segment;
+		assert_int_equal(get_seed(&v, &puts[i].ref, 3), 0);
+	}
+	assert_int_equal(in_first, 5);
+	info = info_of(&v, a.segment);
+	assert_true(info.sealed);
+	assert_true(info.end <= SOP_SEGMENT_BYTES);
+	assert_true(end_of(&v, a.segment) <= SOP_SEGMENT_BYTES);
+	volume_free(&v);
+}
+
+static void a_degraded_segment_is_left_when_its_disk_is_back(void **state)
+{
+	struct sop_blobref a, b, c;
+	struct sop_segment_info info;
+	struct sop_err e = {0};
+	struct volume v;
+
+	(void)state;
+	volume_new(&v, 4, 2, 2);
+	volume_close(&v);
+	sim_disk_gone(v.sim, "/d2", true);
+	volume_open(&v);
+	a = put_seed(&v, 60000, 1);
+	b = put_seed(&v, 60000, 2);
+	assert_int_equal(a.segment, b.segment);
+	info = info_of(&v, a.segment);
+	assert_int_equal(__builtin_popcount(info.stale), 1);
+	assert_int_equal(info.disks[__builtin_ctz(info.stale)], 2);
+	sim_disk_gone(v.sim, "/d2", false);
+	assert_ok(sop_members_online(v.mem, 2, NULL, &e), &e);
+	c = put_seed(&v, 60000, 3);
+	assert_true(c.segment != a.segment);
+	assert_int_equal(info_of(&v, c.segment).stale, 0);
+	/* What was missed is repaired in place; the file did not even exist. */
+	for (unsigned i = 0; i < 2; i++) {
+		uint32_t good = 0;
+
+		assert_ok(sop_blob_verify(v.segs, i ? &b : &a, true, &good, &e), &e);
+		assert_int_equal(good, 15);
+	}
+	assert_ok(sop_segments_sync(v.segs, &e), &e);
+	sop_segments_healed(v.segs, a.segment, info.stale);
+	assert_int_equal(info_of(&v, a.segment).stale, 0);
+	sim_disk_error(v.sim, "/d0", -EIO, 0, 0);
+	sim_disk_error(v.sim, "/d1", -EIO, 0, 0);
+	assert_int_equal(get_seed(&v, &a, 1), 0);
+	assert_int_equal(get_seed(&v, &b, 2), 0);
+	volume_free(&v);
+}
+
+static void an_abandoned_append_leaves_only_a_gap(void **state)
+{
+	struct sop_blob_put put = {.data = "abc", .len = 3, .kind = SOP_BLOB_DATA};
+	struct sop_append *a = NULL;
+	struct sop_blobref x, y;
+	struct sop_err e = {0};
+	struct sop_batch *b;
+	struct volume v;
+
+	(void)state;
+	volume_new(&v, 4, 2, 2);
+	x = put_seed(&v, 900, 1);
+	b = sop_batch_new(v.io);
+	assert_non_null(b);
+	assert_ok(sop_segments_prepare(&a, v.segs, 0, SOP_STREAM_SMALL, &put, 1, b, &e), &e);
+	sop_segments_abandon(a);
+	sop_batch_put(b);
+	y = put_seed(&v, 900, 2);
+	assert_int_equal(x.segment, y.segment);
+	assert_true(y.off > put.ref.off);
+	assert_int_equal(get_seed(&v, &x, 1), 0);
+	assert_int_equal(get_seed(&v, &y, 2), 0);
+	volume_free(&v);
+}
+
+static void a_disk_set_aside_while_an_append_runs_is_not_believed(void **state)
+{
+	struct sop_blob_put put = {.data = "abc", .len = 3, .kind = SOP_BLOB_DATA};
+	struct sop_append *a = NULL;
+	struct sop_segment_info info;
+	struct sop_err e = {0};
+	struct sop_batch *b;
+	struct volume v;
+
+	(void)state;
+	volume_new(&v, 4, 2, 2);
+	b = sop_batch_new(v.io);
+	assert_non_null(b);
+	assert_ok(sop_segments_prepare(&a, v.segs, 0, SOP_STREAM_SMALL, &put, 1, b, &e), &e);
+	info = info_of(&v, put.ref.segment);
+	assert_int_equal(sop_batch_run(b, SOP_IO_SERIAL, 0, 0), 4);
+	sop_members_event(v.mem, info.disks[1], SOP_EVENT_WRITE, -EIO);
+	assert_ok(sop_segments_finish(a, &e), &e);
+	sop_batch_put(b);
+	info = info_of(&v, put.ref.segment);
+	assert_int_equal(info.stale, 2);
+	assert_true(info.sealed);
+	volume_free(&v);
+}
+
+/* --- sync --- */
+
+static void what_finished_before_a_sync_survives_a_power_cut(void **state)
+{
+	(void)state;
+	for (uint64_t choice = 0; choice < 10; choice++) {
+		struct sop_blobref refs[12];
+		struct sop_err e = {0};
+		struct volume v;
+
+		volume_new(&v, 5, 2, 2);
+		for (unsigned i = 0; i < 12; i++) {
+			uint8_t *data = malloc(30000);
+
+			assert_non_null(data);
+			test_fill(data, 30000, i);
+			refs[i] = put_one(&v, (enum sop_stream)(i % 3), data, 30000);
+			free(data);
+			if (i == 4 || i == 8)
+				assert_ok(sop_segments_sync(v.segs, &e), &e);
+		}
+		volume_cut(&v, choice ? SIM_KEEP_RANDOM : SIM_KEEP_SYNCED_ONLY, choice);
+		for (unsigned i = 0; i < 12; i++) {
+			int rc = get_seed(&v, &refs[i], i);
+
+			if (i <= 8)
+				assert_int_equal(rc, 0);
+			else
+				assert_true(!rc || rc == SOP_ELOST || rc == SOP_ECORRUPT);
+		}
+		volume_free(&v);
+	}
+}
+
+static void a_sync_costs_one_datasync_a_dirty_shard(void **state)
+{
+	struct sim_counts c;
+	struct sop_err e = {0};
+	struct volume v;
+
+	(void)state;
+	volume_new(&v, 4, 2, 2);
+	assert_ok(sop_segments_sync(v.segs, &e), &e);
+	put_seed(&v, 100, 1);
+	sim_take_counts(v.sim);
+	assert_ok(sop_segments_sync(v.segs, &e), &e);
+	c = sim_take_counts(v.sim);
+	assert_int_equal(c.syncs, 12); /* four files, their folders, the names of these */
+	put_seed(&v, 100, 1);
+	put_seed(&v, 100, 2);
+	sim_take_counts(v.sim);
+	assert_ok(sop_segments_sync(v.segs, &e), &e);
+	assert_int_equal(sim_take_counts(v.sim).syncs, 4);
+	assert_ok(sop_segments_sync(v.segs, &e), &e);
+	assert_int_equal(sim_take_counts(v.sim).syncs, 0);
+	volume_free(&v);
+}
+
+static void a_sync_fails_only_when_fewer_than_k_shards_are_left(void **state)
+{
+	struct sop_segment_info info;
+	struct sop_blobref ref;
+	struct sop_err e = {0};
+	struct volume v;
+
+	(void)state;
+	volume_new(&v, 4, 2, 2);
+	ref = put_seed(&v, 40000, 1);
+	info = info_of(&v, ref.segment);
+	for (unsigned i = 0; i < 2; i++)
+		sim_disk_error(v.sim, v.path[info.disks[i]], 0, 0, -EIO);
+	assert_ok(sop_segments_sync(v.segs, &e), &e);
+	assert_int_equal(info_of(&v, ref.segment).stale, 3);
+	assert_true(info_of(&v, ref.segment).sealed);
+	assert_null(sop_members_disk(v.mem, info.disks[0]));
+	volume_cut(&v, SIM_KEEP_SYNCED_ONLY, 1);
+	assert_int_equal(get_seed(&v, &ref, 1), 0);
+	volume_free(&v);
+
+	volume_new(&v, 4, 2, 2);
+	ref = put_seed(&v, 40000, 1);
+	info = info_of(&v, ref.segment);
+	for (unsigned i = 0; i < 3; i++)
+		sim_disk_error(v.sim, v.path[info.disks[i]], 0, 0, -EIO);
+	assert_int_equal(sop_segments_sync(v.segs, &e), SOP_ELOST);
+	/* A second fdatasync may say that all is well: it is not. */
+	for (unsigned i = 0; i < 3; i++)
+		sim_disk_error(v.sim, v.path[info.disks[i]], 0, 0, 0);
+	assert_int_equal(sop_segments_sync(v.segs, &e), SOP_ELOST);
+	volume_free(&v);
+}
+
+/* Shards that were written, and those that were synced, must have k in common. */
+static void a_sync_looks_at_what_each_append_reached(void **state)
+{
+	struct sop_segment_info info;
+	struct sop_blobref a, b;
+	struct sop_err e = {0};
+	struct volume v;
+
+	(void)state;
+	volume_new(&v, 4, 2, 2);
+	a = put_seed(&v, 40000, 1);
+	assert_ok(sop_segments_sync(v.segs, &e), &e);
+	info = info_of(&v, a.segment);
+	/* b reaches 0 and 1 alone. */
+	sim_disk_error(v.sim, v.path[info.disks[2]], 0, -EIO, 0);
+	sim_disk_error(v.sim, v.path[info.disks[3]], 0, -EIO, 0);
+	b = put_seed(&v, 40000, 2);
+	assert_int_equal(b.segment, a.segment);
+	assert_int_equal(info_of(&v, b.segment).stale, 12);
+	sim_disk_error(v.sim, v.path[info.disks[1]], 0, 0, -EIO);
+	assert_int_equal(sop_segments_sync(v.segs, &e), SOP_ELOST);
+	volume_free(&v);
+}
+
+static void writes_to_a_disk_that_went_and_came_back_do_not_count_as_synced(void **state)
+{
+	struct sop_segment_info info;
+	struct sop_blobref ref;
+	struct sop_err e = {0};
+	struct sop_disk *before;
+	struct volume v;
+
+	(void)state;
+	volume_new(&v, 2, 1, 1);
+	ref = put_seed(&v, 40000, 1);
+	info = info_of(&v, ref.segment);
+	before = sop_members_disk(v.mem, info.disks[0]);
+	sop_members_event(v.mem, info.disks[0], SOP_EVENT_WRITE, -EIO);
+	/* Mounted anew: our lock on it is gone. */
+	assert_int_equal(sim_remove(v.sim, v.path[info.disks[0]], SOP_PATH_LOCK), 0);
+	assert_ok(sop_members_online(v.mem, info.disks[0], NULL, &e), &e);
+	assert_ptr_not_equal(sop_members_disk(v.mem, info.disks[0]), before);
+	assert_int_equal(get_seed(&v, &ref, 1), 0); /* opens the file anew */
+	sim_disk_error(v.sim, v.path[info.disks[1]], 0, 0, -EIO);
+	assert_int_equal(sop_segments_sync(v.segs, &e), SOP_ELOST);
+	volume_free(&v);
+}
+
+/* --- space and files --- */
+
+static uint64_t allocated(struct volume *v)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < v->disks; i++)
+		sum += sim_allocated(v->sim, v->path[i]);
+	return sum;
+}
+
+static void punch_gives_back_whole_pages_and_hurts_no_neighbour(void **state)
+{
+	struct sop_blobref refs[3];
+	struct sop_err e = {0};
+	struct volume v;
+	uint64_t before;
+
+	(void)state;
+	volume_new(&v, 4, 2, 2);
+	for (unsigned i = 0; i < 3; i++)
+		refs[i] = put_seed(&v, 200001, i);
+	before = allocated(&v);
+	assert_ok(sop_segments_punch(v.segs, refs[1].segment, refs[1].off,
+			  sop_blob_shard_bytes(200001, 2), &e),
+		&e);
+	assert_in_range(before - allocated(&v), 4 * 92000, 4 * 101000);
+	assert_int_equal(get_seed(&v, &refs[0], 0), 0);
+	assert_int_equal(get_seed(&v, &refs[1], 1), SOP_ELOST);
+	assert_int_equal(get_seed(&v, &refs[2], 2), 0);
+	assert_ok(sop_segments_punch(v.segs, refs[1].segment, refs[2].off + 1, 4095, &e), &e);
+	assert_int_equal(get_seed(&v, &refs[2], 2), 0);
+	assert_int_equal(
+		sop_segments_punch(v.segs, refs[1].segment, 0, 8192, &e), -EINVAL);
+	assert_int_equal(
+		sop_segments_punch(v.segs, refs[1].segment, 8192, UINT64_MAX, &e), -EINVAL);
+	volume_free(&v);
+}
+
+static int collect_id(void *arg, uint64_t id)
+{
+	uint64_t *ids = arg;
+
+	assert_true(ids[0] < 10);
+	ids[++ids[0]] = id;
+	return 0;
+}
+
+static void scan_names_each_segment_once_and_remove_removes_it(void **state)
+{
+	uint64_t ids[11] = {0}, one;
+	struct sop_err e = {0};
+	struct sop_segment_info info;
+	struct volume v;
+	uint64_t before;
+
+	(void)state;
+	volume_new(&v, 5, 2, 2);
+	before = allocated(&v);
+	for (unsigned i = 0; i < 3; i++)
+		put_one(&v, (enum sop_stream)i, "abc", 3);
+	assert_ok(sop_segments_scan(v.segs, collect_id, ids, &e), &e);
+	assert_int_equal(ids[0], 3);
+	assert_true(ids[1] < ids[2] && ids[2] < ids[3]);
+	one = ids[1];
+	/* Known and open; then known to nobody, without a good header, one file missing. */
+	assert_ok(sop_segments_remove(v.segs, one, &e), &e);
+	assert_int_equal(sop_segments_info(v.segs, one, &info, &e), -ENOENT);
+	put_one(&v, SOP_STREAM_NODES, "abc", 3);
+	info = info_of(&v, ids[2]);
+	volume_close(&v);
+	for (unsigned i = 0; i < 4; i++)
+		sim_poke(v.sim, v.path[info.disks[i]], shard_name(ids[2], i), 20, "bad", 3);
+	sim_remove(v.sim, v.path[info.disks[2]], shard_name(ids[2], 2));
+	volume_open(&v);
+	assert_ok(sop_segments_remove(v.segs, ids[2], &e), &e);
+	assert_ok(sop_segments_remove(v.segs, ids[2], &e), &e);
+	memset(ids, 0, sizeof(ids));
+	assert_ok(sop_segments_scan(v.segs, collect_id, ids, &e), &e);
+	assert_int_equal(ids[0], 2);
+	for (unsigned i = 1; i <= 2; i++)
+		assert_ok(sop_segments_remove(v.segs, ids[i], &e), &e);
+	assert_int_equal(allocated(&v), before);
+	volume_free(&v);
+}
+
+static void a_file_in_the_way_is_not_hurt(void **state)
+{
+	struct sop_blobref a, b;
+	struct sop_segment_info info;
+	struct sop_err e = {0};
+	struct volume v;
+	uint64_t epoch;
+
+	(void)state;
+	volume_new(&v, 4, 2, 2);
+	a = put_seed(&v, 5000, 1);
+	epoch = sop_members_epoch(v.mem);
+	/* A second engine with the same epoch gives out the same ids. */
+	sop_segments_free(v.segs);
+	assert_ok(sop_segments_new(&v.segs, v.mem, v.io, epoch, &e), &e);
+	b = put_seed(&v, 5000, 2);
+	assert_true(a.segment != b.segment);
+	assert_int_equal(get_seed(&v, &a, 1), 0);
+	assert_int_equal(get_seed(&v, &b, 2), 0);
+	info = info_of(&v, a.segment);
+	assert_int_equal(info.stale, 0);
+	volume_free(&v);
+}
+
+static void open_files_are_bounded(void **state)
+{
+	struct sop_blobref refs[40];
+	struct sop_err e = {0};
+	struct volume v;
+
+	(void)state;
+	volume_new(&v, 4, 2, 2);
+	v.segs->files_max = 20;
+	for (unsigned i = 0; i < 40; i++) {
+		refs[i] = put_seed(&v, 5000, i);
+		sop_segments_seal(v.segs, refs[i].segment);
+		if (i % 4 == 3)
+			assert_ok(sop_segments_sync(v.segs, &e), &e);
+	}
+	for (unsigned round = 0; round < 2; round++)
+		for (unsigned i = 0; i < 40; i++) {
+			assert_int_equal(get_seed(&v, &refs[i], i), 0);
+			assert_in_range(v.segs->n_files, 1, 20);
+		}
+	volume_free(&v);
+}
+
+/* Each single step fails: an append still works or says why, and what was there stays. */
+static void a_segment_can_be_made_though_any_step_fails(void **state)
+{
+	(void)state;
+	for (uint64_t n = 1;; n++) {
+		struct sop_blob_put put = {.data = "abc", .len = 3, .kind = SOP_BLOB_DATA};
+		struct sop_err e = {0};
+		struct volume v;
+		uint64_t first;
+		bool done;
+		char got[3];
+		int rc;
+
+		volume_new(&v, 2, 2, 0);
+		first = sim_steps(v.sim);
+		sim_fail_step(v.sim, first + n, n % 2 ? -EIO : -ENOSPC);
+		rc = sop_segments_put(v.segs, 0, SOP_STREAM_SMALL, &put, 1, &e);
+		done = sim_steps(v.sim) < first + n;
+		if (!rc) {
+			assert_ok(sop_blob_read(v.segs, &put.ref, got, 3, 0, &e), &e);
+			assert_memory_equal(got, "abc", 3);
+		} else {
+			assert_true(e.text[0] != 0);
+		}
+		volume_free(&v);
+		if (done) {
+			assert_int_equal(rc, 0);
+			break;
+		}
+	}
+}
+
+/* --- calls with a bound --- */
+
+struct gate {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool open, passed;
+};
+static struct gate gate = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, false};
+
+static int call_hangs(struct sop_call *c)
+{
+	pthread_mutex_lock(&gate.lock);
+	while (!gate.open)
+		pthread_cond_wait(&gate.changed, &gate.lock);
+	c->value = 1;
+	gate.passed = true;
+	pthread_cond_broadcast(&gate.changed);
+	pthread_mutex_unlock(&gate.lock);
+	return 0;
+}
+
+static int call_answers(struct sop_call *c)
+{
+	c->value = 42;
+	return -ENOTTY;
+}
+
+static void calls_behind_one_that_hangs_are_made(void **state)
+{
+	(void)state;
+	for (unsigned parallel = 0; parallel < 2; parallel++) {
+		struct sop_calls *c = sop_calls_new(4);
+		struct sop_disk disk = {0};
+
+		assert_non_null(c);
+		gate.open = gate.passed = false;
+		for (unsigned i = 0; i < 4; i++) {
+			c->call[i].fn = i == 1 ? call_hangs : call_answers;
+			c->call[i].disk = i == 3 ? NULL : &disk;
+		}
+		sop_calls_run(c, parallel, 50);
+		assert_int_equal(c->call[0].rc, -ENOTTY);
+		assert_int_equal(c->call[1].rc, -ETIMEDOUT);
+		assert_int_equal(c->call[2].rc, -ENOTTY);
+		assert_int_equal(c->call[2].value, 42);
+		assert_int_equal(c->call[3].rc, -ENODEV);
+		sop_calls_put(c);
+		pthread_mutex_lock(&gate.lock);
+		gate.open = true;
+		pthread_cond_broadcast(&gate.changed);
+		while (!gate.passed)
+			pthread_cond_wait(&gate.changed, &gate.lock);
+		pthread_mutex_unlock(&gate.lock);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(an_unknown_segment_is_learned_from_its_files),
+		cmocka_unit_test(a_table_entry_that_cannot_be_is_refused),
+		cmocka_unit_test(header_decode_takes_back_what_encode_made_and_nothing_else),
+		cmocka_unit_test(each_stream_has_a_segment_of_its_own_and_keeps_it),
+		cmocka_unit_test(a_segment_ended_cleanly_is_continued_by_the_next_mount),
+		cmocka_unit_test(a_segment_with_longer_files_is_not_continued),
+		cmocka_unit_test(an_append_larger_than_the_room_goes_on_in_a_new_segment),
+		cmocka_unit_test(a_degraded_segment_is_left_when_its_disk_is_back),
+		cmocka_unit_test(an_abandoned_append_leaves_only_a_gap),
+		cmocka_unit_test(a_disk_set_aside_while_an_append_runs_is_not_believed),
+		cmocka_unit_test(what_finished_before_a_sync_survives_a_power_cut),
+		cmocka_unit_test(a_sync_costs_one_datasync_a_dirty_shard),
+		cmocka_unit_test(a_sync_fails_only_when_fewer_than_k_shards_are_left),
+		cmocka_unit_test(a_sync_looks_at_what_each_append_reached),
+		cmocka_unit_test(writes_to_a_disk_that_went_and_came_back_do_not_count_as_synced),
+		cmocka_unit_test(punch_gives_back_whole_pages_and_hurts_no_neighbour),
+		cmocka_unit_test(scan_names_each_segment_once_and_remove_removes_it),
+		cmocka_unit_test(a_file_in_the_way_is_not_hurt),
+		cmocka_unit_test(open_files_are_bounded),
+		cmocka_unit_test(a_segment_can_be_made_though_any_step_fails),
+		cmocka_unit_test(calls_behind_one_that_hangs_are_made),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
