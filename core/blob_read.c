@@ -112,7 +112,9 @@ static int blob_open(
 	b->stale = b->seg->info.stale;
 	b->missing = b->seg->missing;
 	b->absent = b->seg->absent;
-	rc = end > b->seg->info.end;
+	/* What is known of other segments may be older than the blob (a journal is replayed over an
+	 * old table). */
+	rc = end > (b->seg->ours ? b->seg->info.end : SOP_SEGMENT_BYTES);
 	sop_unlock(&s->lock);
 	if (!rc)
 		return 0;

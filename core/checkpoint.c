@@ -29,7 +29,7 @@ static int freeze_locked(struct ckpt *k, bool clean, struct sop_err *e)
 
 	if (v->dead)
 		return sop_fail(e, SOP_EDEAD, "volume %s", v->name);
-	rc = sop_space_flush(v->space, lsn, &k->c, e);
+	rc = sop_space_flush(v->space, &k->c, e);
 	if (!rc)
 		rc = sop_stores_flush(v->stores, lsn, e);
 	if (!rc)

@@ -4,7 +4,8 @@
  * core/io.h): opening a member folder, locking it, storing its label, asking for its free space.
  *
  * An errand owns everything its run() touches, because run() may go on long after the wait is over:
- * it is counted, and release() frees it when both its thread and its owner have let go. */
+ * it is counted, and release() frees it when both its thread and its owner have let go. The caller holds
+ * no lock of rank LEAF. */
 #ifndef SOP_ERRAND_H
 #define SOP_ERRAND_H
 

@@ -122,6 +122,7 @@ struct op {
 	int rc; /* of fn */
 	struct sop_disk *disk;
 	struct sop_file *file, *anchor;
+	bool makes_file; /* file is what fn leaves to the caller */
 	char from[SOP_JOURNAL_NAME], to[SOP_JOURNAL_NAME];
 	int flags;
 	uint64_t off, len;
@@ -131,14 +132,19 @@ struct op {
 	struct sop_disk_journal header;
 };
 
+static void let_go(struct sop_file **f)
+{
+	if (*f)
+		(*f)->ops->file_close(*f);
+	*f = NULL;
+}
+
 static void op_release(struct sop_errand *x)
 {
 	struct op *o = (struct op *)x;
 
-	if (o->file)
-		o->file->ops->file_close(o->file);
-	if (o->anchor)
-		o->anchor->ops->file_close(o->anchor);
+	let_go(&o->file);
+	let_go(&o->anchor);
 	free(o->buf);
 	free(o->names.number);
 	free(o);
@@ -149,6 +155,11 @@ static void op_thread(struct sop_errand *x)
 	struct op *o = (struct op *)x;
 
 	o->rc = o->fn(o);
+	/* Files are let go of here and not in release, which may run long after the caller has
+	 * gone on, and closed the disk. What stays is a result for the caller to take. */
+	if (!o->makes_file || o->rc)
+		let_go(&o->file);
+	let_go(&o->anchor);
 }
 
 static struct op *op_new(
@@ -352,6 +363,7 @@ int sop_journal_open(struct sop_file **out, uint64_t *size, struct sop_disk *d, 
 		return -ENOMEM;
 	set_path(o->from, path);
 	o->flags = flags;
+	o->makes_file = true;
 	rc = op_wait(o, timeout_ms);
 	if (!rc) {
 		*out = o->file;
@@ -418,6 +430,7 @@ int sop_journal_start(struct sop_file **file, struct sop_disk *d, struct sop_fil
 		return -ENOMEM;
 	if (spare)
 		set_path(o->from, spare);
+	o->makes_file = !spare;
 	sop_journal_path(o->to, h->number);
 	sop_journal_header_encode(&o->header, h);
 	rc = op_wait(o, timeout_ms);

@@ -315,7 +315,7 @@ int sop_rename(struct sop_txn *t, struct sop_name from, struct sop_name to, unsi
 		rc = check_name(from, e);
 	if (!rc)
 		rc = check_name(to, e);
-	if (!rc && flags & ~(SOP_RENAME_NOREPLACE | SOP_RENAME_EXCHANGE))
+	if (!rc && flags & ~(unsigned)(SOP_RENAME_NOREPLACE | SOP_RENAME_EXCHANGE))
 		rc = sop_fail(e, -EINVAL, "rename flags");
 	if (!rc)
 		rc = need_store(t, to.store, e);

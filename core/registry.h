@@ -1,5 +1,6 @@
 /* The registry: handle -> where that node's newest checkpointed blob lies, in hash-mod files of 4 KiB
- * blocks with checksums, one copy on every registry replica.
+ * blocks with checksums, on every registry replica. A block has two places in its file and is written to
+ * them in turn, so that a crash while it is written cannot take its other slots (registry_block.h).
  *
  * On disk it changes only by sop_registry_apply(), with the flips of a published checkpoint; repeating
  * that is harmless. Handles are given out in memory; freed ones wait until the caller says that no
@@ -24,8 +25,13 @@ int sop_registry_new(struct sop_registry **out, struct sop_members *mem, struct 
 	uint32_t hashmod, uint64_t next_handle, uint64_t free_handle, struct sop_err *e);
 void sop_registry_free(struct sop_registry *r);
 
-/* The block is read from the first current replica where it verifies; a bad copy elsewhere is counted
- * and rewritten. -ENOENT: the slot is free or was never written. SOP_ELOST: bad on all replicas.
+/* For read-only mounts, where the flips of the checkpoint may not have been applied and cannot be:
+ * look-ups see them from now on. */
+int sop_registry_overlay(struct sop_registry *r, const struct sop_flip *flips, size_t n,
+	struct sop_err *e);
+
+/* The block is read from the first current replica where it verifies; a bad copy met on the way is
+ * counted and rewritten. -ENOENT: the slot is free or was never written. SOP_ELOST: bad on all replicas.
  * A small cache of blocks is kept. */
 int sop_registry_lookup(struct sop_registry *r, uint64_t handle, struct sop_blobref *ref,
 	struct sop_err *e);
@@ -44,7 +50,10 @@ int sop_registry_chain(struct sop_registry *r, struct sop_flip **flips, size_t *
 /* Write flips to all current replicas and fsync (files made as needed, with their directory). A
  * replica that fails is set aside; -EIO when none is left. Reads block by block, changes, writes with
  * checksum; blocks that do not verify on one replica are taken from another; a block that was never
- * written starts empty. */
+ * written starts empty. One at a time.
+ *
+ * The first call after sop_registry_new must be that of mount, with all flips of the checkpoint loaded,
+ * clean or not: it repairs what a crash in the apply before may have left half done. */
 int sop_registry_apply(struct sop_registry *r, const struct sop_flip *flips, size_t n, uint64_t lsn,
 	struct sop_err *e);
 

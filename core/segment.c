@@ -445,11 +445,15 @@ static struct segment *adopt(struct sop_segments *s, unsigned profile, enum sop_
 	struct segment *seg;
 
 	while ((seg = find_adoptable(s, profile, stream))) {
-		if (sop_shard_files_end_at(s, seg))
-			return seg;
+		bool whole = sop_shard_files_end_at(s, seg);
+
 		sop_lock(&s->lock);
-		seal_locked(s, seg);
+		seg->ours = whole;
+		if (!whole)
+			seal_locked(s, seg);
 		sop_unlock(&s->lock);
+		if (whole)
+			return seg;
 		sop_segment_put(s, seg);
 	}
 	return NULL;
@@ -486,6 +490,7 @@ static int create_once(struct segment **out, struct sop_segments *s, unsigned pr
 		return rc;
 	sop_lock(&s->lock);
 	seg->absent = absent;
+	seg->ours = true;
 	SOP_EACH_BIT(i, absent)
 	if (!sop_members_disk(s->mem, info.disks[i]))
 		seg->awaited |= 1u << i;

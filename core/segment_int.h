@@ -69,6 +69,7 @@ struct segment {
 	unsigned refs;
 	bool in_table;
 	bool open;          /* the current one of a stream: its files stay open */
+	bool ours;          /* made or continued by this mount: info.end is exact */
 	bool adoptable;     /* of an earlier mount, ended cleanly: may be continued */
 	uint32_t absent;    /* shards without a file since creation */
 	uint32_t awaited;   /* those of them whose disk was not there */

@@ -47,6 +47,7 @@ struct pending {
 struct sop_space {
 	struct sop_volume *v;
 	struct sop_lock lock;
+	pthread_rwlock_t placing; /* shared: taking places; exclusive: a checkpoint notes which are taken */
 	struct seg *seg[BUCKETS];
 	uint64_t segments, live_bytes, pending_bytes;
 	struct small **uncommitted, **deltas;
@@ -69,6 +70,7 @@ static size_t hash_id(uint64_t id)
 struct sop_space *sop_space_new(struct sop_volume *v)
 {
 	struct sop_space *s = calloc(1, sizeof(*s));
+	pthread_rwlockattr_t attr;
 
 	if (!s)
 		return NULL;
@@ -76,6 +78,10 @@ struct sop_space *sop_space_new(struct sop_volume *v)
 	s->deltas = calloc(BUCKETS, sizeof(struct small *));
 	s->v = v;
 	sop_lock_init(&s->lock, SOP_RANK_SPACE, "space");
+	pthread_rwlockattr_init(&attr);
+	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(&s->placing, &attr);
+	pthread_rwlockattr_destroy(&attr);
 	if (s->uncommitted && s->deltas)
 		return s;
 	sop_space_free(s);
@@ -109,6 +115,7 @@ void sop_space_free(struct sop_space *s)
 	smalls_free(s->uncommitted);
 	smalls_free(s->deltas);
 	free(s->pending);
+	pthread_rwlock_destroy(&s->placing);
 	sop_lock_release(&s->lock);
 	free(s);
 }
@@ -768,16 +775,20 @@ int sop_space_prepare(struct sop_append **out, struct sop_space *s, unsigned pro
 	enum sop_stream stream, struct sop_blob_put *puts, size_t n, struct sop_batch *b,
 	struct sop_err *e)
 {
-	int rc = sop_segments_prepare(out, s->v->seg, profile, stream, puts, n, b, e);
+	int rc;
 
-	/* Noted before they are written, so that a checkpoint meanwhile knows of every place taken. */
+	/* Taken and noted in one, so that a checkpoint knows of every place below the ends it records. */
+	pthread_rwlock_rdlock(&s->placing);
+	rc = sop_segments_prepare(out, s->v->seg, profile, stream, puts, n, b, e);
 	for (size_t i = 0; i < n && !rc; i++)
 		if (sop_space_reserve(s, &puts[i].ref)) {
 			while (i--)
 				sop_space_abandon(s, &puts[i].ref);
 			sop_segments_abandon(*out);
 			rc = sop_fail(e, -ENOMEM, "reserved space");
+			break;
 		}
+	pthread_rwlock_unlock(&s->placing);
 	return rc;
 }
 
@@ -854,17 +865,15 @@ static int flush_lists(struct sop_space *s, struct sop_checkpoint *c, struct sop
 	return 0;
 }
 
-int sop_space_flush(struct sop_space *s, uint64_t lsn, struct sop_checkpoint *c, struct sop_err *e)
+int sop_space_flush(struct sop_space *s, struct sop_checkpoint *c, struct sop_err *e)
 {
 	struct changes cs = {0};
 	int rc = deltas_apply(s, e);
 
-	(void)lsn;
 	if (rc)
 		return rc;
+	pthread_rwlock_wrlock(&s->placing);
 	sop_lock(&s->lock);
-	/* The ends first, then the list of the uncommitted: whatever is written in between lies beyond
-	 * the end recorded here, or is in the list. */
 	for (size_t b = 0; b < BUCKETS && !rc; b++)
 		for (struct seg *g = s->seg[b]; g && !rc; g = g->next)
 			if (g->dirty || !g->recorded)
@@ -872,6 +881,7 @@ int sop_space_flush(struct sop_space *s, uint64_t lsn, struct sop_checkpoint *c,
 	if (!rc)
 		rc = flush_lists(s, c, e);
 	sop_unlock(&s->lock);
+	pthread_rwlock_unlock(&s->placing);
 	if (!rc)
 		rc = changes_apply(s->v, &cs, e);
 	free(cs.c);

@@ -339,7 +339,7 @@ int sop_stores_create(struct sop_stores *s, uint64_t id, const void *options, ui
 }
 
 static int flush_one(struct sop_stores *s, struct sop_state *st, struct sop_tree *master,
-	struct sop_err *e)
+	uint64_t *count, struct sop_err *e)
 {
 	uint8_t key[SOP_MASTER_KEY];
 	struct sop_disk_store d = {
@@ -355,18 +355,24 @@ static int flush_one(struct sop_stores *s, struct sop_state *st, struct sop_tree
 	};
 	sop_autofree uint8_t *val = NULL;
 	bool was;
+	int rc;
 
 	sop_master_key(key, st->id, 's');
-	if (st->now.gone)
-		return sop_tree_del(s->v->nodes, master, key, sizeof(key), &was, e);
+	if (st->now.gone) {
+		rc = sop_tree_del(s->v->nodes, master, key, sizeof(key), &was, e);
+		*count -= !rc && was;
+		return rc;
+	}
 	val = malloc(sizeof(d) + st->options_len);
 	if (!val)
 		return sop_fail(e, -ENOMEM, "state of a store");
 	memcpy(val, &d, sizeof(d));
 	if (st->options_len)
 		memcpy(val + sizeof(d), st->options, st->options_len);
-	return sop_tree_put(s->v->nodes, master, key, sizeof(key), val, sizeof(d) + st->options_len,
-		&was, e);
+	rc = sop_tree_put(s->v->nodes, master, key, sizeof(key), val, sizeof(d) + st->options_len, &was,
+		e);
+	*count += !rc && !was;
+	return rc;
 }
 
 int sop_stores_flush(struct sop_stores *s, uint64_t lsn, struct sop_err *e)
@@ -393,7 +399,7 @@ int sop_stores_flush(struct sop_stores *s, uint64_t lsn, struct sop_err *e)
 	while (!rc && s->dirty) {
 		st = s->dirty;
 		if (st != master)
-			rc = flush_one(s, st, &tree, e);
+			rc = flush_one(s, st, &tree, &master->now.count, e);
 		if (rc)
 			break;
 		s->dirty = st->dirty_next;

@@ -7,11 +7,11 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-#define PF_EXITING      0x4ul
-#define STAT_FLAGS      9
-#define STAT_EXIT_CODE  52
+#define PF_EXITING	0x4ul
+#define STAT_FLAGS	9
+#define STAT_EXIT_CODE	52
 #define DESCRIPTORS_MAX 4096
-#define STATM_CACHE     4
+#define STATM_CACHE	4
 
 bool sopfs_closer_statm_empty(const char *text, size_t len)
 {
@@ -63,8 +63,8 @@ bool sopfs_closer_parse_stat(const char *text, size_t len, unsigned long *flags,
 	return true;
 }
 
-/* The statm files of the last few clients of this thread stay open: reading an open one costs a fifth.
- * One of a thread that is gone gives ESRCH even if its number was given out again. */
+/* The statm files of the last few clients of this thread stay open: reading an open one costs a
+ * fifth. One of a thread that is gone gives ESRCH even if its number was given out again. */
 static __thread struct {
 	int tid, fd;
 } statm_cache[STATM_CACHE];
@@ -167,10 +167,10 @@ bool sopfs_closer_same_process(int tid, int other)
 	return access(path, F_OK) == 0;
 }
 
-/* fdinfo names the inode. It may be one of another filesystem that has the same number: type and device
- * decide, as far as they can, by a statx that answers from the kernel's inode and never asks us. Ours
- * has no device behind it (major 0); which of those it is need not be known, as a wrong "yes" only
- * delays a commit to the last close. */
+/* fdinfo names the inode. It may be one of another filesystem that has the same number: type and
+ * device decide, as far as they can, by a statx that answers from the kernel's inode and never asks
+ * us. Ours has no device behind it (major 0); which of those it is need not be known, as a wrong
+ * "yes" only delays a commit to the last close. */
 static bool descriptor_is(int dir, const char *name, uint64_t ino)
 {
 	char path[280], text[256];

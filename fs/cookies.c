@@ -5,7 +5,7 @@
 
 #define FRAGMENT_BITS 40
 #define FRAGMENT_MAX  ((UINT64_C(1) << FRAGMENT_BITS) - 1)
-#define IDS_MAX       ((1u << 23) - 1)
+#define IDS_MAX	      ((1u << 23) - 1)
 
 struct prefix {
 	uint8_t len;

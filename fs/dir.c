@@ -136,8 +136,8 @@ static void own_free(struct sopfs_listing *l)
 	l->own_count = l->own_next = 0;
 }
 
-/* The directory's names that are not committed, from `from` on, in order. Taken before the scan: a name
- * that is committed in between is seen twice, and shown once. */
+/* The directory's names that are not committed, from `from` on, in order. Taken before the scan: a
+ * name that is committed in between is seen twice, and shown once. */
 static int own_names(struct sopfs *f, struct sopfs_listing *l, struct sopfs_item *dir,
 	const char *from, size_t from_len)
 {

@@ -18,8 +18,8 @@ static int change_txn(struct sop_txn *t, void *arg, struct sop_err *e)
 {
 	struct change_call *c = arg;
 	struct sop_value *value;
-	int rc = sop_value_open(&value, t, c->name,
-		SOP_VALUE_WRITE | (c->append ? SOP_VALUE_APPEND : 0), e);
+	int rc = sop_value_open(
+		&value, t, c->name, SOP_VALUE_WRITE | (c->append ? SOP_VALUE_APPEND : 0), e);
 
 	if (rc)
 		return rc;
@@ -137,8 +137,8 @@ ssize_t sopfs_direct_read(struct sopfs *f, struct sopfs_handle *h, void *buf, si
 	return (ssize_t)direct_look(f, h, buf, len, off, false, e);
 }
 
-int64_t sopfs_direct_seek(struct sopfs *f, struct sopfs_handle *h, uint64_t off, bool hole,
-	struct sop_err *e)
+int64_t sopfs_direct_seek(
+	struct sopfs *f, struct sopfs_handle *h, uint64_t off, bool hole, struct sop_err *e)
 {
 	return direct_look(f, h, NULL, 0, off, hole, e);
 }

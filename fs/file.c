@@ -121,8 +121,8 @@ static ssize_t change(struct sopfs *f, struct sopfs_handle *h, int tid, const st
 	if (!h->direct)
 		return -EBADF;
 	pthread_mutex_lock(&item->lock);
-	n = sopfs_change_now(f, item, (h->flags & O_APPEND) && op->change == SOPFS_WRITE, op,
-		&version, e);
+	n = sopfs_change_now(
+		f, item, (h->flags & O_APPEND) && op->change == SOPFS_WRITE, op, &version, e);
 	pthread_mutex_unlock(&item->lock);
 	return n;
 }
@@ -169,8 +169,8 @@ int sopfs_fallocate(struct sopfs *f, struct sopfs_handle *h, int mode, uint64_t 
 	return (int)change(f, h, 0, &op, notes, e);
 }
 
-int64_t sopfs_seek(struct sopfs *f, struct sopfs_handle *h, uint64_t off, bool hole,
-	struct sop_err *e)
+int64_t sopfs_seek(
+	struct sopfs *f, struct sopfs_handle *h, uint64_t off, bool hole, struct sop_err *e)
 {
 	struct sopfs_session *s = h->session;
 	struct sopfs_notes notes = {0};
@@ -200,8 +200,8 @@ int64_t sopfs_seek(struct sopfs *f, struct sopfs_handle *h, uint64_t off, bool h
 	return n;
 }
 
-static int commit(struct sopfs *f, struct sopfs_session *s, unsigned flags, struct sopfs_notes *notes,
-	struct sop_err *e)
+static int commit(struct sopfs *f, struct sopfs_session *s, unsigned flags,
+	struct sopfs_notes *notes, struct sop_err *e)
 {
 	struct sopfs_item *item = s->item;
 	int rc;
@@ -227,9 +227,9 @@ static void rollback(struct sopfs *f, struct sopfs_session *s, struct sopfs_note
 	pthread_mutex_unlock(&item->lock);
 }
 
-/* See "Who is closing?" in closer.h; what follows from it is the table in SEMANTICS.md. Where written
- * data decides, nothing but statm is read; the scan for other copies of the descriptor is made only
- * where it decides. */
+/* See "Who is closing?" in closer.h; what follows from it is the table in SEMANTICS.md. Where
+ * written data decides, nothing but statm is read; the scan for other copies of the descriptor is
+ * made only where it decides. */
 int sopfs_flush(struct sopfs *f, struct sopfs_handle *h, int tid, struct sopfs_notes *notes,
 	struct sop_err *e)
 {
@@ -265,8 +265,8 @@ int sopfs_flush(struct sopfs *f, struct sopfs_handle *h, int tid, struct sopfs_n
 	return commit(f, s, 0, notes, e);
 }
 
-int sopfs_fsync(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes,
-	struct sop_err *e)
+int sopfs_fsync(
+	struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes, struct sop_err *e)
 {
 	struct sopfs_session *s = h->session;
 	bool pending;
@@ -281,8 +281,8 @@ int sopfs_fsync(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *not
 	return sop_volume_sync(f->v, e);
 }
 
-/* The last handle is closed: what is left is committed, and the nodeid of a session whose version is
- * the newest becomes the committed one, its pages still warm. */
+/* The last handle is closed: what is left is committed, and the nodeid of a session whose version
+ * is the newest becomes the committed one, its pages still warm. */
 static void session_end(struct sopfs *f, struct sopfs_session *s, struct sopfs_notes *notes)
 {
 	struct sopfs_item *item = s->item;
@@ -358,8 +358,8 @@ void sopfs_release(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *
 	sopfs_handle_free(h);
 }
 
-int sopfs_session_refresh(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes,
-	struct sop_err *e)
+int sopfs_session_refresh(
+	struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes, struct sop_err *e)
 {
 	struct sopfs_session *s = h->session;
 	struct sopfs_item *item = h->view->item;
@@ -384,8 +384,8 @@ int sopfs_session_refresh(struct sopfs *f, struct sopfs_handle *h, struct sopfs_
 	return rc;
 }
 
-int sopfs_session_unlock(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes,
-	struct sop_err *e)
+int sopfs_session_unlock(
+	struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes, struct sop_err *e)
 {
 	struct sopfs_session *s = h->session;
 	bool changed;

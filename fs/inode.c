@@ -173,8 +173,8 @@ void sopfs_item_put(struct sopfs *f, struct sopfs_item *item)
 	pthread_mutex_unlock(&f->lock);
 }
 
-struct sopfs_view *sopfs_view_add(struct sopfs *f, struct sopfs_item *item,
-	enum sopfs_view_kind kind)
+struct sopfs_view *sopfs_view_add(
+	struct sopfs *f, struct sopfs_item *item, enum sopfs_view_kind kind)
 {
 	struct sopfs_view *v = item->view0.item ? calloc(1, sizeof(*v)) : &item->view0;
 
@@ -273,7 +273,8 @@ bool sopfs_item_where(const struct sopfs_item *item, struct sopfs_where *w)
 	return true;
 }
 
-/* ---- names that are not committed -------------------------------------------------------------- */
+/* ---- names that are not committed --------------------------------------------------------------
+ */
 
 struct sopfs_item *sopfs_overlay_find(struct sopfs *f, uint64_t store, const char *name, size_t len)
 {

@@ -70,6 +70,12 @@ struct sopfs_item {
 	struct sopfs_session *orphan;  /* session=write, unlinked: where their bytes live */
 };
 
+/* Of .sop: numbers below the root's. */
+static inline bool sopfs_is_ctl(const struct sopfs_view *v)
+{
+	return v->item->ino < SOP_ROOT;
+}
+
 int sopfs_table_init(struct sopfs *f, struct sop_err *e);
 void sopfs_table_release(struct sopfs *f);
 

@@ -26,16 +26,16 @@ size_t sopfs_locks_count(const struct sopfs_locks *l)
 	return l->count;
 }
 
-bool sopfs_locks_blocked(const struct sopfs_locks *l, const struct sopfs_lock *want,
-	struct sopfs_lock *by)
+bool sopfs_locks_blocked(
+	const struct sopfs_locks *l, const struct sopfs_lock *want, struct sopfs_lock *by)
 {
 	if (want->type == F_UNLCK)
 		return false;
 	for (size_t i = 0; i < l->count; i++) {
 		const struct sopfs_lock *k = &l->list[i];
 
-		if (k->whole != want->whole || k->owner == want->owner ||
-			k->end < want->start || k->start > want->end)
+		if (k->whole != want->whole || k->owner == want->owner || k->end < want->start ||
+			k->start > want->end)
 			continue;
 		if (k->type == F_RDLCK && want->type == F_RDLCK)
 			continue;
@@ -51,7 +51,8 @@ static void take_out(struct sopfs_locks *l, size_t i)
 	l->list[i] = l->list[--l->count];
 }
 
-/* What of lock k lies outside [start, end] stays: at most two pieces, the second of which is added. */
+/* What of lock k lies outside [start, end] stays: at most two pieces, the second of which is added.
+ */
 static void cut(struct sopfs_locks *l, size_t i, uint64_t start, uint64_t end)
 {
 	struct sopfs_lock k = l->list[i];
@@ -127,7 +128,8 @@ void sopfs_locks_drop_handle(struct sopfs_locks *l, const void *handle)
 	}
 }
 
-/* ---- waiting ------------------------------------------------------------------------------------- */
+/* ---- waiting
+ * ------------------------------------------------------------------------------------- */
 
 struct sopfs_waiter {
 	struct sopfs_waiter *next;
@@ -162,8 +164,8 @@ static struct sopfs_locks *locks_of(struct sopfs_item *item)
 	return item->locks;
 }
 
-/* The waiters of the item that nothing stops now, in the order they came. locks_lock held; the list is
- * called by `finish` without it. */
+/* The waiters of the item that nothing stops now, in the order they came. locks_lock held; the list
+ * is called by `finish` without it. */
 static struct sopfs_waiter *wake(struct sopfs *f, struct sopfs_item *item)
 {
 	struct sopfs_waiter *ready = NULL, **end = &ready;
@@ -208,7 +210,8 @@ int sopfs_lock_set(struct sopfs *f, struct sopfs_item *item, const struct sopfs_
 		rc = -ENOMEM;
 	} else if (!sopfs_locks_blocked(l, lock, NULL)) {
 		rc = sopfs_locks_put(l, lock);
-		/* A range given back, or a write lock turned into a read lock, may let others in. */
+		/* A range given back, or a write lock turned into a read lock, may let others in.
+		 */
 		if (!rc)
 			ready = wake(f, item);
 	} else if (!waiter) {
@@ -269,7 +272,8 @@ void sopfs_lock_drop_owner(struct sopfs *f, struct sopfs_item *item, uint64_t ow
 
 	if (!item->locks)
 		return;
-	/* Unlocking everything never needs memory twice over: without it the locks go by their handle. */
+	/* Unlocking everything never needs memory twice over: without it the locks go by their
+	 * handle. */
 	(void)sopfs_lock_set(f, item, &all, NULL);
 }
 

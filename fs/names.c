@@ -25,11 +25,12 @@ int sopfs_txn(struct sopfs *f, sopfs_txn_fn fn, void *arg, struct sop_err *e)
 	return rc;
 }
 
-/* ---- what a name stands for ---------------------------------------------------------------------- */
+/* ---- what a name stands for
+ * ---------------------------------------------------------------------- */
 
 struct found {
 	struct sopfs_item *item; /* referenced; NULL when nobody knows it but the tree */
-	struct sop_attr attr;    /* committed ones */
+	struct sop_attr attr;	 /* committed ones */
 	bool there, provisional;
 };
 
@@ -105,12 +106,13 @@ static void unlock_two(struct sopfs_item *a, struct sopfs_item *b)
 		pthread_mutex_unlock(&b->lock);
 }
 
-/* ---- sessions of an item whose name changes; item.lock held --------------------------------------- */
+/* ---- sessions of an item whose name changes; item.lock held
+ * --------------------------------------- */
 
 typedef int (*session_fn)(struct sopfs *f, struct sopfs_session *s, void *arg, struct sop_err *e);
 
-static int each_session(struct sopfs *f, struct sopfs_item *item, session_fn fn, void *arg,
-	struct sop_err *e)
+static int each_session(
+	struct sopfs *f, struct sopfs_item *item, session_fn fn, void *arg, struct sop_err *e)
 {
 	sop_autofree struct sopfs_session **list = NULL;
 	size_t n = 0, i = 0;
@@ -149,8 +151,8 @@ static int begin_one(struct sopfs *f, struct sopfs_session *s, void *arg, struct
 }
 
 /* The last name goes: who has it open for writing must hold its value from now on. */
-static int keep_open(struct sopfs *f, struct sopfs_item *item, struct sopfs_notes *notes,
-	struct sop_err *e)
+static int keep_open(
+	struct sopfs *f, struct sopfs_item *item, struct sopfs_notes *notes, struct sop_err *e)
 {
 	int rc;
 
@@ -168,8 +170,8 @@ static int move_one(struct sopfs *f, struct sopfs_session *s, void *arg, struct 
 	if (!s->value || s->creating)
 		return 0;
 	/* A session whose value cannot follow would commit to a name that is not its own. */
-	if (sop_value_moved(s->value,
-		    w ? sopfs_where_name(w) : (struct sop_name){SOP_ROOT, NULL, 0}))
+	if (sop_value_moved(
+		    s->value, w ? sopfs_where_name(w) : (struct sop_name){SOP_ROOT, NULL, 0}))
 		return sop_fail(e, -EIO, "inode %llu: session cannot follow its name",
 			(unsigned long long)s->item->ino);
 	return 0;
@@ -222,7 +224,8 @@ static void provisional_gone(struct sopfs *f, struct sopfs_item *item)
 	pthread_mutex_unlock(&f->lock);
 }
 
-/* ---- making -------------------------------------------------------------------------------------- */
+/* ---- making
+ * -------------------------------------------------------------------------------------- */
 
 struct make_call {
 	struct sop_name name;
@@ -236,8 +239,8 @@ static int make_txn(struct sop_txn *t, void *arg, struct sop_err *e)
 
 	if (S_ISDIR(c->init->mode))
 		return sop_store_create(t, c->name, c->init, NULL, NULL, e);
-	return sop_create(t, c->name, c->init, c->target, c->target ? strlen(c->target) : 0, NULL,
-		e);
+	return sop_create(
+		t, c->name, c->init, c->target, c->target ? strlen(c->target) : 0, NULL, e);
 }
 
 static int make(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_item *dir,
@@ -278,7 +281,8 @@ int sopfs_mkdir(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_it
 	return make(f, who, dir, name, S_IFDIR | (mode & 07777), 0, NULL, out, e);
 }
 
-/* ---- removing ------------------------------------------------------------------------------------ */
+/* ---- removing
+ * ------------------------------------------------------------------------------------ */
 
 static int remove_txn(struct sop_txn *t, void *arg, struct sop_err *e)
 {
@@ -357,7 +361,8 @@ int sopfs_rmdir(struct sopfs *f, struct sopfs_item *dir, const char *name, struc
 	return rc;
 }
 
-/* ---- renaming ------------------------------------------------------------------------------------ */
+/* ---- renaming
+ * ------------------------------------------------------------------------------------ */
 
 struct rename_call {
 	struct sop_name from, to;
@@ -400,8 +405,8 @@ static void name_moved(struct sopfs *f, struct sopfs_item *item, struct sopfs_it
 		sopfs_overlay_remove(f, item);
 		item->provisional = NULL;
 	}
-	/* Should there be no memory for the new name, the item is as one whose name we never knew: its
-	 * next look-up brings it back. */
+	/* Should there be no memory for the new name, the item is as one whose name we never knew:
+	 * its next look-up brings it back. */
 	sopfs_name_remove(item, from_dir->ino, from, strlen(from));
 	(void)sopfs_name_add(item, to_dir->ino, to, strlen(to));
 	item->session_mode = 0;
@@ -450,11 +455,11 @@ static int rename_check(const struct rename *r)
 }
 
 /* Both items' locks held. */
-static int rename_found(struct sopfs *f, struct rename *r, struct sopfs_notes *notes,
-	struct sop_err *e)
+static int rename_found(
+	struct sopfs *f, struct rename *r, struct sopfs_notes *notes, struct sop_err *e)
 {
-	struct rename_call call = {SOP_NAME(r->from_dir->ino, r->from),
-		SOP_NAME(r->to_dir->ino, r->to), r->flags};
+	struct rename_call call = {
+		SOP_NAME(r->from_dir->ino, r->from), SOP_NAME(r->to_dir->ino, r->to), r->flags};
 	struct sopfs_session *s = NULL;
 	int rc = rename_check(r);
 
@@ -534,7 +539,8 @@ int sopfs_rename(struct sopfs *f, int tid, struct sopfs_item *from_dir, const ch
 	return rc;
 }
 
-/* ---- links --------------------------------------------------------------------------------------- */
+/* ---- links
+ * --------------------------------------------------------------------------------------- */
 
 struct link_call {
 	struct sop_name from, to;
@@ -590,9 +596,9 @@ static int link_item(struct sopfs *f, int tid, struct sopfs_view *v, struct link
 			free(s->hidden);
 			s->hidden = NULL;
 		}
-		rc = item->provisional ? 0
-				       : sopfs_name_add(item, call->to.store, call->to.key,
-						 call->to.len);
+		rc = item->provisional
+			     ? 0
+			     : sopfs_name_add(item, call->to.store, call->to.key, call->to.len);
 		pthread_mutex_unlock(&f->lock);
 		if (s)
 			sopfs_session_committed(f, s, notes);

@@ -25,7 +25,8 @@ struct sopfs_notifier {
 	atomic_bool busy; /* a worker notifies on its own */
 };
 
-static struct sopfs_note *note_new(enum note_kind kind, uint64_t nodeid, const char *name, size_t len)
+static struct sopfs_note *note_new(
+	enum note_kind kind, uint64_t nodeid, const char *name, size_t len)
 {
 	struct sopfs_note *note;
 
@@ -47,8 +48,8 @@ static void push(struct sopfs_notes *n, struct sopfs_note *note)
 	n->first = note;
 }
 
-void sopfs_note_name(struct sopfs *f, struct sopfs_notes *n, uint64_t store, const char *name,
-	size_t len)
+void sopfs_note_name(
+	struct sopfs *f, struct sopfs_notes *n, uint64_t store, const char *name, size_t len)
 {
 	struct sopfs_item *dir = sopfs_item_find(f, store);
 
@@ -73,8 +74,8 @@ void sopfs_note_data(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_
 	push(n, note_new(NOTE_DATA, sopfs_view_nodeid(f, v), NULL, 0));
 }
 
-/* The kernel says ENOENT when it has nothing of the kind any more; ENODEV and the like mean that it is
- * gone altogether. Nothing is left to invalidate in any case. */
+/* The kernel says ENOENT when it has nothing of the kind any more; ENODEV and the like mean that it
+ * is gone altogether. Nothing is left to invalidate in any case. */
 static void tell(struct sopfs *f, struct sopfs_note *note)
 {
 	switch (note->kind) {

@@ -43,8 +43,8 @@ int sopfs_new_attr(struct sopfs *f, const struct sopfs_caller *who, struct sopfs
 	return 0;
 }
 
-int sopfs_kill_suid(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_session *s,
-	struct sop_err *e)
+int sopfs_kill_suid(
+	struct sopfs *f, const struct sopfs_caller *who, struct sopfs_session *s, struct sop_err *e)
 {
 	struct sop_attr a;
 	mode_t mode;

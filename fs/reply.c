@@ -10,7 +10,8 @@ int sopfs_errno(int rc)
 	return rc < 0 ? sop_err_errno(rc) : 0;
 }
 
-/* Codes of our own and I/O errors name a trouble of the volume; the others are a program's business. */
+/* Codes of our own and I/O errors name a trouble of the volume; the others are a program's
+ * business. */
 static void log_trouble(struct sopfs *f, int rc, const struct sop_err *e)
 {
 	if ((rc > -5000 && rc != -EIO) || rc == SOP_ECONFLICT)

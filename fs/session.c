@@ -9,7 +9,8 @@
 
 #define COPY_BYTES (1024 * 1024)
 
-struct sopfs_session *sopfs_session_new(struct sopfs *f, struct sopfs_item *item, int tid, int flags)
+struct sopfs_session *sopfs_session_new(
+	struct sopfs *f, struct sopfs_item *item, int tid, int flags)
 {
 	struct sopfs_session *s = calloc(1, sizeof(*s));
 
@@ -51,8 +52,8 @@ static int open_value(struct sopfs *f, struct sopfs_session *s, unsigned flags, 
 	there = sopfs_item_where(s->item, &w);
 	pthread_mutex_unlock(&f->lock);
 	if (!there)
-		return sop_fail(e, -ESTALE, "inode %llu has no name",
-			(unsigned long long)s->item->ino);
+		return sop_fail(
+			e, -ESTALE, "inode %llu has no name", (unsigned long long)s->item->ino);
 	rc = sop_txn_begin(&s->txn, f->v, &(struct sop_txn_opts){.mode = SOP_TXN_SESSION}, e);
 	if (rc)
 		return rc;
@@ -79,7 +80,8 @@ int sopfs_session_begin(struct sopfs *f, struct sopfs_session *s, bool truncate,
 		return s->dead;
 	if (s->txn)
 		return 0;
-	/* A rename between our look and the open makes it fail once; the name is right after that. */
+	/* A rename between our look and the open makes it fail once; the name is right after that.
+	 */
 	for (unsigned i = 0; rc == -EAGAIN && i < SOPFS_TRIES; i++)
 		rc = open_value(f, s,
 			SOP_VALUE_WRITE | (truncate ? SOP_VALUE_TRUNC : 0) |
@@ -103,8 +105,8 @@ int sopfs_session_begin(struct sopfs *f, struct sopfs_session *s, bool truncate,
 }
 
 /* item.lock held: the newest value version, after a commit. */
-static int newest_version(struct sopfs *f, struct sopfs_item *item, uint64_t *version,
-	struct sop_err *e)
+static int newest_version(
+	struct sopfs *f, struct sopfs_item *item, uint64_t *version, struct sop_err *e)
 {
 	struct sopfs_where w;
 	struct sop_attr a;
@@ -145,7 +147,8 @@ void sopfs_session_committed(struct sopfs *f, struct sopfs_session *s, struct so
 		forget_provisional(f, item);
 		item->nameless = false;
 	}
-	/* A version we cannot read is none: nothing is kept of the pages, and the next look-up tells. */
+	/* A version we cannot read is none: nothing is kept of the pages, and the next look-up
+	 * tells. */
 	if (newest_version(f, item, &version, NULL))
 		clean = false;
 	sopfs_superseded(f, item, NULL, version, notes);
@@ -203,8 +206,8 @@ int sopfs_session_commit(struct sopfs *f, struct sopfs_session *s, unsigned flag
 	return 0;
 }
 
-void sopfs_session_rollback(struct sopfs *f, struct sopfs_session *s, int why,
-	struct sopfs_notes *notes)
+void sopfs_session_rollback(
+	struct sopfs *f, struct sopfs_session *s, int why, struct sopfs_notes *notes)
 {
 	struct sopfs_item *item = s->item;
 
@@ -233,7 +236,8 @@ void sopfs_session_rollback(struct sopfs *f, struct sopfs_session *s, int why,
 	atomic_fetch_add(&f->rolled_back, 1);
 }
 
-/* ---- materialising ------------------------------------------------------------------------------- */
+/* ---- materialising
+ * ------------------------------------------------------------------------------- */
 
 struct materialise_call {
 	struct sop_name name;
@@ -259,8 +263,7 @@ static int copy_xattrs(struct sop_txn *to, struct materialise_call *c, struct so
 	for (const char *p = names; !rc && p < names + n; p += strlen(p) + 1) {
 		ssize_t len = sop_xattr_get(c->from, c->name, p, val, 65536, e);
 
-		rc = len < 0 ? (int)len
-			     : sop_xattr_set(to, c->name, p, val, (size_t)len, 0, e);
+		rc = len < 0 ? (int)len : sop_xattr_set(to, c->name, p, val, (size_t)len, 0, e);
 	}
 	return rc;
 }
@@ -367,7 +370,8 @@ int sopfs_materialise(struct sopfs *f, struct sopfs_item *item, struct sop_err *
 	return rc;
 }
 
-/* ---- whose is it --------------------------------------------------------------------------------- */
+/* ---- whose is it
+ * --------------------------------------------------------------------------------- */
 
 struct sopfs_session *sopfs_session_of_process(struct sopfs *f, struct sopfs_item *item, int tid)
 {
@@ -395,7 +399,8 @@ struct sopfs_session *sopfs_session_of_process(struct sopfs *f, struct sopfs_ite
 	return found;
 }
 
-/* ---- the end of the mount ------------------------------------------------------------------------ */
+/* ---- the end of the mount
+ * ------------------------------------------------------------------------ */
 
 static void finish_item(struct sopfs *f, struct sopfs_item *item)
 {

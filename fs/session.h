@@ -34,6 +34,7 @@ struct sopfs_session {
 	bool append, reads, ever_read;
 	int dead;   /* it was rolled back: the code that says why, or -EIO */
 	bool told;  /* and somebody was told */
+	bool has_xattr; /* set while creating */
 	unsigned set_mask;   /* times set by hand, to go with the commit */
 	struct sop_attr set;
 	struct sopfs_where *hidden; /* O_TMPFILE: the name it has in its transaction only */
@@ -145,6 +146,7 @@ int sopfs_truncate_now(struct sopfs *f, struct sopfs_item *item, uint64_t size, 
 int sopfs_snap_new(struct sopfs *f, struct sopfs_item *item, struct sopfs_snap **out,
 	struct sop_err *e);
 void sopfs_snap_free(struct sopfs_snap *snap);
+struct sopfs_handle *sopfs_handle_new(struct sopfs_view *v, int flags);
 void sopfs_handle_free(struct sopfs_handle *h);
 
 /* The thread that commits append sessions in time. */

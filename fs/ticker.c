@@ -44,8 +44,8 @@ static void commit_due(struct sopfs *f, struct sopfs_session *s)
 
 static void wait_until(struct sopfs_ticker *q, uint64_t due_ms)
 {
-	struct timespec ts = {.tv_sec = (time_t)(due_ms / 1000),
-		.tv_nsec = (long)(due_ms % 1000) * 1000000};
+	struct timespec ts = {
+		.tv_sec = (time_t)(due_ms / 1000), .tv_nsec = (long)(due_ms % 1000) * 1000000};
 
 	pthread_cond_timedwait(&q->wake, &q->lock, &ts);
 }

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 
+#include "fs/ctl.h"
 #include "fs/names.h"
 #include "fs/posix.h"
 
@@ -17,7 +18,8 @@ struct sopfs_mark {
 	uint64_t until_ms;
 };
 
-/* ---- marks: sopfs.lock held --------------------------------------------------------------------- */
+/* ---- marks: sopfs.lock held ---------------------------------------------------------------------
+ */
 
 static void mark_free(struct sopfs *f, struct sopfs_mark **p)
 {
@@ -127,7 +129,8 @@ struct sopfs_view *sopfs_view_for(struct sopfs *f, int tid, struct sopfs_item *i
 	return v;
 }
 
-/* ---- look-up and attributes ---------------------------------------------------------------------- */
+/* ---- look-up and attributes
+ * ---------------------------------------------------------------------- */
 
 /* A commit of the item is between libsop and us, or has just passed: wait for it. */
 static void wait_for_commit(struct sopfs_item *item)
@@ -204,6 +207,8 @@ int sopfs_lookup(struct sopfs *f, int tid, struct sopfs_item *dir, const char *n
 
 	if (len > SOPFS_NAME_MAX)
 		return -ENAMETOOLONG;
+	if (sopfs_ctl_lookup(f, dir, name, out))
+		return out->view ? 0 : -ENOENT;
 	for (unsigned i = 0; i < SOPFS_TRIES; i++) {
 		rc = lookup_overlay(f, tid, dir, name, len, out);
 		if (rc != -ENOENT)
@@ -227,9 +232,27 @@ int sopfs_lookup(struct sopfs *f, int tid, struct sopfs_item *dir, const char *n
 		(unsigned long long)out->attr.ino);
 }
 
+int sopfs_entry_of(struct sopfs *f, struct sopfs_item *dir, const char *name, size_t len,
+	const struct sop_attr *attr, struct sopfs_entry *out)
+{
+	struct sopfs_item *busy = NULL;
+	bool own;
+	int rc;
+
+	pthread_mutex_lock(&f->lock);
+	own = sopfs_overlay_find(f, dir->ino, name, len) != NULL;
+	pthread_mutex_unlock(&f->lock);
+	if (own)
+		return -EAGAIN;
+	out->attr = *attr;
+	rc = lookup_found(f, 0, dir, name, len, out, &busy);
+	sopfs_item_put(f, busy);
+	return rc;
+}
+
 void sopfs_forget(struct sopfs *f, struct sopfs_view *v, uint64_t n)
 {
-	if (v->item == f->root || v->kind == SOPFS_VIEW_CTL)
+	if (v->item == f->root || sopfs_is_ctl(v))
 		return;
 	pthread_mutex_lock(&f->lock);
 	assert(v->nlookup >= n);
@@ -320,6 +343,10 @@ int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_h
 
 	(void)tid;
 	*cache = true;
+	if (sopfs_is_ctl(v)) {
+		*cache = false;
+		return sopfs_ctl_attr(v, a);
+	}
 	if (item->type != S_IFREG) {
 		rc = sopfs_item_attr(f, item, a, e);
 		if (!rc && item->type == S_IFDIR && atomic_load(&f->overlay_count)) {
@@ -485,9 +512,11 @@ void sopfs_superseded(struct sopfs *f, struct sopfs_item *item, struct sopfs_vie
 	pthread_mutex_unlock(&f->lock);
 }
 
-/* ---- truncate ------------------------------------------------------------------------------------ */
+/* ---- truncate
+ * ------------------------------------------------------------------------------------ */
 
-/* May the thread change what this nodeid shows? sopfs.lock held. 0, -ESTALE with a reservation made. */
+/* May the thread change what this nodeid shows? sopfs.lock held. 0, -ESTALE with a reservation
+ * made. */
 static int claim(struct sopfs *f, int tid, struct sopfs_view *v)
 {
 	struct sopfs_item *item = v->item;
@@ -559,7 +588,8 @@ int sopfs_set_size(struct sopfs *f, const struct sopfs_caller *who, struct sopfs
 	return set_size_by_path(f, who, v, size, notes, e);
 }
 
-/* ---- open ---------------------------------------------------------------------------------------- */
+/* ---- open
+ * ---------------------------------------------------------------------------------------- */
 
 bool sopfs_dir_direct(struct sopfs *f, struct sopfs_item *dir)
 {
@@ -578,7 +608,8 @@ bool sopfs_dir_direct(struct sopfs *f, struct sopfs_item *dir)
 		sopfs_item_ref(up);
 	pthread_mutex_unlock(&f->lock);
 	if (!mode) {
-		/* What cannot be read is as if nothing was set: the default is the safer of the two. */
+		/* What cannot be read is as if nothing was set: the default is the safer of the
+		 * two. */
 		if (sop_store_info(f->latest, dir->ino, &o, buf, sizeof(buf), NULL) == 0)
 			mode = o.session;
 		if (!mode)
@@ -615,7 +646,7 @@ static bool item_direct(struct sopfs *f, struct sopfs_item *item)
 	return direct;
 }
 
-static struct sopfs_handle *handle_new(struct sopfs_view *v, int flags)
+struct sopfs_handle *sopfs_handle_new(struct sopfs_view *v, int flags)
 {
 	struct sopfs_handle *h = calloc(1, sizeof(*h));
 
@@ -643,8 +674,8 @@ static void reader_add(struct sopfs_handle *h, struct sopfs_snap *snap)
 }
 
 /* The newest version, in a snapshot of its own. -EAGAIN: the name has moved meanwhile. */
-int sopfs_snap_new(struct sopfs *f, struct sopfs_item *item, struct sopfs_snap **out,
-	struct sop_err *e)
+int sopfs_snap_new(
+	struct sopfs *f, struct sopfs_item *item, struct sopfs_snap **out, struct sop_err *e)
 {
 	struct sopfs_snap *snap = calloc(1, sizeof(*snap));
 	struct sopfs_where w;
@@ -777,8 +808,8 @@ static void session_attach(struct sopfs_item *item, struct sopfs_view *v, struct
 	h->session = s;
 }
 
-static void session_detach(struct sopfs *f, struct sopfs_view *v, struct sopfs_session *s,
-	bool was_current)
+static void session_detach(
+	struct sopfs *f, struct sopfs_view *v, struct sopfs_session *s, bool was_current)
 {
 	struct sopfs_item *item = v->item;
 	struct sopfs_session **p = &item->sessions;
@@ -831,10 +862,13 @@ static int open_write(struct sopfs *f, const struct sopfs_caller *who, struct so
 {
 	struct sopfs_item *item = v->item;
 	struct sopfs_session *s;
-	bool fresh, stolen, trunc = (flags & O_TRUNC) != 0;
+	bool fresh, stolen, others, trunc = (flags & O_TRUNC) != 0;
 	int rc = 0;
 
-	if (item->provisional && !v->session) {
+	pthread_mutex_lock(&f->lock);
+	others = item->provisional && !v->session;
+	pthread_mutex_unlock(&f->lock);
+	if (others) {
 		pthread_mutex_lock(&item->lock);
 		rc = sopfs_materialise(f, item, e);
 		pthread_mutex_unlock(&item->lock);
@@ -884,8 +918,8 @@ static int open_write(struct sopfs *f, const struct sopfs_caller *who, struct so
 	return 0;
 }
 
-static int open_direct(struct sopfs *f, struct sopfs_view *v, int flags, struct sopfs_handle *h,
-	struct sop_err *e)
+static int open_direct(
+	struct sopfs *f, struct sopfs_view *v, int flags, struct sopfs_handle *h, struct sop_err *e)
 {
 	struct sopfs_item *item = v->item;
 	uint64_t version = 0;
@@ -918,9 +952,11 @@ int sopfs_open(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_vie
 
 	if (v->item->type != S_IFREG)
 		return -EISDIR;
+	if (sopfs_is_ctl(v))
+		return write ? -EACCES : sopfs_ctl_open(f, v, flags, out);
 	if (write && f->o.read_only)
 		return -EROFS;
-	h = handle_new(v, flags);
+	h = sopfs_handle_new(v, flags);
 	if (!h)
 		return -ENOMEM;
 	pthread_mutex_lock(&f->lock);
@@ -945,7 +981,8 @@ int sopfs_open(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_vie
 	return 0;
 }
 
-/* ---- create -------------------------------------------------------------------------------------- */
+/* ---- create
+ * -------------------------------------------------------------------------------------- */
 
 /* Item, name and view of a file that was made in the transaction of s (NULL: committed already). */
 static int create_item(struct sopfs *f, struct sopfs_item *dir, const char *name,
@@ -1072,8 +1109,8 @@ static int create_session(struct sopfs *f, const struct sopfs_caller *who, struc
 }
 
 int sopfs_create(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_item *dir,
-	const char *name, mode_t mode, int flags, struct sopfs_entry *entry, struct sopfs_opened *out,
-	struct sop_err *e)
+	const char *name, mode_t mode, int flags, struct sopfs_entry *entry,
+	struct sopfs_opened *out, struct sop_err *e)
 {
 	struct sopfs_handle *h;
 	struct sop_attr init;
@@ -1086,7 +1123,7 @@ int sopfs_create(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_i
 	rc = sopfs_new_attr(f, who, dir, S_IFREG | (mode & 07777), &init, e);
 	if (rc)
 		return rc;
-	h = handle_new(NULL, flags);
+	h = sopfs_handle_new(NULL, flags);
 	if (!h)
 		return -ENOMEM;
 	if (strcmp(name, "/") && sopfs_dir_direct(f, dir))

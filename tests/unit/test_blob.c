@@ -48,8 +48,9 @@ static void frags_save(struct volume *v, struct frags *f, const struct sop_blobr
 		f->saved[i] = malloc(f->bytes);
 		assert_non_null(f->saved[i]);
 		f->size[i] = file_size(v, ref->segment, i);
-		assert_int_equal(sim_peek(v->sim, shard_disk(v, ref->segment, i),
-					 shard_name(ref->segment, i), ref->off, f->saved[i], f->bytes),
+		assert_int_equal(
+			sim_peek(v->sim, shard_disk(v, ref->segment, i),
+				shard_name(ref->segment, i), ref->off, f->saved[i], f->bytes),
 			0);
 	}
 }
@@ -261,7 +262,8 @@ static void any_m_bad_shards_are_survived_and_more_are_not_hidden(void **state)
 	static const struct {
 		unsigned k, m;
 		uint32_t len;
-	} cases[] = {{1, 0, 5000}, {1, 2, 300}, {2, 1, 9001}, {2, 2, 50000}, {4, 2, 40}, {4, 2, 99999}};
+	} cases[] = {
+		{1, 0, 5000}, {1, 2, 300}, {2, 1, 9001}, {2, 2, 50000}, {4, 2, 40}, {4, 2, 99999}};
 
 	(void)state;
 	for (size_t c = 0; c < SOP_ARRAY_LEN(cases); c++)
@@ -581,8 +583,7 @@ static void appends_go_on_degraded_down_to_k_disks(void **state)
 			sim_disk_error(v.sim, v.path[i], 0, -EIO, 0);
 		refs[i] = put_seed(&v, 5000, i);
 		refs[i] = put_seed(&v, 5000, i);
-		assert_int_equal(
-			__builtin_popcount(info_of(&v, refs[i].segment).stale), (int)i);
+		assert_int_equal(__builtin_popcount(info_of(&v, refs[i].segment).stale), (int)i);
 	}
 	for (unsigned i = 0; i < 3; i++)
 		assert_int_equal(get_seed(&v, &refs[i], i), 0);
@@ -672,7 +673,7 @@ static void verify_names_the_bad_shards_and_repair_rewrites_them(void **state)
 	frags_save(&v, &f, &ref);
 	assert_ok(sop_blob_verify(v.segs, &ref, false, &good, &e), &e);
 	assert_int_equal(good, 31);
-	poke(&v, &f, 0, 9, "X", 1);           /* the header alone */
+	poke(&v, &f, 0, 9, "X", 1);		/* the header alone */
 	poke(&v, &f, 4, f.bytes - 20, "XX", 2); /* the last block */
 	assert_ok(sop_blob_verify(v.segs, &ref, false, &good, &e), &e);
 	assert_int_equal(good, 14);
@@ -727,7 +728,7 @@ static void repair_makes_a_missing_shard_file_anew(void **state)
 /* --- threads --- */
 
 #define THREADS 4
-#define ROUNDS  60
+#define ROUNDS	60
 
 struct job {
 	struct volume *v;

@@ -10,10 +10,19 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <limits.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "core/disk.h"
 #include "tests/lib/simdisk.h"
+
+/* For the loop over short transfers, which no file system gives on demand: the statics once more.
+ */
+int open_folder_again(struct sop_disk **out, const char *path, struct sop_err *e);
+#define sop_disk_open_folder open_folder_again
+#include "core/disk_folder.c"
+#undef sop_disk_open_folder
 
 struct fixture {
 	struct sop_disk *d;
@@ -158,28 +167,28 @@ static void a_gap_reads_as_zeros(void **state)
 /* More parts than one system call takes, some empty. */
 static void a_vector_of_many_parts_is_whole(void **state)
 {
-	enum { PARTS = 2500, PART = 7 };
+	enum { MANY = 2500, PIECE = 7 };
 	struct fixture *x = *state;
 	struct sop_file *f = make(x->d, "a");
-	struct iovec *iov = calloc(PARTS, sizeof(*iov));
-	uint8_t *out = malloc((size_t)PARTS * PART), *in = calloc(PARTS, PART);
+	struct iovec *iov = calloc(MANY, sizeof(*iov));
+	uint8_t *out = malloc((size_t)MANY * PIECE), *in = calloc(MANY, PIECE);
 	size_t total = 0;
 
-	for (size_t i = 0; i < (size_t)PARTS * PART; i++)
+	for (size_t i = 0; i < (size_t)MANY * PIECE; i++)
 		out[i] = (uint8_t)(i * 31 + i / 256);
-	for (size_t i = 0; i < PARTS; i++) {
+	for (size_t i = 0; i < MANY; i++) {
 		iov[i].iov_base = out + total;
-		iov[i].iov_len = i % PART;
+		iov[i].iov_len = i % PIECE;
 		total += iov[i].iov_len;
 	}
-	assert_int_equal(f->ops->pwritev(f, iov, PARTS, 3), total);
+	assert_int_equal(f->ops->pwritev(f, iov, MANY, 3), total);
 	assert_int_equal(size_of(f), 3 + total);
-	for (size_t i = 0; i < PARTS; i++)
+	for (size_t i = 0; i < MANY; i++)
 		iov[i].iov_base = in + ((uint8_t *)iov[i].iov_base - out);
-	assert_int_equal(f->ops->preadv(f, iov, PARTS, 3), total);
+	assert_int_equal(f->ops->preadv(f, iov, MANY, 3), total);
 	assert_memory_equal(in, out, total);
 	memset(in, 0, total);
-	assert_int_equal(f->ops->preadv(f, iov, PARTS, 10), total - 7);
+	assert_int_equal(f->ops->preadv(f, iov, MANY, 10), total - 7);
 	assert_memory_equal(in, out + 7, total - 7);
 	free(iov);
 	free(in);
@@ -587,6 +596,76 @@ static void files_are_closed_on_exec_and_block(void **state)
 	done(f);
 }
 
+static uint8_t medium[1000];
+static int medium_calls;
+
+/* Moves five bytes at most, and is interrupted every third time. */
+static ssize_t short_write(int fd, const struct iovec *iov, int iovcnt, off_t off)
+{
+	size_t left = 5;
+
+	(void)fd;
+	if (++medium_calls % 3 == 0) {
+		errno = EINTR;
+		return -1;
+	}
+	for (int i = 0; i < iovcnt && left; i++) {
+		size_t n = SOP_MIN(left, iov[i].iov_len);
+
+		memcpy(medium + off, iov[i].iov_base, n);
+		off += (off_t)n;
+		left -= n;
+	}
+	return (ssize_t)(5 - left);
+}
+
+static void short_transfers_are_put_together(void **state)
+{
+	enum { SHORT_PARTS = 40 };
+	struct iovec iov[SHORT_PARTS];
+	uint8_t data[1000];
+	size_t total = 0;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(data); i++)
+		data[i] = (uint8_t)(i + 1);
+	for (size_t i = 0; i < SHORT_PARTS; i++) {
+		iov[i] = (struct iovec){.iov_base = data + total, .iov_len = i % 23};
+		total += i % 23;
+	}
+	memset(medium, 0, sizeof(medium));
+	assert_int_equal(transfer(short_write, -1, iov, SHORT_PARTS, 7), total);
+	assert_memory_equal(medium + 7, data, total);
+	assert_int_equal(medium[7 + total], 0);
+}
+
+/* The first call writes up to the limit, in the middle of the second part; the next one fails. */
+static void a_write_cut_short_is_continued_and_then_an_error(void **state)
+{
+	struct fixture *x = *state;
+	struct sop_file *f = make(x->d, "a");
+	struct rlimit before, limit;
+	char one[4000], two[4000];
+	struct iovec iov[2] = {{one, sizeof(one)}, {two, sizeof(two)}};
+	ssize_t n;
+
+	memset(one, '1', sizeof(one));
+	memset(two, '2', sizeof(two));
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+	limit = before;
+	limit.rlim_cur = 6000;
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	n = f->ops->pwritev(f, iov, 2, 0);
+	setrlimit(RLIMIT_FSIZE, &before);
+	signal(SIGXFSZ, SIG_DFL);
+	assert_int_equal(n, -EFBIG);
+	assert_int_equal(size_of(f), 6000);
+	assert_int_equal(get(f, one, 4000, 4000), 2000);
+	assert_memory_equal(one, two, 2000);
+	done(f);
+}
+
 static void allocate_takes_room_and_punch_gives_it_back(void **state)
 {
 	enum { MIB = 1 << 20 };
@@ -646,6 +725,8 @@ int main(void)
 		FOLDER(a_folder_renamed_away_is_still_the_one),
 		FOLDER(what_is_no_regular_file_is_not_opened),
 		FOLDER(files_are_closed_on_exec_and_block),
+		cmocka_unit_test(short_transfers_are_put_together),
+		FOLDER(a_write_cut_short_is_continued_and_then_an_error),
 		FOLDER(allocate_takes_room_and_punch_gives_it_back),
 	};
 

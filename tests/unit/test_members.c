@@ -564,6 +564,67 @@ static void a_second_opener_is_told_who_has_it(void **unused)
 	rig_free(r);
 }
 
+/* Just before our first lock somebody else opens and closes the volume. */
+static struct {
+	struct sop_disk_ops ops;
+	const struct sop_disk_ops *real;
+	struct rig *rig;
+	uint64_t epoch; /* of the other's mount */
+} intruder;
+
+static int intruder_lock(struct sop_file *f)
+{
+	if (!intruder.epoch) {
+		struct sop_members *m = must_open(intruder.rig);
+
+		intruder.epoch = sop_members_epoch(m);
+		sop_members_close(m);
+	}
+	return intruder.real->lock(f);
+}
+
+/* The simulated machine calls a file's operations through the file, which has its own table. */
+static int intruder_file_open(
+	struct sop_file **out, struct sop_disk *d, const char *path, int flags)
+{
+	int rc = intruder.real->file_open(out, d, path, flags);
+
+	if (!rc)
+		(*out)->ops = &intruder.ops;
+	return rc;
+}
+
+static int intruder_open(void *ctx, struct sop_disk **out, const char *path, struct sop_err *e)
+{
+	int rc = rig_open(ctx, out, path, e);
+
+	if (!rc) {
+		intruder.real = (*out)->ops;
+		intruder.ops = *intruder.real;
+		intruder.ops.lock = intruder_lock;
+		intruder.ops.file_open = intruder_file_open;
+		(*out)->ops = &intruder.ops;
+	}
+	return rc;
+}
+
+static void a_mount_between_reading_and_locking_is_noticed(void **unused)
+{
+	struct rig *r = rig_new(3, 0, 0);
+	struct sop_members_opts o = opts(r);
+	struct sop_members *m = NULL;
+
+	(void)unused;
+	intruder.rig = r;
+	o.open_disk = intruder_open;
+	assert_int_equal(sop_members_open(&m, paths, 1, &o, NULL), 0);
+	assert_int_equal(intruder.epoch, 2);
+	assert_int_equal(sop_members_epoch(m), 3);
+	assert_int_equal(present(m), 0x7);
+	sop_members_close(m);
+	rig_free(r);
+}
+
 static void features_that_are_not_known_are_respected(void **unused)
 {
 	struct rig *r = rig_new(2, 0, 0);
@@ -1320,6 +1381,7 @@ int main(void)
 		cmocka_unit_test(a_folder_given_that_has_no_label_is_named),
 		cmocka_unit_test(the_mount_point_of_an_absent_drive_is_never_written),
 		cmocka_unit_test(a_second_opener_is_told_who_has_it),
+		cmocka_unit_test(a_mount_between_reading_and_locking_is_noticed),
 		cmocka_unit_test(features_that_are_not_known_are_respected),
 		cmocka_unit_test(the_same_member_by_two_paths_counts_once),
 		cmocka_unit_test(cut_off_opens_cost_no_replica),

@@ -1,0 +1,795 @@
+/* Blocks of the registry on all its replicas. See registry_block.h for how a block is stored.
+ *
+ * How reading fails: a replica that does not answer soon is passed over while another one may have the
+ * block, and asked again with the full bound when none has. A read error, or a place that does not
+ * verify, is counted with its member. How writing fails: a replica that could not be written or synced
+ * is reported, which sets it aside before this returns; the others go on.
+ *
+ * A file has its full length from the start (a hole where nothing was written), so reads meet no end. A
+ * crash may leave it shorter: what is behind the end then was never synced, and reads as zeros. */
+#include "core/registry_block.h"
+
+#include <stdio.h>
+
+#include "core/ec.h"
+#include "core/errand.h"
+#include "core/lock.h"
+
+#define SOON_MS 250 /* how long to wait for one replica while others can be asked */
+
+struct regfile {
+	struct regfile *next;
+	unsigned member;
+	uint32_t file;
+	struct sop_file *f;
+	uint64_t size; /* as of opening */
+	bool writable;
+	bool unsynced; /* what was written is perhaps not on the media: by us, or before we opened it */
+	bool unnamed;  /* its name in the folder is not synced */
+};
+
+#define BUCKETS 256u
+
+struct sop_regblocks {
+	struct sop_members *mem;
+	struct sop_iopool *io;
+	uint32_t hashmod;
+	struct sop_uuid volume;
+	struct sop_lock lock; /* REGISTRY; the table of files, prefer */
+	struct regfile *bucket[BUCKETS];
+	struct regfile *retired; /* replaced after their disk was, open until the end */
+	unsigned prefer;         /* the member that answered last */
+};
+
+/* ---- the codec of a block ------------------------------------------------------------------------ */
+
+/* The sequence number is in the block's padding. */
+static uint32_t get_seq(const void *raw)
+{
+	struct le32 seq;
+
+	memcpy(&seq, (const uint8_t *)raw + offsetof(struct sop_disk_registry_block, pad),
+		sizeof(seq));
+	return le32_get(seq);
+}
+
+static void set_seq(void *raw, uint32_t seq)
+{
+	struct le32 v = le32_make(seq);
+
+	memcpy((uint8_t *)raw + offsetof(struct sop_disk_registry_block, pad), &v, sizeof(v));
+}
+
+static uint32_t block_crc(const void *raw)
+{
+	static const uint8_t zero[4];
+	const size_t at = offsetof(struct sop_disk_registry_block, crc);
+	const uint8_t *p = raw;
+	uint32_t crc = sop_crc32c(0, p, at);
+
+	crc = sop_crc32c(crc, zero, sizeof(zero));
+	return sop_crc32c(crc, p + at + sizeof(zero), SOP_REGISTRY_BLOCK - at - sizeof(zero));
+}
+
+static bool is_zero(const void *raw)
+{
+	const uint8_t *p = raw;
+
+	return !p[0] && memcmp(p, p + 1, SOP_REGISTRY_BLOCK - 1) == 0;
+}
+
+int sop_registry_block_check(const void *raw, const struct sop_uuid *volume, uint32_t file,
+	uint32_t block, struct sop_err *e)
+{
+	struct sop_disk_registry_block h;
+	const size_t head = offsetof(struct sop_disk_registry_block, slot);
+
+	memcpy(&h, raw, head);
+	if (!le32_get(h.magic) && is_zero(raw))
+		return 0;
+	if (le32_get(h.magic) != SOP_REGISTRY_MAGIC)
+		return sop_fail(e, SOP_ECORRUPT, "registry %08x block %u: magic", file, block);
+	if (le32_get(h.crc) != block_crc(raw))
+		return sop_fail(e, SOP_ECORRUPT, "registry %08x block %u: checksum", file, block);
+	if (memcmp(h.volume_uuid, volume->b, sizeof(h.volume_uuid)))
+		return sop_fail(e, SOP_ECORRUPT, "registry %08x block %u: of another volume", file,
+			block);
+	if (le32_get(h.file) != file || le32_get(h.block) != block)
+		return sop_fail(e, SOP_ECORRUPT, "registry %08x block %u: is block %u of %08x", file,
+			block, le32_get(h.block), le32_get(h.file));
+	return 0;
+}
+
+enum state { EMPTY, WHOLE, DOUBTFUL, BAD };
+
+struct pair {
+	enum state state;
+	int best;     /* the place that counts, -1: none */
+	uint32_t seq; /* of what is there */
+};
+
+static struct pair pair_examine(const struct sop_regblocks *b, struct sop_regplace at,
+	const uint8_t *raw)
+{
+	struct pair p = {.best = -1};
+	bool zero[2], good[2];
+	uint32_t seq[2] = {0, 0};
+
+	for (uint32_t i = 0; i < 2; i++) {
+		const uint8_t *one = raw + i * SOP_REGISTRY_BLOCK;
+
+		zero[i] = is_zero(one);
+		good[i] = !zero[i] &&
+			  !sop_registry_block_check(one, &b->volume, at.file, at.block, NULL);
+		if (good[i])
+			seq[i] = get_seq(one);
+		good[i] = good[i] && seq[i] % 2 == i && seq[i];
+		if (good[i] && (p.best < 0 || seq[i] > p.seq)) {
+			p.best = (int)i;
+			p.seq = seq[i];
+		}
+	}
+	if (zero[0] && zero[1])
+		p.state = EMPTY;
+	else if (p.best < 0)
+		p.state = BAD;
+	else if (good[0] && good[1])
+		p.state = seq[0] + 1 == seq[1] || seq[1] + 1 == seq[0] ? WHOLE : DOUBTFUL;
+	else
+		p.state = p.seq == 1 && zero[0] ? WHOLE : DOUBTFUL;
+	return p;
+}
+
+/* Right after a crash: could the first write to this block have been cut? Then it was empty before. */
+static bool first_write_cut(const uint8_t *raw)
+{
+	return is_zero(raw);
+}
+
+/* ---- files --------------------------------------------------------------------------------------- */
+
+static uint64_t file_bytes(const struct sop_regblocks *b)
+{
+	return (uint64_t)b->hashmod * SOP_REGISTRY_PAIR;
+}
+
+/* Opening may hang in the device: it runs as an errand. */
+struct opening {
+	struct sop_errand errand;
+	struct sop_disk *disk;
+	char path[32];
+	bool create;
+	uint64_t full;
+	struct sop_file *f;
+	uint64_t size;
+	bool made;
+	int rc;
+};
+
+static void opening_run(struct sop_errand *x)
+{
+	struct opening *o = (struct opening *)x;
+	int flags = o->create ? SOP_OPEN_WRITE : SOP_OPEN_READ;
+
+	o->rc = o->disk->ops->file_open(&o->f, o->disk, o->path, flags);
+	if (o->rc == -ENOENT && o->create) {
+		o->made = true;
+		o->rc = o->disk->ops->file_open(&o->f, o->disk, o->path,
+			SOP_OPEN_WRITE | SOP_OPEN_CREATE);
+	}
+	if (o->rc) {
+		o->f = NULL;
+		return;
+	}
+	o->rc = o->f->ops->size(o->f, &o->size);
+	if (!o->rc && o->create && o->size < o->full) {
+		o->rc = o->f->ops->truncate(o->f, o->full);
+		o->size = o->full;
+	}
+}
+
+static void opening_release(struct sop_errand *x)
+{
+	struct opening *o = (struct opening *)x;
+
+	if (o->f)
+		o->f->ops->file_close(o->f);
+	free(o);
+}
+
+static struct regfile **bucket_of(struct sop_regblocks *b, unsigned member, uint32_t file)
+{
+	return &b->bucket[(file * 31u + member) % BUCKETS];
+}
+
+/* Under the lock. A file of a disk that has been replaced does not count any more. */
+static struct regfile *table_find(struct sop_regblocks *b, unsigned member, uint32_t file,
+	const struct sop_disk *d, bool write)
+{
+	struct regfile **p = bucket_of(b, member, file);
+
+	while (*p) {
+		struct regfile *r = *p;
+
+		if (r->member != member || r->file != file) {
+			p = &r->next;
+			continue;
+		}
+		if (r->f->disk == d && (r->writable || !write))
+			return r;
+		*p = r->next;
+		r->next = b->retired;
+		b->retired = r;
+	}
+	return NULL;
+}
+
+/* The open file of a member; -ENOENT when it is not there (create: it is made then). */
+static int get_file(struct sop_regblocks *b, unsigned member, uint32_t file, bool create,
+	struct regfile **out)
+{
+	struct sop_disk *d = sop_members_disk(b->mem, member);
+	struct regfile *r;
+	struct opening *o;
+	int rc;
+
+	*out = NULL;
+	if (!d)
+		return -ENODEV;
+	sop_lock(&b->lock);
+	*out = table_find(b, member, file, d, create);
+	sop_unlock(&b->lock);
+	if (*out)
+		return 0;
+	r = calloc(1, sizeof(*r));
+	o = calloc(1, sizeof(*o));
+	if (!r || !o) {
+		free(r);
+		free(o);
+		return -ENOMEM;
+	}
+	sop_errand_init(&o->errand, opening_run, opening_release);
+	o->disk = d;
+	o->create = create;
+	o->full = file_bytes(b);
+	snprintf(o->path, sizeof(o->path), "%s/%08x", SOP_PATH_REGISTRY, file);
+	sop_errands_run(&(struct sop_errand *){&o->errand}, 1, true, sop_members_timeout_ms(b->mem));
+	rc = o->errand.finished ? o->rc : -ETIMEDOUT;
+	if (rc) {
+		free(r);
+		sop_errand_put(&o->errand);
+		return rc;
+	}
+	*r = (struct regfile){.member = member,
+		.file = file,
+		.f = o->f,
+		.size = o->size,
+		.writable = create,
+		.unsynced = true,
+		.unnamed = create};
+	o->f = NULL;
+	sop_errand_put(&o->errand);
+	sop_lock(&b->lock);
+	*out = table_find(b, member, file, d, create);
+	if (*out) { /* another thread was first */
+		r->next = b->retired;
+		b->retired = r;
+	} else {
+		r->next = *bucket_of(b, member, file);
+		*bucket_of(b, member, file) = r;
+		*out = r;
+	}
+	sop_unlock(&b->lock);
+	return 0;
+}
+
+static void files_close(struct regfile *r)
+{
+	while (r) {
+		struct regfile *next = r->next;
+
+		r->f->ops->file_close(r->f);
+		free(r);
+		r = next;
+	}
+}
+
+int sop_regblocks_new(struct sop_regblocks **out, struct sop_members *mem, struct sop_iopool *io,
+	uint32_t hashmod, struct sop_err *e)
+{
+	struct sop_regblocks *b = calloc(1, sizeof(*b));
+
+	*out = NULL;
+	if (!b)
+		return sop_fail(e, -ENOMEM, "registry");
+	b->mem = mem;
+	b->io = io;
+	b->hashmod = hashmod;
+	b->volume = sop_members_label(mem)->volume_uuid;
+	sop_lock_init(&b->lock, SOP_RANK_REGISTRY, "registry files");
+	*out = b;
+	return 0;
+}
+
+void sop_regblocks_free(struct sop_regblocks *b)
+{
+	if (!b)
+		return;
+	for (unsigned i = 0; i < BUCKETS; i++)
+		files_close(b->bucket[i]);
+	files_close(b->retired);
+	sop_lock_release(&b->lock);
+	free(b);
+}
+
+/* ---- reading ------------------------------------------------------------------------------------- */
+
+static uint64_t pair_offset(struct sop_regplace at)
+{
+	return (uint64_t)at.block * SOP_REGISTRY_PAIR;
+}
+
+/* Read one pair on one replica. A file or place that is not there reads as zeros. */
+static int read_pair(struct sop_regblocks *b, unsigned member, struct sop_regplace at,
+	unsigned timeout_ms, uint8_t *raw)
+{
+	struct iovec iov = {raw, SOP_REGISTRY_PAIR};
+	struct sop_batch *batch;
+	struct regfile *r;
+	ssize_t got;
+	void *buf;
+	int rc = get_file(b, member, at.file, false, &r);
+
+	memset(raw, 0, SOP_REGISTRY_PAIR);
+	if (rc == -ENOENT)
+		return 0;
+	if (rc)
+		return rc;
+	if (pair_offset(at) >= r->size)
+		return 0;
+	iov.iov_len = SOP_MIN(r->size - pair_offset(at), (uint64_t)SOP_REGISTRY_PAIR);
+	got = r->f->ops->preadv_cached(r->f, &iov, 1, pair_offset(at));
+	if (got >= 0 && (size_t)got == iov.iov_len)
+		return 0;
+	batch = sop_batch_new(b->io);
+	buf = batch ? sop_batch_alloc(batch, iov.iov_len) : NULL;
+	iov.iov_base = buf;
+	rc = buf ? sop_batch_add(batch, SOP_IO_READ, r->f, &iov, 1, pair_offset(at)) : -ENOMEM;
+	if (rc >= 0) {
+		sop_batch_run(batch, SOP_IO_PARALLEL, 0, timeout_ms);
+		rc = sop_batch_result(batch, rc);
+	}
+	if (!rc)
+		memcpy(raw, buf, iov.iov_len);
+	else
+		memset(raw, 0, SOP_REGISTRY_PAIR);
+	sop_batch_put(batch);
+	return rc;
+}
+
+/* Current replicas, the one that answered last time first. */
+static unsigned replicas(struct sop_regblocks *b, unsigned *idx)
+{
+	unsigned n = sop_members_replicas(b->mem, idx);
+	unsigned prefer;
+
+	sop_lock(&b->lock);
+	prefer = b->prefer;
+	sop_unlock(&b->lock);
+	for (unsigned i = 1; i < n; i++)
+		if (idx[i] == prefer) {
+			idx[i] = idx[0];
+			idx[0] = prefer;
+		}
+	return n;
+}
+
+static void prefer(struct sop_regblocks *b, unsigned member)
+{
+	sop_lock(&b->lock);
+	b->prefer = member;
+	sop_unlock(&b->lock);
+}
+
+/* What the replicas have said about one block. */
+struct verdict {
+	unsigned asked, empty, failed, wrong;
+	bool whole;      /* raw is right */
+	uint32_t best;   /* highest sequence number in doubt; raw has that version */
+	bool cut;        /* some replica may have been cut in the block's first write */
+};
+
+static void judge(struct sop_regblocks *b, struct verdict *v, struct sop_regplace at,
+	unsigned member, const uint8_t *pair, uint8_t *raw)
+{
+	struct pair p = pair_examine(b, at, pair);
+
+	v->asked++;
+	switch (p.state) {
+	case EMPTY:
+		v->empty++;
+		return;
+	case WHOLE:
+		v->whole = true;
+		break;
+	case DOUBTFUL:
+	case BAD:
+		v->wrong++;
+		v->cut |= first_write_cut(pair);
+		sop_members_event(b->mem, member, SOP_EVENT_CHECKSUM, SOP_ECORRUPT);
+		if (p.state == BAD || p.seq <= v->best)
+			return;
+		v->best = p.seq;
+		break;
+	}
+	memcpy(raw, pair + (size_t)p.best * SOP_REGISTRY_BLOCK, SOP_REGISTRY_BLOCK);
+}
+
+static int conclude(const struct verdict *v, struct sop_regplace at, bool lenient, uint8_t *raw,
+	struct sop_err *e)
+{
+	if (v->whole)
+		return 0;
+	if (lenient && v->best)
+		return 0;
+	if ((v->empty && !v->wrong) || (lenient && v->wrong && v->cut)) {
+		memset(raw, 0, SOP_REGISTRY_BLOCK);
+		return 0;
+	}
+	return sop_fail(e, v->wrong ? SOP_ELOST : -EIO, "registry %08x block %u", at.file, at.block);
+}
+
+int sop_regblocks_read(struct sop_regblocks *b, struct sop_regplace at, bool lenient, void *raw,
+	bool *damaged, struct sop_err *e)
+{
+	uint8_t pair[SOP_REGISTRY_PAIR];
+	unsigned idx[SOP_MEMBERS_MAX], late[SOP_MEMBERS_MAX];
+	unsigned n = replicas(b, idx), n_late = 0;
+	unsigned full_ms = sop_members_timeout_ms(b->mem);
+	struct verdict v = {0};
+
+	for (unsigned i = 0; i < n && !v.whole; i++) {
+		unsigned ms = n > 1 ? SOP_MIN(full_ms, (unsigned)SOON_MS) : full_ms;
+		int rc = read_pair(b, idx[i], at, ms, pair);
+
+		if (!rc) {
+			judge(b, &v, at, idx[i], pair, raw);
+			if (v.whole && i)
+				prefer(b, idx[i]);
+		} else if (rc == -ETIMEDOUT && ms < full_ms) {
+			late[n_late++] = idx[i];
+		} else if (rc == -ENOMEM) {
+			return sop_fail(e, rc, "registry %08x block %u", at.file, at.block);
+		} else {
+			v.failed++;
+			sop_members_event(b->mem, idx[i], SOP_EVENT_READ, rc);
+		}
+	}
+	for (unsigned i = 0; i < n_late && !v.whole; i++) {
+		int rc = read_pair(b, late[i], at, full_ms, pair);
+
+		if (!rc) {
+			judge(b, &v, at, late[i], pair, raw);
+		} else {
+			v.failed++;
+			sop_members_event(b->mem, late[i], SOP_EVENT_READ, rc);
+		}
+	}
+	*damaged = v.wrong || (v.whole && v.empty);
+	return conclude(&v, at, lenient, raw, e);
+}
+
+/* The first replica's pairs in one batch; whatever is not whole there is read one by one. */
+struct bulk {
+	struct sop_batch *batch;
+	uint8_t **buf; /* in the batch; NULL: nothing asked */
+	int *index;
+};
+
+static int bulk_new(struct bulk *k, struct sop_iopool *io, size_t n)
+{
+	k->batch = sop_batch_new(io);
+	k->buf = calloc(n, sizeof(*k->buf));
+	k->index = calloc(n, sizeof(*k->index));
+	return k->batch && k->buf && k->index ? 0 : -ENOMEM;
+}
+
+static void bulk_release(struct bulk *k)
+{
+	sop_batch_put(k->batch);
+	free(k->buf);
+	free(k->index);
+}
+
+static void bulk_ask(struct sop_regblocks *b, struct bulk *k, unsigned member,
+	struct sop_regplace at, size_t i)
+{
+	struct iovec iov = {NULL, SOP_REGISTRY_PAIR};
+	struct regfile *r;
+
+	if (get_file(b, member, at.file, false, &r) ||
+		pair_offset(at) + SOP_REGISTRY_PAIR > r->size)
+		return;
+	k->buf[i] = sop_batch_alloc(k->batch, SOP_REGISTRY_PAIR);
+	iov.iov_base = k->buf[i];
+	if (k->buf[i])
+		k->index[i] = sop_batch_add(k->batch, SOP_IO_READ, r->f, &iov, 1, pair_offset(at));
+	if (k->index[i] < 0)
+		k->buf[i] = NULL;
+}
+
+int sop_regblocks_read_many(struct sop_regblocks *b, const struct sop_regplace *at, size_t n,
+	bool lenient, void *const *raw, struct sop_err *e)
+{
+	unsigned idx[SOP_MEMBERS_MAX];
+	unsigned members = replicas(b, idx);
+	struct bulk k = {0};
+	int rc = bulk_new(&k, b->io, n);
+
+	for (size_t i = 0; !rc && members && i < n; i++)
+		if (raw[i])
+			bulk_ask(b, &k, idx[0], at[i], i);
+	if (!rc)
+		sop_batch_run(k.batch, SOP_IO_PARALLEL, 0, sop_members_timeout_ms(b->mem));
+	for (size_t i = 0; !rc && i < n; i++) {
+		struct pair p = {.state = BAD};
+		bool damaged;
+
+		if (!raw[i])
+			continue;
+		if (k.buf[i] && !sop_batch_result(k.batch, k.index[i]))
+			p = pair_examine(b, at[i], k.buf[i]);
+		if (p.state == WHOLE)
+			memcpy(raw[i], k.buf[i] + (size_t)p.best * SOP_REGISTRY_BLOCK,
+				SOP_REGISTRY_BLOCK);
+		else
+			rc = sop_regblocks_read(b, at[i], lenient, raw[i], &damaged, e);
+	}
+	if (rc == -ENOMEM)
+		rc = sop_fail(e, rc, "registry blocks");
+	bulk_release(&k);
+	return rc;
+}
+
+void sop_regblocks_repair(struct sop_regblocks *b, struct sop_regplace at)
+{
+	uint8_t pair[SOP_REGISTRY_PAIR];
+	unsigned idx[SOP_MEMBERS_MAX], wrong[SOP_MEMBERS_MAX];
+	unsigned n = sop_members_replicas(b->mem, idx), n_wrong = 0, ms;
+	struct sop_batch *batch = sop_batch_new(b->io);
+	uint8_t *good = batch ? sop_batch_alloc(batch, SOP_REGISTRY_PAIR) : NULL;
+	struct iovec iov = {good, SOP_REGISTRY_PAIR};
+	int index[SOP_MEMBERS_MAX];
+	bool found = false;
+
+	ms = sop_members_timeout_ms(b->mem);
+	for (unsigned i = 0; good && i < n; i++) {
+		if (read_pair(b, idx[i], at, SOP_MIN(ms, (unsigned)SOON_MS), pair))
+			continue;
+		if (pair_examine(b, at, pair).state != WHOLE) {
+			wrong[n_wrong++] = idx[i];
+			continue;
+		}
+		found = true;
+		memcpy(good, pair, sizeof(pair));
+	}
+	for (unsigned i = 0; found && i < n_wrong; i++) {
+		struct regfile *r;
+
+		index[i] = get_file(b, wrong[i], at.file, true, &r);
+		if (index[i])
+			continue;
+		r->unsynced = true;
+		index[i] = sop_batch_add(batch, SOP_IO_WRITE, r->f, &iov, 1, pair_offset(at));
+	}
+	if (found && n_wrong)
+		sop_batch_run(batch, SOP_IO_SERIAL, 0, ms);
+	for (unsigned i = 0; found && i < n_wrong; i++) {
+		int rc = index[i] < 0 ? index[i] : sop_batch_result(batch, index[i]);
+
+		if (rc && rc != -ENOMEM)
+			sop_members_event(b->mem, wrong[i], SOP_EVENT_WRITE, rc);
+		sop_log(sop_members_log(b->mem), SOP_LOG_WARNING, "registry",
+			"op=repair file=%08x block=%u member=%u code=%s: %s", at.file, at.block,
+			wrong[i], sop_err_name(rc),
+			rc ? "bad copy not repaired" : "bad copy written anew from a replica");
+	}
+	sop_batch_put(batch);
+}
+
+/* ---- writing ------------------------------------------------------------------------------------- */
+
+/* A replica missed something: it is set aside. -ENOSPC would only mark it full. */
+static void drop_member(struct sop_regblocks *b, struct sop_regwrite *w, unsigned i, int rc)
+{
+	sop_members_event(b->mem, w->member[i], SOP_EVENT_WRITE,
+		rc == -ENOSPC || rc == -EDQUOT ? -EIO : rc);
+	w->n--;
+	memmove(&w->member[i], &w->member[i + 1], (w->n - i) * sizeof(w->member[0]));
+}
+
+static int any_left(const struct sop_regwrite *w, struct sop_err *e)
+{
+	return w->n ? 0 : sop_fail(e, -EIO, "registry: no replica is left");
+}
+
+/* fdatasync the write's files on all its replicas, only those that need it. */
+static int sync_files(struct sop_regblocks *b, struct sop_regwrite *w, struct sop_err *e)
+{
+	struct sop_batch *batch = sop_batch_new(b->io);
+	int *index = calloc(w->files * w->n + 1, sizeof(*index));
+	struct regfile **file = calloc(w->files * w->n + 1, sizeof(struct regfile *));
+	int rc = batch && index && file ? 0 : -ENOMEM;
+	size_t at = 0;
+
+	for (unsigned i = 0; !rc && i < w->n; i++)
+		for (size_t j = 0; !rc && j < w->files; j++, at++) {
+			index[at] = get_file(b, w->member[i], w->file[j], true, &file[at]);
+			if (index[at] == -ENOMEM)
+				rc = -ENOMEM;
+			if (index[at] || !file[at]->unsynced) {
+				file[at] = NULL;
+				continue;
+			}
+			index[at] = sop_batch_add(batch, SOP_IO_DATASYNC, file[at]->f, NULL, 0, 0);
+			if (index[at] < 0)
+				rc = index[at];
+		}
+	if (!rc)
+		sop_batch_run(batch, SOP_IO_PARALLEL, 0, sop_members_timeout_ms(b->mem));
+	at = w->files * w->n;
+	for (unsigned i = w->n; !rc && i--;) {
+		int failed = 0;
+
+		at -= w->files;
+		for (size_t j = 0; j < w->files; j++) {
+			int one = index[at + j];
+
+			if (one >= 0 && file[at + j])
+				one = sop_batch_result(batch, one);
+			if (!one && file[at + j])
+				file[at + j]->unsynced = false;
+			if (one < 0 && !failed)
+				failed = one;
+		}
+		if (failed)
+			drop_member(b, w, i, failed);
+	}
+	sop_batch_put(batch);
+	free(index);
+	free(file);
+	return rc ? sop_fail(e, rc, "registry: sync of files") : any_left(w, e);
+}
+
+int sop_regblocks_begin(struct sop_regblocks *b, struct sop_regwrite *w, const uint32_t *file,
+	size_t files, struct sop_err *e)
+{
+	w->n = sop_members_replicas(b->mem, w->member);
+	w->file = file;
+	w->files = files;
+	for (unsigned i = w->n; i--;)
+		for (size_t j = 0; j < files; j++) {
+			struct regfile *r;
+			int rc = get_file(b, w->member[i], file[j], true, &r);
+
+			if (rc == -ENOMEM)
+				return sop_fail(e, rc, "registry file");
+			if (rc) {
+				drop_member(b, w, i, rc);
+				break;
+			}
+		}
+	return w->n ? sync_files(b, w, e) : any_left(w, e);
+}
+
+int sop_regblocks_write(struct sop_regblocks *b, struct sop_regwrite *w,
+	const struct sop_regplace *at, size_t n, void *const *raw, struct sop_batch *batch,
+	struct sop_err *e)
+{
+	int first[SOP_MEMBERS_MAX];
+	int rc = 0;
+
+	for (size_t j = 0; j < n; j++) {
+		struct sop_disk_registry_block *h = raw[j];
+
+		h->magic = le32_make(SOP_REGISTRY_MAGIC);
+		memcpy(h->volume_uuid, b->volume.b, sizeof(h->volume_uuid));
+		h->file = le32_make(at[j].file);
+		h->block = le32_make(at[j].block);
+		set_seq(h, get_seq(h) + 1);
+		h->crc = le32_make(block_crc(h));
+	}
+	for (unsigned i = 0; i < w->n; i++)
+		for (size_t j = 0; j < n; j++) {
+			struct iovec iov = {raw[j], SOP_REGISTRY_BLOCK};
+			uint64_t off = pair_offset(at[j]) +
+				       (uint64_t)(get_seq(raw[j]) % 2) * SOP_REGISTRY_BLOCK;
+			struct regfile *r;
+
+			rc = get_file(b, w->member[i], at[j].file, true, &r);
+			if (!rc) {
+				r->unsynced = true;
+				rc = sop_batch_add(batch, SOP_IO_WRITE, r->f, &iov, 1, off);
+			}
+			if (rc == -ENOMEM)
+				return sop_fail(e, rc, "registry: write of blocks");
+			if (!j || rc < 0)
+				first[i] = rc;
+			if (rc < 0)
+				break;
+		}
+	sop_batch_run(batch, SOP_IO_SERIAL, 0, sop_members_timeout_ms(b->mem));
+	for (unsigned i = w->n; i--;)
+		for (size_t j = 0; j < n; j++) {
+			rc = first[i] < 0 ? first[i] : sop_batch_result(batch, first[i] + (int)j);
+			if (rc) {
+				drop_member(b, w, i, rc);
+				break;
+			}
+		}
+	return any_left(w, e);
+}
+
+struct dirsync {
+	struct sop_errand errand;
+	struct sop_disk *disk;
+	int rc;
+};
+
+static void dirsync_run(struct sop_errand *x)
+{
+	struct dirsync *s = (struct dirsync *)x;
+
+	s->rc = s->disk->ops->syncdir(s->disk, SOP_PATH_REGISTRY);
+}
+
+static void dirsync_release(struct sop_errand *x)
+{
+	free(x);
+}
+
+/* The names of new files. */
+static int sync_names(struct sop_regblocks *b, struct sop_regwrite *w, unsigned i)
+{
+	struct sop_disk *d = sop_members_disk(b->mem, w->member[i]);
+	struct dirsync *s;
+	struct regfile *r;
+	bool wanted = false;
+	int rc;
+
+	for (size_t j = 0; j < w->files; j++) {
+		rc = get_file(b, w->member[i], w->file[j], true, &r);
+		if (rc)
+			return rc;
+		wanted |= r->unnamed;
+	}
+	if (!wanted)
+		return 0;
+	s = d ? calloc(1, sizeof(*s)) : NULL;
+	if (!s)
+		return d ? -ENOMEM : -ENODEV;
+	sop_errand_init(&s->errand, dirsync_run, dirsync_release);
+	s->disk = d;
+	sop_errands_run(&(struct sop_errand *){&s->errand}, 1, true, sop_members_timeout_ms(b->mem));
+	rc = s->errand.finished ? s->rc : -ETIMEDOUT;
+	sop_errand_put(&s->errand);
+	for (size_t j = 0; !rc && j < w->files; j++)
+		if (!get_file(b, w->member[i], w->file[j], true, &r))
+			r->unnamed = false;
+	return rc;
+}
+
+int sop_regblocks_end(struct sop_regblocks *b, struct sop_regwrite *w, struct sop_err *e)
+{
+	int rc = sync_files(b, w, e);
+
+	for (unsigned i = w->n; !rc && i--;) {
+		int one = sync_names(b, w, i);
+
+		if (one == -ENOMEM)
+			rc = sop_fail(e, one, "registry: sync of names");
+		else if (one)
+			drop_member(b, w, i, one);
+	}
+	return rc ? rc : any_left(w, e);
+}

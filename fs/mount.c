@@ -1,0 +1,70 @@
+/* One mount: made before the session loop, ended after it. */
+#include "fs/ctl.h"
+#include "fs/names.h"
+
+static void state_free(struct sopfs *f)
+{
+	sopfs_ticker_stop(f);
+	sopfs_notifier_stop(f);
+	sopfs_ctl_stop(f);
+	sopfs_table_release(f);
+	pthread_mutex_destroy(&f->locks_lock);
+	pthread_mutex_destroy(&f->lock);
+	free(f);
+}
+
+int sopfs_new(
+	struct sopfs **out, struct sop_volume *v, const struct sopfs_opts *o, struct sop_err *e)
+{
+	struct sopfs *f = calloc(1, sizeof(*f));
+	int rc;
+
+	if (!f)
+		return sop_fail(e, -ENOMEM, "mount");
+	f->v = v;
+	f->latest = sop_volume_latest(v);
+	f->o = *o;
+	if (!f->o.append_commit_ms)
+		f->o.append_commit_ms = 1000;
+	pthread_mutex_init(&f->lock, NULL);
+	pthread_mutex_init(&f->locks_lock, NULL);
+	rc = sopfs_table_init(f, e);
+	if (!rc)
+		rc = sopfs_ctl_start(f, e);
+	if (!rc)
+		rc = sopfs_notifier_start(f, e);
+	if (!rc)
+		rc = sopfs_ticker_start(f, e);
+	if (rc) {
+		state_free(f);
+		return rc;
+	}
+	*out = f;
+	return 0;
+}
+
+void sopfs_free(struct sopfs *f)
+{
+	if (!f)
+		return;
+	sopfs_ticker_stop(f);
+	sopfs_notifier_stop(f);
+	/* Nobody asks any more; whoever has a file open has lost it with the mount. */
+	sopfs_marks_release(f);
+	sopfs_sessions_finish(f);
+	state_free(f);
+}
+
+void sopfs_set_session(struct sopfs *f, struct fuse_session *se)
+{
+	f->se = se;
+}
+
+void sopfs_stat(struct sopfs *f, struct sopfs_stat *out)
+{
+	out->sessions_open = atomic_load(&f->sessions_open);
+	out->committed = atomic_load(&f->committed);
+	out->rolled_back = atomic_load(&f->rolled_back);
+	out->conflicts = atomic_load(&f->conflicts);
+	out->failed = atomic_load(&f->failed);
+}

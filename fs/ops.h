@@ -1,0 +1,80 @@
+/* The handlers of requests: unpack, call, reply exactly once. Grouped by file; the table is in
+ * ops_meta.c. */
+#ifndef SOPFS_OPS_H
+#define SOPFS_OPS_H
+
+#define FUSE_USE_VERSION 312
+
+#include <fuse3/fuse_lowlevel.h>
+
+#include "fs/names.h"
+#include "fs/reply.h"
+
+static inline struct sopfs *sopfs_of(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+
+static inline struct sopfs_caller sopfs_caller_of(fuse_req_t req)
+{
+	const struct fuse_ctx *c = fuse_req_ctx(req);
+
+	return (struct sopfs_caller){c->pid, c->uid, c->gid, c->umask};
+}
+
+static inline struct sopfs_handle *sopfs_handle_of(const struct fuse_file_info *fi)
+{
+	return fi ? (struct sopfs_handle *)(uintptr_t)fi->fh : NULL;
+}
+
+/* Reply with rc once the notes are delivered. */
+void sopfs_reply_after(struct sopfs *f, fuse_req_t req, struct sopfs_notes *notes, int rc,
+	const struct sop_err *e);
+
+/* ops_dir.c */
+void sopfs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void sopfs_op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+	struct fuse_file_info *fi);
+void sopfs_op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+	struct fuse_file_info *fi);
+void sopfs_op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void sopfs_op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+void sopfs_op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);
+void sopfs_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode);
+void sopfs_op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name);
+void sopfs_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
+void sopfs_op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
+void sopfs_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t to_parent,
+	const char *to_name, unsigned flags);
+void sopfs_op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name);
+
+/* ops_file.c */
+void sopfs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void sopfs_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+	struct fuse_file_info *fi);
+void sopfs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+	struct fuse_file_info *fi);
+void sopfs_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
+	struct fuse_file_info *fi);
+void sopfs_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void sopfs_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+void sopfs_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void sopfs_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence,
+	struct fuse_file_info *fi);
+void sopfs_op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
+	struct fuse_file_info *fi);
+
+/* ops_xattr.c */
+void sopfs_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
+void sopfs_op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
+void sopfs_op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *val,
+	size_t len, int flags);
+void sopfs_op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
+
+/* ops_lock.c */
+void sopfs_op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock);
+void sopfs_op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock,
+	int sleep);
+void sopfs_op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op);
+
+#endif

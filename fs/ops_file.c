@@ -1,0 +1,220 @@
+#include "fs/ops.h"
+
+#include <fcntl.h>
+
+#include "fs/locks.h"
+
+struct opening {
+	struct sopfs *f;
+	fuse_req_t req;
+	struct fuse_file_info fi;
+	struct sopfs_handle *handle;
+};
+
+static void reply_open(struct sopfs *f, fuse_req_t req, struct fuse_file_info *fi)
+{
+	struct sopfs_notes notes = {0};
+
+	/* Interrupted: no RELEASE will come. */
+	if (fuse_reply_open(req, fi) == -ENOENT) {
+		sopfs_release(f, sopfs_handle_of(fi), &notes);
+		sopfs_notify_later(f, &notes);
+	}
+}
+
+static void opening_done(void *arg)
+{
+	struct opening *o = arg;
+
+	reply_open(o->f, o->req, &o->fi);
+	free(o);
+}
+
+void sopfs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct sopfs *f = sopfs_of(req);
+	struct sopfs_caller who = sopfs_caller_of(req);
+	struct sopfs_notes notes = {0};
+	struct sopfs_opened opened;
+	struct sop_err e = {0};
+	struct opening *o;
+	int rc = sopfs_open(f, &who, sopfs_view_of(f, ino), fi->flags, &opened, &notes, &e);
+
+	if (rc) {
+		sopfs_notify_later(f, &notes);
+		sopfs_reply_rc(f, req, rc, &e);
+		return;
+	}
+	fi->fh = (uintptr_t)opened.handle;
+	fi->keep_cache = opened.keep_cache;
+	fi->direct_io = opened.handle->text != NULL;
+	fi->noflush = (fi->flags & O_ACCMODE) == O_RDONLY;
+	o = notes.first ? malloc(sizeof(*o)) : NULL;
+	if (!o) {
+		sopfs_notify_later(f, &notes);
+		reply_open(f, req, fi);
+		return;
+	}
+	*o = (struct opening){f, req, *fi, opened.handle};
+	sopfs_notify(f, &notes, opening_done, o);
+}
+
+void sopfs_op_create(
+	fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
+	struct sopfs *f = sopfs_of(req);
+	struct sopfs_view *dir = sopfs_view_of(f, parent);
+	struct sopfs_caller who = sopfs_caller_of(req);
+	struct fuse_entry_param p = {0};
+	struct sopfs_notes notes = {0};
+	struct sopfs_opened opened;
+	struct sopfs_entry entry;
+	struct sop_err e = {0};
+	int rc;
+
+	rc = sopfs_is_ctl(dir)
+		     ? -EPERM
+		     : sopfs_create(f, &who, dir->item, name, mode, fi->flags, &entry, &opened, &e);
+	if (rc) {
+		sopfs_reply_rc(f, req, rc, &e);
+		return;
+	}
+	p.ino = sopfs_view_nodeid(f, entry.view);
+	p.generation = entry.view->generation;
+	sopfs_stat_of(&entry.attr, &p.attr);
+	p.attr_timeout = p.entry_timeout = entry.cache ? SOPFS_CACHE_SECONDS : 0;
+	fi->fh = (uintptr_t)opened.handle;
+	fi->keep_cache = 1;
+	fi->noflush = (fi->flags & O_ACCMODE) == O_RDONLY;
+	if (fuse_reply_create(req, &p, fi) == -ENOENT) {
+		sopfs_release(f, opened.handle, &notes);
+		sopfs_notify_later(f, &notes);
+		sopfs_forget(f, entry.view, 1);
+	}
+}
+
+void sopfs_op_read(
+	fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	struct sopfs *f = sopfs_of(req);
+	struct sopfs_handle *h = sopfs_handle_of(fi);
+	sop_autofree char *buf = NULL;
+	struct sop_err e = {0};
+	ssize_t n;
+
+	(void)ino;
+	if (h->text) {
+		size_t at = SOP_MIN((size_t)off, h->text_len);
+
+		fuse_reply_buf(req, h->text + at, SOP_MIN(size, h->text_len - at));
+		return;
+	}
+	buf = malloc(size ? size : 1);
+	n = buf ? sopfs_read(f, h, buf, size, (uint64_t)off, &e) : -ENOMEM;
+	if (n < 0)
+		sopfs_reply_rc(f, req, (int)n, &e);
+	else
+		fuse_reply_buf(req, buf, (size_t)n);
+}
+
+void sopfs_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
+	struct fuse_file_info *fi)
+{
+	struct sopfs *f = sopfs_of(req);
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	struct sopfs_notes notes = {0};
+	struct sop_err e = {0};
+	ssize_t n;
+
+	(void)ino;
+	n = sopfs_write(f, sopfs_handle_of(fi), fi->writepage ? 0 : ctx->pid, ctx->uid, buf, size,
+		(uint64_t)off, &notes, &e);
+	/* The kernel holds the file's lock and may hold its pages while it waits for us. */
+	sopfs_notify_later(f, &notes);
+	if (n < 0)
+		sopfs_reply_rc(f, req, (int)n, &e);
+	else
+		fuse_reply_write(req, (size_t)n);
+}
+
+void sopfs_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct sopfs *f = sopfs_of(req);
+	struct sopfs_notes notes = {0};
+	struct sop_err e = {0};
+	int rc = sopfs_flush(f, sopfs_handle_of(fi), fuse_req_ctx(req)->pid, &notes, &e);
+
+	/* A close takes all locks of its process with it: after the commit, so that the next holder
+	 * sees what was written under them. */
+	if (fi->lock_owner)
+		sopfs_lock_drop_owner(f, sopfs_view_of(f, ino)->item, fi->lock_owner, false);
+	sopfs_reply_after(f, req, &notes, rc, &e);
+}
+
+void sopfs_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	struct sopfs *f = sopfs_of(req);
+	struct sopfs_notes notes = {0};
+	struct sop_err e = {0};
+	int rc = sopfs_fsync(f, sopfs_handle_of(fi), &notes, &e);
+
+	(void)ino;
+	(void)datasync;
+	sopfs_reply_after(f, req, &notes, rc, &e);
+}
+
+void sopfs_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct sopfs *f = sopfs_of(req);
+	struct sopfs_handle *h = sopfs_handle_of(fi);
+	struct sopfs_notes notes = {0};
+	struct sop_err none = {0};
+
+	(void)ino;
+	if (h->text) {
+		free(h->text);
+		sopfs_handle_free(h);
+		fuse_reply_err(req, 0);
+		return;
+	}
+	if (fi->flock_release)
+		sopfs_lock_drop_owner(f, h->view->item, fi->lock_owner, true);
+	/* Locks through a descriptor that sends no FLUSH. */
+	sopfs_lock_drop_handle(f, h->view->item, h);
+	sopfs_release(f, h, &notes);
+	sopfs_reply_after(f, req, &notes, 0, &none);
+}
+
+void sopfs_op_lseek(
+	fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
+{
+	struct sopfs *f = sopfs_of(req);
+	struct sop_err e = {0};
+	int64_t n = -EINVAL;
+
+	(void)ino;
+	if (off < 0)
+		n = -ENXIO;
+	else if (whence == SEEK_DATA || whence == SEEK_HOLE)
+		n = sopfs_seek(f, sopfs_handle_of(fi), (uint64_t)off, whence == SEEK_HOLE, &e);
+	if (n < 0)
+		sopfs_reply_rc(f, req, (int)n, &e);
+	else
+		fuse_reply_lseek(req, n);
+}
+
+void sopfs_op_fallocate(
+	fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
+{
+	struct sopfs *f = sopfs_of(req);
+	struct sopfs_notes notes = {0};
+	struct sop_err e = {0};
+	int rc = -EINVAL;
+
+	(void)ino;
+	if (off >= 0 && len > 0)
+		rc = sopfs_fallocate(
+			f, sopfs_handle_of(fi), mode, (uint64_t)off, (uint64_t)len, &notes, &e);
+	sopfs_notify_later(f, &notes);
+	sopfs_reply_rc(f, req, rc, &e);
+}

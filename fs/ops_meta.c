@@ -1,0 +1,243 @@
+#include "fs/ops.h"
+
+#include <sys/statvfs.h>
+
+#include "fs/posix.h"
+
+#define STATFS_BLOCK 4096u
+
+struct after {
+	struct sopfs *f;
+	fuse_req_t req;
+	int rc;
+	struct sop_err e;
+};
+
+static void after_done(void *arg)
+{
+	struct after *a = arg;
+
+	sopfs_reply_rc(a->f, a->req, a->rc, &a->e);
+	free(a);
+}
+
+void sopfs_reply_after(
+	struct sopfs *f, fuse_req_t req, struct sopfs_notes *notes, int rc, const struct sop_err *e)
+{
+	struct after *a = notes->first ? malloc(sizeof(*a)) : NULL;
+
+	if (!a) {
+		sopfs_notify_later(f, notes);
+		sopfs_reply_rc(f, req, rc, e);
+		return;
+	}
+	*a = (struct after){f, req, rc, *e};
+	sopfs_notify(f, notes, after_done, a);
+}
+
+static void op_init(void *userdata, struct fuse_conn_info *conn)
+{
+	const unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS |
+				FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_READDIRPLUS |
+				FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_PARALLEL_DIROPS |
+				FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPLICIT_INVAL_DATA;
+
+	(void)userdata;
+	/* Left out: AUTO_INVAL_DATA (nodeids are versions), HANDLE_KILLPRIV (the kernel asks for
+	 * each clearing of set-ID bits instead), splice (no gain), WRITEBACK_CACHE (hides the
+	 * writer). */
+	conn->want = conn->capable & wanted;
+	conn->max_write = 1024 * 1024;
+	conn->max_readahead = conn->max_readahead ? conn->max_readahead : 1024 * 1024;
+	conn->time_gran = 1;
+}
+
+static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct sopfs *f = sopfs_of(req);
+	struct sopfs_entry entry;
+	struct sop_err e = {0};
+	int rc = sopfs_lookup(
+		f, fuse_req_ctx(req)->pid, sopfs_view_of(f, parent)->item, name, &entry, &e);
+
+	if (rc == -ENOENT) {
+		/* That it is not there may be kept too: names come by this kernel alone. */
+		struct fuse_entry_param none = {.entry_timeout = SOPFS_CACHE_SECONDS};
+
+		fuse_reply_entry(req, &none);
+	} else if (rc) {
+		sopfs_reply_rc(f, req, rc, &e);
+	} else {
+		sopfs_reply_entry(f, req, &entry);
+	}
+}
+
+static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t n)
+{
+	struct sopfs *f = sopfs_of(req);
+
+	sopfs_forget(f, sopfs_view_of(f, ino), n);
+	fuse_reply_none(req);
+}
+
+static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+	struct sopfs *f = sopfs_of(req);
+
+	for (size_t i = 0; i < count; i++)
+		sopfs_forget(f, sopfs_view_of(f, forgets[i].ino), forgets[i].nlookup);
+	fuse_reply_none(req);
+}
+
+static void reply_getattr(
+	struct sopfs *f, fuse_req_t req, struct sopfs_view *v, struct sopfs_handle *h)
+{
+	struct sop_err e = {0};
+	struct sop_attr a;
+	bool cache;
+	int rc = sopfs_getattr(f, fuse_req_ctx(req)->pid, v, h, &a, &cache, &e);
+
+	if (rc)
+		sopfs_reply_rc(f, req, rc, &e);
+	else
+		sopfs_reply_attr(f, req, &a, cache);
+}
+
+static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct sopfs *f = sopfs_of(req);
+
+	reply_getattr(f, req, sopfs_view_of(f, ino), sopfs_handle_of(fi));
+}
+
+static unsigned setattr_mask(const struct stat *st, int to_set, struct sop_attr *a)
+{
+	struct timespec now = sopfs_now();
+	unsigned mask = 0;
+
+	memset(a, 0, sizeof(*a));
+	a->mode = st->st_mode;
+	a->uid = st->st_uid;
+	a->gid = st->st_gid;
+	a->atime = to_set & FUSE_SET_ATTR_ATIME_NOW ? now : st->st_atim;
+	a->mtime = to_set & FUSE_SET_ATTR_MTIME_NOW ? now : st->st_mtim;
+	a->ctime = now;
+	if (to_set & FUSE_SET_ATTR_MODE)
+		mask |= SOP_ATTR_MODE;
+	if (to_set & FUSE_SET_ATTR_UID)
+		mask |= SOP_ATTR_UID;
+	if (to_set & FUSE_SET_ATTR_GID)
+		mask |= SOP_ATTR_GID;
+	if (to_set & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_ATIME_NOW))
+		mask |= SOP_ATTR_ATIME;
+	if (to_set & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW))
+		mask |= SOP_ATTR_MTIME;
+	return mask ? mask | SOP_ATTR_CTIME : 0;
+}
+
+static void op_setattr(
+	fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi)
+{
+	struct sopfs *f = sopfs_of(req);
+	struct sopfs_view *v = sopfs_view_of(f, ino);
+	struct sopfs_handle *h = sopfs_handle_of(fi);
+	struct sopfs_caller who = sopfs_caller_of(req);
+	struct sopfs_notes notes = {0};
+	struct sop_err e = {0};
+	struct sop_attr a;
+	unsigned mask;
+	int rc = 0;
+
+	if (sopfs_is_ctl(v)) {
+		fuse_reply_err(req, EPERM);
+		return;
+	}
+	mask = setattr_mask(st, to_set, &a);
+	if (to_set & FUSE_SET_ATTR_SIZE) {
+		rc = st->st_size < 0
+			     ? -EINVAL
+			     : sopfs_set_size(f, &who, v, h, (uint64_t)st->st_size, &notes, &e);
+		/* A truncation brings its own times. */
+		if (!(to_set & FUSE_SET_ATTR_MTIME))
+			mask &= ~(unsigned)SOP_ATTR_MTIME;
+		if (mask == SOP_ATTR_CTIME)
+			mask = 0;
+	}
+	if (!rc && mask)
+		rc = sopfs_setattr(f, v, h, &a, mask, &notes, &e);
+	sopfs_notify_later(f, &notes);
+	if (rc)
+		sopfs_reply_rc(f, req, rc, &e);
+	else
+		reply_getattr(f, req, v, NULL);
+}
+
+static void op_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+	struct sopfs *f = sopfs_of(req);
+	sop_autofree char *target = NULL;
+	struct sop_err e = {0};
+	int rc = sopfs_readlink(f, sopfs_view_of(f, ino), &target, &e);
+
+	if (rc)
+		sopfs_reply_rc(f, req, rc, &e);
+	else
+		fuse_reply_readlink(req, target);
+}
+
+static void op_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+	struct sopfs *f = sopfs_of(req);
+	struct sop_volume_stat s;
+	struct statvfs st = {0};
+
+	(void)ino;
+	sop_volume_stat(f->v, &s);
+	st.f_bsize = st.f_frsize = STATFS_BLOCK;
+	st.f_blocks = s.total_bytes / STATFS_BLOCK;
+	st.f_bfree = st.f_bavail = s.free_bytes / STATFS_BLOCK;
+	/* There is no table of inodes: each takes space, so that many more fit at most. */
+	st.f_ffree = st.f_favail = st.f_bavail;
+	st.f_files = s.items + st.f_ffree;
+	st.f_namemax = SOPFS_NAME_MAX;
+	fuse_reply_statfs(req, &st);
+}
+
+const struct fuse_lowlevel_ops sopfs_ops = {
+	.init = op_init,
+	.lookup = op_lookup,
+	.forget = op_forget,
+	.forget_multi = op_forget_multi,
+	.getattr = op_getattr,
+	.setattr = op_setattr,
+	.readlink = op_readlink,
+	.statfs = op_statfs,
+	.mknod = sopfs_op_mknod,
+	.mkdir = sopfs_op_mkdir,
+	.symlink = sopfs_op_symlink,
+	.unlink = sopfs_op_unlink,
+	.rmdir = sopfs_op_rmdir,
+	.rename = sopfs_op_rename,
+	.link = sopfs_op_link,
+	.open = sopfs_op_open,
+	.create = sopfs_op_create,
+	.read = sopfs_op_read,
+	.write = sopfs_op_write,
+	.flush = sopfs_op_flush,
+	.fsync = sopfs_op_fsync,
+	.release = sopfs_op_release,
+	.lseek = sopfs_op_lseek,
+	.fallocate = sopfs_op_fallocate,
+	.opendir = sopfs_op_opendir,
+	.readdir = sopfs_op_readdir,
+	.readdirplus = sopfs_op_readdirplus,
+	.releasedir = sopfs_op_releasedir,
+	.fsyncdir = sopfs_op_fsyncdir,
+	.getxattr = sopfs_op_getxattr,
+	.listxattr = sopfs_op_listxattr,
+	.setxattr = sopfs_op_setxattr,
+	.removexattr = sopfs_op_removexattr,
+	.getlk = sopfs_op_getlk,
+	.setlk = sopfs_op_setlk,
+	.flock = sopfs_op_flock,
+};

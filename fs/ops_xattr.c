@@ -1,0 +1,249 @@
+#include "fs/ops.h"
+
+#include <stdio.h>
+#include <sys/xattr.h>
+
+#include "fs/posix.h"
+
+#define XATTR_NAME_LEN_MAX 255
+#define XATTR_LEN_MAX	   65536
+
+/* Where an item's extended attributes are found: in the newest state, or, while it is not
+ * committed, in the transaction that creates it. */
+struct place {
+	struct sopfs_session *s; /* locked and referenced, or NULL */
+	struct sop_txn *txn;
+	struct sopfs_where w;
+	struct sop_name name;
+	bool none; /* it has no name: it has none that could be read */
+};
+
+/* item.lock need not be held: the session's is. */
+static void place_open(struct sopfs *f, struct sopfs_view *v, struct place *p)
+{
+	struct sopfs_item *item = v->item;
+
+	p->s = NULL;
+	p->none = false;
+	p->txn = f->latest;
+	pthread_mutex_lock(&f->lock);
+	if (item->type == S_IFDIR) {
+		p->name = SOP_SELF(item->ino);
+		p->none = item->nameless;
+	} else if (sopfs_item_where(item, &p->w)) {
+		p->s = item->provisional;
+		p->name = sopfs_where_name(&p->w);
+	} else if (v->session && v->session->hidden) {
+		p->s = v->session;
+		p->w = *p->s->hidden;
+		p->name = sopfs_where_name(&p->w);
+	} else {
+		p->none = true;
+	}
+	if (p->s)
+		p->s->refs++;
+	pthread_mutex_unlock(&f->lock);
+	if (!p->s)
+		return;
+	pthread_mutex_lock(&p->s->lock);
+	if (p->s->creating && p->s->txn) {
+		p->txn = p->s->txn;
+		return;
+	}
+	/* Committed since. */
+	pthread_mutex_unlock(&p->s->lock);
+	sopfs_session_put(f, p->s);
+	p->s = NULL;
+}
+
+static void place_close(struct sopfs *f, struct place *p)
+{
+	if (!p->s)
+		return;
+	pthread_mutex_unlock(&p->s->lock);
+	sopfs_session_put(f, p->s);
+}
+
+/* ---- sop.*: readable, never listed ---- */
+
+static bool is_own(const char *name)
+{
+	return strncmp(name, "sop.", 4) == 0;
+}
+
+static ssize_t own_get(struct sopfs *f, struct sopfs_view *v, const char *name, char *buf,
+	size_t size, struct sop_err *e)
+{
+	struct sop_store_opts o = {0};
+	struct sop_volume_stat vs;
+	struct sop_attr a;
+	char text[512] = "", strings[512];
+	int rc = sopfs_item_attr(f, v->item, &a, e), n = -1;
+	bool dir = v->item->type == S_IFDIR;
+
+	if (!rc && dir)
+		rc = sop_store_info(f->latest, v->item->ino, &o, strings, sizeof(strings), e);
+	if (rc)
+		return rc;
+	if (strcmp(name, "sop.version") == 0) {
+		n = snprintf(text, sizeof(text), "%llu", (unsigned long long)a.version);
+	} else if (strcmp(name, "sop.count") == 0 && dir) {
+		n = snprintf(text, sizeof(text), "%llu", (unsigned long long)a.count);
+	} else if (strcmp(name, "sop.slot_length") == 0 && dir) {
+		n = snprintf(text, sizeof(text), "%u", o.slot_length);
+	} else if (strcmp(name, "sop.session") == 0 && dir) {
+		n = snprintf(
+			text, sizeof(text), "%s", sopfs_dir_direct(f, v->item) ? "write" : "close");
+	} else if (strcmp(name, "sop.ec") == 0) {
+		sop_volume_stat(f->v, &vs);
+		n = dir && o.profile ? snprintf(text, sizeof(text), "%s", o.profile)
+				     : snprintf(text, sizeof(text), "%u+%u", vs.k, vs.m);
+	}
+	if (n < 0)
+		return -ENODATA;
+	if (size && (size_t)n > size)
+		return -ERANGE;
+	if (size)
+		memcpy(buf, text, (size_t)n);
+	return n;
+}
+
+/* ---- requests ---- */
+
+static void reply_bytes(struct sopfs *f, fuse_req_t req, ssize_t n, const char *buf, size_t size,
+	const struct sop_err *e)
+{
+	if (n < 0)
+		sopfs_reply_rc(f, req, (int)n, e);
+	else if (!size)
+		fuse_reply_xattr(req, (size_t)n);
+	else
+		fuse_reply_buf(req, buf, (size_t)n);
+}
+
+void sopfs_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+	struct sopfs *f = sopfs_of(req);
+	struct sopfs_view *v = sopfs_view_of(f, ino);
+	sop_autofree char *buf = size ? malloc(SOP_MIN(size, (size_t)XATTR_LEN_MAX)) : NULL;
+	struct sop_err e = {0};
+	struct place p;
+	ssize_t n;
+
+	size = SOP_MIN(size, (size_t)XATTR_LEN_MAX);
+	if (size && !buf) {
+		n = -ENOMEM;
+	} else if (sopfs_is_ctl(v)) {
+		n = -ENODATA;
+	} else if (is_own(name)) {
+		n = own_get(f, v, name, buf, size, &e);
+	} else {
+		place_open(f, v, &p);
+		/* The kernel asks for the capabilities of each file that is written: a new one has
+		 * none but by a setxattr in its own transaction. */
+		if (p.none || (p.s && !p.s->has_xattr))
+			n = -ENODATA;
+		else
+			n = sop_xattr_get(p.txn, p.name, name, buf, size, &e);
+		place_close(f, &p);
+	}
+	reply_bytes(f, req, n, buf, size, &e);
+}
+
+void sopfs_op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+	struct sopfs *f = sopfs_of(req);
+	struct sopfs_view *v = sopfs_view_of(f, ino);
+	sop_autofree char *buf = NULL;
+	struct sop_err e = {0};
+	struct place p;
+	ssize_t n;
+
+	size = SOP_MIN(size, (size_t)XATTR_LEN_MAX);
+	buf = size ? malloc(size) : NULL;
+	if (size && !buf) {
+		n = -ENOMEM;
+	} else if (sopfs_is_ctl(v)) {
+		n = 0;
+	} else {
+		place_open(f, v, &p);
+		n = p.none ? 0 : sop_xattr_list(p.txn, p.name, buf, size, &e);
+		place_close(f, &p);
+	}
+	reply_bytes(f, req, n, buf, size, &e);
+}
+
+struct xattr_call {
+	struct sop_name name;
+	const char *attr;
+	const void *val; /* NULL: remove */
+	size_t len;
+	unsigned flags;
+};
+
+static int xattr_txn(struct sop_txn *t, void *arg, struct sop_err *e)
+{
+	struct xattr_call *c = arg;
+	struct sop_attr now = {.ctime = sopfs_now()};
+	int rc = c->val ? sop_xattr_set(t, c->name, c->attr, c->val, c->len, c->flags, e)
+			: sop_xattr_remove(t, c->name, c->attr, e);
+
+	return rc ? rc : sop_setattr(t, c->name, &now, SOP_ATTR_CTIME, e);
+}
+
+static void change_xattr(fuse_req_t req, fuse_ino_t ino, struct xattr_call *c)
+{
+	struct sopfs *f = sopfs_of(req);
+	struct sopfs_view *v = sopfs_view_of(f, ino);
+	struct sopfs_notes notes = {0};
+	struct sop_err e = {0};
+	struct place p;
+	int rc;
+
+	if (sopfs_is_ctl(v) || is_own(c->attr)) {
+		fuse_reply_err(req, EPERM);
+		return;
+	}
+	if (strlen(c->attr) > XATTR_NAME_LEN_MAX || c->len > XATTR_LEN_MAX) {
+		fuse_reply_err(req, strlen(c->attr) > XATTR_NAME_LEN_MAX ? ERANGE : E2BIG);
+		return;
+	}
+	pthread_mutex_lock(&v->item->lock);
+	place_open(f, v, &p);
+	c->name = p.name;
+	if (p.none) {
+		rc = -ENOENT;
+	} else if (p.s) {
+		rc = xattr_txn(p.txn, c, &e);
+		p.s->has_xattr = true;
+	} else {
+		rc = sopfs_txn(f, xattr_txn, c, &e);
+	}
+	place_close(f, &p);
+	pthread_mutex_unlock(&v->item->lock);
+	pthread_mutex_lock(&f->lock);
+	if (!rc && v->item->current && v->item->current != v && v->item->current->nlookup)
+		sopfs_note_attr(f, &notes, v->item->current);
+	pthread_mutex_unlock(&f->lock);
+	sopfs_notify_later(f, &notes);
+	sopfs_reply_rc(f, req, rc, &e);
+}
+
+void sopfs_op_setxattr(
+	fuse_req_t req, fuse_ino_t ino, const char *name, const char *val, size_t len, int flags)
+{
+	struct xattr_call c = {.attr = name, .val = val ? val : "", .len = len};
+
+	if (flags & XATTR_CREATE)
+		c.flags |= SOP_XATTR_CREATE;
+	if (flags & XATTR_REPLACE)
+		c.flags |= SOP_XATTR_REPLACE;
+	change_xattr(req, ino, &c);
+}
+
+void sopfs_op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+	struct xattr_call c = {.attr = name};
+
+	change_xattr(req, ino, &c);
+}

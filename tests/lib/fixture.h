@@ -1,0 +1,42 @@
+/* A volume on a simulated machine, for tests of the engine. */
+#ifndef TESTS_FIXTURE_H
+#define TESTS_FIXTURE_H
+
+#include "core/members.h"
+#include "core/sop.h"
+#include "tests/lib/simdisk.h"
+
+#define FIXTURE_DISKS 8
+
+struct fixture {
+	struct sim *sim;
+	unsigned disks;
+	char path[FIXTURE_DISKS][16];
+	const char *paths[FIXTURE_DISKS];
+	struct sop_open_opts opts;
+	struct sop_volume *v;
+	struct sop_err e;
+};
+
+/* k+m disks of `bytes` each (0: no bound), formatted; not opened. */
+void fixture_init(struct fixture *f, unsigned k, unsigned m, uint64_t bytes);
+void fixture_release(struct fixture *f); /* closes what is open, without looking at errors */
+/* 0 or a code; f->e has the message. */
+int fixture_open(struct fixture *f);
+int fixture_close(struct fixture *f);
+/* Check the volume: fails the test with what was found. */
+void fixture_check(struct fixture *f, bool data);
+
+/* One-call transactions for tests: 0 or a code. */
+int fixture_store(struct fixture *f, const char *path, uint64_t *store);
+int fixture_upsert(struct fixture *f, uint64_t store, const char *key, const void *val, size_t len,
+	bool durable);
+int fixture_remove(struct fixture *f, uint64_t store, const char *key);
+/* 1: there with this value; 0: not there; fails the test on errors. */
+int fixture_has(struct fixture *f, uint64_t store, const char *key, const void *val, size_t len);
+
+/* Bytes that depend on a seed alone. */
+void fill_random(void *buf, size_t len, uint64_t seed);
+uint64_t next_random(uint64_t *state);
+
+#endif
