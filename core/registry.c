@@ -51,6 +51,7 @@ struct sop_registry {
 	uint64_t *released;
 	size_t released_n, released_cap;
 
+	bool read_only;           /* set before others use it, as the overlay */
 	struct sop_flip *overlay; /* sorted by handle */
 	size_t overlay_n;
 
@@ -244,7 +245,7 @@ static int read_block(struct sop_registry *r, struct sop_regplace at, bool lenie
 			continue;
 		}
 		sop_unlock(&r->lock);
-		if (!rc && damaged && settled && !lenient)
+		if (!rc && damaged && settled && !r->read_only)
 			repair(r, at);
 		return rc;
 	}
@@ -253,7 +254,7 @@ static int read_block(struct sop_registry *r, struct sop_regplace at, bool lenie
 int sop_registry_lookup(struct sop_registry *r, uint64_t handle, struct sop_blobref *ref,
 	struct sop_err *e)
 {
-	uint8_t raw[SOP_REGISTRY_BLOCK] __attribute__((aligned(8)));
+	uint8_t raw[SOP_REGISTRY_BLOCK];
 	const struct sop_flip *f = overlay_find(r, handle);
 	struct sop_regplace at;
 	bool lenient = false;
@@ -278,7 +279,7 @@ int sop_registry_lookup(struct sop_registry *r, uint64_t handle, struct sop_blob
 /* The next free handle after `handle`, which is on the chain on disk. */
 static int read_next(struct sop_registry *r, uint64_t handle, uint64_t *next, struct sop_err *e)
 {
-	uint8_t raw[SOP_REGISTRY_BLOCK] __attribute__((aligned(8)));
+	uint8_t raw[SOP_REGISTRY_BLOCK];
 	struct sop_blobref ref;
 	struct sop_regplace at;
 	int rc;
@@ -585,8 +586,7 @@ static void note_applied(struct job *j)
 	struct sop_registry *r = j->r;
 
 	for (size_t i = 0; i < r->chain_n; i++) {
-		struct sop_flip key = {.handle = r->chain[i].handle};
-		struct sorted want = {&key};
+		uint64_t handle = r->chain[i].handle;
 		size_t low = 0, high = j->n;
 
 		if (r->chain[i].applied)
@@ -594,12 +594,12 @@ static void note_applied(struct job *j)
 		while (low < high) { /* the last flip of that handle */
 			size_t mid = low + (high - low) / 2;
 
-			if (j->flip[mid].flip->handle <= want.flip->handle)
+			if (j->flip[mid].flip->handle <= handle)
 				low = mid + 1;
 			else
 				high = mid;
 		}
-		if (low && j->flip[low - 1].flip->handle == key.handle &&
+		if (low && j->flip[low - 1].flip->handle == handle &&
 			!j->flip[low - 1].flip->to.segment)
 			r->chain[i].applied = true;
 	}
@@ -677,5 +677,6 @@ int sop_registry_overlay(struct sop_registry *r, const struct sop_flip *flips, s
 	free(sorted);
 	free(r->overlay);
 	r->overlay = copy;
+	r->read_only = true;
 	return 0;
 }

@@ -26,7 +26,7 @@ int sop_registry_new(struct sop_registry **out, struct sop_members *mem, struct 
 void sop_registry_free(struct sop_registry *r);
 
 /* For read-only mounts, where the flips of the checkpoint may not have been applied and cannot be:
- * look-ups see them from now on. */
+ * look-ups see them from now on, and repair nothing. Before other threads use r; n may be 0. */
 int sop_registry_overlay(struct sop_registry *r, const struct sop_flip *flips, size_t n,
 	struct sop_err *e);
 

@@ -228,6 +228,7 @@ static int open_parts(struct sop_volume *v, const char *const *paths, size_t n, 
 		.disk_timeout_ms = o->disk_timeout_ms,
 		.log = v->log,
 		.clock = v->clock,
+		.threads = !o->inline_io,
 		.open_disk = o->open_disk,
 		.open_disk_ctx = o->open_disk_ctx};
 	struct sop_nodes_opts no = {.cache_bytes = o->cache_bytes, .ops = &node_ops, .ctx = v};

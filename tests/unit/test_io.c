@@ -366,7 +366,8 @@ static void a_batch_of_many_requests_is_whole(void **state)
 
 			buf[i] = sop_batch_alloc(b, PARTS * 8);
 			for (size_t part = 0; part < PARTS; part++)
-				iov[part] = (struct iovec){.iov_base = buf[i] + part * 8, .iov_len = 8};
+				iov[part] =
+					(struct iovec){.iov_base = buf[i] + part * 8, .iov_len = 8};
 			assert_int_equal(sop_batch_add(b, SOP_IO_READ, f, iov, PARTS,
 						 (uint64_t)i * PARTS * 8),
 				i);
