@@ -189,6 +189,7 @@ static int run(struct ckpt *k, bool clean, struct sop_err *e)
 	sop_lock(&v->barrier);
 	v->durable_lsn = SOP_MAX(v->durable_lsn, k->c.lsn);
 	sop_unlock(&v->barrier);
+	sop_barrier_marked(v, k->c.lsn); /* nothing before it is ever replayed */
 	return rc;
 }
 

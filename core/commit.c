@@ -12,6 +12,8 @@
  * was told, else not; after it, the record counts. */
 #include "core/engine.h"
 
+#include <stdatomic.h>
+
 #define GROUP_MAX    64
 #define GROUP_BYTES  (4u << 20)
 #define ENTRIES_MAX  256 /* larger ones go alone */
@@ -299,7 +301,7 @@ static void group_emit(struct sop_volume *v, struct group *g, uint64_t time_ns)
 }
 
 static int journal_write(struct sop_volume *v, struct group *g, uint64_t time_ns, struct sop_batch *b,
-	struct sop_err *e)
+	uint64_t *noted, struct sop_err *e)
 {
 	struct sop_record_in in[GROUP_MAX + 1];
 	uint64_t durable;
@@ -308,9 +310,12 @@ static int journal_write(struct sop_volume *v, struct group *g, uint64_t time_ns
 	sop_lock(&v->barrier);
 	durable = v->durable_lsn;
 	sop_unlock(&v->barrier);
-	if (durable > v->barrier_noted)
+	*noted = v->barrier_noted;
+	if (durable > v->barrier_noted) {
+		*noted = durable;
 		in[n++] = (struct sop_record_in){
 			.type = SOP_RECORD_BARRIER, .lsn = durable, .time_ns = time_ns, .next_ino = v->next_ino};
+	}
 	for (size_t i = 0; i < g->n; i++)
 		in[n++] = (struct sop_record_in){.type = SOP_RECORD_TXN,
 			.lsn = g->req[i]->lsn,
@@ -326,6 +331,7 @@ static int group_write(struct sop_volume *v, struct group *g, uint64_t time_ns, 
 {
 	struct sop_batch *b = sop_batch_new(v->io);
 	struct sop_append *a = NULL;
+	uint64_t noted;
 	int rc = 0, blobs = 0;
 
 	if (!b)
@@ -344,7 +350,7 @@ static int group_write(struct sop_volume *v, struct group *g, uint64_t time_ns, 
 		sop_batch_put(b);
 		return 0;
 	}
-	rc = journal_write(v, g, time_ns, b, e);
+	rc = journal_write(v, g, time_ns, b, &noted, e);
 	if (rc) {
 		if (a)
 			sop_segments_abandon(a);
@@ -363,6 +369,8 @@ static int group_write(struct sop_volume *v, struct group *g, uint64_t time_ns, 
 		rc = sop_journal_finish(v->journal, e);
 		if (rc)
 			group_abandon(v, g);
+		else
+			v->barrier_noted = noted;
 	}
 	sop_batch_put(b);
 	return rc;
@@ -618,9 +626,52 @@ int sop_commit_locked(struct sop_volume *v, const struct sop_buf *ops, struct so
 	return 0;
 }
 
+int sop_barrier_mark(struct sop_volume *v, struct sop_err *e)
+{
+	struct sop_record_in in = {.type = SOP_RECORD_BARRIER};
+	struct sop_batch *b;
+	uint64_t noted;
+	int rc = 0;
+
+	sop_lock(&v->barrier);
+	in.lsn = v->durable_lsn;
+	sop_unlock(&v->barrier);
+	sop_lock(&v->commit);
+	if (!v->dead && in.lsn > v->barrier_noted) {
+		b = sop_batch_new(v->io);
+		in.time_ns = v->clock->wall_ns(v->clock->ctx);
+		in.next_ino = v->next_ino;
+		rc = b ? sop_journal_prepare(v->journal, &in, 1, b, e)
+		       : sop_fail(e, -ENOMEM, "barrier");
+		if (!rc) {
+			sop_batch_run(b, SOP_IO_SERIAL, 0, sop_members_timeout_ms(v->mem));
+			rc = sop_journal_finish(v->journal, e);
+		}
+		sop_batch_put(b);
+		if (!rc)
+			v->barrier_noted = in.lsn;
+	}
+	noted = v->barrier_noted;
+	sop_unlock(&v->commit);
+	if (rc || noted <= v->barrier_marked)
+		return rc;
+	rc = sop_journal_sync(v->journal, e);
+	if (!rc)
+		sop_barrier_marked(v, noted);
+	return rc;
+}
+
+void sop_barrier_marked(struct sop_volume *v, uint64_t lsn)
+{
+	uint64_t now = v->barrier_marked;
+
+	while (now < lsn && !atomic_compare_exchange_weak(&v->barrier_marked, &now, lsn))
+		;
+}
+
 int sop_barrier(struct sop_volume *v, uint64_t lsn, struct sop_err *e)
 {
-	uint64_t target;
+	uint64_t target, noted;
 	int rc;
 
 	sop_lock(&v->barrier);
@@ -635,9 +686,12 @@ int sop_barrier(struct sop_volume *v, uint64_t lsn, struct sop_err *e)
 
 	/* All that was published is written; who comes now waits for the next round. */
 	target = sop_pins_published(v->pins);
+	noted = v->barrier_noted;
 	rc = sop_segments_sync(v->seg, e);
 	if (!rc)
 		rc = sop_journal_sync(v->journal, e);
+	if (!rc)
+		sop_barrier_marked(v, noted);
 
 	sop_lock(&v->barrier);
 	if (!rc)

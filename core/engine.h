@@ -338,8 +338,11 @@ int sop_ops_each(const void *ops, size_t len,
 		size_t klen, const uint8_t *val, size_t vlen),
 	void *arg, struct sop_err *e);
 
-/* Everything applied so far is on the media afterwards. Shared by those who wait at once. */
+/* Everything applied so far is on the media afterwards. Shared by those who wait at once.
+ * sop_barrier_mark: and a BARRIER record that says so, too. */
 int sop_barrier(struct sop_volume *v, uint64_t lsn, struct sop_err *e);
+int sop_barrier_mark(struct sop_volume *v, struct sop_err *e);
+void sop_barrier_marked(struct sop_volume *v, uint64_t lsn);
 /* A commit made by the engine itself, under the commit lock. */
 int sop_commit_locked(struct sop_volume *v, const struct sop_buf *ops, struct sop_err *e);
 
@@ -372,7 +375,8 @@ struct sop_volume {
 
 	struct sop_lock commit; /* COMMIT: one at a time validates, appends, applies */
 	uint64_t lsn_next;      /* under commit */
-	uint64_t barrier_noted; /* under commit: highest BARRIER record appended */
+	_Atomic uint64_t barrier_noted; /* changed under commit: highest BARRIER record appended */
+	_Atomic uint64_t barrier_marked; /* highest whose record is itself on the media, or checkpoint */
 	int dead;               /* under commit: why no commit is taken any more, 0: healthy */
 	_Atomic uint64_t next_ino;
 

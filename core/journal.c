@@ -6,11 +6,12 @@
  * misses one is set aside in the labels (settle) before anybody hears that the append has
  * succeeded.
  *
- * What can lie behind the append position, and why it never chains: a torn or forgotten append (its
- * records carry the number of the attempt, so that the same records appended again have other
- * checksums, and what followed the forgotten ones does not follow the new ones); records of the
- * file's earlier life (their LSNs are below the first of this life, or their epoch is not the
- * header's); zeros.
+ * What can lie behind the append position, and why it never chains: records of the file's earlier
+ * life (their LSNs are below the first of this life, or epoch and salt are not the header's);
+ * zeros. A failed or forgotten append is cut off (retract). Should a crash come before that, its
+ * records are whole or torn, and nothing was appended after them. That the same records appended
+ * again have other checksums, since they carry the number of the attempt, is a second line of
+ * defence.
  *
  * A file is started without a sync: header, name and records may reach the media in any order,
  * since replay accepts a record only with all that it hangs on. sync() counts a replica only when
@@ -632,7 +633,7 @@ static int measure(uint64_t *total, const struct sop_record_in *in, size_t n, st
 	return 0;
 }
 
-/* pad2 holds the file's salt and the number of the attempt. Without thata record that is appended
+/* pad2 holds the file's salt and the number of the attempt.Without that a recordthat is appended
  * again, after an append that was forgotten, would have the same checksum, and a forgotten record
  * behind it that reached the media would follow it. */
 static uint32_t frame(
@@ -751,6 +752,44 @@ static void results(const struct sop_journal *j, const struct sop_batch *b, int 
 	}
 }
 
+/* Cut off what a failed append has left behind the append position, and make that durable. Whole
+ * records may be there, and they follow the last one: after a crash they would come back, though
+ * their commit was refused; and when the next record went into another file, they would hide it.
+ * Who cannot do this has failed. */
+static void retract(struct sop_journal *j)
+{
+	struct sop_batch *b = sop_batch_new(j->io);
+	int result[SOP_MEMBERS_MAX];
+
+	if (begin(j, NULL, NULL))
+		goto out;
+	for (size_t i = 0; i < j->n; i++) {
+		struct replica *r = j->replica[i];
+
+		result[i] = NOT_USED;
+		if (!r->use)
+			continue;
+		result[i] = sop_journal_truncate(current(r)->file, j->pos, timeout(j));
+		current(r)->allocated = SOP_MIN(current(r)->allocated, j->pos);
+		r->request = b ? sop_batch_add(b, SOP_IO_DATASYNC, current(r)->file, NULL, 0, 0)
+			       : -ENOMEM;
+	}
+	if (b)
+		sop_batch_run(b, SOP_IO_PARALLEL, 0, timeout(j));
+	for (size_t i = 0; i < j->n; i++) {
+		const struct replica *r = j->replica[i];
+
+		if (result[i] == 0)
+			result[i] = r->request < 0 ? r->request : sop_batch_result(b, r->request);
+		/* Nothing counts as soft here: without memory or room it is not done either. */
+		if (result[i] < 0 && result[i] != -ETIMEDOUT)
+			result[i] = -EIO;
+	}
+	(void)settle(j, result, j->n, "truncation", NULL); /* has told members, or j is dead */
+out:
+	sop_batch_put(b);
+}
+
 int sop_journal_finish(struct sop_journal *j, struct sop_err *e)
 {
 	int result[SOP_MEMBERS_MAX];
@@ -762,6 +801,7 @@ int sop_journal_finish(struct sop_journal *j, struct sop_err *e)
 	rc = settle(j, result, j->n, "append", e);
 	if (rc) {
 		j->attempt++;
+		retract(j);
 		return rc;
 	}
 	sop_lock(&j->lock);
@@ -777,41 +817,11 @@ int sop_journal_finish(struct sop_journal *j, struct sop_err *e)
 	return 0;
 }
 
-/* Overwrite the beginning of what was forgotten: should this process die before the next append
- * does that, the records would be whole, and come back. (After a power cut they still may, when
- * they and not this reached the media: then their blobs are whole too, or replay stops before
- * them.) */
-static void overwrite(struct sop_journal *j)
-{
-	struct sop_batch *b = sop_batch_new(j->io);
-	int result[SOP_MEMBERS_MAX];
-	struct iovec iov = {.iov_len = sizeof(struct sop_disk_record)};
-
-	iov.iov_base = b ? sop_batch_alloc(b, iov.iov_len) : NULL;
-	if (!iov.iov_base || begin(j, NULL, NULL))
-		goto out;
-	memset(iov.iov_base, 0, iov.iov_len);
-	for (size_t i = 0; i < j->n; i++) {
-		struct replica *r = j->replica[i];
-
-		if (!r->use)
-			continue;
-		r->request = sop_batch_add(b, SOP_IO_WRITE, current(r)->file, &iov, 1, j->pos);
-	}
-	sop_batch_run(b, SOP_IO_SERIAL, 0, timeout(j));
-	results(j, b, result);
-	(void)settle(j, result, j->n, "overwrite", NULL); /* has told members, or j is dead */
-out:
-	sop_batch_put(b);
-}
-
 void sop_journal_abandon(struct sop_journal *j)
 {
-	if (!j->pending.batch)
-		return;
 	j->pending.batch = NULL;
 	j->attempt++;
-	overwrite(j);
+	retract(j);
 }
 
 void sop_journal_forget(struct sop_journal *j)

@@ -49,10 +49,11 @@ struct sop_record_in {
 int sop_journal_prepare(struct sop_journal *j, const struct sop_record_in *in, size_t n,
 	struct sop_batch *b, struct sop_err *e);
 int sop_journal_finish(struct sop_journal *j, struct sop_err *e);
-/* Not run: as if never prepared; the next append overwrites. Before sop_batch_put(). */
+/* As if never prepared, run or not: what may be on the disks is cut off, durably (this is slow). When it
+ * was run, and the blobs failed: forget, which also looks at the results, so that a replica on which the
+ * write failed, or may still be under way, is set aside. Both before sop_batch_put(). A failed finish
+ * does the same by itself. */
 void sop_journal_abandon(struct sop_journal *j);
-/* Run, but to be forgotten (the blobs failed): the same, after a look at the results: a replica on which
- * the write failed, or may still be under way, is set aside. Before sop_batch_put(). */
 void sop_journal_forget(struct sop_journal *j);
 
 int sop_journal_sync(struct sop_journal *j, struct sop_err *e);

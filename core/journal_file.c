@@ -342,6 +342,21 @@ int sop_journal_allocate(struct sop_file *f, uint64_t off, uint64_t len, unsigne
 	return op_run(o, timeout_ms);
 }
 
+static int run_truncate(struct op *o)
+{
+	return o->file->ops->truncate(o->file, o->len);
+}
+
+int sop_journal_truncate(struct sop_file *f, uint64_t len, unsigned timeout_ms)
+{
+	struct op *o = op_new(f->disk, f, NULL, run_truncate);
+
+	if (!o)
+		return -ENOMEM;
+	o->len = len;
+	return op_run(o, timeout_ms);
+}
+
 static int run_open(struct op *o)
 {
 	struct sop_file *f;

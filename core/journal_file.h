@@ -51,7 +51,9 @@ int sop_journal_unlink(struct sop_disk *d, struct sop_file *anchor, const char *
 	unsigned timeout_ms); /* missing: 0 */
 int sop_journal_syncdir(struct sop_disk *d, struct sop_file *anchor, unsigned timeout_ms);
 int sop_journal_allocate(struct sop_file *f, uint64_t off, uint64_t len, unsigned timeout_ms);
-int sop_journal_open(struct sop_file **out, uint64_t *size, struct sop_disk *d, const char *path,
+int sop_journal_truncate(struct sop_file *f, uint64_t len, unsigned timeout_ms);
+int sop_journal_open(struct sop_file **out,
+uint64_t *size, struct sop_disk *d, const char *path,
 	int flags, unsigned timeout_ms);
 /* Make file `number` with this header: of *file, an open spare with the path `spare`, or a new one
  * (spare NULL), which *file is set to. Nothing is synced. A file in the way is replaced. */

@@ -138,7 +138,7 @@ int sop_recover(struct sop_volume *v, struct sop_err *e)
 	v->next_ino = SOP_MAX(c.next_ino, (uint64_t)SOP_INO_FIRST);
 	v->items = c.items;
 	v->lsn_next = c.lsn + 1;
-	v->durable_lsn = v->barrier_noted = c.lsn;
+	v->durable_lsn = v->barrier_noted = v->barrier_marked = c.lsn;
 	sop_pins_publish(v->pins, c.lsn);
 	rc = sop_registry_new(
 		&v->reg, v->mem, v->io, label->hashmod, c.next_handle, c.free_handle, e);
@@ -168,8 +168,6 @@ int sop_recover(struct sop_volume *v, struct sop_err *e)
 			rc = make_root(v, e);
 		if (!rc)
 			rc = sop_checkpoint_run(v, false, e);
-		if (!rc)
-			v->barrier_noted = v->durable_lsn;
 	}
 	if (v->flips)
 		c.flips = NULL;

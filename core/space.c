@@ -5,8 +5,10 @@
  * the media), dead. Dead whole pages are punched out; a page that is dead in part is counted in the
  * DEAD store until all of it is. A sealed segment without live bytes is removed.
  *
- * Invariant: nothing is given back before the transaction that freed it is on the media (else a power
- * cut would bring back a history whose blobs are gone) and no pin of its scope is older than it.
+ * Invariant: nothing is given back before a BARRIER on the media covers the transaction that freed it,
+ * and no pin of its scope is older than it. The transaction alone is not enough: past the last barrier
+ * recovery verifies the blobs of every record, and would end the history before the record that
+ * allocated what a later one freed.
  *
  * A crash: the trees come back as of the checkpoint, the replayed records free and allocate again, and
  * the checkpoint's lists name what was uncommitted or pending then. Giving back is idempotent: addresses
@@ -20,6 +22,7 @@
 struct seg {
 	struct seg *next;
 	uint64_t id, live;
+	uint64_t uncommitted; /* blobs */
 	unsigned k, shards;
 	bool dirty;       /* differs from the table */
 	bool recorded;    /* is in the table */
@@ -162,6 +165,12 @@ static int seg_get(struct sop_space *s, uint64_t id, struct seg **out, struct so
 	return rc ? rc : seg_add(s, id, info.k, info.m, out, e);
 }
 
+/* Nobody refers to anything in it, or may come to. */
+static bool empty(const struct seg *g)
+{
+	return !g->live && !g->uncommitted;
+}
+
 static void seg_forget(struct sop_space *s, struct seg *g)
 {
 	struct seg **p = &s->seg[hash_id(g->id)];
@@ -185,14 +194,18 @@ static struct small **small_find(struct small **set, const struct sop_blobref *r
 	return p;
 }
 
-static bool small_take(struct small **set, const struct sop_blobref *ref)
+static bool uncommitted_take(struct sop_space *s, const struct sop_blobref *ref)
 {
-	struct small **p = small_find(set, ref), *x = *p;
+	struct small **p = small_find(s->uncommitted, ref), *x = *p;
+	struct seg *g = seg_find(s, ref->segment);
 
 	if (!x)
 		return false;
 	*p = x->next;
 	free(x);
+	s->n_uncommitted--;
+	if (g && g->uncommitted)
+		g->uncommitted--;
 	return true;
 }
 
@@ -200,15 +213,25 @@ int sop_space_reserve(struct sop_space *s, const struct sop_blobref *ref)
 {
 	struct small *x = calloc(1, sizeof(*x));
 	struct small **p;
+	struct seg *g;
+	int rc;
 
 	if (!x)
 		return -ENOMEM;
 	x->ref = *ref;
 	SOP_LOCK_GUARD(&s->lock);
+	/* The segment enters the account with its first blob, committed or not: the checkpoint must
+	 * record how far it is accounted for. */
+	rc = seg_get(s, ref->segment, &g, NULL);
+	if (rc) {
+		free(x);
+		return rc;
+	}
 	p = small_find(s->uncommitted, ref);
 	x->next = *p;
 	*p = x;
 	s->n_uncommitted++;
+	g->uncommitted++;
 	return 0;
 }
 
@@ -233,9 +256,8 @@ void sop_space_abandon(struct sop_space *s, const struct sop_blobref *ref)
 {
 	SOP_LOCK_GUARD(&s->lock);
 
-	if (!small_take(s->uncommitted, ref))
+	if (!uncommitted_take(s, ref))
 		return;
-	s->n_uncommitted--;
 	/* Without memory for it the place stays taken until its segment goes: a leak fsck finds. */
 	if (pending_add(s, 0, 0, ref))
 		sop_log(s->v->log, SOP_LOG_WARNING, "space", "op=abandon code=ENOMEM: %u bytes leak",
@@ -253,8 +275,7 @@ int sop_space_alloc(struct sop_space *s, const struct sop_blobref *ref, struct s
 	if (rc)
 		return sop_wrap(e, rc, "account of segment %llx", (unsigned long long)ref->segment);
 	bytes = sop_blob_shard_bytes(ref->len, g->k);
-	if (small_take(s->uncommitted, ref))
-		s->n_uncommitted--;
+	uncommitted_take(s, ref);
 	g->live += bytes;
 	g->dirty = true;
 	s->live_bytes += bytes * g->shards;
@@ -640,12 +661,9 @@ static bool runnable(struct sop_space *s, const struct pending *p, uint64_t dura
 /* Take up to max entries that can go from the list, keeping the order of the rest. */
 static size_t take_runnable(struct sop_space *s, struct pending *out, size_t max, size_t *left)
 {
-	uint64_t durable;
+	uint64_t durable = s->v->barrier_marked;
 	size_t kept = 0, n = 0;
 
-	sop_lock(&s->v->barrier);
-	durable = s->v->durable_lsn;
-	sop_unlock(&s->v->barrier);
 	*left = 0;
 	SOP_LOCK_GUARD(&s->lock);
 	for (size_t i = 0; i < s->n_pending; i++) {
@@ -705,7 +723,7 @@ static int reclaim_locked(struct sop_space *s, struct pending *run, size_t n, st
 			break;
 		sop_lock(&s->lock);
 		sg = seg_find(s, g[i].segment);
-		gone = sg && !sg->live && info.sealed;
+		gone = sg && empty(sg) && info.sealed;
 		if (gone)
 			seg_forget(s, sg);
 		sop_unlock(&s->lock);
@@ -716,6 +734,33 @@ static int reclaim_locked(struct sop_space *s, struct pending *run, size_t n, st
 			rc = account_dead(s->v, g + i, from - i, &cs, ps, e);
 		}
 	}
+	if (!rc)
+		rc = changes_apply(s->v, &cs, e);
+	free(cs.c);
+	return rc;
+}
+
+/* Segments that lost their last blob before they were sealed: at most max of them. */
+static int sweep_locked(struct sop_space *s, uint64_t *remove, size_t *n, size_t max, struct sop_err *e)
+{
+	struct changes cs = {0};
+	size_t first = *n;
+	int rc = 0;
+
+	sop_lock(&s->lock);
+	for (size_t b = 0; b < BUCKETS; b++)
+		for (struct seg *g = s->seg[b], *next; g && *n < max; g = next) {
+			struct sop_segment_info info;
+
+			next = g->next;
+			if (!empty(g) || sop_segments_info(s->v->seg, g->id, &info, NULL) || !info.sealed)
+				continue;
+			remove[(*n)++] = g->id;
+			seg_forget(s, g);
+		}
+	sop_unlock(&s->lock);
+	for (size_t i = first; i < *n && !rc; i++)
+		rc = segment_records_drop(s->v, remove[i], &cs, e);
 	if (!rc)
 		rc = changes_apply(s->v, &cs, e);
 	free(cs.c);
@@ -736,6 +781,8 @@ int sop_space_reclaim(struct sop_space *s, size_t max, size_t *left, struct sop_
 	n = take_runnable(s, run, max, left);
 	if (n)
 		rc = reclaim_locked(s, run, n, &ps, remove, &n_remove, e);
+	if (!rc && !*left)
+		rc = sweep_locked(s, remove, &n_remove, max, e);
 	sop_unlock(&s->v->commit);
 	if (ps.failed && !rc)
 		rc = sop_fail(e, -ENOMEM, "reclaim");
@@ -1051,6 +1098,8 @@ int sop_space_settle(struct sop_space *s, struct sop_err *e)
 
 			if (g && x->ref.off < g->settled)
 				rc = pending_add(s, 0, 0, &x->ref) ? sop_fail(e, -ENOMEM, "garbage") : 0;
+			if (g)
+				g->uncommitted = 0;
 			s->uncommitted[b] = x->next;
 			free(x);
 			s->n_uncommitted--;

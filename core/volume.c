@@ -71,37 +71,6 @@ void sop_volume_kick(struct sop_volume *v)
 	pthread_cond_signal(&v->bg_cond);
 }
 
-/* A barrier mark for an idle journal: without it recovery has to verify more than it must. */
-static int note_barrier(struct sop_volume *v, struct sop_err *e)
-{
-	struct sop_record_in in = {.type = SOP_RECORD_BARRIER};
-	struct sop_batch *b;
-	uint64_t durable;
-	int rc;
-
-	sop_lock(&v->barrier);
-	durable = v->durable_lsn;
-	sop_unlock(&v->barrier);
-	SOP_LOCK_GUARD(&v->commit);
-	if (v->dead || durable <= v->barrier_noted)
-		return 0;
-	b = sop_batch_new(v->io);
-	if (!b)
-		return sop_fail(e, -ENOMEM, "barrier");
-	in.lsn = durable;
-	in.time_ns = v->clock->wall_ns(v->clock->ctx);
-	in.next_ino = v->next_ino;
-	rc = sop_journal_prepare(v->journal, &in, 1, b, e);
-	if (!rc) {
-		sop_batch_run(b, SOP_IO_SERIAL, 0, sop_members_timeout_ms(v->mem));
-		rc = sop_journal_finish(v->journal, e);
-	}
-	sop_batch_put(b);
-	if (!rc)
-		v->barrier_noted = durable;
-	return rc;
-}
-
 static int give_back(struct sop_volume *v, struct sop_err *e)
 {
 	size_t left = 1;
@@ -135,10 +104,12 @@ int sop_volume_tick(struct sop_volume *v, struct sop_err *e)
 	if (v->opts.read_only || v->dead)
 		return 0;
 	rc = sop_barrier(v, sop_pins_published(v->pins), e);
-	if (!rc)
-		rc = note_barrier(v, e);
 	for (unsigned i = 0; more && !rc && i < 1024; i++)
 		rc = sop_reap(v, &more, e);
+	/* Without a mark an idle journal makes recovery verify more than it must, and nothing may be
+	 * given back. */
+	if (!rc)
+		rc = sop_barrier_mark(v, e);
 	if (!rc)
 		rc = give_back(v, e);
 	if (!rc && checkpoint_due(v))

@@ -638,6 +638,28 @@ static void a_forgotten_record_does_not_follow_its_predecessor_appended_again(vo
 	rig_close(&r);
 }
 
+/* What was forgotten must not stand before what was appended next, in the next file, and synced. */
+static void a_forgotten_append_does_not_hide_the_next_file(void **state)
+{
+	(void)state;
+	for (uint64_t choice = 0; choice < 40; choice++) {
+		struct sop_journal_end end;
+		struct rig r;
+
+		rig_open(&r, 2, 8192);
+		assert_int_equal(append(&r, 100), 0);
+		assert_int_equal(append_ending(&r, (size_t[]){500, 600}, 2, RUN_AND_FORGET), 0);
+		assert_int_equal(append(&r, 5000), 0);
+		assert_int_equal(sync_and_barrier(&r), 0);
+		sim_power_on(r.sim, choice ? SIM_KEEP_RANDOM : SIM_KEEP_ALL, choice);
+		unmount(&r);
+		mount_with(&r, 0);
+		assert_int_equal(replay_stopping(&r, &end, false, 0, 0), 0);
+		assert_int_equal(end.lsn, 2);
+		rig_close(&r);
+	}
+}
+
 /* --- damage --------------------------------------------------------------------------------------
  */
 
@@ -1507,6 +1529,7 @@ int main(void)
 		cmocka_unit_test(appends_go_on_in_the_next_file_when_one_is_full),
 		cmocka_unit_test(bad_records_are_refused_and_change_nothing),
 		cmocka_unit_test(an_abandoned_append_is_overwritten_by_the_next),
+		cmocka_unit_test(a_forgotten_append_does_not_hide_the_next_file),
 		cmocka_unit_test(a_forgotten_record_does_not_follow_its_predecessor_appended_again),
 		cmocka_unit_test(a_torn_tail_at_any_byte_leaves_an_exact_prefix),
 		cmocka_unit_test(a_flipped_bit_on_one_replica_is_covered_by_another),
