@@ -639,7 +639,8 @@ static int add_new(struct edit *d, const struct sop_value *x, const struct sop_p
 		*added += i->len;
 		keep_add(d, &ext);
 	}
-	qsort(refs, n, sizeof(*refs), ref_order);
+	if (n)
+		qsort(refs, n, sizeof(*refs), ref_order);
 	for (size_t k = 0; k < n; k++)
 		sop_buf_ref(d->ops,
 			k && !ref_order(&refs[k - 1], &refs[k]) ? SOP_OP_REF : SOP_OP_ALLOC, 0, &refs[k]);
@@ -688,7 +689,8 @@ static int store_extents(struct edit *d, struct sop_item *it, bool had_tree)
 	if (d->failed)
 		return sop_fail(d->e, -ENOMEM, "extents");
 	if (!had_tree) {
-		qsort(d->keep, d->n_keep, d->n_keep ? sizeof(*d->keep) : 1, extent_order);
+		if (d->n_keep)
+			qsort(d->keep, d->n_keep, sizeof(*d->keep), extent_order);
 		it->extents = 0;
 		it->tree = 0;
 		if (d->n_keep <= SOP_EXTENTS_INLINE) {

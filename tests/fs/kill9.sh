@@ -17,12 +17,13 @@ content() { # NAME NUMBER
 # redirection closes before the next command runs.
 writer() { # ID ROUND
 	local n=0 f
+	cd "$MNT" # of this mount: the path will lead to another
 	while :; do
 		f=r$2.w$1.$n
-		content "$f" "$n" >"$MNT/$f" || return 0
+		content "$f" "$n" >"$f" || return 0
 		echo "$f $n" >>"$WORK/done.$1"
 		# One name that is rewritten all the time: some whole version, not older than the last done.
-		echo "$2 $n $(yes x | head -c $((n * 37 % 9000)) | tr -d '\n') end" >"$MNT/same.$1" || return 0
+		echo "$2 $n $(yes x | head -c $((n * 37 % 9000)) | tr -d '\n') end" >"same.$1" || return 0
 		echo "$2 $n" >"$WORK/same.$1"
 		n=$((n + 1))
 	done

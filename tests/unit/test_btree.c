@@ -105,8 +105,11 @@ struct world {
 	size_t n_frozen;
 	uint64_t frozen_lsn;
 	bool freezing;
+	bool meddle; /* others change things while a reader loads a node */
 	void **copy; /* of the frozen pages, to see that they do not change */
 };
+
+static void meddle(struct world *w);
 
 static int world_locate(void *ctx, uint64_t handle, struct sop_blobref *ref, struct sop_err *e)
 {
@@ -115,6 +118,7 @@ static int world_locate(void *ctx, uint64_t handle, struct sop_blobref *ref, str
 	if (must_fail())
 		return sop_fail(e, -EIO, "registry");
 	assert_true(handle && handle < HANDLES);
+	meddle(w);
 	*ref = w->at[handle];
 	return ref->segment ? 0 : -ENOENT;
 }
@@ -125,6 +129,7 @@ static int world_load(void *ctx, const struct sop_blobref *ref, void **buf, stru
 
 	if (must_fail())
 		return sop_fail(e, -EIO, "blob");
+	meddle(w);
 	assert_true(ref->off < w->blobs);
 	/* Nothing may be read that has been given back. */
 	assert_non_null(w->blob[ref->off].bytes);
@@ -132,6 +137,7 @@ static int world_load(void *ctx, const struct sop_blobref *ref, void **buf, stru
 	*buf = malloc(ref->len);
 	assert_non_null(*buf);
 	memcpy(*buf, w->blob[ref->off].bytes, ref->len);
+	meddle(w);
 	return 0;
 }
 
@@ -520,6 +526,14 @@ static void change(struct world *w)
 
 	if (!draw(40))
 		n = 60;
+	if (!draw(150)) {
+		/* Nearly everything goes. */
+		sop_nodes_write_begin(w->n, ++w->lsn);
+		for (unsigned j = 0; j < KEYS; j++)
+			if (draw(100))
+				assert_int_equal(del(w, i, j, NULL), 0);
+		sop_nodes_write_end(w->n);
+	}
 	for (unsigned j = 0; prefault && j < n; j++)
 		assert_int_equal(sop_tree_prefault(w->n, &w->tree[i], key_bytes[(k + j) % KEYS],
 					 key_len[(k + j) % KEYS], NULL),
@@ -627,6 +641,26 @@ static void pin_toggle(struct world *w)
 	p->used = true;
 }
 
+/* What the writer and the checkpointer may do while a reader, without a lock, loads a node. */
+static void meddle(struct world *w)
+{
+	if (!w->meddle || draw(3))
+		return;
+	w->meddle = false;
+	switch (draw(4)) {
+	case 0:
+		checkpoint_start(w);
+		break;
+	case 1:
+		checkpoint_end(w, draw(4) != 0);
+		break;
+	default:
+		change(w);
+		break;
+	}
+	w->meddle = true;
+}
+
 static void read_something(struct world *w)
 {
 	const struct pinned *p = &w->pin[draw(PINS)];
@@ -635,10 +669,20 @@ static void read_something(struct world *w)
 	if (draw(2) && pin_covers(w, p, i)) {
 		struct sop_tree t = tree_at(w, p, i);
 
+		w->meddle = draw(2);
 		assert_finds(w, &t, p->lsn, k, p->val[i][k]);
 		scan_random_range(w, &t, p->lsn, p->val[i]);
+		w->meddle = false;
 	} else {
-		assert_finds(w, &w->tree[i], SOP_LSN_LATEST, k, w->val[i][k]);
+		uint32_t got = 0;
+		int rc;
+
+		w->meddle = draw(2);
+		rc = sop_tree_find(w->n, &w->tree[i], SOP_LSN_LATEST, key_bytes[k], key_len[k],
+			note_value, &got, NULL);
+		w->meddle = false;
+		assert_int_equal(rc, w->val[i][k] ? 0 : -ENOENT);
+		assert_int_equal(got, w->val[i][k]);
 		scan_random_range(w, &w->tree[i], SOP_LSN_LATEST, w->val[i]);
 	}
 }
@@ -829,6 +873,10 @@ static void tree_shrinks_when_most_entries_are_deleted(void **state)
 	}
 	sop_nodes_write_end(w->n);
 	assert_in_range(count_nodes(w, t), 1, 6);
+	checkpoint_all(w);
+	sop_nodes_free(w->n);
+	world_mount(w, 0);
+	assert_in_range(count_nodes(w, t), 1, 6);
 	world_free(w);
 }
 
@@ -846,6 +894,31 @@ static void tree_put_refuses_entries_that_are_too_large(void **state)
 		sop_tree_put(w->n, &w->tree[0], buf, 1, buf, SOP_VALUE_MAX + 1, &was, NULL), -EINVAL);
 	assert_int_equal(w->tree[0].root, 0);
 	sop_nodes_write_end(w->n);
+	world_free(w);
+}
+
+/* A reader that was long on its way from a parent to a child that is gone tries to load it just when its
+ * handle gets a new life. */
+static void new_node_takes_the_place_of_a_load_that_came_too_late(void **state)
+{
+	struct world *w = world_new(SIZE_MAX);
+	struct sop_blobref ref = {0};
+	struct node *node;
+	struct reader r;
+
+	(void)state;
+	sop_reader_init(&r, w->n, SOP_LSN_LATEST);
+	node = find_or_expect(w->n, w->next_handle);
+	assert_non_null(node);
+	node->loading = true;
+	sop_nodes_write_begin(w->n, ++w->lsn);
+	assert_int_equal(put(w, 0, 5, 1, NULL), 0);
+	sop_nodes_write_end(w->n);
+	assert_int_equal(w->tree[0].root, node->handle);
+	assert_int_equal(load_end(&r, node, true, &ref, NULL, 0, -ENOENT, NULL), 0);
+	assert_finds(w, &w->tree[0], SOP_LSN_LATEST, 5, 1);
+	w->val[0][5] = 1;
+	empty_all(w);
 	world_free(w);
 }
 
@@ -1149,6 +1222,7 @@ int main(void)
 		cmocka_unit_test(tree_is_packed_by_ascending_and_descending_loads),
 		cmocka_unit_test(tree_shrinks_when_most_entries_are_deleted),
 		cmocka_unit_test(tree_put_refuses_entries_that_are_too_large),
+		cmocka_unit_test(new_node_takes_the_place_of_a_load_that_came_too_late),
 		cmocka_unit_test(tree_find_returns_what_the_callback_returns),
 		cmocka_unit_test(tree_keeps_what_is_pinned_between_a_write_and_its_publication),
 		cmocka_unit_test(prefault_keeps_nodes_until_the_write_ends),

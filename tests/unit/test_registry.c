@@ -2,6 +2,7 @@
  * of an apply, has made of the blocks.
  *
  * The module is included here, so that its allocations can be made to fail. */
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -460,6 +461,22 @@ static void apply_goes_on_without_a_replica_that_fails_and_ends_with_the_last(vo
 	rig_free(&g);
 }
 
+static void apply_fails_when_the_last_replica_cannot_be_synced(void **state)
+{
+	struct sop_flip f = flip_of(3, 3);
+
+	(void)state;
+	for (unsigned made = 0; made < 2; made++) {
+		struct rig g = rig_new(1);
+
+		if (made)
+			apply_range(&g, 1, 10, 1);
+		sim_disk_error(g.sim, paths[0], 0, 0, -EIO);
+		assert_int_equal(sop_registry_apply(g.r, &f, 1, 3, NULL), -EIO);
+		rig_free(&g);
+	}
+}
+
 /* Each operation on a disk fails in turn. What apply says it has done must be there on all replicas that
  * are still current. */
 static void apply_survives_each_single_failure(void **state)
@@ -556,6 +573,42 @@ static void apply_again_after_a_crash_at_each_step_loses_nothing_on_two_replicas
 {
 	(void)state;
 	crash_at_each_step(2);
+}
+
+/* The daemon dies in the middle of an apply, so that what it wrote is in the page cache alone; the next
+ * one is in the middle of applying again when the power goes. */
+static void apply_again_after_the_daemon_and_then_the_machine_stopped_loses_nothing(void **state)
+{
+	struct sop_flip f[30];
+	unsigned crashes = 0;
+
+	(void)state;
+	for (unsigned i = 0; i < SOP_ARRAY_LEN(f); i++)
+		f[i] = flip_of(2 + 23 * i, 9);
+	for (uint64_t step = 1; step < 9; step++)
+		for (uint64_t again = 1; again < 24; again++) {
+			struct rig g = rig_new(1);
+
+			apply_range(&g, 1, 800, 1);
+			apply_range(&g, 1, 800, 2);
+			sim_fail_step(g.sim, sim_steps(g.sim) + step, -EIO);
+			(void)sop_registry_apply(g.r, f, SOP_ARRAY_LEN(f), 9, NULL);
+			sim_fail_step(g.sim, 0, 0);
+			rig_remount(&g);
+			sim_crash_at(g.sim, sim_steps(g.sim) + again);
+			(void)sop_registry_apply(g.r, f, SOP_ARRAY_LEN(f), 9, NULL);
+			crashes += sim_crashed(g.sim);
+			rig_unmount(&g);
+			sim_power_on(g.sim, again % 3 ? SIM_KEEP_RANDOM : SIM_KEEP_SYNCED_ONLY,
+				again * 31 + step);
+			rig_mount(&g);
+			assert_int_equal(
+				sop_registry_apply(g.r, f, SOP_ARRAY_LEN(f), 9, NULL), 0);
+			for (uint64_t h = 1; h <= 800; h++)
+				assert_at(&g, h, h % 23 == 2 && h <= f[29].handle ? 9 : 2);
+			rig_free(&g);
+		}
+	assert_true(crashes > 20);
 }
 
 static void overlay_answers_for_flips_that_cannot_be_applied(void **state)
@@ -898,6 +951,44 @@ static void lookups_are_right_while_an_apply_goes_on(void **state)
 	rig_free(&g);
 }
 
+static void *read_one(void *arg)
+{
+	struct rig *g = arg;
+	struct sop_blobref ref;
+
+	return sop_registry_lookup(g->r, 5, &ref, NULL) ? arg : NULL;
+}
+
+/* The lookup sees a block half written: it waits for the apply, instead of calling it lost. */
+static void lookup_looks_again_at_a_block_that_was_being_written(void **state)
+{
+	struct rig g = rig_new(1);
+	uint8_t good[64], junk[64] = {9};
+	uint64_t off = SOP_REGISTRY_BLOCK + 1000; /* the second place: that of the first write */
+	pthread_t thread;
+	void *failed;
+
+	(void)state;
+	apply_range(&g, 1, 10, 1);
+	rig_remount(&g);
+	assert_int_equal(sim_peek(g.sim, paths[0], file_name(5), off, good, 64), 0);
+	assert_int_equal(sim_poke(g.sim, paths[0], file_name(5), off, junk, 64), 0);
+	g.r->writing = true;
+	(void)sim_take_counts(g.sim);
+	assert_int_equal(pthread_create(&thread, NULL, read_one, &g), 0);
+	while (!sim_take_counts(g.sim).reads)
+		sched_yield();
+	sop_lock(&g.r->lock);
+	assert_int_equal(sim_poke(g.sim, paths[0], file_name(5), off, good, 64), 0);
+	g.r->writing = false;
+	g.r->writes++;
+	pthread_cond_broadcast(&g.r->changed);
+	sop_unlock(&g.r->lock);
+	assert_int_equal(pthread_join(thread, &failed), 0);
+	assert_null(failed);
+	rig_free(&g);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -913,11 +1004,14 @@ int main(void)
 			lookup_says_lost_when_a_block_is_bad_everywhere_and_reads_the_others),
 		cmocka_unit_test(lookup_reads_on_when_a_replica_gives_errors),
 		cmocka_unit_test(apply_goes_on_without_a_replica_that_fails_and_ends_with_the_last),
+		cmocka_unit_test(apply_fails_when_the_last_replica_cannot_be_synced),
 		cmocka_unit_test(apply_survives_each_single_failure),
 		cmocka_unit_test(
 			apply_again_after_a_crash_at_each_step_loses_nothing_on_one_replica),
 		cmocka_unit_test(
 			apply_again_after_a_crash_at_each_step_loses_nothing_on_two_replicas),
+		cmocka_unit_test(
+			apply_again_after_the_daemon_and_then_the_machine_stopped_loses_nothing),
 		cmocka_unit_test(overlay_answers_for_flips_that_cannot_be_applied),
 		cmocka_unit_test(handles_come_back_from_the_chain_after_a_remount),
 		cmocka_unit_test(chain_of_a_failed_checkpoint_is_written_by_the_next),
@@ -925,6 +1019,7 @@ int main(void)
 		cmocka_unit_test(alloc_gives_up_a_chain_it_cannot_believe),
 		cmocka_unit_test(chain_keeps_a_bounded_part_in_memory),
 		cmocka_unit_test(each_failed_allocation_is_an_error_and_the_call_works_when_repeated),
+		cmocka_unit_test(lookup_looks_again_at_a_block_that_was_being_written),
 		cmocka_unit_test(lookups_are_right_while_an_apply_goes_on),
 	};
 
