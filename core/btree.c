@@ -1,20 +1,20 @@
 /* B-trees: reading, changing, checking. Nodes in memory are node_cache.c's.
  *
  * Reading goes down from the root under the shared lock. When a node is not in memory the lock is
- * dropped, the node loaded, and the way begins again at the root: nothing is remembered over the gap but
- * a key. A scan does one leaf at a time under the lock; the separators met on the way down say where the
- * next leaf begins, so that there is no need for links between leaves, and a leaf that splits or goes
- * away between two steps changes nothing for the scan.
+ * dropped, the node loaded, and the way begins again at the root: nothing is remembered over the
+ * gap but a key. A scan does one leaf at a time under the lock; the separators met on the way down
+ * say where the next leaf begins, so that there is no need for links between leaves, and a leaf
+ * that splits or goes away between two steps changes nothing for the scan.
  *
- * A put that does not fit splits from the leaf upwards. All that can fail (clones, new nodes, handles,
- * memory for what moves) comes first, level by level, into n->split[]; then the pages are changed, which
- * cannot fail. The preparation leaves at most clones and roomier pages of the same content. A delete
- * removes nodes that became empty in the same two steps; merging small neighbours afterwards is an
- * improvement that may be left undone when memory is short. */
+ * A put that does not fit splits from the leaf upwards. All that can fail (clones, new nodes,
+ * handles, memory for what moves) comes first, level by level, into n->split[]; then the pages are
+ * changed, which cannot fail. The preparation leaves at most clones and roomier pages of the same
+ * content. A delete removes nodes that became empty in the same two steps; merging small neighbours
+ * afterwards is an improvement that may be left undone when memory is short. */
 #include "core/node_cache.h"
 
 #define NODE_BYTES_DEFAULT 16384u
-#define NODE_BYTES_MAX     (1u << 20) /* packed, and far below SOP_BLOB_MAX with one more entry */
+#define NODE_BYTES_MAX	   (1u << 20) /* packed, and far below SOP_BLOB_MAX with one more entry */
 
 /* An inner node is split only into nodes of at least this many children, so that trees stay flat
  * whatever the bounds are. */
@@ -31,8 +31,8 @@ static int corrupt(struct sop_err *e, uint64_t handle, const char *what)
 }
 
 /* Does the page belong where it was met? level: -1 for a root, else the one it must have. */
-static int check_place(const struct sop_page *p, const struct sop_tree *t, int level,
-	struct sop_err *e)
+static int check_place(
+	const struct sop_page *p, const struct sop_tree *t, int level, struct sop_err *e)
 {
 	if (sop_page_store(p) != t->store)
 		return corrupt(e, sop_page_handle(p), "belongs to another store");
@@ -43,7 +43,8 @@ static int check_place(const struct sop_page *p, const struct sop_tree *t, int l
 	return 0;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------ */
+/* ---- reading ------------------------------------------------------------------------------------
+ */
 
 /* Where a walk stands: at a key, or past the last one. */
 struct place {
@@ -174,7 +175,7 @@ struct scan {
 	sop_entry_fn fn;
 	void *arg;
 	struct place at;
-	bool exclusive;          /* the entry with at's key itself is done or not wanted */
+	bool exclusive;		  /* the entry with at's key itself is done or not wanted */
 	uint8_t key[SOP_KEY_MAX]; /* at.key points here after the first leaf */
 };
 
@@ -303,7 +304,8 @@ int sop_tree_prefault(struct sop_nodes *n, const struct sop_tree *t, const void 
 	return rc == -ENOENT ? 0 : rc;
 }
 
-/* ---- writing: the way down ------------------------------------------------------------------------ */
+/* ---- writing: the way down
+ * ------------------------------------------------------------------------ */
 
 struct step {
 	struct node *node;
@@ -313,7 +315,7 @@ struct step {
 struct path {
 	struct step step[SOP_DEPTH_MAX];
 	unsigned depth; /* step[depth - 1] is the leaf */
-	bool exact;     /* the key is in the leaf */
+	bool exact;	/* the key is in the leaf */
 };
 
 static struct sop_page *page_of(const struct step *s)
@@ -351,7 +353,8 @@ static int find_path(struct sop_nodes *n, const struct sop_tree *t, const void *
 	return 0;
 }
 
-/* ---- putting -------------------------------------------------------------------------------------- */
+/* ---- putting
+ * -------------------------------------------------------------------------------------- */
 
 static int no_memory(struct sop_err *e, const struct sop_tree *t)
 {
@@ -420,9 +423,9 @@ static bool must_split(const struct sop_tree *t, const struct split *s)
 	return bytes_after(s) > bound_bytes(t) || (t->slot_length && count > t->slot_length);
 }
 
-/* Where to divide: at the end of an ascending run of inserts, at the start of a descending one, else so
- * that both sides are about as large. Sets s->from, and s->tail when the right side is the new entry
- * alone, so that the left page does not change. */
+/* Where to divide: at the end of an ascending run of inserts, at the start of a descending one,
+ * else so that both sides are about as large. Sets s->from, and s->tail when the right side is the
+ * new entry alone, so that the left page does not change. */
 static void choose_split(struct split *s)
 {
 	const struct sop_page *p = s->node->newest->page;
@@ -571,8 +574,8 @@ static void carry_out_split(struct sop_nodes *n, struct split *s)
 }
 
 /* The level above the splits takes its entry without one. */
-static int prepare_entry(struct sop_nodes *n, const struct sop_tree *t, struct split *s,
-	struct sop_err *e)
+static int prepare_entry(
+	struct sop_nodes *n, const struct sop_tree *t, struct split *s, struct sop_err *e)
 {
 	int rc = sop_nodes_writable(n, s->node, &s->version, e);
 
@@ -586,8 +589,8 @@ static int prepare_entry(struct sop_nodes *n, const struct sop_tree *t, struct s
 }
 
 /* n->split[0] holds the leaf's entry, which does not fit. */
-static int put_splitting(struct sop_nodes *n, const struct sop_tree *t, const struct path *path,
-	struct sop_err *e)
+static int put_splitting(
+	struct sop_nodes *n, const struct sop_tree *t, const struct path *path, struct sop_err *e)
 {
 	struct split *s = n->split;
 	unsigned splits = 0;
@@ -644,8 +647,8 @@ int sop_tree_put(struct sop_nodes *n, struct sop_tree *t, const void *key, size_
 	assert(sop_nodes_inside(n));
 	*was = false;
 	if (klen > SOP_KEY_MAX || vlen > SOP_VALUE_MAX)
-		return sop_fail(e, -EINVAL, "entry with a key of %zu and a value of %zu bytes", klen,
-			vlen);
+		return sop_fail(
+			e, -EINVAL, "entry with a key of %zu and a value of %zu bytes", klen, vlen);
 	if (!t->root)
 		return plant(n, t, key, klen, val, vlen, e);
 	rc = find_path(n, t, key, klen, &path, e);
@@ -682,9 +685,11 @@ int sop_tree_put(struct sop_nodes *n, struct sop_tree *t, const void *key, size_
 	return rc;
 }
 
-/* ---- deleting ------------------------------------------------------------------------------------- */
+/* ---- deleting
+ * ------------------------------------------------------------------------------------- */
 
-/* Remove the nodes of path from step `first` down, which have nothing but each other and the entry. */
+/* Remove the nodes of path from step `first` down, which have nothing but each other and the entry.
+ */
 static int del_nodes(struct sop_nodes *n, struct sop_tree *t, struct path *path, unsigned first,
 	struct sop_err *e)
 {
@@ -722,8 +727,8 @@ static bool is_small(const struct sop_tree *t, const struct sop_page *p)
 }
 
 /* The newest page of a child when it is in memory. */
-static struct node *child_in_memory(struct sop_nodes *n, const struct sop_page *parent,
-	unsigned slot)
+static struct node *child_in_memory(
+	struct sop_nodes *n, const struct sop_page *parent, unsigned slot)
 {
 	struct node *node = sop_nodes_find(n, sop_page_child(parent, slot));
 
@@ -745,8 +750,8 @@ static bool fit_together(const struct sop_tree *t, const struct sop_page *left,
 }
 
 /* Move all of the child at `slot` of parent to the one before it. False: left undone. */
-static bool merge_left(struct sop_nodes *n, const struct sop_tree *t, struct node *parent,
-	unsigned slot)
+static bool merge_left(
+	struct sop_nodes *n, const struct sop_tree *t, struct node *parent, unsigned slot)
 {
 	struct node *left = child_in_memory(n, parent->newest->page, slot - 1);
 	struct node *right = child_in_memory(n, parent->newest->page, slot);
@@ -869,7 +874,8 @@ int sop_tree_del(struct sop_nodes *n, struct sop_tree *t, const void *key, size_
 	return 0;
 }
 
-/* ---- checking ------------------------------------------------------------------------------------- */
+/* ---- checking
+ * ------------------------------------------------------------------------------------- */
 
 struct check {
 	struct reader r;
@@ -973,5 +979,6 @@ int sop_tree_check(struct sop_nodes *n, const struct sop_tree *t, uint64_t lsn,
 		return 0;
 	sop_reader_init(&c.r, n, lsn);
 	rc = check_node(&c, t->root, -1, &all);
-	return rc == SOP_ECORRUPT ? sop_wrap(e, rc, "store %llu", (unsigned long long)t->store) : rc;
+	return rc == SOP_ECORRUPT ? sop_wrap(e, rc, "store %llu", (unsigned long long)t->store)
+				  : rc;
 }

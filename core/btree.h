@@ -3,8 +3,10 @@
  * All trees of a volume share one node cache. A node has a handle that never changes while it lives;
  * the cache holds its newest version and, while a pinned snapshot (core/pins.h) can still see them,
  * older ones. A reader works at an LSN: it meets, for each handle, the newest version not after that
- * LSN. The writer changes a version in place when no pin can see it, else clones it first: so readers
- * never wait for a writer's I/O, and a checkpoint (which pins what it writes) never stops writers.
+ * LSN. The writer changes a version in place when nobody can see it (no pin does, and it is newer than
+ * what is published, which could be pinned at any moment), else clones it first: so readers never wait
+ * for a writer's I/O, and a checkpoint never stops writers. For that to hold, what is published is always
+ * the LSN of a write that has ended, with none after it.
  *
  * Locks: one rwlock inside. Readers hold it shared while they touch nodes in memory, and drop it to
  * load one; the writer holds it exclusively between write_begin and write_end, so a transaction's
@@ -14,8 +16,8 @@
  * checkpoint. Roots keep their handle: a root that splits moves its content to two new nodes. A leaf
  * that becomes empty is removed; a tree that becomes empty has root 0 again.
  *
- * Splits: at the middle, or at the end when the insert is the last of the page (ascending loads fill
- * pages). Bound: node_bytes packed, and slot_length entries when it is not 0. */
+ * Splits: at the middle, or at the end that a run of ascending or descending inserts goes to (such loads
+ * fill pages). Bound: node_bytes packed (0: 16 KiB), and slot_length entries when it is not 0. */
 #ifndef SOP_BTREE_H
 #define SOP_BTREE_H
 
@@ -28,11 +30,12 @@ struct sop_nodes;
 
 /* Where nodes come from and handles are given out. */
 struct sop_nodes_ops {
-	/* The newest checkpointed blob of a handle. */
+	/* The newest checkpointed blob of a handle: after sop_nodes_written the one written. */
 	int (*locate)(void *ctx, uint64_t handle, struct sop_blobref *ref, struct sop_err *e);
 	/* Its bytes, verified; *buf malloc'ed, ref->len long. */
 	int (*load)(void *ctx, const struct sop_blobref *ref, void **buf, struct sop_err *e);
 	int (*handle_alloc)(void *ctx, uint64_t *handle, struct sop_err *e);
+	/* Nobody can meet the handle's node any more, at any LSN. Called under the node lock. */
 	void (*handle_release)(void *ctx, uint64_t handle);
 };
 
@@ -47,7 +50,9 @@ int sop_nodes_new(struct sop_nodes **out, const struct sop_nodes_opts *o, struct
 void sop_nodes_free(struct sop_nodes *n);
 
 struct sop_nodes_stat {
-	size_t memory_bytes, dirty_bytes, old_version_bytes;
+	size_t memory_bytes;
+	size_t dirty_bytes;       /* what a checkpoint would make clean */
+	size_t old_version_bytes; /* kept for pins */
 	uint64_t nodes, hits, misses, evictions;
 };
 void sop_nodes_stat(struct sop_nodes *n, struct sop_nodes_stat *out);
@@ -62,8 +67,14 @@ struct sop_tree {
 
 /* --- reading, any thread, at a snapshot ---------------------------------------------------------
  * lsn must be pinned by the caller (sop_pins_snapshot), or be the published one with `lsn` given as
- * SOP_LSN_LATEST: then the newest versions are read, each call by itself. The callbacks run under the
- * shared lock: short, no I/O, no lock of rank NODES or lower. */
+ * SOP_LSN_LATEST: then the newest versions are read, each call by itself (a scan: each leaf by itself).
+ * The callbacks run under the shared lock: short, no I/O, no lock of rank NODES or lower.
+ *
+ * A root that has no version at lsn reads as an empty tree. With SOP_LSN_LATEST the caller must know
+ * the root to be the tree's still, by the lock that guards t, or by a pin older than the look at t: a
+ * root that went may come back as another tree's node (SOP_ECORRUPT).
+ *
+ * The writer's own thread may read between write_begin and write_end: it sees its changes. */
 #define SOP_LSN_LATEST UINT64_MAX
 
 typedef int (*sop_entry_fn)(void *arg, const void *key, size_t klen, const void *val, size_t vlen);
@@ -73,14 +84,15 @@ int sop_tree_find(struct sop_nodes *n, const struct sop_tree *t, uint64_t lsn, c
 	size_t klen, sop_entry_fn fn, void *arg, struct sop_err *e);
 
 /* Calls fn for each entry of the range, in order, each once, until fn returns non-zero (returned), or
- * the end (0). Loads nodes between calls as needed, with a little read-ahead of siblings. */
+ * the end (0). Loads nodes between calls as needed, goes on by key: entries put or deleted meanwhile (at
+ * the latest LSN) are met or not, all others exactly once. */
 int sop_tree_scan(struct sop_nodes *n, const struct sop_tree *t, uint64_t lsn,
 	const struct sop_range *range, sop_entry_fn fn, void *arg, struct sop_err *e);
 
 /* --- writing, the one writer --------------------------------------------------------------------
  * For each key: prefault before write_begin (loads and keeps in memory what put or del will touch;
  * may do I/O), then put/del inside begin..end, where nothing is read from disk unless prefault was
- * left out. lsn: of the transaction being applied, higher than any before. */
+ * left out. lsn: of the transaction being applied, not lower than any before. */
 int sop_tree_prefault(struct sop_nodes *n, const struct sop_tree *t, const void *key, size_t klen,
 	struct sop_err *e);
 void sop_nodes_write_begin(struct sop_nodes *n, uint64_t lsn);
@@ -107,8 +119,9 @@ struct sop_frozen {
 };
 int sop_nodes_freeze(struct sop_nodes *n, uint64_t lsn, struct sop_frozen **list, size_t *count,
 	struct sop_err *e);
-/* The checkpoint is published: these versions are clean and lie at `to`. Removed handles are passed to
- * ops->handle_release. thaw (instead): it failed, all are dirty again. Both free the list. */
+/* The checkpoint is published and locate() knows of it: these versions are clean and lie at `to`.
+ * Removed handles are passed to ops->handle_release, now or as soon as no pin sees them. thaw (instead):
+ * it failed, all are dirty again. Both free the list. */
 void sop_nodes_written(struct sop_nodes *n, struct sop_frozen *list, size_t count);
 void sop_nodes_thaw(struct sop_nodes *n, struct sop_frozen *list, size_t count);
 

@@ -362,7 +362,7 @@ static int group_write(struct sop_volume *v, struct group *g, uint64_t time_ns, 
 	if (a)
 		blobs = sop_segments_finish(a, e);
 	if (blobs) {
-		sop_journal_abandon(v->journal);
+		sop_journal_forget(v->journal);
 		group_abandon(v, g);
 		rc = blobs == -ENOSPC ? blobs : -EAGAIN;
 	} else {

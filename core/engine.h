@@ -399,8 +399,6 @@ struct sop_volume {
 	bool bg_started, bg_stop, bg_kick;
 
 	_Atomic uint64_t items; /* names in all directories */
-	struct sop_flip *flips; /* read only: flips of the checkpoint that the registry may not have */
-	size_t n_flips;
 	_Atomic uint64_t commits, conflicts, rolled_back, failures;
 	char name[64];
 };

@@ -178,7 +178,9 @@ struct sop_disk_node {
 static_assert(sizeof(struct sop_disk_node) == 64, "node");
 
 /* ---- registry: where each node lies ----------------------------------------------------------
- * Handle h is slot h % 126 of block (h / 126) % hashmod of file h / 126 / hashmod. */
+ * Handle h is slot h % 126 of block b = (h / 126) % hashmod of file h / 126 / hashmod. A block has two
+ * places, written in turn, so that a torn write loses neither: its version `seq` lies at offset
+ * b * 8192 + (seq & 1) * 4096; the higher valid one counts. */
 #define SOP_REGISTRY_MAGIC 0x47455253u /* "SREG" */
 #define SOP_REGISTRY_BLOCK 4096
 #define SOP_REGISTRY_SLOTS 126
@@ -196,7 +198,8 @@ struct sop_disk_registry_block {
 	struct le32 file;        /* 24 */
 	struct le32 block;       /* 28 */
 	struct le64 lsn;         /* 32: of the last checkpoint that changed it */
-	uint8_t pad[24];         /* 40 */
+	struct le32 seq;         /* 40: of this version: one more than the version before */
+	uint8_t pad[20];         /* 44 */
 	struct sop_disk_slot slot[SOP_REGISTRY_SLOTS];
 };
 static_assert(sizeof(struct sop_disk_registry_block) == SOP_REGISTRY_BLOCK, "registry block");
@@ -216,7 +219,8 @@ struct sop_disk_journal {
 	struct le64 epoch;       /* 40: generation of the mount that wrote it */
 	struct le64 first_lsn;   /* 48: of the first transaction in it */
 	struct le32 chain;       /* 56: prev_crc of the first record */
-	uint8_t tail[SOP_JOURNAL_HEADER - 60];
+	struct le64 salt;        /* 60: random, 48 bits: in every record of this life of the file */
+	uint8_t tail[SOP_JOURNAL_HEADER - 68];
 };
 static_assert(sizeof(struct sop_disk_journal) == SOP_JOURNAL_HEADER, "journal header");
 
@@ -235,7 +239,7 @@ struct sop_disk_record {
 	uint8_t flags;        /* 49 */
 	uint8_t pad[2];       /* 50 */
 	struct le32 payload;  /* 52: bytes of payload */
-	struct le64 pad2;     /* 56 */
+	struct le64 salt;     /* 56: the file's salt << 16 | number of the attempt to append it */
 };
 static_assert(sizeof(struct sop_disk_record) == 64, "record");
 

@@ -1,5 +1,5 @@
-/* A treap of intervals by offset, with a priority stream of its own (so a run can be repeated). Every
- * change first cuts what straddles its borders, then works on whole intervals. */
+/* A treap of intervals by offset, with a priority stream of its own (so a run can be repeated).
+ * Every change first cuts what straddles its borders, then works on whole intervals. */
 #include "core/imap.h"
 
 #define MEM_FIRST 4096u
@@ -10,16 +10,22 @@ struct blob { /* a blob set once, and the intervals left of it */
 };
 
 struct node {
-	struct sop_imap_entry e; /* first: the caller's pointers are to it */
-	struct node *left, *right;
+	struct node *left,
+		*right; /* these and e.off, e.len are all that a search touches: one line */
 	uint64_t priority;
-	uint8_t *base; /* MEM: malloc'ed; e.mem points into it */
-	size_t room;   /* bytes of base from e.mem on */
+	struct sop_imap_entry e;
+	uint8_t *base; /* MEM: malloc'ed; e.mem is the same */
+	size_t room;   /* bytes of base */
 	struct blob *blob;
 };
 
-void sop_imap_init(struct sop_imap *m, void (*drop)(void *arg, const struct sop_blobref *ref),
-	void *arg)
+static struct node *node_of(struct sop_imap_entry *x)
+{
+	return (struct node *)(void *)((char *)x - offsetof(struct node, e));
+}
+
+void sop_imap_init(
+	struct sop_imap *m, void (*drop)(void *arg, const struct sop_blobref *ref), void *arg)
 {
 	*m = (struct sop_imap){.rng = 0x2545F4914F6CDD1Dull, .drop = drop, .arg = arg};
 }
@@ -37,7 +43,8 @@ static uint64_t end_of(const struct node *n)
 	return n->e.off + n->e.len;
 }
 
-/* ---- the treap ------------------------------------------------------------------------------------ */
+/* ---- the treap
+ * ------------------------------------------------------------------------------------ */
 
 /* a: all that begin before off; b: the rest. */
 static void split(struct node *n, uint64_t off, struct node **a, struct node **b)
@@ -90,8 +97,7 @@ static void insert(struct sop_imap *m, struct node *n)
 /* Free one interval; `keep`: its blob is somebody else's now. */
 static void node_free(struct sop_imap *m, struct node *n, bool keep)
 {
-	if (n->e.kind == SOP_IMAP_MEM)
-		m->mem_bytes -= n->e.len;
+	m->mem_bytes -= n->room;
 	if (n->blob && --n->blob->intervals == 0) {
 		if (!keep && m->drop)
 			m->drop(m->arg, &n->blob->ref);
@@ -132,7 +138,8 @@ void sop_imap_forget(struct sop_imap *m)
 	m->root = NULL;
 }
 
-/* ---- looking ---------------------------------------------------------------------------------------- */
+/* ---- looking
+ * ---------------------------------------------------------------------------------------- */
 
 struct sop_imap_entry *sop_imap_at(const struct sop_imap *m, uint64_t off)
 {
@@ -168,10 +175,27 @@ static struct node *straddling(const struct sop_imap *m, uint64_t off)
 {
 	struct sop_imap_entry *x = sop_imap_at(m, off);
 
-	return x && x->off < off ? (struct node *)x : NULL;
+	return x && x->off < off ? node_of(x) : NULL;
 }
 
-/* ---- changing ---------------------------------------------------------------------------------------- */
+/* ---- changing
+ * ---------------------------------------------------------------------------------------- */
+
+/* Give back what a memory interval no longer uses, if it is much: else a few bytes left of each of
+ * many buffers would hold them all. */
+static void shrink(struct sop_imap *m, struct node *n)
+{
+	uint8_t *p;
+
+	if (n->room < 2 * n->e.len + MEM_FIRST)
+		return;
+	p = realloc(n->base, n->e.len);
+	if (!p)
+		return;
+	m->mem_bytes -= n->room - n->e.len;
+	n->base = n->e.mem = p;
+	n->room = n->e.len;
+}
 
 /* Make off a border. */
 static int cut_at(struct sop_imap *m, uint64_t off)
@@ -197,12 +221,15 @@ static int cut_at(struct sop_imap *m, uint64_t off)
 		memcpy(r->base, n->e.mem + left, r->e.len);
 		r->e.mem = r->base;
 		r->room = r->e.len;
+		m->mem_bytes += r->room;
 	} else if (n->e.kind == SOP_IMAP_BLOB) {
 		r->e.blob_off += (uint32_t)left;
 		r->blob = n->blob;
 		r->blob->intervals++;
 	}
 	n->e.len = left;
+	if (n->e.kind == SOP_IMAP_MEM)
+		shrink(m, n);
 	insert(m, r);
 	return 0;
 }
@@ -268,52 +295,54 @@ int sop_imap_set_blob(struct sop_imap *m, uint64_t off, uint32_t len, const stru
 	return -ENOMEM;
 }
 
-/* ---- memory ------------------------------------------------------------------------------------------- */
+/* ---- memory
+ * ------------------------------------------------------------------------------------------- */
 
-/* Room for len bytes from e.mem on. */
-static int mem_room(struct node *n, size_t len)
+/* Room for len bytes. The first buffer is as long as what is written: most are never added to. */
+static int mem_room(struct sop_imap *m, struct node *n, size_t len)
 {
-	size_t skipped = n->base ? (size_t)(n->e.mem - n->base) : 0;
-	size_t room = SOP_MAX(n->room, (size_t)MEM_FIRST);
+	size_t room = len;
 	uint8_t *p;
 
 	if (n->base && n->room >= len)
 		return 0;
-	while (room < len)
-		room *= 2;
-	room = SOP_MAX(SOP_MIN(room, (size_t)SOP_IMAP_MEM_MAX), len);
-	p = realloc(n->base, skipped + room);
+	if (n->base) {
+		room = SOP_MAX(2 * n->room, (size_t)MEM_FIRST);
+		room = SOP_MAX(SOP_MIN(room, (size_t)SOP_IMAP_MEM_MAX), len);
+	}
+	p = realloc(n->base, room);
 	if (!p)
 		return -ENOMEM;
-	n->base = p;
-	n->e.mem = p + skipped;
+	m->mem_bytes += room - n->room;
+	n->base = n->e.mem = p;
 	n->room = room;
 	return 0;
 }
 
-/* Join a memory interval with the one that begins where it ends. Not joining costs nothing but size. */
+/* Join a memory interval with the one that begins where it ends. Not joining costs nothing but
+ * size. */
 static void join_next(struct sop_imap *m, struct node *n)
 {
 	struct sop_imap_entry *x = sop_imap_at(m, end_of(n));
 	uint64_t len;
 
 	if (!x || x->kind != SOP_IMAP_MEM || x->off != end_of(n) ||
-		n->e.len + x->len > SOP_IMAP_MEM_MAX || mem_room(n, n->e.len + x->len))
+		n->e.len + x->len > SOP_IMAP_MEM_MAX || mem_room(m, n, n->e.len + x->len))
 		return;
 	len = x->len;
 	memcpy(n->e.mem + n->e.len, x->mem, len);
 	/* Whole intervals only: this cannot fail. */
 	(void)!sop_imap_remove(m, x->off, len);
 	n->e.len += len;
-	m->mem_bytes += len;
 }
 
 /* Write into, or on from, the memory interval n, which covers or ends at off. */
-static int write_into(struct sop_imap *m, struct node *n, uint64_t off, const uint8_t *data, size_t len)
+static int write_into(
+	struct sop_imap *m, struct node *n, uint64_t off, const uint8_t *data, size_t len)
 {
 	size_t at = (size_t)(off - n->e.off);
 
-	if (mem_room(n, at + len))
+	if (mem_room(m, n, at + len))
 		return -ENOMEM;
 	if (at + len > n->e.len) {
 		uint64_t more = at + len - n->e.len;
@@ -321,7 +350,6 @@ static int write_into(struct sop_imap *m, struct node *n, uint64_t off, const ui
 		if (sop_imap_remove(m, end_of(n), more))
 			return -ENOMEM;
 		n->e.len += more;
-		m->mem_bytes += more;
 	}
 	memcpy(n->e.mem + at, data, len);
 	join_next(m, n);
@@ -332,9 +360,11 @@ static int write_new(struct sop_imap *m, uint64_t off, const uint8_t *data, size
 {
 	struct node *n = calloc(1, sizeof(*n));
 
-	if (!n || mem_room(n, len) || sop_imap_remove(m, off, len)) {
-		if (n)
+	if (!n || mem_room(m, n, len) || sop_imap_remove(m, off, len)) {
+		if (n) {
+			m->mem_bytes -= n->room;
 			free(n->base);
+		}
 		free(n);
 		return -ENOMEM;
 	}
@@ -343,7 +373,6 @@ static int write_new(struct sop_imap *m, uint64_t off, const uint8_t *data, size
 	n->e.kind = SOP_IMAP_MEM;
 	memcpy(n->e.mem, data, len);
 	insert(m, n);
-	m->mem_bytes += len;
 	join_next(m, n);
 	return 0;
 }
@@ -360,11 +389,11 @@ int sop_imap_write(struct sop_imap *m, uint64_t off, const void *data, size_t le
 		if (x && x->kind == SOP_IMAP_MEM && x->off <= off && x->off + x->len >= off &&
 			off - x->off < SOP_IMAP_MEM_MAX) {
 			n = SOP_MIN(len, (size_t)(SOP_IMAP_MEM_MAX - (off - x->off)));
-			rc = write_into(m, (struct node *)x, off, p, n);
+			rc = write_into(m, node_of(x), off, p, n);
 		} else {
 			x = sop_imap_at(m, off);
 			if (x && x->kind == SOP_IMAP_MEM && x->off == off) {
-				rc = write_into(m, (struct node *)x, off, p, n);
+				rc = write_into(m, node_of(x), off, p, n);
 			} else {
 				rc = write_new(m, off, p, n);
 			}
@@ -380,7 +409,7 @@ int sop_imap_write(struct sop_imap *m, uint64_t off, const void *data, size_t le
 
 void sop_imap_stored(struct sop_imap *m, struct sop_imap_entry *x, const struct sop_blobref *ref)
 {
-	struct node *n = (struct node *)x;
+	struct node *n = node_of(x);
 	struct blob *b = malloc(sizeof(*b));
 
 	/* Without memory the bytes stay where they are; the blob goes back. */
@@ -390,7 +419,7 @@ void sop_imap_stored(struct sop_imap *m, struct sop_imap_entry *x, const struct 
 		return;
 	}
 	*b = (struct blob){*ref, 1};
-	m->mem_bytes -= x->len;
+	m->mem_bytes -= n->room;
 	free(n->base);
 	n->base = NULL;
 	n->room = 0;

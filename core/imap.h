@@ -24,7 +24,7 @@ struct sop_imap_entry {
 struct sop_imap {
 	void *root;
 	size_t count;
-	size_t mem_bytes;
+	size_t mem_bytes; /* allocated for MEM intervals */
 	uint64_t rng;
 	/* Called when the last interval that refers to a blob goes (cut away whole, or released). A blob
 	 * set once and cut in the middle is two intervals and one blob: the map counts. May be NULL. */
@@ -39,7 +39,8 @@ void sop_imap_release(struct sop_imap *m);
 /* The same without calling drop: the blobs belong to somebody else now. */
 void sop_imap_forget(struct sop_imap *m);
 
-/* 0 or -ENOMEM (the map is as before). off + len must not overflow; len 0 does nothing. */
+/* 0 or -ENOMEM: the map is as before, but for whole SOP_IMAP_MEM_MAX bytes of a longer write. off + len
+ * must not overflow; len 0 does nothing. */
 int sop_imap_write(struct sop_imap *m, uint64_t off, const void *data, size_t len);
 int sop_imap_set_blob(struct sop_imap *m, uint64_t off, uint32_t len, const struct sop_blobref *ref,
 	uint32_t blob_off);

@@ -633,7 +633,7 @@ static int measure(uint64_t *total, const struct sop_record_in *in, size_t n, st
 	return 0;
 }
 
-/* pad2 holds the file's salt and the number of the attempt.Without that a recordthat is appended
+/* salt holds the file's salt and the number of the attempt. Without it a record that is appended
  * again, after an append that was forgotten, would have the same checksum, and a forgotten record
  * behind it that reached the media would follow it. */
 static uint32_t frame(
@@ -654,7 +654,7 @@ static uint32_t frame(
 	h->next_ino = le64_make(in->next_ino);
 	h->type = in->type;
 	h->payload = le32_make((uint32_t)in->payload_len);
-	h->pad2 = le64_make(j->salt << ATTEMPT_BITS | (j->attempt & ((1u << ATTEMPT_BITS) - 1)));
+	h->salt = le64_make(j->salt << ATTEMPT_BITS | (j->attempt & ((1u << ATTEMPT_BITS) - 1)));
 	if (in->payload_len)
 		memcpy(payload, in->payload, in->payload_len);
 	memset(payload + in->payload_len, 0, bytes - sizeof(*h) - in->payload_len);

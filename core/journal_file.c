@@ -39,7 +39,6 @@ static uint32_t crc_without(const void *raw, size_t len, size_t at)
 
 void sop_journal_header_encode(struct sop_disk_journal *h, const struct sop_journal_header *in)
 {
-	struct le64 salt;
 
 	memset(h, 0, sizeof(*h));
 	memcpy(h->magic, SOP_JOURNAL_MAGIC, sizeof(h->magic));
@@ -49,15 +48,13 @@ void sop_journal_header_encode(struct sop_disk_journal *h, const struct sop_jour
 	h->epoch = le64_make(in->epoch);
 	h->first_lsn = le64_make(in->first_lsn);
 	h->chain = le32_make(in->chain);
-	salt = le64_make(in->salt);
-	memcpy(h->tail, &salt, sizeof(salt));
+	h->salt = le64_make(in->salt);
 	h->crc = le32_make(crc_without(h, sizeof(*h), offsetof(struct sop_disk_journal, crc)));
 }
 
 int sop_journal_header_decode(struct sop_journal_header *out, const void *raw, struct sop_err *e)
 {
 	const struct sop_disk_journal *h = raw;
-	struct le64 salt;
 
 	if (memcmp(h->magic, SOP_JOURNAL_MAGIC, sizeof(h->magic)) != 0)
 		return sop_fail(e, SOP_ECORRUPT, "journal header: magic");
@@ -71,8 +68,7 @@ int sop_journal_header_decode(struct sop_journal_header *out, const void *raw, s
 	out->epoch = le64_get(h->epoch);
 	out->first_lsn = le64_get(h->first_lsn);
 	out->chain = le32_get(h->chain);
-	memcpy(&salt, h->tail, sizeof(salt));
-	out->salt = le64_get(salt);
+	out->salt = le64_get(h->salt);
 	return 0;
 }
 

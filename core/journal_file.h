@@ -20,13 +20,13 @@ struct sop_journal_header {
 	uint32_t chain;
 };
 
-/* Each record repeats its file's salt, in pad2, above a counter of attempts: nobody who only chooses
+/* Each record repeats its file's salt, in salt, above a counter of attempts: nobody who only chooses
  * what is in a payload can put a record there. */
 #define SOP_JOURNAL_SALT_BITS 48
 
 static inline uint64_t sop_journal_record_salt(const struct sop_disk_record *h)
 {
-	return le64_get(h->pad2) >> (64 - SOP_JOURNAL_SALT_BITS);
+	return le64_get(h->salt) >> (64 - SOP_JOURNAL_SALT_BITS);
 }
 
 void sop_journal_header_encode(struct sop_disk_journal *h, const struct sop_journal_header *in);

@@ -1,14 +1,14 @@
 /* B-tree pages in memory.
  *
  * One allocation: the header, then data[]. Entries grow from its start in their packed form
- * (le16 key length, le32 value length, key, value: as on disk), slots (offsets of entries) from its end
- * downwards, slot i at the i-th place from the end. So an insert at the end of the page moves nothing,
- * and encoding is a copy per entry. A delete leaves a hole; when the gap in the middle is too small for
- * an insert, the page is copied to a new allocation without holes, larger when that is needed. That copy
- * is the only step that can fail, and it comes before anything changes.
+ * (le16 key length, le32 value length, key, value: as on disk), slots (offsets of entries) from its
+ * end downwards, slot i at the i-th place from the end. So an insert at the end of the page moves
+ * nothing, and encoding is a copy per entry. A delete leaves a hole; when the gap in the middle is
+ * too small for an insert, the page is copied to a new allocation without holes, larger when that
+ * is needed. That copy is the only step that can fail, and it comes before anything changes.
  *
- * Offsets and lengths in a page come from our own inserts or from sop_page_decode(), which checks them
- * all; nothing else here looks at them again. */
+ * Offsets and lengths in a page come from our own inserts or from sop_page_decode(), which checks
+ * them all; nothing else here looks at them again. */
 #include "core/node.h"
 
 #define NODE_VERSION   1
@@ -289,8 +289,8 @@ int sop_page_reserve(struct sop_page **pp, size_t bytes, unsigned entries)
 
 	if (p->tail + p->count * SLOT_BYTES + more <= p->room)
 		return 0;
-	/* When taking out holes alone would leave hardly any gap, the next insert would copy the page
-	 * again: grow then. */
+	/* When taking out holes alone would leave hardly any gap, the next insert would copy the
+	 * page again: grow then. */
 	if (need > room - room / 8)
 		room = SOP_MAX(need + need / 8, room + room / 2);
 	c = copy_packed(p, room);
@@ -301,8 +301,8 @@ int sop_page_reserve(struct sop_page **pp, size_t bytes, unsigned entries)
 	return 0;
 }
 
-static uint32_t append_entry(struct sop_page *p, const void *key, size_t klen, const void *val,
-	size_t vlen)
+static uint32_t append_entry(
+	struct sop_page *p, const void *key, size_t klen, const void *val, size_t vlen)
 {
 	uint32_t off = p->tail;
 	uint32_t n = (uint32_t)sop_page_entry_size(klen, vlen);
@@ -360,7 +360,8 @@ int sop_page_replace(struct sop_page **pp, unsigned slot, const void *val, size_
 		memcpy(e + 2, &v, sizeof(v));
 		if (vlen)
 			memcpy(e + ENTRY_HEADER + klen, val, vlen);
-		release_bytes(p, (uint32_t)(*slot_at(p, slot) + ENTRY_HEADER + klen + vlen), old - vlen);
+		release_bytes(
+			p, (uint32_t)(*slot_at(p, slot) + ENTRY_HEADER + klen + vlen), old - vlen);
 		return 0;
 	}
 	if (sop_page_reserve(pp, sop_page_entry_size(klen, vlen), 0))
@@ -444,8 +445,8 @@ int sop_page_split(struct sop_page *p, struct sop_page **right, unsigned from)
 	return 0;
 }
 
-int sop_page_merge(struct sop_page **left, const struct sop_page *right, const void *sep,
-	size_t slen)
+int sop_page_merge(
+	struct sop_page **left, const struct sop_page *right, const void *sep, size_t slen)
 {
 	struct sop_page *p;
 
@@ -466,7 +467,8 @@ int sop_page_merge(struct sop_page **left, const struct sop_page *right, const v
 	return 0;
 }
 
-/* ---- packed form ------------------------------------------------------------------------------ */
+/* ---- packed form ------------------------------------------------------------------------------
+ */
 
 void sop_page_encode(const struct sop_page *p, void *raw, uint64_t lsn, bool root)
 {
@@ -502,8 +504,8 @@ static int check_header(const struct sop_disk_node *h, size_t len, struct sop_er
 	if (h->flags & ~NODE_FLAGS)
 		return sop_fail(e, SOP_ECORRUPT, "node flags %#x", h->flags);
 	if (le32_get(h->bytes) != len)
-		return sop_fail(e, SOP_ECORRUPT, "node says %u bytes, has %zu", le32_get(h->bytes),
-			len);
+		return sop_fail(
+			e, SOP_ECORRUPT, "node says %u bytes, has %zu", le32_get(h->bytes), len);
 	/* Every entry takes at least its header, so that count is bounded by len. */
 	if (le32_get(h->count) > (len - sizeof(*h)) / ENTRY_HEADER)
 		return sop_fail(e, SOP_ECORRUPT, "node says %u entries", le32_get(h->count));
@@ -542,8 +544,8 @@ static size_t check_entry(const struct sop_page *p, unsigned i, size_t off, size
 	return ENTRY_HEADER + klen + vlen;
 }
 
-int sop_page_decode(struct sop_page **out, const void *raw, size_t len, uint64_t *lsn,
-	struct sop_err *e)
+int sop_page_decode(
+	struct sop_page **out, const void *raw, size_t len, uint64_t *lsn, struct sop_err *e)
 {
 	struct sop_disk_node h;
 	struct sop_page *p;

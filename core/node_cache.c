@@ -1,23 +1,25 @@
 /* The node cache. See node_cache.h for the states of a version.
  *
- * Why old versions are safe to drop: a reader pins only what is published, and the published LSN never
- * goes back. So the LSNs that can be pinned from now on are those from the published one on; a version
- * seen in [from, to) is needed while a pin lies in there or the published LSN does. The published LSN is
- * read first: a pin taken after that look is not below it, one taken before is found.
+ * Why old versions are safe to drop: a reader pins only what is published, and the published LSN
+ * never goes back. So the LSNs that can be pinned from now on are those from the published one on;
+ * a version seen in [from, to) is needed while a pin lies in there or the published LSN does. The
+ * published LSN is read first: a pin taken after that look is not below it, one taken before is
+ * found.
  *
- * Why a load cannot bring back the past: the node is in the hash table, marked as loading, before the
- * registry is asked where it lies, and cannot leave the table while it is. If a writer loads and changes
- * it meanwhile, the version that waited for this load is no longer waiting, and what was read is thrown
- * away. The blob read stays on the disks because the reader pins the published LSN before it looks.
+ * Why a load cannot bring back the past: the node is in the hash table, marked as loading, before
+ * the registry is asked where it lies, and cannot leave the table while it is. If a writer loads
+ * and changes it meanwhile, the version that waited for this load is no longer waiting, and what
+ * was read is thrown away. The blob read stays on the disks because the reader pins the published
+ * LSN before it looks.
  *
- * Nothing here touches the disks but the callbacks; a crash loses the dirty versions, which replay of
- * the journal makes again. */
+ * Nothing here touches the disks but the callbacks; a crash loses the dirty versions, which replay
+ * of the journal makes again. */
 #include "core/node_cache.h"
 
 #define BUCKETS_FIRST 1024u
-#define SWEEP         32u  /* nodes with old versions looked at by a write */
+#define SWEEP	      32u  /* nodes with old versions looked at by a write */
 #define EVICT_STEPS   256u /* versions looked at by a load */
-#define BATCH         128u /* nodes a checkpoint marks written before it lets others in */
+#define BATCH	      128u /* nodes a checkpoint marks written before it lets others in */
 
 enum on { ON_NONE, ON_CLOCK, ON_DIRTY };
 
@@ -34,7 +36,8 @@ static void must(int rc)
 	(void)rc;
 }
 
-/* ---- lists -------------------------------------------------------------------------------------- */
+/* ---- lists --------------------------------------------------------------------------------------
+ */
 
 static void link_init(struct link *l)
 {
@@ -72,7 +75,8 @@ static struct node *node_of_olds(struct link *l)
 	return (struct node *)(void *)((char *)l - offsetof(struct node, olds));
 }
 
-/* ---- versions ----------------------------------------------------------------------------------- */
+/* ---- versions -----------------------------------------------------------------------------------
+ */
 
 void sop_nodes_uncount(struct sop_nodes *n, struct version *v)
 {
@@ -168,11 +172,11 @@ static bool seen(const struct sop_nodes *n, uint64_t store, uint64_t from, uint6
 {
 	uint64_t published = sop_pins_published(n->pins);
 
-	return (from <= published && published < to) ||
-	       sop_pins_between(n->pins, store, from, to);
+	return (from <= published && published < to) || sop_pins_between(n->pins, store, from, to);
 }
 
-/* ---- the table ---------------------------------------------------------------------------------- */
+/* ---- the table ----------------------------------------------------------------------------------
+ */
 
 static size_t bucket_of(const struct sop_nodes *n, uint64_t handle)
 {
@@ -262,7 +266,8 @@ static bool node_busy(const struct node *node)
 	return node->loading || atomic_load_explicit(&node->users, memory_order_acquire);
 }
 
-/* After versions changed their state: let go of what need not be kept of the node, which may be all. */
+/* After versions changed their state: let go of what need not be kept of the node, which may be
+ * all. */
 static void node_settle(struct sop_nodes *n, struct node *node)
 {
 	struct version *v = node->newest;
@@ -344,7 +349,8 @@ static void evict(struct sop_nodes *n, size_t steps)
 	}
 }
 
-/* ---- loading ------------------------------------------------------------------------------------ */
+/* ---- loading ------------------------------------------------------------------------------------
+ */
 
 /* Read and decode; ref is asked for when it is not known. */
 static int load_page(struct sop_nodes *n, uint64_t handle, bool unknown, struct sop_blobref *ref,
@@ -387,7 +393,8 @@ static struct version *find_waiting(struct node *node, bool unknown, const struc
 	return NULL;
 }
 
-/* -SOP_ECORRUPT: the page is not the version that was known to lie there. Takes the page on success. */
+/* -SOP_ECORRUPT: the page is not the version that was known to lie there. Takes the page on
+ * success. */
 static int install(struct sop_nodes *n, struct version *v, struct sop_page *page, uint64_t lsn,
 	const struct sop_blobref *ref, struct sop_err *e)
 {
@@ -567,7 +574,8 @@ static int load_shared(struct reader *r, uint64_t handle, struct sop_err *e)
 	return load_end(r, node, unknown, &ref, page, page_lsn, rc, e);
 }
 
-/* ---- readers ------------------------------------------------------------------------------------ */
+/* ---- readers ------------------------------------------------------------------------------------
+ */
 
 void sop_reader_init(struct reader *r, struct sop_nodes *n, uint64_t lsn)
 {
@@ -636,7 +644,8 @@ int sop_reader_load(struct reader *r, struct sop_err *e)
 
 	if (r->inside)
 		return load_here(r->n, handle, r->lsn, e);
-	/* A reader of the latest state has no pin: what it finds might be freed while it reads it. */
+	/* A reader of the latest state has no pin: what it finds might be freed while it reads it.
+	 */
 	rc = sop_pins_get(r->n->pins, SOP_PIN_ALL, &lsn);
 	if (rc)
 		return sop_fail(e, rc, "pin for node %llu", (unsigned long long)handle);
@@ -646,15 +655,16 @@ int sop_reader_load(struct reader *r, struct sop_err *e)
 		r->failed = 0;
 		return 0;
 	}
-	/* A node removed while this reader held no lock is not there any more; then the way from the
-	 * root does not lead to it again. */
+	/* A node removed while this reader held no lock is not there any more; then the way from
+	 * the root does not lead to it again. */
 	if (rc == -ENOMEM || r->failed == handle)
 		return rc;
 	r->failed = handle;
 	return 0;
 }
 
-/* ---- the writer --------------------------------------------------------------------------------- */
+/* ---- the writer ---------------------------------------------------------------------------------
+ */
 
 int sop_nodes_get(struct sop_nodes *n, uint64_t handle, struct node **out, struct sop_err *e)
 {
@@ -668,8 +678,8 @@ int sop_nodes_get(struct sop_nodes *n, uint64_t handle, struct node **out, struc
 		node = sop_nodes_find(n, handle);
 	}
 	if (node->newest->tombstone)
-		return sop_fail(e, SOP_ECORRUPT, "node %llu has been removed",
-			(unsigned long long)handle);
+		return sop_fail(
+			e, SOP_ECORRUPT, "node %llu has been removed", (unsigned long long)handle);
 	*out = node;
 	return 0;
 }
@@ -682,8 +692,8 @@ static bool in_place(const struct sop_nodes *n, const struct node *node)
 	return !v->frozen && (v->lsn == n->lsn || !seen(n, node->store, v->lsn, n->lsn));
 }
 
-int sop_nodes_writable(struct sop_nodes *n, struct node *node, struct version **out,
-	struct sop_err *e)
+int sop_nodes_writable(
+	struct sop_nodes *n, struct node *node, struct version **out, struct sop_err *e)
 {
 	struct version *v = node->newest;
 
@@ -780,16 +790,16 @@ struct node *sop_nodes_attach(struct sop_nodes *n, struct node *node)
 	return there;
 }
 
-int sop_nodes_remove_prepare(struct sop_nodes *n, const struct node *node, struct version **spare,
-	struct sop_err *e)
+int sop_nodes_remove_prepare(
+	struct sop_nodes *n, const struct node *node, struct version **spare, struct sop_err *e)
 {
 	*spare = NULL;
 	if (in_place(n, node))
 		return 0;
 	*spare = version_new(NULL);
 	if (!*spare)
-		return sop_fail(e, -ENOMEM, "removal of node %llu",
-			(unsigned long long)node->handle);
+		return sop_fail(
+			e, -ENOMEM, "removal of node %llu", (unsigned long long)node->handle);
 	return 0;
 }
 
@@ -821,8 +831,8 @@ void sop_nodes_write_begin(struct sop_nodes *n, uint64_t lsn)
 	n->lsn = lsn;
 	n->outer = inside;
 	inside = n;
-	/* What the last writes replaced is likely out of sight by now. Looking at a few more than were
-	 * added keeps up, however many a long-lived pin holds. */
+	/* What the last writes replaced is likely out of sight by now. Looking at a few more than
+	 * were added keeps up, however many a long-lived pin holds. */
 	sweep(n, SWEEP + 2 * n->olds_new);
 	n->olds_new = 0;
 }
@@ -836,7 +846,8 @@ void sop_nodes_write_end(struct sop_nodes *n)
 	must(pthread_rwlock_unlock(&n->lock));
 }
 
-/* ---- checkpoint --------------------------------------------------------------------------------- */
+/* ---- checkpoint ---------------------------------------------------------------------------------
+ */
 
 /* Removed nodes of which no checkpoint knows need no flip. */
 static void settle_unborn(struct sop_nodes *n)
@@ -945,7 +956,8 @@ void sop_nodes_thaw(struct sop_nodes *n, struct sop_frozen *list, size_t count)
 	end_freeze(n, list, count, false);
 }
 
-/* ---- the whole ---------------------------------------------------------------------------------- */
+/* ---- the whole ----------------------------------------------------------------------------------
+ */
 
 int sop_nodes_new(struct sop_nodes **out, const struct sop_nodes_opts *o, struct sop_err *e)
 {

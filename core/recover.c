@@ -144,8 +144,7 @@ int sop_recover(struct sop_volume *v, struct sop_err *e)
 		&v->reg, v->mem, v->io, label->hashmod, c.next_handle, c.free_handle, e);
 	if (!rc && v->opts.read_only) {
 		/* Nothing may be written: the flips are looked at before the registry. */
-		v->flips = c.flips;
-		v->n_flips = c.n_flips;
+		rc = sop_registry_overlay(v->reg, c.flips, c.n_flips, e);
 	} else if (!rc) {
 		rc = sop_registry_apply(v->reg, c.flips, c.n_flips, c.lsn, e);
 	}
@@ -164,13 +163,11 @@ int sop_recover(struct sop_volume *v, struct sop_err *e)
 			rc = sop_journal_new(&v->journal, v->mem, v->io,
 				&(struct sop_journal_opts){.file_bytes = 0},
 				SOP_MAX(end.number, c.journal) + 1, v->lsn_next, end.chain, e);
-		if (!rc && v->lsn_next == 1)
-			rc = make_root(v, e);
 		if (!rc)
 			rc = sop_checkpoint_run(v, false, e);
+		if (!rc && v->lsn_next == 1)
+			rc = make_root(v, e);
 	}
-	if (v->flips)
-		c.flips = NULL;
 	sop_checkpoint_release(&c);
 	return rc ? sop_wrap(e, rc, "recovery") : 0;
 }

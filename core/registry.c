@@ -1,24 +1,25 @@
-/* The registry: look-ups, handles and their chain, applying the flips of a checkpoint. How blocks lie on
- * the replicas is registry_block.c's.
+/* The registry: look-ups, handles and their chain, applying the flips of a checkpoint. How blocks
+ * lie on the replicas is registry_block.c's.
  *
- * The chain of free handles. On disk it runs through the slots, from the head in the checkpoint's header.
- * In memory its first part, all that was freed in this mount, is an array (`chain`, the head at its end);
- * behind it the chain goes on at `below`, a handle whose slot says the next. Entries of the array are
- * written by the next checkpoint; one that has not been (or whose checkpoint failed) is written again by
- * the one after. Taking a handle writes nothing: its slot is overwritten by the checkpoint that writes
- * its node, and a crash before that goes back to a header whose chain still has it.
+ * The chain of free handles. On disk it runs through the slots, from the head in the checkpoint's
+ * header. In memory its first part, all that was freed in this mount, is an array (`chain`, the
+ * head at its end); behind it the chain goes on at `below`, a handle whose slot says the next.
+ * Entries of the array are written by the next checkpoint; one that has not been (or whose
+ * checkpoint failed) is written again by the one after. Taking a handle writes nothing: its slot is
+ * overwritten by the checkpoint that writes its node, and a crash before that goes back to a header
+ * whose chain still has it.
  *
- * A slot on the chain that cannot be read, or is not free, ends the chain: its handles are given up, a
- * few numbers out of 2^64, rather than one in use given out again. */
+ * A slot on the chain that cannot be read, or is not free, ends the chain: its handles are given
+ * up, a few numbers out of 2^64, rather than one in use given out again. */
 #include "core/registry.h"
 
 #include "core/lock.h"
 #include "core/registry_block.h"
 
 #define CACHE_BLOCKS 256u
-#define WINDOW       256u  /* blocks read, changed and written at a time */
+#define WINDOW	     256u  /* blocks read, changed and written at a time */
 #define CHAIN_KEPT   4096u /* entries of the chain kept in memory though they are on disk */
-#define TRIES        8u    /* of a look-up that meets writes under way */
+#define TRIES	     8u	   /* of a look-up that meets writes under way */
 
 struct cached {
 	bool valid;
@@ -39,9 +40,9 @@ struct sop_registry {
 
 	struct sop_lock lock; /* REGISTRY; everything below; not held across I/O */
 	pthread_cond_t changed;
-	bool busy;       /* an apply or a repair is under way */
-	bool writing;    /* an apply is writing blocks: a reader may see half of one */
-	bool settled;    /* the first apply has been made */
+	bool busy;	 /* an apply or a repair is under way */
+	bool writing;	 /* an apply is writing blocks: a reader may see half of one */
+	bool settled;	 /* the first apply has been made */
 	uint64_t writes; /* rises with each apply: what was read before may be old */
 
 	uint64_t next_handle;
@@ -51,7 +52,7 @@ struct sop_registry {
 	uint64_t *released;
 	size_t released_n, released_cap;
 
-	bool read_only;           /* set before others use it, as the overlay */
+	bool read_only;		  /* set before others use it, as the overlay */
 	struct sop_flip *overlay; /* sorted by handle */
 	size_t overlay_n;
 
@@ -104,7 +105,8 @@ void sop_registry_free(struct sop_registry *r)
 	free(r);
 }
 
-/* ---- where a handle is ---------------------------------------------------------------------------- */
+/* ---- where a handle is
+ * ---------------------------------------------------------------------------- */
 
 static bool place_of(const struct sop_registry *r, uint64_t handle, struct sop_regplace *at)
 {
@@ -128,7 +130,8 @@ static struct sop_disk_slot *slot_of(void *raw, uint64_t handle)
 	return &b->slot[handle % SOP_REGISTRY_SLOTS];
 }
 
-/* ---- the cache: under the lock --------------------------------------------------------------------- */
+/* ---- the cache: under the lock
+ * --------------------------------------------------------------------- */
 
 static struct cached *cache_slot(struct sop_registry *r, struct sop_regplace at)
 {
@@ -154,7 +157,8 @@ static void cache_put(struct sop_registry *r, struct sop_regplace at, const void
 	memcpy(c->raw, raw, sizeof(c->raw));
 }
 
-/* ---- look-ups --------------------------------------------------------------------------------------- */
+/* ---- look-ups
+ * --------------------------------------------------------------------------------------- */
 
 static bool take_busy(struct sop_registry *r, bool wait)
 {
@@ -172,8 +176,8 @@ static void end_busy(struct sop_registry *r)
 	pthread_cond_broadcast(&r->changed);
 }
 
-/* Some replica's copy is bad while another's is good. An apply under way would be in the way: then the
- * next look-up that meets it will see to it. */
+/* Some replica's copy is bad while another's is good. An apply under way would be in the way: then
+ * the next look-up that meets it will see to it. */
 static void repair(struct sop_registry *r, struct sop_regplace at)
 {
 	bool mine;
@@ -214,8 +218,8 @@ static bool overlay_touches(const struct sop_registry *r, uint64_t handle)
 }
 
 /* The block of a handle as of the last apply. */
-static int read_block(struct sop_registry *r, struct sop_regplace at, bool lenient, void *raw,
-	struct sop_err *e)
+static int read_block(
+	struct sop_registry *r, struct sop_regplace at, bool lenient, void *raw, struct sop_err *e)
 {
 	for (unsigned i = 0;; i++) {
 		bool damaged = false, settled;
@@ -251,8 +255,8 @@ static int read_block(struct sop_registry *r, struct sop_regplace at, bool lenie
 	}
 }
 
-int sop_registry_lookup(struct sop_registry *r, uint64_t handle, struct sop_blobref *ref,
-	struct sop_err *e)
+int sop_registry_lookup(
+	struct sop_registry *r, uint64_t handle, struct sop_blobref *ref, struct sop_err *e)
 {
 	uint8_t raw[SOP_REGISTRY_BLOCK];
 	const struct sop_flip *f = overlay_find(r, handle);
@@ -274,7 +278,8 @@ int sop_registry_lookup(struct sop_registry *r, uint64_t handle, struct sop_blob
 	return ref->segment ? 0 : sop_fail(e, -ENOENT, "handle %llu", (unsigned long long)handle);
 }
 
-/* ---- handles ----------------------------------------------------------------------------------------- */
+/* ---- handles
+ * ----------------------------------------------------------------------------------------- */
 
 /* The next free handle after `handle`, which is on the chain on disk. */
 static int read_next(struct sop_registry *r, uint64_t handle, uint64_t *next, struct sop_err *e)
@@ -291,8 +296,8 @@ static int read_next(struct sop_registry *r, uint64_t handle, uint64_t *next, st
 		return rc;
 	ref = sop_blobref_decode(&slot_of(raw, handle)->ref);
 	if (ref.segment || ref.off == handle)
-		return sop_fail(e, SOP_ECORRUPT, "handle %llu is not free",
-			(unsigned long long)handle);
+		return sop_fail(
+			e, SOP_ECORRUPT, "handle %llu is not free", (unsigned long long)handle);
 	*next = ref.off;
 	return 0;
 }
@@ -439,7 +444,8 @@ int sop_registry_chain(struct sop_registry *r, struct sop_flip **flips, size_t *
 	return 0;
 }
 
-/* ---- applying flips ------------------------------------------------------------------------------------ */
+/* ---- applying flips
+ * ------------------------------------------------------------------------------------ */
 
 struct sorted {
 	const struct sop_flip *flip;
@@ -491,8 +497,8 @@ static int job_prepare(struct job *j, const struct sop_flip *flips, struct sop_e
 }
 
 /* Fill at[] with the blocks of the flips from `first` on, at most WINDOW; *last: the flip after. */
-static size_t window_places(const struct job *j, size_t first, size_t *last,
-	struct sop_regplace *at)
+static size_t window_places(
+	const struct job *j, size_t first, size_t *last, struct sop_regplace *at)
 {
 	size_t n = 0, i;
 
@@ -511,8 +517,8 @@ static size_t window_places(const struct job *j, size_t first, size_t *last,
 }
 
 /* Their present content, from the cache or the disks. */
-static int window_read(const struct job *j, const struct sop_regplace *at, size_t n, void **raw,
-	struct sop_err *e)
+static int window_read(
+	const struct job *j, const struct sop_regplace *at, size_t n, void **raw, struct sop_err *e)
 {
 	struct sop_registry *r = j->r;
 	void *wanted[WINDOW];
@@ -527,8 +533,8 @@ static int window_read(const struct job *j, const struct sop_regplace *at, size_
 	return any ? sop_regblocks_read_many(r->blocks, at, n, j->lenient, wanted, e) : 0;
 }
 
-static void window_change(const struct job *j, size_t first, size_t last,
-	const struct sop_regplace *at, void **raw)
+static void window_change(
+	const struct job *j, size_t first, size_t last, const struct sop_regplace *at, void **raw)
 {
 	size_t b = 0;
 
@@ -654,8 +660,8 @@ int sop_registry_apply(struct sop_registry *r, const struct sop_flip *flips, siz
 	return rc ? sop_wrap(e, rc, "registry") : 0;
 }
 
-int sop_registry_overlay(struct sop_registry *r, const struct sop_flip *flips, size_t n,
-	struct sop_err *e)
+int sop_registry_overlay(
+	struct sop_registry *r, const struct sop_flip *flips, size_t n, struct sop_err *e)
 {
 	struct sorted *sorted = malloc((n + 1) * sizeof(*sorted));
 	struct sop_flip *copy = malloc((n + 1) * sizeof(*copy));

@@ -1,12 +1,13 @@
 /* Blocks of the registry on all its replicas. See registry_block.h for how a block is stored.
  *
- * How reading fails: a replica that does not answer soon is passed over while another one may have the
- * block, and asked again with the full bound when none has. A read error, or a place that does not
- * verify, is counted with its member. How writing fails: a replica that could not be written or synced
- * is reported, which sets it aside before this returns; the others go on.
+ * How reading fails: a replica that does not answer soon is passed over while another one may have
+ * the block, and asked again with the full bound when none has. A read error, or a place that does
+ * not verify, is counted with its member. How writing fails: a replica that could not be written or
+ * synced is reported, which sets it aside before this returns; the others go on.
  *
- * A file has its full length from the start (a hole where nothing was written), so reads meet no end. A
- * crash may leave it shorter: what is behind the end then was never synced, and reads as zeros. */
+ * A file has its full length from the start (a hole where nothing was written), so reads meet no
+ * end. A crash may leave it shorter: what is behind the end then was never synced, and reads as
+ * zeros. */
 #include "core/registry_block.h"
 
 #include <stdio.h>
@@ -24,7 +25,8 @@ struct regfile {
 	struct sop_file *f;
 	uint64_t size; /* as of opening */
 	bool writable;
-	bool unsynced; /* what was written is perhaps not on the media: by us, or before we opened it */
+	bool unsynced; /* what was written is perhaps not on the media: by us, or before we opened
+			  it */
 	bool unnamed;  /* its name in the folder is not synced */
 };
 
@@ -38,17 +40,18 @@ struct sop_regblocks {
 	struct sop_lock lock; /* REGISTRY; the table of files, prefer */
 	struct regfile *bucket[BUCKETS];
 	struct regfile *retired; /* replaced after their disk was, open until the end */
-	unsigned prefer;         /* the member that answered last */
+	unsigned prefer;	 /* the member that answered last */
 };
 
-/* ---- the codec of a block ------------------------------------------------------------------------ */
+/* ---- the codec of a block
+ * ------------------------------------------------------------------------ */
 
-/* The sequence number is in the block's padding. */
+/* The sequence number of a block in memory. */
 static uint32_t get_seq(const void *raw)
 {
 	struct le32 seq;
 
-	memcpy(&seq, (const uint8_t *)raw + offsetof(struct sop_disk_registry_block, pad),
+	memcpy(&seq, (const uint8_t *)raw + offsetof(struct sop_disk_registry_block, seq),
 		sizeof(seq));
 	return le32_get(seq);
 }
@@ -57,7 +60,7 @@ static void set_seq(void *raw, uint32_t seq)
 {
 	struct le32 v = le32_make(seq);
 
-	memcpy((uint8_t *)raw + offsetof(struct sop_disk_registry_block, pad), &v, sizeof(v));
+	memcpy((uint8_t *)raw + offsetof(struct sop_disk_registry_block, seq), &v, sizeof(v));
 }
 
 static uint32_t block_crc(const void *raw)
@@ -92,11 +95,11 @@ int sop_registry_block_check(const void *raw, const struct sop_uuid *volume, uin
 	if (le32_get(h.crc) != block_crc(raw))
 		return sop_fail(e, SOP_ECORRUPT, "registry %08x block %u: checksum", file, block);
 	if (memcmp(h.volume_uuid, volume->b, sizeof(h.volume_uuid)))
-		return sop_fail(e, SOP_ECORRUPT, "registry %08x block %u: of another volume", file,
-			block);
+		return sop_fail(
+			e, SOP_ECORRUPT, "registry %08x block %u: of another volume", file, block);
 	if (le32_get(h.file) != file || le32_get(h.block) != block)
-		return sop_fail(e, SOP_ECORRUPT, "registry %08x block %u: is block %u of %08x", file,
-			block, le32_get(h.block), le32_get(h.file));
+		return sop_fail(e, SOP_ECORRUPT, "registry %08x block %u: is block %u of %08x",
+			file, block, le32_get(h.block), le32_get(h.file));
 	return 0;
 }
 
@@ -108,8 +111,8 @@ struct pair {
 	uint32_t seq; /* of what is there */
 };
 
-static struct pair pair_examine(const struct sop_regblocks *b, struct sop_regplace at,
-	const uint8_t *raw)
+static struct pair pair_examine(
+	const struct sop_regblocks *b, struct sop_regplace at, const uint8_t *raw)
 {
 	struct pair p = {.best = -1};
 	bool zero[2], good[2];
@@ -140,13 +143,15 @@ static struct pair pair_examine(const struct sop_regblocks *b, struct sop_regpla
 	return p;
 }
 
-/* Right after a crash: could the first write to this block have been cut? Then it was empty before. */
+/* Right after a crash: could the first write to this block have been cut? Then it was empty before.
+ */
 static bool first_write_cut(const uint8_t *raw)
 {
 	return is_zero(raw);
 }
 
-/* ---- files --------------------------------------------------------------------------------------- */
+/* ---- files
+ * --------------------------------------------------------------------------------------- */
 
 static uint64_t file_bytes(const struct sop_regblocks *b)
 {
@@ -174,8 +179,8 @@ static void opening_run(struct sop_errand *x)
 	o->rc = o->disk->ops->file_open(&o->f, o->disk, o->path, flags);
 	if (o->rc == -ENOENT && o->create) {
 		o->made = true;
-		o->rc = o->disk->ops->file_open(&o->f, o->disk, o->path,
-			SOP_OPEN_WRITE | SOP_OPEN_CREATE);
+		o->rc = o->disk->ops->file_open(
+			&o->f, o->disk, o->path, SOP_OPEN_WRITE | SOP_OPEN_CREATE);
 	}
 	if (o->rc) {
 		o->f = NULL;
@@ -225,8 +230,8 @@ static struct regfile *table_find(struct sop_regblocks *b, unsigned member, uint
 }
 
 /* The open file of a member; -ENOENT when it is not there (create: it is made then). */
-static int get_file(struct sop_regblocks *b, unsigned member, uint32_t file, bool create,
-	struct regfile **out)
+static int get_file(
+	struct sop_regblocks *b, unsigned member, uint32_t file, bool create, struct regfile **out)
 {
 	struct sop_disk *d = sop_members_disk(b->mem, member);
 	struct regfile *r;
@@ -253,7 +258,8 @@ static int get_file(struct sop_regblocks *b, unsigned member, uint32_t file, boo
 	o->create = create;
 	o->full = file_bytes(b);
 	snprintf(o->path, sizeof(o->path), "%s/%08x", SOP_PATH_REGISTRY, file);
-	sop_errands_run(&(struct sop_errand *){&o->errand}, 1, true, sop_members_timeout_ms(b->mem));
+	sop_errands_run(
+		&(struct sop_errand *){&o->errand}, 1, true, sop_members_timeout_ms(b->mem));
 	rc = o->errand.finished ? o->rc : -ETIMEDOUT;
 	if (rc) {
 		free(r);
@@ -322,7 +328,8 @@ void sop_regblocks_free(struct sop_regblocks *b)
 	free(b);
 }
 
-/* ---- reading ------------------------------------------------------------------------------------- */
+/* ---- reading
+ * ------------------------------------------------------------------------------------- */
 
 static uint64_t pair_offset(struct sop_regplace at)
 {
@@ -394,9 +401,9 @@ static void prefer(struct sop_regblocks *b, unsigned member)
 /* What the replicas have said about one block. */
 struct verdict {
 	unsigned asked, empty, failed, wrong;
-	bool whole;      /* raw is right */
-	uint32_t best;   /* highest sequence number in doubt; raw has that version */
-	bool cut;        /* some replica may have been cut in the block's first write */
+	bool whole;    /* raw is right */
+	uint32_t best; /* highest sequence number in doubt; raw has that version */
+	bool cut;      /* some replica may have been cut in the block's first write */
 };
 
 static void judge(struct sop_regblocks *b, struct verdict *v, struct sop_regplace at,
@@ -436,7 +443,8 @@ static int conclude(const struct verdict *v, struct sop_regplace at, bool lenien
 		memset(raw, 0, SOP_REGISTRY_BLOCK);
 		return 0;
 	}
-	return sop_fail(e, v->wrong ? SOP_ELOST : -EIO, "registry %08x block %u", at.file, at.block);
+	return sop_fail(
+		e, v->wrong ? SOP_ELOST : -EIO, "registry %08x block %u", at.file, at.block);
 }
 
 int sop_regblocks_read(struct sop_regblocks *b, struct sop_regplace at, bool lenient, void *raw,
@@ -501,8 +509,8 @@ static void bulk_release(struct bulk *k)
 	free(k->index);
 }
 
-static void bulk_ask(struct sop_regblocks *b, struct bulk *k, unsigned member,
-	struct sop_regplace at, size_t i)
+static void bulk_ask(
+	struct sop_regblocks *b, struct bulk *k, unsigned member, struct sop_regplace at, size_t i)
 {
 	struct iovec iov = {NULL, SOP_REGISTRY_PAIR};
 	struct regfile *r;
@@ -597,13 +605,14 @@ void sop_regblocks_repair(struct sop_regblocks *b, struct sop_regplace at)
 	sop_batch_put(batch);
 }
 
-/* ---- writing ------------------------------------------------------------------------------------- */
+/* ---- writing
+ * ------------------------------------------------------------------------------------- */
 
 /* A replica missed something: it is set aside. -ENOSPC would only mark it full. */
 static void drop_member(struct sop_regblocks *b, struct sop_regwrite *w, unsigned i, int rc)
 {
-	sop_members_event(b->mem, w->member[i], SOP_EVENT_WRITE,
-		rc == -ENOSPC || rc == -EDQUOT ? -EIO : rc);
+	sop_members_event(
+		b->mem, w->member[i], SOP_EVENT_WRITE, rc == -ENOSPC || rc == -EDQUOT ? -EIO : rc);
 	w->n--;
 	memmove(&w->member[i], &w->member[i + 1], (w->n - i) * sizeof(w->member[0]));
 }
@@ -770,7 +779,8 @@ static int sync_names(struct sop_regblocks *b, struct sop_regwrite *w, unsigned 
 		return d ? -ENOMEM : -ENODEV;
 	sop_errand_init(&s->errand, dirsync_run, dirsync_release);
 	s->disk = d;
-	sop_errands_run(&(struct sop_errand *){&s->errand}, 1, true, sop_members_timeout_ms(b->mem));
+	sop_errands_run(
+		&(struct sop_errand *){&s->errand}, 1, true, sop_members_timeout_ms(b->mem));
 	rc = s->errand.finished ? s->rc : -ETIMEDOUT;
 	sop_errand_put(&s->errand);
 	for (size_t j = 0; !rc && j < w->files; j++)

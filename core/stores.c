@@ -270,16 +270,17 @@ void sop_stores_end(struct sop_stores *s)
 	sop_unlock(&s->lock);
 }
 
-/* Drop versions that no pin can see. `newer` is the LSN at which the version in hand was replaced. */
+/* Drop versions that no pin can see. `newer` is the LSN at which the version in hand was replaced. The
+ * published version stays as well: it may be pinned at any moment until the next is published. */
 static void prune(struct sop_stores *s, struct sop_state *st)
 {
-	uint64_t newer = st->now.lsn;
+	uint64_t newer = st->now.lsn, published = sop_pins_published(s->v->pins);
 	struct sop_state_older **p = &st->older;
 
 	while (*p) {
 		struct sop_state_older *o = *p;
 
-		if (sop_pins_between(s->v->pins, SOP_PIN_ALL, o->at.lsn, newer) ||
+		if ((o->at.lsn <= published && published < newer) ||
 			sop_pins_between(s->v->pins, st->id, o->at.lsn, newer)) {
 			newer = o->at.lsn;
 			p = &o->older;
@@ -292,7 +293,7 @@ static void prune(struct sop_stores *s, struct sop_state *st)
 
 int sop_stores_change(struct sop_stores *s, struct sop_state *st, uint64_t lsn, struct sop_err *e)
 {
-	if (st->now.lsn < lsn && sop_pins_newest(s->v->pins, st->id) >= st->now.lsn) {
+	if (st->now.lsn < lsn) {
 		struct sop_state_older *o = malloc(sizeof(*o));
 
 		if (!o)

@@ -14,12 +14,6 @@ static int node_locate(void *ctx, uint64_t handle, struct sop_blobref *ref, stru
 {
 	struct sop_volume *v = ctx;
 
-	for (size_t i = 0; i < v->n_flips; i++)
-		if (v->flips[i].handle == handle) {
-			*ref = v->flips[i].to;
-			return ref->segment ? 0 : sop_fail(e, -ENOENT, "node %llu",
-							  (unsigned long long)handle);
-		}
 	return sop_registry_lookup(v->reg, handle, ref, e);
 }
 
@@ -187,7 +181,6 @@ static void volume_free(struct sop_volume *v)
 	sop_lock_release(&v->bg_lock);
 	pthread_cond_destroy(&v->barrier_cond);
 	pthread_cond_destroy(&v->bg_cond);
-	free(v->flips);
 	free(v);
 }
 

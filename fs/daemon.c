@@ -116,7 +116,8 @@ static void leave_terminal(void)
 		return;
 	dup2(null, STDIN_FILENO);
 	dup2(null, STDOUT_FILENO);
-	dup2(null, STDERR_FILENO);
+	/* Last words, of an assertion for one, have a reader if there is a file. */
+	dup2(out.fd >= 0 ? out.fd : null, STDERR_FILENO);
 	if (null > STDERR_FILENO)
 		close(null);
 }

@@ -1,8 +1,9 @@
 /* Trees against a plain array: random changes, reads at the latest state and at pinned snapshots,
- * checkpoints that succeed or fail, a cache of next to nothing; then each allocation and each callback
- * made to fail in turn.
+ * checkpoints that succeed or fail, a cache of next to nothing; then each allocation and each
+ * callback made to fail in turn.
  *
- * The modules under test are included here, so that their allocations can be counted and refused. */
+ * The modules under test are included here, so that their allocations can be counted and refused.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -13,7 +14,7 @@
 #include <cmocka.h>
 
 static long fail_after = -1; /* allocations or calls that still succeed; -1: all do */
-static bool fail_on;         /* after the first failure all fail */
+static bool fail_on;	     /* after the first failure all fail */
 static unsigned refused;
 
 static bool must_fail(void)
@@ -41,7 +42,7 @@ static void *test_zalloc(size_t n, size_t size)
 }
 
 #include "core/base.h"
-#define malloc(n)       test_alloc(n)
+#define malloc(n)	test_alloc(n)
 #define calloc(n, size) test_zalloc(n, size)
 #include "core/btree.c"
 #include "core/node.c"
@@ -59,12 +60,13 @@ static uint64_t draw(uint64_t below)
 	return rng % below;
 }
 
-/* ---- the world under the trees: blobs, a registry, handles ---------------------------------------- */
+/* ---- the world under the trees: blobs, a registry, handles
+ * ---------------------------------------- */
 
 #define HANDLES 60000u
-#define TREES   3u
-#define KEYS    700u
-#define PINS    5u
+#define TREES	3u
+#define KEYS	700u
+#define PINS	5u
 
 struct blob {
 	void *bytes; /* NULL: given back */
@@ -105,8 +107,9 @@ struct world {
 	size_t n_frozen;
 	uint64_t frozen_lsn;
 	bool freezing;
-	bool meddle; /* others change things while a reader loads a node */
-	void **copy; /* of the frozen pages, to see that they do not change */
+	bool meddle;  /* others change things while a reader loads a node */
+	bool loading; /* that is so now: a load here might wait for that one for ever */
+	void **copy;  /* of the frozen pages, to see that they do not change */
 };
 
 static void meddle(struct world *w);
@@ -178,10 +181,8 @@ static const struct sop_nodes_ops world_ops = {
 
 static void world_mount(struct world *w, size_t cache_bytes)
 {
-	struct sop_nodes_opts o = {.cache_bytes = cache_bytes,
-		.ops = &world_ops,
-		.ctx = w,
-		.pins = w->pins};
+	struct sop_nodes_opts o = {
+		.cache_bytes = cache_bytes, .ops = &world_ops, .ctx = w, .pins = w->pins};
 
 	assert_int_equal(sop_nodes_new(&w->n, &o, NULL), 0);
 }
@@ -255,7 +256,8 @@ static void blobs_reclaim(struct world *w)
 	w->n_freed = kept;
 }
 
-/* ---- keys and values ------------------------------------------------------------------------------ */
+/* ---- keys and values
+ * ------------------------------------------------------------------------------ */
 
 static uint8_t key_bytes[KEYS][SOP_KEY_MAX];
 static size_t key_len[KEYS];
@@ -307,8 +309,8 @@ static unsigned key_number(const void *key, size_t klen)
 static size_t value_make(uint8_t *buf, uint32_t val)
 {
 	uint64_t x = val * 0x9E3779B97F4A7C15u;
-	size_t len = x >> 56 < 4 ? (size_t)(x >> 20) % (SOP_VALUE_MAX + 1)
-				 : 4 + (size_t)(x >> 20) % 90;
+	size_t len =
+		x >> 56 < 4 ? (size_t)(x >> 20) % (SOP_VALUE_MAX + 1) : 4 + (size_t)(x >> 20) % 90;
 
 	len = SOP_MAX(len, (size_t)4);
 	memset(buf, (int)(val & 0xff), len);
@@ -328,7 +330,8 @@ static uint32_t value_number(const void *val, size_t vlen)
 	return number;
 }
 
-/* ---- reading against the model --------------------------------------------------------------------- */
+/* ---- reading against the model
+ * --------------------------------------------------------------------- */
 
 static int note_value(void *arg, const void *key, size_t klen, const void *val, size_t vlen)
 {
@@ -337,8 +340,8 @@ static int note_value(void *arg, const void *key, size_t klen, const void *val, 
 	return 0;
 }
 
-static void assert_finds(struct world *w, const struct sop_tree *t, uint64_t lsn, unsigned k,
-	uint32_t want)
+static void assert_finds(
+	struct world *w, const struct sop_tree *t, uint64_t lsn, unsigned k, uint32_t want)
 {
 	uint32_t got = 0;
 	int rc = sop_tree_find(w->n, t, lsn, key_bytes[k], key_len[k], note_value, &got, NULL);
@@ -349,10 +352,10 @@ static void assert_finds(struct world *w, const struct sop_tree *t, uint64_t lsn
 
 struct scan_arg {
 	const uint32_t *val;
-	int next;  /* key expected or later */
-	int step;  /* 1 or -1 */
-	int last;  /* no key beyond this one */
-	int stop;  /* entries until the callback ends the scan, -1: never */
+	int next; /* key expected or later */
+	int step; /* 1 or -1 */
+	int last; /* no key beyond this one */
+	int stop; /* entries until the callback ends the scan, -1: never */
 };
 
 static int scan_next(struct scan_arg *a)
@@ -374,8 +377,8 @@ static int note_scan(void *arg, const void *key, size_t klen, const void *val, s
 	return a->stop > 0 && --a->stop == 0 ? 42 : 0;
 }
 
-static void assert_scan(struct world *w, const struct sop_tree *t, uint64_t lsn, const uint32_t *val,
-	const struct sop_range *r, struct scan_arg *a)
+static void assert_scan(struct world *w, const struct sop_tree *t, uint64_t lsn,
+	const uint32_t *val, const struct sop_range *r, struct scan_arg *a)
 {
 	int stop = a->stop;
 	int rc = sop_tree_scan(w->n, t, lsn, r, note_scan, a, NULL);
@@ -390,8 +393,8 @@ static void assert_scan(struct world *w, const struct sop_tree *t, uint64_t lsn,
 	assert_true(a->step > 0 ? a->next > a->last : a->next < a->last);
 }
 
-static void assert_scans_all(struct world *w, const struct sop_tree *t, uint64_t lsn,
-	const uint32_t *val)
+static void assert_scans_all(
+	struct world *w, const struct sop_tree *t, uint64_t lsn, const uint32_t *val)
 {
 	struct scan_arg up = {.val = val, .next = 0, .step = 1, .last = KEYS - 1, .stop = -1};
 	struct scan_arg down = {.val = val, .next = KEYS - 1, .step = -1, .stop = -1};
@@ -400,8 +403,8 @@ static void assert_scans_all(struct world *w, const struct sop_tree *t, uint64_t
 	assert_scan(w, t, lsn, val, &(struct sop_range){.descending = true}, &down);
 }
 
-static void scan_random_range(struct world *w, const struct sop_tree *t, uint64_t lsn,
-	const uint32_t *val)
+static void scan_random_range(
+	struct world *w, const struct sop_tree *t, uint64_t lsn, const uint32_t *val)
 {
 	int from = (int)draw(KEYS), to = (int)draw(KEYS);
 	struct sop_range r = {.from_exclusive = draw(2), .to_exclusive = draw(2)};
@@ -480,7 +483,8 @@ static void assert_pinned(struct world *w, const struct pinned *p)
 	}
 }
 
-/* ---- changing -------------------------------------------------------------------------------------- */
+/* ---- changing
+ * -------------------------------------------------------------------------------------- */
 
 static int put(struct world *w, unsigned i, unsigned k, uint32_t val, struct sop_err *e)
 {
@@ -522,7 +526,7 @@ static void change(struct world *w)
 {
 	unsigned i = (unsigned)draw(TREES), k = (unsigned)draw(KEYS), n = 1 + (unsigned)draw(6);
 	unsigned kind = (unsigned)draw(8);
-	bool prefault = draw(2);
+	bool prefault = !w->loading && draw(2);
 
 	if (!draw(40))
 		n = 60;
@@ -547,16 +551,17 @@ static void change(struct world *w)
 		}
 		if (!draw(8))
 			assert_finds(w, &w->tree[i], SOP_LSN_LATEST, k, w->val[i][k]);
-		k = kind == 0	? (unsigned)draw(KEYS)
+		k = kind == 0  ? (unsigned)draw(KEYS)
 		    : kind < 5 ? (k + 1) % KEYS
-				: (k + KEYS - 1) % KEYS;
+			       : (k + KEYS - 1) % KEYS;
 	}
 	sop_nodes_write_end(w->n);
 	if (draw(4))
 		publish(w);
 }
 
-/* ---- checkpoints ----------------------------------------------------------------------------------- */
+/* ---- checkpoints
+ * ----------------------------------------------------------------------------------- */
 
 static void checkpoint_start(struct world *w)
 {
@@ -647,6 +652,7 @@ static void meddle(struct world *w)
 	if (!w->meddle || draw(3))
 		return;
 	w->meddle = false;
+	w->loading = true;
 	switch (draw(4)) {
 	case 0:
 		checkpoint_start(w);
@@ -658,6 +664,7 @@ static void meddle(struct world *w)
 		change(w);
 		break;
 	}
+	w->loading = false;
 	w->meddle = true;
 }
 
@@ -805,7 +812,8 @@ static void tree_is_like_an_array_with_everything_in_memory(void **state)
 	model_run(31337, SIZE_MAX, 4500);
 }
 
-/* ---- shape ------------------------------------------------------------------------------------------ */
+/* ---- shape
+ * ------------------------------------------------------------------------------------------ */
 
 static int count_handle(void *arg, uint64_t handle)
 {
@@ -891,14 +899,15 @@ static void tree_put_refuses_entries_that_are_too_large(void **state)
 	assert_int_equal(
 		sop_tree_put(w->n, &w->tree[0], buf, SOP_KEY_MAX + 1, buf, 1, &was, NULL), -EINVAL);
 	assert_int_equal(
-		sop_tree_put(w->n, &w->tree[0], buf, 1, buf, SOP_VALUE_MAX + 1, &was, NULL), -EINVAL);
+		sop_tree_put(w->n, &w->tree[0], buf, 1, buf, SOP_VALUE_MAX + 1, &was, NULL),
+		-EINVAL);
 	assert_int_equal(w->tree[0].root, 0);
 	sop_nodes_write_end(w->n);
 	world_free(w);
 }
 
-/* A reader that was long on its way from a parent to a child that is gone tries to load it just when its
- * handle gets a new life. */
+/* A reader that was long on its way from a parent to a child that is gone tries to load it just
+ * when its handle gets a new life. */
 static void new_node_takes_the_place_of_a_load_that_came_too_late(void **state)
 {
 	struct world *w = world_new(SIZE_MAX);
@@ -946,7 +955,8 @@ static void tree_find_returns_what_the_callback_returns(void **state)
 	world_free(w);
 }
 
-/* The write that comes between a pin and the publication of its LSN must not change what is pinned. */
+/* The write that comes between a pin and the publication of its LSN must not change what is pinned.
+ */
 static void tree_keeps_what_is_pinned_between_a_write_and_its_publication(void **state)
 {
 	struct world *w = world_new(SIZE_MAX);
@@ -1009,7 +1019,8 @@ static void nodes_stay_within_the_cache_when_they_are_clean(void **state)
 	world_free(w);
 }
 
-/* ---- failures ----------------------------------------------------------------------------------------- */
+/* ---- failures
+ * ----------------------------------------------------------------------------------------- */
 
 /* A world with old versions, clean, dirty and frozen nodes, most of them not in memory. */
 static struct world *world_in_use(size_t cache_bytes)
@@ -1031,8 +1042,8 @@ static struct world *world_in_use(size_t cache_bytes)
 	return w;
 }
 
-/* Each n-th allocation or callback fails, for a series of changes; after each failure the tree is as
- * before, and the change passes when repeated. */
+/* Each n-th allocation or callback fails, for a series of changes; after each failure the tree is
+ * as before, and the change passes when repeated. */
 static void each_failure_of_changes(size_t cache_bytes, bool deletes)
 {
 	struct world *w = world_in_use(cache_bytes);
@@ -1046,7 +1057,8 @@ static void each_failure_of_changes(size_t cache_bytes, bool deletes)
 
 		w->lsn++;
 		do {
-			/* Deletes can do without what merging needs: look behind the first failure. */
+			/* Deletes can do without what merging needs: look behind the first failure.
+			 */
 			fail_after = n ? n - 1 : j % 3 ? 0 : (long)draw(12);
 			n++;
 			sop_nodes_write_begin(w->n, w->lsn);
@@ -1154,13 +1166,13 @@ static void reads_fail_for_good_when_a_node_is_lost(void **state)
 	ops.locate = locate_nothing;
 	world_mount(w, SIZE_MAX);
 	w->n->ops = &ops;
-	assert_int_equal(sop_tree_find(w->n, &w->tree[0], SOP_LSN_LATEST, "x", 1, note_value, &got,
-				 &e),
+	assert_int_equal(
+		sop_tree_find(w->n, &w->tree[0], SOP_LSN_LATEST, "x", 1, note_value, &got, &e),
 		SOP_ELOST);
 	assert_non_null(strstr(e.text, "node "));
 	w->n->ops = &world_ops;
-	assert_int_equal(sop_tree_find(w->n, &w->tree[0], SOP_LSN_LATEST, "x", 1, note_value, &got,
-				 &e),
+	assert_int_equal(
+		sop_tree_find(w->n, &w->tree[0], SOP_LSN_LATEST, "x", 1, note_value, &got, &e),
 		-ENOENT);
 	world_free(w);
 }
@@ -1182,8 +1194,8 @@ static void reads_refuse_a_node_of_another_handle_or_store(void **state)
 	sop_nodes_free(w->n);
 	world_mount(w, SIZE_MAX);
 	w->at[w->tree[0].root] = w->at[w->tree[2].root];
-	assert_int_equal(sop_tree_find(w->n, &w->tree[0], SOP_LSN_LATEST, "x", 1, note_value, &got,
-				 NULL),
+	assert_int_equal(
+		sop_tree_find(w->n, &w->tree[0], SOP_LSN_LATEST, "x", 1, note_value, &got, NULL),
 		SOP_ECORRUPT);
 	world_free(w);
 }

@@ -1,6 +1,6 @@
-/* Trees under threads: one writer, a checkpointer, readers at the latest state and at snapshots, over a
- * cache too small for the tree. Every transaction writes its number to a set of keys all over the tree,
- * so a reader that sees two numbers has seen half of one. */
+/* Trees under threads: one writer, a checkpointer, readers at the latest state and at snapshots,
+ * over a cache too small for the tree. Every transaction writes its number to a set of keys all
+ * over the tree, so a reader that sees two numbers has seen half of one. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -11,11 +11,11 @@
 #include "core/btree.h"
 
 #define HANDLES 4096u
-#define BLOBS   (1u << 20)
-#define MARKS   12u   /* keys that every transaction writes */
-#define FILLER  3000u /* keys in between */
-#define TXNS    1500u
-#define STORE   33u
+#define BLOBS	(1u << 20)
+#define MARKS	12u   /* keys that every transaction writes */
+#define FILLER	3000u /* keys in between */
+#define TXNS	1500u
+#define STORE	33u
 
 struct shared {
 	pthread_mutex_t lock; /* everything down to `stop` */
@@ -89,7 +89,8 @@ static const struct sop_nodes_ops ops = {locate, load, handle_alloc, handle_rele
 static void complain(struct shared *s, const char *what, uint64_t a, uint64_t b)
 {
 	if (atomic_fetch_add(&s->bad, 1) < 5)
-		fprintf(stderr, "%s: %llu %llu\n", what, (unsigned long long)a, (unsigned long long)b);
+		fprintf(stderr, "%s: %llu %llu\n", what, (unsigned long long)a,
+			(unsigned long long)b);
 }
 
 /* ---- the writer and the checkpointer ---- */

@@ -995,15 +995,17 @@ static void records_of_an_end_that_was_not_accepted_do_not_come_back(void **stat
 	assert_int_equal(append(&r, 300), 0);
 	assert_int_equal(append(&r, 300), 0);
 	assert_all_there(&r);
-	sim_peek(r.sim, "d0", path_of(2), 0, old, sizeof(old));
+	assert_int_equal(sim_peek(r.sim, "d0", path_of(2), 0, old, sizeof(old)), 0);
 	unmount(&r);
 
 	mount_with(&r, 0);
 	r.model->last = 1;
 	start(&r, 2, 0);
 	/* As though the new header had reached the media, over the old file. */
-	sim_poke(r.sim, "d0", path_of(2), SOP_JOURNAL_HEADER, old + SOP_JOURNAL_HEADER,
-		sizeof(old) - SOP_JOURNAL_HEADER);
+	assert_int_equal(sim_set_size(r.sim, "d0", path_of(2), sizeof(old)), 0);
+	assert_int_equal(sim_poke(r.sim, "d0", path_of(2), SOP_JOURNAL_HEADER,
+				 old + SOP_JOURNAL_HEADER, sizeof(old) - SOP_JOURNAL_HEADER),
+		0);
 	assert_all_there(&r);
 	sim_poke(r.sim, "d0", path_of(2), SOP_JOURNAL_HEADER, cut, sizeof(cut));
 	assert_all_there(&r);

@@ -145,8 +145,7 @@ static void step_insert_or_replace(struct sop_page **p, struct model *m, unsigne
 		m->e[slot]->vlen = x->vlen;
 		free(x);
 	} else if (m->count < MODEL_MAX) {
-		assert_int_equal(
-			sop_page_insert(p, slot, x->key, x->klen, x->val, x->vlen), 0);
+		assert_int_equal(sop_page_insert(p, slot, x->key, x->klen, x->val, x->vlen), 0);
 		model_insert(m, slot, x);
 	} else {
 		free(x);
