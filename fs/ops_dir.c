@@ -76,14 +76,18 @@ static void plus_entry(struct sopfs *f, struct sopfs_item *dir, const struct sop
 	p->attr_timeout = p->entry_timeout = entry.cache ? SOPFS_CACHE_SECONDS : 0;
 }
 
+/* Lets go of d->lock before it replies: once the caller has its answer it may close the directory, and
+ * d is gone. */
 static void reply_listing(struct sopfs *f, fuse_req_t req, struct sopfs_item *dir,
-	struct sopfs_listing *l, size_t size, bool plus)
+	struct dir_handle *d_held, size_t size, bool plus)
 {
+	struct sopfs_listing *l = d_held->listing;
 	sop_autofree char *buf = malloc(size);
 	size_t n = sopfs_listing_count(l), used = 0;
 	sop_autofree struct sopfs_view **views = plus ? calloc(n + 1, sizeof(*views)) : NULL;
 
 	if (!buf || (plus && !views)) {
+		pthread_mutex_unlock(&d_held->lock);
 		fuse_reply_err(req, ENOMEM);
 		return;
 	}
@@ -103,6 +107,7 @@ static void reply_listing(struct sopfs *f, fuse_req_t req, struct sopfs_item *di
 		}
 	}
 	assert(used <= size);
+	pthread_mutex_unlock(&d_held->lock);
 	if (fuse_reply_buf(req, buf, used) == -ENOENT && plus)
 		for (size_t i = 0; i < n; i++)
 			if (views[i])
@@ -146,11 +151,12 @@ static void read_directory(fuse_req_t req, fuse_ino_t ino, size_t size, off_t of
 	pthread_mutex_lock(&d->lock);
 	rc = sopfs_listing_read(f, d->listing, dir, (uint64_t)off, size,
 		plus ? DIRENTPLUS_FIXED : DIRENT_FIXED, plus, &e);
-	if (rc)
-		sopfs_reply_rc(f, req, rc, &e);
-	else
-		reply_listing(f, req, dir, d->listing, size, plus);
+	if (!rc) {
+		reply_listing(f, req, dir, d, size, plus);
+		return;
+	}
 	pthread_mutex_unlock(&d->lock);
+	sopfs_reply_rc(f, req, rc, &e);
 }
 
 void sopfs_op_readdir(
