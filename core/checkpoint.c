@@ -183,6 +183,7 @@ static int run(struct ckpt *k, bool clean, struct sop_err *e)
 		v->dead = rc;
 	sop_nodes_written(v->nodes, k->frozen, k->n_frozen);
 	sop_journal_trim(v->journal, k->c.journal);
+	v->journal_used = sop_journal_bytes(v->journal);
 	sop_stores_trim(v->stores);
 	sop_unlock(&v->commit);
 	sop_pins_put(v->pins, SOP_PIN_ALL, k->pin);

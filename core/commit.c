@@ -393,6 +393,7 @@ static int group_apply(struct sop_volume *v, struct group *g, uint64_t time_ns, 
 		return rc;
 	}
 	v->lsn_next = last + 1;
+	v->journal_used = sop_journal_bytes(v->journal);
 	sop_pins_publish(v->pins, last);
 	return 0;
 }
@@ -516,7 +517,7 @@ static int throttle(struct sop_volume *v, struct sop_err *e)
 	if (s.dirty_bytes > v->opts.cache_bytes / 2)
 		return sop_checkpoint_run(v, false, e);
 	if (s.dirty_bytes > v->opts.cache_bytes / 4 ||
-		sop_journal_bytes(v->journal) > v->opts.journal_bytes)
+		v->journal_used > v->opts.journal_bytes)
 		sop_volume_kick(v);
 	return 0;
 }

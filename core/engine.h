@@ -399,6 +399,7 @@ struct sop_volume {
 	bool bg_started, bg_stop, bg_kick;
 
 	_Atomic uint64_t items; /* names in all directories */
+	_Atomic uint64_t journal_used; /* bytes that a replay would read, as of the last append */
 	_Atomic uint64_t commits, conflicts, rolled_back, failures;
 	char name[64];
 };

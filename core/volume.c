@@ -85,7 +85,7 @@ static bool checkpoint_due(struct sop_volume *v)
 
 	sop_nodes_stat(v->nodes, &s);
 	if (s.dirty_bytes > v->opts.cache_bytes / 4 ||
-		sop_journal_bytes(v->journal) > v->opts.journal_bytes)
+		v->journal_used > v->opts.journal_bytes)
 		return true;
 	return sop_pins_published(v->pins) > v->ckpt_lsn && now - v->ckpt_ms >= v->opts.checkpoint_ms;
 }
@@ -335,7 +335,7 @@ void sop_volume_stat(struct sop_volume *v, struct sop_volume_stat *out)
 	out->live_bytes = space.live_bytes;
 	out->pending_bytes = space.pending_bytes;
 	out->segments = space.segments;
-	out->journal_bytes = v->journal ? sop_journal_bytes(v->journal) : 0;
+	out->journal_bytes = v->journal_used;
 	sop_nodes_stat(v->nodes, &nodes);
 	out->cache_bytes = nodes.memory_bytes;
 	out->dirty_bytes = nodes.dirty_bytes;
