@@ -4,6 +4,7 @@
 #include <sys/statvfs.h>
 
 #include "core/checkpoint_file.h"
+#include "core/format_volume.h"
 #include "core/members_own.h"
 
 /* Making a volume: all checks, then the directories and an empty checkpoint, then the labels.
@@ -491,6 +492,16 @@ static void fill_report(struct job *j, const struct sop_label *l, struct sop_for
 	r->m = j->m;
 	r->one_device = j->one_device;
 	r->overwrote = j->overwrites;
+	static_assert(SOP_FORMAT_MEMBERS == SOP_MEMBERS_MAX, "members");
+	static_assert(SOP_FORMAT_PATH == SOP_MEMBER_PATH, "paths");
+	memcpy(r->name, l->name, sizeof(r->name));
+	r->hashmod = l->hashmod;
+	r->members = l->members;
+	for (unsigned i = 0; i < l->members; i++) {
+		memcpy(r->member[i].path, l->member[i].path, sizeof(r->member[i].path));
+		r->member[i].data = l->member[i].role & SOP_ROLE_DATA;
+		r->member[i].registry = l->member[i].role & SOP_ROLE_REGISTRY;
+	}
 	for (unsigned i = 0; i < j->n; i++) {
 		struct folder *f = &j->folder[i];
 

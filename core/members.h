@@ -108,39 +108,4 @@ uint64_t sop_members_room(const struct sop_disk_space *disks, size_t n, unsigned
 void sop_members_capacity(struct sop_members *m, unsigned profile, uint64_t *total_bytes,
 	uint64_t *free_bytes);
 
-/* --- making a volume -------------------------------------------------------------------------- */
-
-/* What mkfs tells its user. */
-struct sop_format_report {
-	struct sop_uuid uuid;
-	unsigned k, m, disks, replicas;
-	uint64_t total_bytes, free_bytes; /* of data, after parity */
-	bool one_device;                  /* two members share a device (allowed by force) */
-	bool overwrote;                   /* a folder was not empty, or of another volume */
-};
-
-struct sop_format_opts {
-	const char *name;          /* or NULL */
-	const struct sop_uuid *uuid; /* or NULL: random */
-	unsigned k, m;             /* both 0: by the number of disks */
-	const char *const *stores; /* folders for registry replicas; n_stores 0: on the first m+1 disks */
-	size_t n_stores;
-	uint32_t hashmod;          /* 250..750000; 0: 250 */
-	bool force;                /* overwrite members of other volumes, non-empty folders, one device */
-	bool dry_run;              /* check all, write nothing */
-	struct sop_format_report *report; /* filled when not NULL, in a dry run too */
-	const struct sop_clock *clock;
-	int (*open_disk)(void *ctx, struct sop_disk **out, const char *path, struct sop_err *e);
-	void *open_disk_ctx;
-};
-
-/* Default profile for n disks: 1+0, 1+1, 2+1, 2+2, 3+2, then 4+2. */
-void sop_format_profile(unsigned n, unsigned *k, unsigned *m);
-
-/* All checks before the first write. Writes labels last, after the directories and an empty
- * checkpoint (sop_checkpoint_encode of nothing) on every replica. *made is filled when not NULL.
- * Errors name the folder, the trouble and the remedy. */
-int sop_format(const char *const *disks, size_t n, const struct sop_format_opts *o,
-	struct sop_label *made, struct sop_err *e);
-
 #endif

@@ -24,6 +24,7 @@
 
 #include "core/clock.h"
 #include "core/err.h"
+#include "core/format_volume.h"
 #include "core/id.h"
 #include "core/log.h"
 #include "core/range.h"
@@ -106,9 +107,7 @@ struct sop_check_report {
 int sop_volume_check(struct sop_volume *v, bool data, void (*report)(void *arg, const char *line),
 	void *arg, struct sop_check_report *out, struct sop_err *e);
 
-/* Making one (mkfs). The same struct as core/members.h sees. */
-struct sop_format_opts;
-struct sop_label;
+/* Making one (mkfs): core/format_volume.h. */
 
 /* ---- transactions ---------------------------------------------------------------------------- */
 

@@ -3,8 +3,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "core/err.h"
-#include "core/members.h"
+#include "core/sop.h"
 
 #ifndef SOPFS_VERSION
 #define SOPFS_VERSION "0.1"
@@ -246,41 +245,34 @@ static void print_fstab_path(const char *path)
 	}
 }
 
-static void print_fstab(const struct sop_label *l)
+static void print_fstab(const struct sop_format_report *r)
 {
 	const char *colon = "";
 
-	for (unsigned i = 0; i < l->members; i++) {
+	for (unsigned i = 0; i < r->members; i++) {
 		fputs(colon, stdout);
-		print_fstab_path(l->member[i].path);
+		print_fstab_path(r->member[i].path);
 		colon = ":";
 	}
 	puts("  /MOUNTPOINT  sopfs  nofail,x-systemd.mount-timeout=5min  0 0");
 }
 
-static void print_members(const struct sop_label *l)
+static void print_members(const struct sop_format_report *r)
 {
-	for (unsigned i = 0; i < l->members; i++) {
-		uint8_t role = l->member[i].role;
-
-		printf("  member:     %u %s (%s%s%s)\n", i, l->member[i].path,
-			role & SOP_ROLE_DATA ? "data" : "",
-			(role & (SOP_ROLE_DATA | SOP_ROLE_REGISTRY)) ==
-					(SOP_ROLE_DATA | SOP_ROLE_REGISTRY)
-				? ", "
-				: "",
-			role & SOP_ROLE_REGISTRY ? "registry" : "");
-	}
-	printf("  registry:   hash-mod %u\n", l->hashmod);
+	for (unsigned i = 0; i < r->members; i++)
+		printf("  member:     %u %s (%s%s%s)\n", i, r->member[i].path,
+			r->member[i].data ? "data" : "",
+			r->member[i].data && r->member[i].registry ? ", " : "",
+			r->member[i].registry ? "registry" : "");
+	printf("  registry:   hash-mod %u\n", r->hashmod);
 }
 
-static void print_made(
-	const struct args *a, const struct sop_label *l, const struct sop_format_report *r)
+static void print_made(const struct args *a, const struct sop_format_report *r)
 {
 	char uuid[SOP_UUID_TEXT], total[32], left[32];
 
 	printf("%s volume%s%s (uuid %s)\n", a->format.dry_run ? "would make" : "made",
-		l->name[0] ? " " : "", l->name, sop_uuid_format(uuid, &r->uuid));
+		r->name[0] ? " " : "", r->name, sop_uuid_format(uuid, &r->uuid));
 	printf("  capacity:   %s of data, %s free now (%u disks, erasure code %u+%u)\n",
 		size_text(total, sizeof(total), r->total_bytes),
 		size_text(left, sizeof(left), r->free_bytes), r->disks, r->k, r->m);
@@ -291,9 +283,9 @@ static void print_made(
 		printf("  tolerance:  none: checksums, but no redundancy; a lost disk loses "
 		       "data\n");
 	if (a->verbose)
-		print_members(l);
+		print_members(r);
 	fputs("  fstab:      ", stdout);
-	print_fstab(l);
+	print_fstab(r);
 }
 
 static void warn(const struct args *a, const struct sop_format_report *r)
@@ -311,23 +303,22 @@ static void warn(const struct args *a, const struct sop_format_report *r)
 int main(int argc, char **argv)
 {
 	struct args a = {0};
-	struct sop_format_report report;
-	sop_autofree struct sop_label *made = calloc(1, sizeof(*made));
+	sop_autofree struct sop_format_report *report = calloc(1, sizeof(*report));
 	struct sop_err e = {0};
-	int rc = made ? parse(&a, argc, argv) : complain("out of memory");
+	int rc = report ? parse(&a, argc, argv) : complain("out of memory");
 
 	if (rc) {
 		release(&a);
 		return rc > 0;
 	}
-	a.format.report = &report;
-	if (sop_format(a.disks, a.n_disks, &a.format, made, &e)) {
+	a.format.report = report;
+	if (sop_format(a.disks, a.n_disks, &a.format, NULL, &e)) {
 		release(&a);
 		return complain("%s", e.text);
 	}
-	warn(&a, &report);
+	warn(&a, report);
 	if (!a.quiet)
-		print_made(&a, made, &report);
+		print_made(&a, report);
 	release(&a);
 	/* A full pipe or disk at the other end is an error to tell, though the volume is made. */
 	if (fflush(stdout) || ferror(stdout))

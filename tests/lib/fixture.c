@@ -4,6 +4,7 @@
 
 #include <cmocka.h>
 
+#include "core/format_volume.h"
 #include "tests/lib/fixture.h"
 
 uint64_t next_random(uint64_t *state)

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "core/format_volume.h"
 #include "core/blob.h"
 #include "core/ec.h"
 #include "core/segment_int.h"

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include "core/format_volume.h"
 #include "core/checkpoint_file.h"
 #include "core/ec.h"
 #include "tests/lib/simdisk.h"

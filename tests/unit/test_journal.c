@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "core/format_volume.h"
 #include "core/checkpoint_file.h"
 #include "core/ec.h"
 #include "core/journal.h"

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "core/lock.h"
+#include "core/format_volume.h"
 #include "core/members.h"
 #include "tests/lib/simdisk.h"
 

@@ -34,6 +34,7 @@ static void *refuse_realloc(void *p, size_t n)
 	return must_fail() ? NULL : realloc(p, n);
 }
 
+#include "core/format_volume.h"
 #include "core/base.h"
 #define malloc(n)	refuse_alloc(n)
 #define calloc(n, size) refuse_zalloc(n, size)
