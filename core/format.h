@@ -314,7 +314,9 @@ struct sop_disk_uncommitted {
 	struct sop_disk_blobref ref;
 };
 
-/* Freed by the transaction `lsn`, not yet given back: readers may have pinned it. */
+/* Freed by the transaction `lsn`, not yet given back: readers may have pinned it. SOP_LSN_GARBAGE: of a
+ * session that ended without a commit; it was never live. */
+#define SOP_LSN_GARBAGE UINT64_MAX
 struct sop_disk_pending {
 	struct le64 lsn;             /* 0 */
 	struct sop_disk_blobref ref; /* 8 */

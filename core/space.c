@@ -42,7 +42,7 @@ struct small { /* an entry of the uncommitted set, or of the reference deltas */
 };
 
 struct pending {
-	uint64_t lsn; /* 0: garbage that was never live */
+	uint64_t lsn; /* SOP_LSN_GARBAGE: it was never live */
 	uint64_t scope;
 	struct sop_blobref ref;
 };
@@ -259,7 +259,7 @@ void sop_space_abandon(struct sop_space *s, const struct sop_blobref *ref)
 	if (!uncommitted_take(s, ref))
 		return;
 	/* Without memory for it the place stays taken until its segment goes: a leak fsck finds. */
-	if (pending_add(s, 0, 0, ref))
+	if (pending_add(s, SOP_LSN_GARBAGE, 0, ref))
 		sop_log(s->v->log, SOP_LOG_WARNING, "space", "op=abandon code=ENOMEM: %u bytes leak",
 			ref->len);
 }
@@ -636,7 +636,7 @@ static int drop_reference(struct sop_space *s, const struct pending *p, struct c
 	int rc;
 
 	*dead = true;
-	if (!p->lsn)
+	if (p->lsn == SOP_LSN_GARBAGE)
 		return 0;
 	rc = shared_get(s->v, &p->ref, &count, e);
 	if (rc)
@@ -653,7 +653,7 @@ static int drop_reference(struct sop_space *s, const struct pending *p, struct c
 
 static bool runnable(struct sop_space *s, const struct pending *p, uint64_t durable)
 {
-	if (!p->lsn)
+	if (p->lsn == SOP_LSN_GARBAGE)
 		return true;
 	return p->lsn <= durable && !sop_pins_between(s->v->pins, p->scope, 0, p->lsn);
 }
@@ -702,7 +702,7 @@ static int reclaim_locked(struct sop_space *s, struct pending *run, size_t n, st
 		if (!sg) /* removed whole before a crash, freed again by the replay */
 			continue;
 		bytes = sop_blob_shard_bytes(run[i].ref.len, sg->k);
-		if (run[i].lsn) {
+		if (run[i].lsn != SOP_LSN_GARBAGE) {
 			sg->live -= SOP_MIN(bytes, sg->live);
 			s->live_bytes -= SOP_MIN(bytes * sg->shards, s->live_bytes);
 			sg->dirty = true;
@@ -1097,7 +1097,7 @@ int sop_space_settle(struct sop_space *s, struct sop_err *e)
 			struct seg *g = seg_find(s, x->ref.segment);
 
 			if (g && x->ref.off < g->settled)
-				rc = pending_add(s, 0, 0, &x->ref) ? sop_fail(e, -ENOMEM, "garbage") : 0;
+				rc = pending_add(s, SOP_LSN_GARBAGE, 0, &x->ref) ? sop_fail(e, -ENOMEM, "garbage") : 0;
 			if (g)
 				g->uncommitted = 0;
 			s->uncommitted[b] = x->next;
@@ -1142,7 +1142,7 @@ int sop_space_each_pending(struct sop_space *s,
 	int rc = 0;
 
 	for (size_t i = 0; i < s->n_pending && !rc; i++)
-		if (s->pending[i].lsn)
+		if (s->pending[i].lsn != SOP_LSN_GARBAGE)
 			rc = fn(arg, &s->pending[i].ref);
 	return rc;
 }
