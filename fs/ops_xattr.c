@@ -181,13 +181,40 @@ struct xattr_call {
 	unsigned flags;
 };
 
+/* An access list is the mode in other words: the two are kept in step, and one that says no more than
+ * the mode is not kept at all. */
+static int acl_txn(struct sop_txn *t, const struct xattr_call *c, struct sop_err *e)
+{
+	struct sop_attr now = {.ctime = sopfs_now()}, old;
+	mode_t bits;
+	int plain = sopfs_acl_mode(c->val, c->len, &bits), rc;
+
+	if (plain < 0)
+		return plain;
+	rc = sop_lookup(t, c->name, &old, e);
+	if (rc)
+		return rc;
+	now.mode = (old.mode & ~(uint32_t)0777) | bits;
+	if (plain) {
+		rc = sop_xattr_remove(t, c->name, c->attr, e);
+		if (rc == -ENODATA)
+			rc = 0;
+	} else {
+		rc = sop_xattr_set(t, c->name, c->attr, c->val, c->len, c->flags, e);
+	}
+	return rc ? rc : sop_setattr(t, c->name, &now, SOP_ATTR_CTIME | SOP_ATTR_MODE, e);
+}
+
 static int xattr_txn(struct sop_txn *t, void *arg, struct sop_err *e)
 {
 	struct xattr_call *c = arg;
 	struct sop_attr now = {.ctime = sopfs_now()};
-	int rc = c->val ? sop_xattr_set(t, c->name, c->attr, c->val, c->len, c->flags, e)
-			: sop_xattr_remove(t, c->name, c->attr, e);
+	int rc;
 
+	if (c->val && !strcmp(c->attr, SOPFS_ACL_ACCESS))
+		return acl_txn(t, c, e);
+	rc = c->val ? sop_xattr_set(t, c->name, c->attr, c->val, c->len, c->flags, e)
+		    : sop_xattr_remove(t, c->name, c->attr, e);
 	return rc ? rc : sop_setattr(t, c->name, &now, SOP_ATTR_CTIME, e);
 }
 
@@ -224,6 +251,8 @@ static void change_xattr(fuse_req_t req, fuse_ino_t ino, struct xattr_call *c)
 	pthread_mutex_lock(&f->lock);
 	if (!rc && v->item->current && v->item->current != v && v->item->current->nlookup)
 		sopfs_note_attr(f, &notes, v->item->current);
+	if (!rc && !strcmp(c->attr, SOPFS_ACL_ACCESS)) /* its mode has changed as well */
+		sopfs_note_attr(f, &notes, v);
 	pthread_mutex_unlock(&f->lock);
 	sopfs_notify_later(f, &notes);
 	sopfs_reply_rc(f, req, rc, &e);

@@ -62,3 +62,35 @@ int sopfs_kill_suid(
 	}
 	return 0;
 }
+
+/* The kernel's form: le32 version 2, then entries of le16 tag, le16 permissions, le32 id. */
+int sopfs_acl_mode(const void *acl, size_t len, mode_t *bits)
+{
+	enum { USER_OBJ = 0x01, GROUP_OBJ = 0x04, MASK = 0x10, OTHER = 0x20 };
+	const uint8_t *p = acl;
+	unsigned seen = 0, user = 0, group = 0, mask = 0, other = 0, more = 0;
+
+	if (len < 4 || (len - 4) % 8 || p[0] != 2 || p[1] || p[2] || p[3])
+		return -EINVAL;
+	for (p += 4, len -= 4; len; p += 8, len -= 8) {
+		unsigned tag = p[0] | (unsigned)p[1] << 8, perm = p[2] & 7u;
+
+		if (tag == USER_OBJ)
+			user = perm;
+		else if (tag == GROUP_OBJ)
+			group = perm;
+		else if (tag == MASK)
+			mask = perm;
+		else if (tag == OTHER)
+			other = perm;
+		else
+			more++;
+		seen |= tag;
+	}
+	if ((seen & (USER_OBJ | GROUP_OBJ | OTHER)) != (USER_OBJ | GROUP_OBJ | OTHER))
+		return -EINVAL;
+	if (seen & MASK)
+		group = mask;
+	*bits = (mode_t)(user << 6 | group << 3 | other);
+	return !more && !(seen & MASK);
+}

@@ -15,4 +15,9 @@ int sopfs_kill_suid(struct sopfs *f, const struct sopfs_caller *who, struct sopf
 mode_t sopfs_mode_without_suid(mode_t mode);
 struct timespec sopfs_now(void);
 
+#define SOPFS_ACL_ACCESS "system.posix_acl_access"
+/* Pure: the permission bits that an access control list (in the kernel's xattr form) stands for. 1: it
+ * says no more than these bits; 0: it says more; -EINVAL: it is not one. */
+int sopfs_acl_mode(const void *acl, size_t len, mode_t *bits);
+
 #endif
