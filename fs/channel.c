@@ -449,14 +449,60 @@ static int replace_dead(char **canonical, const char *path, struct sop_err *e)
 	return rc ? rc : sopfs_mountpoint_check(canonical, path, e);
 }
 
+/* Is the process that a member's claim names gone, or a zombie? */
+static bool claimant_is_dead(const char *source)
+{
+	sop_autofree char *path = NULL;
+	char text[256] = "", stat_text[256] = "";
+	const char *p;
+	FILE *f;
+	long pid;
+
+	if (asprintf(&path, "%.*s/lock", (int)strcspn(source, ":"), source) < 0)
+		return false;
+	f = fopen(path, "re");
+	if (!f)
+		return false;
+	(void)!fread(text, 1, sizeof(text) - 1, f);
+	fclose(f);
+	p = strstr(text, "pid=");
+	pid = p ? strtol(p + 4, NULL, 10) : 0;
+	if (pid <= 0)
+		return false;
+	snprintf(stat_text, sizeof(stat_text), "/proc/%ld/stat", pid);
+	f = fopen(stat_text, "re");
+	if (!f)
+		return errno == ENOENT;
+	(void)!fread(stat_text, 1, sizeof(stat_text) - 1, f);
+	fclose(f);
+	stat_text[sizeof(stat_text) - 1] = '\0';
+	p = strrchr(stat_text, ')');
+	return p && p[1] == ' ' && p[2] == 'Z';
+}
+
+/* A daemon killed while the kernel made one of its threads wait for a directory (to forget a name) leaves
+ * a connection that neither answers nor breaks, and every call on the mount hangs. Ending it by force
+ * sets all free; what follows then finds an ordinary dead mount. Before any call on the mount point. */
+static void free_hung(const char *mountpoint)
+{
+	sop_autofree char *name = canonical_parent(mountpoint);
+	struct sopfs_mount m;
+
+	if (name && geteuid() == 0 && sopfs_mount_at(&m, name, NULL) == 1 &&
+		!strcmp(m.type, MOUNT_TYPE) && claimant_is_dead(m.source))
+		umount2(name, MNT_FORCE | UMOUNT_NOFOLLOW);
+}
+
 int sopfs_mountpoint_check(char **canonical, const char *mountpoint, struct sop_err *e)
 {
-	sop_autofree char *name = realpath(mountpoint, NULL);
+	sop_autofree char *name = NULL;
 	struct sopfs_mount m;
 	struct statfs dead;
 	struct stat st;
 	int rc;
 
+	free_hung(mountpoint);
+	name = realpath(mountpoint, NULL);
 	/* statfs always asks the daemon; the attributes of a dead mount's root may be remembered.
 	 */
 	if (!name || stat(name, &st) || statfs(name, &dead)) {

@@ -66,6 +66,7 @@ struct sopfs_item {
 	struct sopfs_locks *locks;     /* locks.c */
 	struct sopfs_cookies *cookies; /* dir.c */
 	uint8_t session_mode;          /* directories: 0 not known, 1 close, 2 write */
+	uint8_t default_acl;           /* directories: 0 not known, 1 has none, 2 has one */
 	unsigned direct;               /* open handles with session=write */
 	struct sopfs_session *orphan;  /* session=write, unlinked: where their bytes live */
 };

@@ -231,16 +231,20 @@ struct make_call {
 	struct sop_name name;
 	const struct sop_attr *init;
 	const char *target;
+	struct sopfs_inherit lists;
 };
 
 static int make_txn(struct sop_txn *t, void *arg, struct sop_err *e)
 {
 	struct make_call *c = arg;
+	int rc;
 
 	if (S_ISDIR(c->init->mode))
-		return sop_store_create(t, c->name, c->init, NULL, NULL, e);
-	return sop_create(
-		t, c->name, c->init, c->target, c->target ? strlen(c->target) : 0, NULL, e);
+		rc = sop_store_create(t, c->name, c->init, NULL, NULL, e);
+	else
+		rc = sop_create(
+			t, c->name, c->init, c->target, c->target ? strlen(c->target) : 0, NULL, e);
+	return rc ? rc : sopfs_inherit_apply(t, c->name, &c->lists, e);
 }
 
 static int make(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_item *dir,
@@ -259,12 +263,13 @@ static int make(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_it
 	pthread_mutex_unlock(&f->lock);
 	if (taken)
 		return -EEXIST;
-	rc = sopfs_new_attr(f, who, dir, mode, &init, e);
-	if (rc)
-		return rc;
-	init.rdev = rdev;
-	call.init = &init;
-	rc = sopfs_txn(f, make_txn, &call, e);
+	rc = sopfs_new_attr(f, who, dir, mode, &init, &call.lists, e);
+	if (!rc) {
+		init.rdev = rdev;
+		call.init = &init;
+		rc = sopfs_txn(f, make_txn, &call, e);
+	}
+	sopfs_inherit_release(&call.lists);
 	return rc ? rc : sopfs_lookup(f, who->tid, dir, name, out, e);
 }
 

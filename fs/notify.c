@@ -69,6 +69,14 @@ void sopfs_note_attr(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_
 	push(n, note_new(NOTE_ATTR, sopfs_view_nodeid(f, v), NULL, 0));
 }
 
+void sopfs_note_attrs(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_item *item,
+	const struct sopfs_view *but)
+{
+	for (const struct sopfs_view *v = item->views; v; v = v->next)
+		if (v != but && v->nlookup)
+			sopfs_note_attr(f, n, v);
+}
+
 void sopfs_note_data(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_view *v)
 {
 	push(n, note_new(NOTE_DATA, sopfs_view_nodeid(f, v), NULL, 0));
@@ -208,7 +216,17 @@ void sopfs_notify(struct sopfs *f, struct sopfs_notes *n, void (*done)(void *arg
 
 void sopfs_notify_later(struct sopfs *f, struct sopfs_notes *n)
 {
-	if (n->first)
-		queue(f, n->first);
-	n->first = NULL;
+	struct sopfs_note *wait = NULL, *now = NULL;
+
+	while (n->first) {
+		struct sopfs_note *note = n->first, **to = note->kind == NOTE_ATTR ? &now : &wait;
+
+		n->first = note->next;
+		note->next = *to;
+		*to = note;
+	}
+	/* Attributes alone wait for nobody. */
+	tell_all(f, now);
+	if (wait)
+		queue(f, wait);
 }

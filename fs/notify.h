@@ -24,6 +24,9 @@ void sopfs_note_names(struct sopfs *f, struct sopfs_notes *n, const struct sopfs
 void sopfs_note_name(struct sopfs *f, struct sopfs_notes *n, uint64_t store, const char *name,
 	size_t len);
 void sopfs_note_attr(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_view *v);
+/* Of all views of the item but one. */
+void sopfs_note_attrs(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_item *item,
+	const struct sopfs_view *but);
 void sopfs_note_data(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_view *v);
 
 /* Send them, then call done (may be NULL) from this or another thread. Not from a handler that must not

@@ -82,7 +82,9 @@ void sopfs_op_create(
 	p.ino = sopfs_view_nodeid(f, entry.view);
 	p.generation = entry.view->generation;
 	sopfs_stat_of(&entry.attr, &p.attr);
-	p.attr_timeout = p.entry_timeout = entry.cache ? SOPFS_CACHE_SECONDS : 0;
+	p.entry_timeout = entry.cache ? SOPFS_CACHE_SECONDS : 0;
+	/* This inode is the session's own: what changes its attributes comes through it. */
+	p.attr_timeout = SOPFS_CACHE_SECONDS;
 	fi->fh = (uintptr_t)opened.handle;
 	fi->keep_cache = 1;
 	fi->noflush = (fi->flags & O_ACCMODE) == O_RDONLY;

@@ -40,7 +40,8 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	const unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS |
 				FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_READDIRPLUS |
 				FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_PARALLEL_DIROPS |
-				FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPLICIT_INVAL_DATA;
+				FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPLICIT_INVAL_DATA |
+				FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK;
 
 	(void)userdata;
 	/* Left out: AUTO_INVAL_DATA (nodeids are versions), HANDLE_KILLPRIV (the kernel asks for

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <sys/xattr.h>
 
+#include "fs/acl.h"
 #include "fs/posix.h"
 
 #define XATTR_NAME_LEN_MAX 255
@@ -179,43 +180,47 @@ struct xattr_call {
 	const void *val; /* NULL: remove */
 	size_t len;
 	unsigned flags;
+	mode_t mode; /* to go with an access control list; 0: none */
+	bool gone;   /* the list says no more than the mode: it is not kept */
 };
-
-/* An access list is the mode in other words: the two are kept in step, and one that says no more than
- * the mode is not kept at all. */
-static int acl_txn(struct sop_txn *t, const struct xattr_call *c, struct sop_err *e)
-{
-	struct sop_attr now = {.ctime = sopfs_now()}, old;
-	mode_t bits;
-	int plain = sopfs_acl_mode(c->val, c->len, &bits), rc;
-
-	if (plain < 0)
-		return plain;
-	rc = sop_lookup(t, c->name, &old, e);
-	if (rc)
-		return rc;
-	now.mode = (old.mode & ~(uint32_t)0777) | bits;
-	if (plain) {
-		rc = sop_xattr_remove(t, c->name, c->attr, e);
-		if (rc == -ENODATA)
-			rc = 0;
-	} else {
-		rc = sop_xattr_set(t, c->name, c->attr, c->val, c->len, c->flags, e);
-	}
-	return rc ? rc : sop_setattr(t, c->name, &now, SOP_ATTR_CTIME | SOP_ATTR_MODE, e);
-}
 
 static int xattr_txn(struct sop_txn *t, void *arg, struct sop_err *e)
 {
 	struct xattr_call *c = arg;
-	struct sop_attr now = {.ctime = sopfs_now()};
+	struct sop_attr now = {.ctime = sopfs_now(), .mode = c->mode};
 	int rc;
 
-	if (c->val && !strcmp(c->attr, SOPFS_ACL_ACCESS))
-		return acl_txn(t, c, e);
-	rc = c->val ? sop_xattr_set(t, c->name, c->attr, c->val, c->len, c->flags, e)
-		    : sop_xattr_remove(t, c->name, c->attr, e);
-	return rc ? rc : sop_setattr(t, c->name, &now, SOP_ATTR_CTIME, e);
+	if (c->val && !c->gone)
+		rc = sop_xattr_set(t, c->name, c->attr, c->val, c->len, c->flags, e);
+	else
+		rc = sop_xattr_remove(t, c->name, c->attr, e);
+	if (rc == -ENODATA && c->gone)
+		rc = 0;
+	if (rc)
+		return rc;
+	return sop_setattr(t, c->name, &now, SOP_ATTR_CTIME | (c->mode ? SOP_ATTR_MODE : 0), e);
+}
+
+/* An access list and the mode are two forms of one thing, and change together. item.lock held. */
+static int acl_prepare(
+	struct sopfs *f, struct sopfs_item *item, struct xattr_call *c, struct sop_err *e)
+{
+	bool access = strcmp(c->attr, SOPFS_ACL_ACCESS) == 0;
+	struct sop_attr a;
+	int rc;
+
+	if (!c->val || (!access && strcmp(c->attr, SOPFS_ACL_DEFAULT)))
+		return 0;
+	if (sopfs_acl_check(c->val, c->len))
+		return -EINVAL;
+	if (!access)
+		return item->type == S_IFDIR ? 0 : -EACCES;
+	rc = sopfs_item_attr(f, item, &a, e);
+	if (rc)
+		return rc;
+	c->mode = sopfs_acl_mode(c->val, c->len, a.mode);
+	c->gone = sopfs_acl_is_mode(c->val, c->len);
+	return 0;
 }
 
 static void change_xattr(fuse_req_t req, fuse_ino_t ino, struct xattr_call *c)
@@ -236,9 +241,12 @@ static void change_xattr(fuse_req_t req, fuse_ino_t ino, struct xattr_call *c)
 		return;
 	}
 	pthread_mutex_lock(&v->item->lock);
+	rc = acl_prepare(f, v->item, c, &e);
 	place_open(f, v, &p);
 	c->name = p.name;
-	if (p.none) {
+	if (rc) {
+		;
+	} else if (p.none) {
 		rc = -ENOENT;
 	} else if (p.s) {
 		rc = xattr_txn(p.txn, c, &e);
@@ -249,10 +257,12 @@ static void change_xattr(fuse_req_t req, fuse_ino_t ino, struct xattr_call *c)
 	place_close(f, &p);
 	pthread_mutex_unlock(&v->item->lock);
 	pthread_mutex_lock(&f->lock);
-	if (!rc && v->item->current && v->item->current != v && v->item->current->nlookup)
-		sopfs_note_attr(f, &notes, v->item->current);
-	if (!rc && !strcmp(c->attr, SOPFS_ACL_ACCESS)) /* its mode has changed as well */
-		sopfs_note_attr(f, &notes, v);
+	v->item->default_acl = 0;
+	if (!rc && v->item->last && c->mode)
+		v->item->last->mode = c->mode;
+	/* With an access list the mode has changed, and the kernel does not know of it. */
+	if (!rc)
+		sopfs_note_attrs(f, &notes, v->item, c->mode ? NULL : v);
 	pthread_mutex_unlock(&f->lock);
 	sopfs_notify_later(f, &notes);
 	sopfs_reply_rc(f, req, rc, &e);

@@ -2,6 +2,8 @@
 
 #include <time.h>
 
+#include "fs/acl.h"
+
 struct timespec sopfs_now(void)
 {
 	struct timespec now;
@@ -19,16 +21,117 @@ mode_t sopfs_mode_without_suid(mode_t mode)
 	return mode;
 }
 
+static int acl_read(struct sop_txn *t, struct sop_name name, const char *attr, void **out,
+	size_t *len, struct sop_err *e)
+{
+	ssize_t n = sop_xattr_get(t, name, attr, NULL, 0, e);
+	void *raw;
+
+	*out = NULL;
+	*len = 0;
+	if (n == -ENODATA)
+		return 0;
+	if (n < 0)
+		return (int)n;
+	raw = malloc((size_t)n + 1);
+	if (!raw)
+		return -ENOMEM;
+	n = sop_xattr_get(t, name, attr, raw, (size_t)n, e);
+	if (n < 0 || sopfs_acl_check(raw, (size_t)n)) {
+		free(raw);
+		/* Changed between the two looks, or not a list: as if there was none. */
+		return n < 0 && n != -ENODATA && n != -ERANGE ? (int)n : 0;
+	}
+	*out = raw;
+	*len = (size_t)n;
+	return 0;
+}
+
+int sopfs_acl_after_chmod(struct sop_txn *t, struct sop_name name, mode_t mode, void **out,
+	size_t *len, struct sop_err *e)
+{
+	int rc = acl_read(t, name, SOPFS_ACL_ACCESS, out, len, e);
+
+	if (!rc && *out)
+		sopfs_acl_set_mode(*out, *len, mode);
+	return rc;
+}
+
+/* dir's default list, if it has one: narrowed by the mode in lists->access, as it is in fallback.
+ */
+static int inherit(struct sopfs *f, struct sopfs_item *dir, mode_t *mode,
+	struct sopfs_inherit *lists, struct sop_err *e)
+{
+	uint8_t has;
+	int rc;
+
+	pthread_mutex_lock(&f->lock);
+	has = dir->default_acl;
+	pthread_mutex_unlock(&f->lock);
+	if (has == 1)
+		return 0;
+	rc = acl_read(
+		f->latest, SOP_SELF(dir->ino), SOPFS_ACL_DEFAULT, &lists->fallback, &lists->len, e);
+	if (rc)
+		return rc;
+	if (!has) {
+		/* A list set at this moment has set 0 again behind its commit, item.lock held. */
+		pthread_mutex_lock(&f->lock);
+		dir->default_acl = lists->fallback ? 2 : 1;
+		pthread_mutex_unlock(&f->lock);
+	}
+	if (!lists->fallback)
+		return 0;
+	lists->access = malloc(lists->len);
+	if (!lists->access)
+		return -ENOMEM;
+	memcpy(lists->access, lists->fallback, lists->len);
+	*mode = sopfs_acl_inherit(lists->access, lists->len, *mode);
+	return 0;
+}
+
+int sopfs_inherit_apply(struct sop_txn *t, struct sop_name name, const struct sopfs_inherit *lists,
+	struct sop_err *e)
+{
+	int rc = 0;
+
+	if (lists->access && !sopfs_acl_is_mode(lists->access, lists->len))
+		rc = sop_xattr_set(t, name, SOPFS_ACL_ACCESS, lists->access, lists->len, 0, e);
+	if (!rc && lists->fallback)
+		rc = sop_xattr_set(t, name, SOPFS_ACL_DEFAULT, lists->fallback, lists->len, 0, e);
+	return rc;
+}
+
+void sopfs_inherit_release(struct sopfs_inherit *lists)
+{
+	free(lists->access);
+	free(lists->fallback);
+	*lists = (struct sopfs_inherit){0};
+}
+
 int sopfs_new_attr(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_item *dir,
-	mode_t mode, struct sop_attr *out, struct sop_err *e)
+	mode_t mode, struct sop_attr *out, struct sopfs_inherit *lists, struct sop_err *e)
 {
 	struct sop_attr up;
-	int rc = sopfs_item_attr(f, dir, &up, e);
+	int rc;
 
+	*lists = (struct sopfs_inherit){0};
+	rc = sopfs_item_attr(f, dir, &up, e);
 	if (rc)
 		return rc == -ESTALE ? -ENOENT : rc;
 	if (up.nlink == 0)
 		return -ENOENT; /* removed, and somebody is still in it */
+	if (!S_ISLNK(mode)) {
+		rc = inherit(f, dir, &mode, lists, e);
+		if (rc)
+			return rc;
+		if (!lists->fallback)
+			mode &= ~(who->umask & 0777);
+		else if (!S_ISDIR(mode)) {
+			free(lists->fallback);
+			lists->fallback = NULL;
+		}
+	}
 	memset(out, 0, sizeof(*out));
 	out->mode = mode;
 	out->uid = who->uid;
@@ -61,36 +164,4 @@ int sopfs_kill_suid(
 		sop_value_setattr(s->value, &a, SOP_ATTR_MODE);
 	}
 	return 0;
-}
-
-/* The kernel's form: le32 version 2, then entries of le16 tag, le16 permissions, le32 id. */
-int sopfs_acl_mode(const void *acl, size_t len, mode_t *bits)
-{
-	enum { USER_OBJ = 0x01, GROUP_OBJ = 0x04, MASK = 0x10, OTHER = 0x20 };
-	const uint8_t *p = acl;
-	unsigned seen = 0, user = 0, group = 0, mask = 0, other = 0, more = 0;
-
-	if (len < 4 || (len - 4) % 8 || p[0] != 2 || p[1] || p[2] || p[3])
-		return -EINVAL;
-	for (p += 4, len -= 4; len; p += 8, len -= 8) {
-		unsigned tag = p[0] | (unsigned)p[1] << 8, perm = p[2] & 7u;
-
-		if (tag == USER_OBJ)
-			user = perm;
-		else if (tag == GROUP_OBJ)
-			group = perm;
-		else if (tag == MASK)
-			mask = perm;
-		else if (tag == OTHER)
-			other = perm;
-		else
-			more++;
-		seen |= tag;
-	}
-	if ((seen & (USER_OBJ | GROUP_OBJ | OTHER)) != (USER_OBJ | GROUP_OBJ | OTHER))
-		return -EINVAL;
-	if (seen & MASK)
-		group = mask;
-	*bits = (mode_t)(user << 6 | group << 3 | other);
-	return !more && !(seen & MASK);
 }

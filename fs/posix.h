@@ -5,19 +5,28 @@
 
 #include "fs/views.h"
 
-/* Attributes of something new in dir; a set-group-ID directory hands down its group. */
+/* Access control lists that something new gets from its directory. */
+struct sopfs_inherit {
+	void *access, *fallback; /* fallback: the default list, for a directory's own content */
+	size_t len;              /* of both */
+};
+
+/* Attributes of something new in dir; a set-group-ID directory hands down its group, a default access
+ * control list takes the place of the umask. sopfs_inherit_release after use, also upon failure. */
 int sopfs_new_attr(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_item *dir,
-	mode_t mode, struct sop_attr *out, struct sop_err *e);
+	mode_t mode, struct sop_attr *out, struct sopfs_inherit *lists, struct sop_err *e);
+/* In the transaction that makes it. */
+int sopfs_inherit_apply(struct sop_txn *t, struct sop_name name, const struct sopfs_inherit *lists,
+	struct sop_err *e);
+void sopfs_inherit_release(struct sopfs_inherit *lists);
+/* The list that is to go with a chmod: *out malloc'ed, *len 0 and NULL when it has none. */
+int sopfs_acl_after_chmod(struct sop_txn *t, struct sop_name name, mode_t mode, void **out,
+	size_t *len, struct sop_err *e);
 /* s.lock held: its commit takes the set-ID bits that an unprivileged writer must not keep. */
 int sopfs_kill_suid(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_session *s,
 	struct sop_err *e);
 /* Pure: the mode without them. */
 mode_t sopfs_mode_without_suid(mode_t mode);
 struct timespec sopfs_now(void);
-
-#define SOPFS_ACL_ACCESS "system.posix_acl_access"
-/* Pure: the permission bits that an access control list (in the kernel's xattr form) stands for. 1: it
- * says no more than these bits; 0: it says more; -EINVAL: it is not one. */
-int sopfs_acl_mode(const void *acl, size_t len, mode_t *bits);
 
 #endif

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 
+#include "fs/acl.h"
 #include "fs/ctl.h"
 #include "fs/names.h"
 #include "fs/posix.h"
@@ -411,13 +412,18 @@ struct setattr_call {
 	struct sop_name name;
 	const struct sop_attr *a;
 	unsigned mask;
+	void *acl; /* to go with the mode */
+	size_t acl_len;
 };
 
 static int setattr_txn(struct sop_txn *t, void *arg, struct sop_err *e)
 {
 	struct setattr_call *c = arg;
+	int rc = sop_setattr(t, c->name, c->a, c->mask, e);
 
-	return sop_setattr(t, c->name, c->a, c->mask, e);
+	if (!rc && c->acl)
+		rc = sop_xattr_set(t, c->name, SOPFS_ACL_ACCESS, c->acl, c->acl_len, 0, e);
+	return rc;
 }
 
 /* Times set by hand stay with the session: its commit would otherwise set its own. s.lock held. */
@@ -437,6 +443,7 @@ static int setattr_locked(struct sopfs *f, struct sopfs_view *v, const struct so
 	struct sopfs_item *item = v->item;
 	struct sopfs_session *s = item->provisional ? item->provisional : v->session;
 	struct setattr_call call = {.a = a, .mask = mask};
+	struct sop_txn *t = NULL;
 	struct sopfs_where w;
 	bool there;
 	int rc = 0;
@@ -456,14 +463,20 @@ static int setattr_locked(struct sopfs *f, struct sopfs_view *v, const struct so
 			call.mask &= ~(unsigned)(SOP_ATTR_ATIME | SOP_ATTR_MTIME);
 		}
 	}
-	if (item->provisional && there)
-		rc = sop_setattr(item->provisional->txn, sopfs_where_name(&w), a, mask, e);
+	if (there) {
+		call.name = item->type == S_IFDIR ? SOP_SELF(item->ino) : sopfs_where_name(&w);
+		t = item->provisional ? item->provisional->txn : f->latest;
+		if (mask & SOP_ATTR_MODE && (!item->provisional || s->has_xattr))
+			rc = sopfs_acl_after_chmod(
+				t, call.name, a->mode, &call.acl, &call.acl_len, e);
+	}
+	if (!rc && item->provisional && there)
+		rc = setattr_txn(t, &call, e);
 	if (s)
 		pthread_mutex_unlock(&s->lock);
-	if (!rc && there && !item->provisional) {
-		call.name = item->type == S_IFDIR ? SOP_SELF(item->ino) : sopfs_where_name(&w);
+	if (!rc && there && !item->provisional)
 		rc = sopfs_txn(f, setattr_txn, &call, e);
-	}
+	free(call.acl);
 	if (!rc) {
 		pthread_mutex_lock(&f->lock);
 		if (item->last)
@@ -485,8 +498,7 @@ int sopfs_setattr(struct sopfs *f, struct sopfs_view *v, struct sopfs_handle *ha
 	pthread_mutex_unlock(&item->lock);
 	if (!rc) {
 		pthread_mutex_lock(&f->lock);
-		if (item->current && item->current != v && item->current->nlookup)
-			sopfs_note_attr(f, notes, item->current);
+		sopfs_note_attrs(f, notes, item, v);
 		pthread_mutex_unlock(&f->lock);
 	}
 	return rc;
@@ -1031,6 +1043,7 @@ no_memory:
 struct create_call {
 	struct sop_name name;
 	const struct sop_attr *init;
+	const struct sopfs_inherit *lists;
 	struct sop_attr made;
 };
 
@@ -1038,13 +1051,16 @@ static int create_txn(struct sop_txn *t, void *arg, struct sop_err *e)
 {
 	struct create_call *c = arg;
 
-	return sop_create(t, c->name, c->init, NULL, 0, &c->made, e);
+	int rc = sop_create(t, c->name, c->init, NULL, 0, &c->made, e);
+
+	return rc ? rc : sopfs_inherit_apply(t, c->name, c->lists, e);
 }
 
 static int create_direct(struct sopfs *f, struct sopfs_item *dir, const char *name,
-	struct sop_attr *init, struct sopfs_handle *h, struct sopfs_entry *entry, struct sop_err *e)
+	struct sop_attr *init, const struct sopfs_inherit *lists, struct sopfs_handle *h,
+	struct sopfs_entry *entry, struct sop_err *e)
 {
-	struct create_call call = {.name = SOP_NAME(dir->ino, name), .init = init};
+	struct create_call call = {.name = SOP_NAME(dir->ino, name), .init = init, .lists = lists};
 	int rc = sopfs_txn(f, create_txn, &call, e);
 
 	/* The version is the commit's, so the item has to be looked at again. */
@@ -1060,8 +1076,8 @@ static int create_direct(struct sopfs *f, struct sopfs_item *dir, const char *na
 }
 
 static int create_session(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_item *dir,
-	const char *name, int flags, struct sop_attr *init, struct sopfs_handle *h,
-	struct sopfs_entry *entry, struct sop_err *e)
+	const char *name, int flags, struct sop_attr *init, const struct sopfs_inherit *lists,
+	struct sopfs_handle *h, struct sopfs_entry *entry, struct sop_err *e)
 {
 	struct sopfs_session *s = sopfs_session_new(f, NULL, who->tid, flags);
 	bool hidden = strcmp(name, "/") == 0; /* O_TMPFILE, as the kernel names it */
@@ -1088,6 +1104,10 @@ static int create_session(struct sopfs *f, const struct sopfs_caller *who, struc
 	rc = sop_txn_begin(&s->txn, f->v, &(struct sop_txn_opts){.mode = SOP_TXN_SESSION}, e);
 	if (!rc)
 		rc = sop_create(s->txn, SOP_NAME(dir->ino, name), init, NULL, 0, &made, e);
+	if (!rc && lists->access) {
+		rc = sopfs_inherit_apply(s->txn, SOP_NAME(dir->ino, name), lists, e);
+		s->has_xattr = true;
+	}
 	if (!rc)
 		rc = sop_value_open(&s->value, s->txn, SOP_NAME(dir->ino, name),
 			SOP_VALUE_WRITE | (s->append ? SOP_VALUE_APPEND : 0), e);
@@ -1112,6 +1132,7 @@ int sopfs_create(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_i
 	const char *name, mode_t mode, int flags, struct sopfs_entry *entry,
 	struct sopfs_opened *out, struct sop_err *e)
 {
+	struct sopfs_inherit lists;
 	struct sopfs_handle *h;
 	struct sop_attr init;
 	int rc;
@@ -1120,16 +1141,17 @@ int sopfs_create(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_i
 		return -ENAMETOOLONG;
 	if (f->o.read_only)
 		return -EROFS;
-	rc = sopfs_new_attr(f, who, dir, S_IFREG | (mode & 07777), &init, e);
-	if (rc)
-		return rc;
-	h = sopfs_handle_new(NULL, flags);
-	if (!h)
-		return -ENOMEM;
+	rc = sopfs_new_attr(f, who, dir, S_IFREG | (mode & 07777), &init, &lists, e);
+	h = rc ? NULL : sopfs_handle_new(NULL, flags);
+	if (!h) {
+		sopfs_inherit_release(&lists);
+		return rc ? rc : -ENOMEM;
+	}
 	if (strcmp(name, "/") && sopfs_dir_direct(f, dir))
-		rc = create_direct(f, dir, name, &init, h, entry, e);
+		rc = create_direct(f, dir, name, &init, &lists, h, entry, e);
 	else
-		rc = create_session(f, who, dir, name, flags, &init, h, entry, e);
+		rc = create_session(f, who, dir, name, flags, &init, &lists, h, entry, e);
+	sopfs_inherit_release(&lists);
 	if (rc) {
 		sopfs_handle_free(h);
 		/* The kernel's knowledge that it is not there was out of date: it looks again. */
