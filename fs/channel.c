@@ -11,6 +11,7 @@
  */
 #define FUSE_USE_VERSION 312
 #include "fs/channel.h"
+#include "fs/messenger.h"
 #include "fs/mountinfo.h"
 
 #include <fcntl.h>
@@ -40,6 +41,7 @@ struct sopfs_channel {
 
 /* Of the one channel there is: libfuse hands our I/O functions the session's user data, not ours.
  */
+static struct sopfs_messenger *messenger; /* set before the loop */
 static atomic_bool stopping;
 static atomic_bool init_done;
 static uint32_t offered_flags, offered_flags2; /* written before, read after the INIT request */
@@ -113,6 +115,23 @@ static ssize_t channel_read(int fd, void *buf, size_t len, void *userdata)
 	return n;
 }
 
+/* A notification for which the kernel may have to wait for a lock: of a directory, or of pages. */
+static bool may_sleep(const struct iovec *iov, int count)
+{
+	struct fuse_notify_inval_inode_out inode;
+	struct fuse_out_header head;
+
+	if (iov[0].iov_len < sizeof(head))
+		return false;
+	memcpy(&head, iov[0].iov_base, sizeof(head));
+	if (head.unique)
+		return false; /* an answer */
+	if (head.error != FUSE_NOTIFY_INVAL_INODE || count < 2 || iov[1].iov_len < sizeof(inode))
+		return true;
+	memcpy(&inode, iov[1].iov_base, sizeof(inode));
+	return inode.off >= 0;
+}
+
 static ssize_t channel_writev(int fd, struct iovec *iov, int count, void *userdata)
 {
 	uint32_t reply[16];
@@ -121,6 +140,8 @@ static ssize_t channel_writev(int fd, struct iovec *iov, int count, void *userda
 
 	(void)userdata;
 	static_assert(sizeof(reply) == sizeof(struct fuse_init_out), "INIT reply");
+	if (may_sleep(iov, count) && sopfs_messenger_send(messenger, iov, count, &n))
+		return n;
 	if (atomic_load_explicit(&init_done, memory_order_relaxed) || count != 2 ||
 		iov[1].iov_len != sizeof(reply))
 		return writev(fd, iov, count);
@@ -308,6 +329,9 @@ int sopfs_channel_open(struct sopfs_channel **out, struct fuse_session *se, cons
 	}
 	c->major = m.major;
 	c->minor = m.minor;
+	/* Without it (no /dev/fuse of our own to open) notifications are written from here. */
+	if (o->messenger && !sopfs_messenger_attach(o->messenger, fd, NULL))
+		messenger = o->messenger;
 	*out = c;
 	return 0;
 detach:
@@ -480,9 +504,10 @@ static bool claimant_is_dead(const char *source)
 	return p && p[1] == ' ' && p[2] == 'Z';
 }
 
-/* A daemon killed while the kernel made one of its threads wait for a directory (to forget a name) leaves
- * a connection that neither answers nor breaks, and every call on the mount hangs. Ending it by force
- * sets all free; what follows then finds an ordinary dead mount. Before any call on the mount point. */
+/* A daemon killed while the kernel made one of its threads wait for a directory (to forget a name)
+ * leaves a connection that neither answers nor breaks, and every call on the mount hangs. Ending it
+ * by force sets all free; what follows then finds an ordinary dead mount. Before any call on the
+ * mount point. */
 static void free_hung(const char *mountpoint)
 {
 	sop_autofree char *name = canonical_parent(mountpoint);

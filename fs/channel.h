@@ -9,6 +9,7 @@
 #include "core/err.h"
 
 struct fuse_session;
+struct sopfs_messenger;
 
 struct sopfs_channel;
 
@@ -18,7 +19,8 @@ struct sopfs_channel;
 struct sopfs_channel_opts {
 	const char *source; /* shown by mount and df */
 	bool allow_other;
-	unsigned long mount_flags; /* MS_* */
+	unsigned long mount_flags;         /* MS_* */
+	struct sopfs_messenger *messenger; /* outlives the session; may be NULL */
 };
 
 /* Checks a mount point before anything is opened, and gives its canonical name (free it). A dead mount

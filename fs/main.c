@@ -14,6 +14,7 @@
 #define FUSE_USE_VERSION 312
 #include "fs/channel.h"
 #include "fs/daemon.h"
+#include "fs/messenger.h"
 #include "fs/options.h"
 
 #include <fuse_lowlevel.h>
@@ -39,6 +40,7 @@ struct mounted {
 	struct sopfs *fs;
 	struct fuse_session *session;
 	struct sopfs_channel *channel;
+	struct sopfs_messenger *messenger;
 	pthread_t signals, first;
 	bool has_first;
 	pthread_mutex_t lock;
@@ -237,6 +239,7 @@ static int mount_it(struct mounted *m, struct sop_err *e)
 		.source = source,
 		.allow_other = m->o->allow_other,
 		.mount_flags = m->o->mount_flags,
+		.messenger = m->messenger,
 	};
 	int rc;
 
@@ -318,6 +321,7 @@ static int finish(struct mounted *m)
 		sopfs_free(m->fs);
 	if (m->session)
 		fuse_session_destroy(m->session);
+	sopfs_messenger_stop(m->messenger); /* the last descriptor of the connection */
 	if (m->has_first)
 		pthread_join(m->first, NULL);
 	sopfs_channel_close(m->channel);
@@ -337,9 +341,13 @@ static int serve(struct mounted *m)
 	int rc;
 
 	block_signals();
+	rc = sopfs_messenger_start(&m->messenger, &e);
+	if (rc)
+		return say(&e);
 	rc = -pthread_create(&m->signals, NULL, signal_thread, m);
 	if (rc) {
 		sop_fail(&e, rc, "thread");
+		sopfs_messenger_stop(m->messenger);
 		return say(&e);
 	}
 	rc = open_volume(m, &e);

@@ -1,0 +1,124 @@
+#!/bin/bash
+# The contract of open..close: snapshots for readers, private views for writers, commit at close, rollback
+# of the killed, provisional names, conflicts, and what rename, link, unlink and fsync do to a session.
+. "$(dirname "$0")/functions.sh"
+requires python3
+new_volume 4 2+2
+mount_volume
+cat >"$WORK/sessions.py" <<'PY'
+import os, sys, time, signal, errno, subprocess
+os.chdir(sys.argv[1])
+def rd(p):
+    with open(p,'rb') as f: return f.read()
+def check(c, what):
+    if not c: raise SystemExit("FAILED: "+what)
+# snapshot reader
+open('a','w').write('one')
+r = os.open('a', os.O_RDONLY)
+w = os.open('a', os.O_WRONLY|os.O_TRUNC)
+check(os.fstat(r).st_size==3,'reader size')
+check(os.stat('a').st_size==3,'stat by path')
+os.write(w,b'twotwo')
+check(os.fstat(w).st_size==6,'session size %d'%os.fstat(w).st_size)
+check(os.stat('a').st_size==3,'stat by path 2')
+check(rd('a')==b'one','others')
+os.close(w)
+check(rd('a')==b'twotwo','after commit')
+check(os.stat('a').st_size==6,'stat after commit')
+check(os.pread(r,10,0)==b'one','snapshot')
+check(os.fstat(r).st_size==3,'snapshot size')
+os.close(r)
+# private
+w = os.open('a', os.O_RDWR)
+os.pwrite(w,b'X',0)
+check(os.pread(w,10,0)==b'Xwotwo','own view')
+check(rd('a')==b'twotwo','private')
+w2 = os.open('a', os.O_RDWR)
+check(os.pread(w2,10,0)==b'twotwo','second session')
+os.pwrite(w2,b'Y',5)
+os.close(w)
+check(rd('a')==b'Xwotwo','first committed')
+try:
+    os.close(w2); check(False,'conflict expected')
+except OSError as e:
+    check(e.errno==errno.EBUSY,'EBUSY %d'%e.errno)
+check(rd('a')==b'Xwotwo','winner stands')
+# blind range overwrites merge
+w = os.open('a', os.O_WRONLY); w2=os.open('a',os.O_WRONLY)
+os.pwrite(w,b'1',0); os.pwrite(w2,b'2',5)
+os.close(w); os.close(w2)
+check(rd('a')==b'1wotw2','merge %r'%rd('a'))
+# appends
+w = os.open('a', os.O_WRONLY|os.O_APPEND); w2=os.open('a',os.O_WRONLY|os.O_APPEND)
+os.write(w,b'AAA'); os.write(w2,b'BBB'); os.close(w2); os.close(w)
+check(rd('a')==b'1wotw2BBBAAA','append %r'%rd('a'))
+# create visible, excl
+c = os.open('new', os.O_CREAT|os.O_EXCL|os.O_WRONLY)
+os.write(c,b'data')
+check(os.stat('new').st_size==0,'prov size')
+check('new' in os.listdir('.'),'listed')
+check(rd('new')==b'','prov read')
+try:
+    os.open('new', os.O_CREAT|os.O_EXCL|os.O_WRONLY); check(False,'excl')
+except FileExistsError: pass
+os.chmod('new',0o600)
+check(os.fstat(c).st_mode&0o777==0o600,'fchmod seen')
+os.close(c)
+check(rd('new')==b'data','committed')
+check(os.stat('new').st_mode&0o777==0o600,'mode kept')
+# killed
+p = subprocess.Popen([sys.executable,'-c','''
+import os,time,sys
+f=os.open("k",os.O_CREAT|os.O_WRONLY); os.write(f,b"x"*10000)
+g=os.open("a",os.O_WRONLY|os.O_TRUNC); os.write(g,b"zzz")
+print("ready",flush=True); time.sleep(100)'''],stdout=subprocess.PIPE)
+p.stdout.readline()
+check('k' in os.listdir('.'),'k there')
+p.kill(); p.wait()
+time.sleep(.1)
+check(not os.path.exists('k'),'k gone')
+check('k' not in os.listdir('.'),'k gone from list')
+check(rd('a')==b'1wotw2BBBAAA','a stands')
+# exit normally
+subprocess.run([sys.executable,'-c','''
+import os
+f=os.open("k",os.O_CREAT|os.O_WRONLY); os.write(f,b"x"*10000); os._exit(3)'''])
+check(rd('k')==b'x'*10000,'exit commits')
+# fsync goes on
+w=os.open('s',os.O_CREAT|os.O_RDWR); os.write(w,b'abc'); os.fsync(w)
+check(rd('s')==b'abc','fsync'); os.write(w,b'def'); check(rd('s')==b'abc','goes on'); 
+check(os.pread(w,10,0)==b'abcdef','own'); os.close(w); check(rd('s')==b'abcdef','end')
+# rename with commit
+w=os.open('tmp',os.O_CREAT|os.O_WRONLY); os.write(w,b'final'); os.rename('tmp','target')
+check(rd('target')==b'final','rename commits %r'%rd('target')); os.write(w,b'more'); 
+check(rd('target')==b'final','private'); os.close(w); check(rd('target')==b'finalmore','x')
+check(not os.path.exists('tmp'),'tmp gone')
+# foreign rename of provisional
+w=os.open('tmp2',os.O_CREAT|os.O_WRONLY); os.write(w,b'final2')
+subprocess.run(['mv','-T','tmp2','t2'],check=True)
+check(rd('t2')==b'','foreign rename: empty %r' % rd('t2')); os.write(w,b'+'); os.close(w); check(rd('t2')==b'final2+','t2 %r'%rd('t2'))
+# link of dirty
+w=os.open('l1',os.O_CREAT|os.O_WRONLY); os.write(w,b'L'); os.link('l1','l2')
+check(rd('l2')==b'L' and rd('l1')==b'L','link commits'); os.write(w,b'M'); os.close(w); check(rd('l2')==b'LM' and os.stat('l1').st_nlink==2,'lm')
+# second writer of provisional
+w=os.open('p2',os.O_CREAT|os.O_WRONLY); os.write(w,b'first'); 
+v=os.open('p2',os.O_WRONLY|os.O_APPEND); os.write(v,b'second'); os.close(v)
+check(rd('p2')==b'second','p2a %r'%rd('p2')); os.close(w); check(rd('p2')==b'first','p2b %r'%rd('p2'))
+# unlink while open
+w=os.open('u',os.O_CREAT|os.O_RDWR); os.write(w,b'U'*5000); os.unlink('u')
+check(not os.path.exists('u'),'u'); os.write(w,b'V'); check(os.pread(w,9999,4998)==b'UUV','nameless'); os.fsync(w); check(os.fstat(w).st_nlink==0,'nl'); check(os.fstat(w).st_size==5001,'sz'); os.close(w)
+w=os.open('t2',os.O_RDWR); os.unlink('t2'); check(os.read(w,100)==b'final2+','nameless2'); os.write(w,b'Q'); check(os.pread(w,100,0)==b'final2+Q','q'); os.close(w)
+check(not os.path.exists('t2'),'t2')
+r=os.open('l1',os.O_RDONLY); os.unlink('l1'); os.unlink('l2'); check(os.read(r,10)==b'LM','rd unlinked'); check(os.fstat(r).st_nlink==0,'nlink0'); os.close(r)
+# shell forms
+subprocess.run('echo x > e; cat e; : > e; test -s e && exit 1; sh -c "echo a; sleep 0.05; echo b" > e; cat e; { echo 1; echo 2; } > e2; cat e2; echo 3 >> e2; cat e2; cp e2 e3; cmp e2 e3; cat < e2 > e4; touch e5; test -e e5',shell=True,check=True)
+check(rd('e')==b'a\nb\n','e'); check(rd('e2')==b'1\n2\n3\n','e2')
+print('OK')
+PY
+python3 "$WORK/sessions.py" "$MNT" >"$WORK/out" || { cat "$WORK/out"; fail "see above"; }
+grep -q '^OK$' "$WORK/out" || fail "it did not come to its end"
+grep -q '1 conflicts' "$MNT/.sop/status" || fail "status does not count the conflict"
+grep -q ' 3 rolled back' "$MNT/.sop/status" || fail "status does not count what was rolled back"
+ls -A "$MNT" | grep -q '^.sop$' && fail ".sop is listed"
+unmount_volume
+check_volume
