@@ -190,7 +190,7 @@ static int apply_entry(struct run *r, bool put, unsigned flags, uint64_t store, 
 		st->now.subdirs -= (flags & SOP_OPF_SUBDIR) && st->now.subdirs;
 		r->v->items -= name && r->v->items;
 	}
-	if (name && (put != was || flags & SOP_OPF_TOUCH))
+	if (name && put != was)
 		st->now.mtime = st->now.ctime = r->time;
 	return 0;
 }

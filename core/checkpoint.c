@@ -191,6 +191,8 @@ static int run(struct ckpt *k, bool clean, struct sop_err *e)
 	v->durable_lsn = SOP_MAX(v->durable_lsn, k->c.lsn);
 	sop_unlock(&v->barrier);
 	sop_barrier_marked(v, k->c.lsn); /* nothing before it is ever replayed */
+	if (!rc)
+		rc = sop_space_published(v->space, e);
 	return rc;
 }
 

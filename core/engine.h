@@ -103,6 +103,8 @@ uint64_t sop_space_reserve_bytes(uint64_t total);
 
 /* Checkpoint: segment table into its store; the lists for the checkpoint file (malloc'ed). */
 int sop_space_flush(struct sop_space *s, struct sop_checkpoint *c, struct sop_err *e);
+/* The checkpoint that flush was for is published: what it left out can go. Checkpoint lock held. */
+int sop_space_published(struct sop_space *s, struct sop_err *e);
 /* Mount: read the table; take the lists of the checkpoint. Then replay; then settle: garbage of the
  * crash is found and freed, orphaned segment files are removed. */
 int sop_space_load(struct sop_space *s, const struct sop_checkpoint *c, struct sop_err *e);

@@ -18,7 +18,7 @@
  *   lock                       locked by the mounter; holds its claim as text
  *   segments/XX/ID.SHARD       DATA members: shard files; XX = low byte of ID, ID 16 hex digits
  *   registry/NNNNNNNN          REGISTRY members: registry files
- *   journal/NNNNNNNNNNNNNNNN   REGISTRY members: journal files
+ *   journal/NNNNNNNNNNNNNNNN   REGISTRY members: journal files; journal/spare.N: to be used again
  *   checkpoint                 REGISTRY members: the last checkpoint */
 #define SOP_PATH_LABEL0     "label.0"
 #define SOP_PATH_LABEL1     "label.1"
@@ -254,16 +254,17 @@ enum sop_op_type {
 	SOP_OP_FREE = 5,       /* blobref: one reference less; the last one frees it */
 	SOP_OP_STORE_NEW = 6,  /* store; value: its options */
 	SOP_OP_STORE_DROP = 7, /* store, which is empty */
-	SOP_OP_STORE_TIME = 8, /* store; value: le64 mtime_s, le32 mtime_ns, the same for ctime */
+	SOP_OP_STORE_TIME = 8, /* store; value: le64 mtime_s, le32 mtime_ns (all ones: it stays), the
+	                          same for ctime */
 };
 
 enum sop_op_flags {
-	SOP_OPF_TOUCH = 1,  /* PUT over an existing name: the store's mtime changes all the same */
-	SOP_OPF_SUBDIR = 2, /* the item put or removed is a directory: counts in the store's nlink */
-	SOP_OPF_QUIET = 4,  /* PUT, DEL: no name: the store's times and the count of names stay */
+	SOP_OPF_SUBDIR = 1, /* the item put or removed is a directory: counts in the store's nlink */
+	SOP_OPF_QUIET = 2,  /* PUT, DEL: no name: the store's times and the count of names stay */
 };
 
-/* Before each op's bytes. ALLOC, REF, FREE: store 0, key_len 24 (the ref is the key), value_len 0. */
+/* Before each op's bytes. ALLOC, REF, FREE: key_len 24 (the ref is the key), value_len 0; store: of FREE
+ * the inode that let go (readers of it may hold the blob), else 0. */
 struct sop_disk_op {
 	uint8_t type;          /* 0 */
 	uint8_t flags;         /* 1 */
@@ -286,7 +287,7 @@ struct sop_disk_checkpoint {
 	struct le64 lsn;           /* 40: the image holds everything up to it */
 	struct le64 journal;       /* 48: number of the journal file that goes on from lsn */
 	struct le32 chain;         /* 56: prev_crc of that file's first record */
-	struct le32 flags;         /* 60: 1 = clean: nothing follows, open segments may be continued */
+	struct le32 flags;         /* 60: 1 = clean: written by an unmount, nothing follows */
 	struct le64 master_root;   /* 64: handle of the root of store 1; 0: empty */
 	struct le64 master_count;  /* 72 */
 	struct le64 next_ino;      /* 80 */

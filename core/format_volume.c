@@ -349,6 +349,9 @@ static int empty_directory(struct sop_disk *d, const char *path, unsigned depth)
 		else if (rc == -ENOENT)
 			rc = 0;
 	}
+	/* Without this a power cut brings old files back under the new labels. */
+	if (rc >= 0 && l.n)
+		rc = d->ops->syncdir(d, path);
 	for (size_t i = 0; i < l.n; i++)
 		free(l.name[i]);
 	free(l.name);

@@ -385,8 +385,13 @@ static int scan_file(
 	rc = source_open(r, s, number);
 	if (!rc)
 		rc = source_get(r, s, 0, SOP_JOURNAL_HEADER, &p, &avail);
-	if (!rc && avail >= SOP_JOURNAL_HEADER && !sop_journal_header_decode(&h, p, NULL))
+	if (!rc && avail >= SOP_JOURNAL_HEADER && !sop_journal_header_decode(&h, p, NULL)) {
+		/* A file of another volume that lay here says nothing about this one. */
+		if (!sop_uuid_equal(
+			    &h.volume, &sop_members_label(r->mem)->volume_uuid))
+			return 0;
 		salt = &h.salt;
+	}
 	while (!rc) {
 		rc = source_get(r, s, off, sizeof(struct sop_disk_record), &p, &avail);
 		if (rc || avail < sizeof(struct sop_disk_record))

@@ -57,6 +57,10 @@ struct sop_space {
 	size_t n_uncommitted, n_deltas;
 	struct pending *pending;
 	size_t n_pending, cap_pending;
+	/* Segments that are empty: their files stay, as holes, until a checkpoint without them is published,
+	 * since recovery from the one before goes through them again. Under commit. */
+	uint64_t *emptied;
+	size_t n_emptied, cap_emptied, n_emptied_flushed;
 	bool replaying;
 };
 
@@ -118,6 +122,7 @@ void sop_space_free(struct sop_space *s)
 	smalls_free(s->uncommitted);
 	smalls_free(s->deltas);
 	free(s->pending);
+	free(s->emptied);
 	pthread_rwlock_destroy(&s->placing);
 	sop_lock_release(&s->lock);
 	free(s);
@@ -740,6 +745,32 @@ static int reclaim_locked(struct sop_space *s, struct pending *run, size_t n, st
 	return rc;
 }
 
+static int emptied_add(struct sop_space *s, uint64_t id, struct sop_err *e)
+{
+	if (s->n_emptied == s->cap_emptied) {
+		size_t cap = s->cap_emptied ? 2 * s->cap_emptied : 16;
+		uint64_t *p = realloc(s->emptied, cap * sizeof(*p));
+
+		if (!p)
+			return sop_fail(e, -ENOMEM, "emptied segments");
+		s->emptied = p;
+		s->cap_emptied = cap;
+	}
+	s->emptied[s->n_emptied++] = id;
+	return 0;
+}
+
+/* Give back what an empty segment takes up; its files and headers stay for now. */
+static int hollow(struct sop_space *s, uint64_t id, struct sop_err *e)
+{
+	uint64_t end;
+	int rc = sop_segments_file_end(s->v->seg, id, &end, e);
+
+	if (!rc && end > SOP_SHARD_HEADER)
+		rc = sop_segments_punch(s->v->seg, id, SOP_SHARD_HEADER, end - SOP_SHARD_HEADER, e);
+	return rc;
+}
+
 /* Segments that lost their last blob before they were sealed: at most max of them. */
 static int sweep_locked(struct sop_space *s, uint64_t *remove, size_t *n, size_t max, struct sop_err *e)
 {
@@ -783,6 +814,8 @@ int sop_space_reclaim(struct sop_space *s, size_t max, size_t *left, struct sop_
 		rc = reclaim_locked(s, run, n, &ps, remove, &n_remove, e);
 	if (!rc && !*left)
 		rc = sweep_locked(s, remove, &n_remove, max, e);
+	for (size_t i = 0; i < n_remove && !rc; i++)
+		rc = emptied_add(s, remove[i], e);
 	sop_unlock(&s->v->commit);
 	if (ps.failed && !rc)
 		rc = sop_fail(e, -ENOMEM, "reclaim");
@@ -791,8 +824,21 @@ int sop_space_reclaim(struct sop_space *s, size_t max, size_t *left, struct sop_
 	for (size_t i = 0; i < ps.n && !rc; i++)
 		rc = sop_segments_punch(s->v->seg, ps.p[i].segment, ps.p[i].off, ps.p[i].len, e);
 	for (size_t i = 0; i < n_remove && !rc; i++)
-		rc = sop_segments_remove(s->v->seg, remove[i], e);
+		rc = hollow(s, remove[i], e);
 	free(ps.p);
+	return rc;
+}
+
+int sop_space_published(struct sop_space *s, struct sop_err *e)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < s->n_emptied_flushed && !rc; i++)
+		rc = sop_segments_remove(s->v->seg, s->emptied[i], e);
+	s->n_emptied -= s->n_emptied_flushed;
+	if (s->n_emptied)
+		memmove(s->emptied, s->emptied + s->n_emptied_flushed, s->n_emptied * sizeof(*s->emptied));
+	s->n_emptied_flushed = 0;
 	return rc;
 }
 
@@ -919,6 +965,7 @@ int sop_space_flush(struct sop_space *s, struct sop_checkpoint *c, struct sop_er
 
 	if (rc)
 		return rc;
+	s->n_emptied_flushed = s->n_emptied;
 	pthread_rwlock_wrlock(&s->placing);
 	sop_lock(&s->lock);
 	for (size_t b = 0; b < BUCKETS && !rc; b++)

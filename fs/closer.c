@@ -196,7 +196,7 @@ static bool descriptor_is(int dir, const char *name, uint64_t ino)
 	return S_ISREG(sx.stx_mode) && sx.stx_dev_major == 0;
 }
 
-bool sopfs_closer_holds(int tid, uint64_t ino)
+enum sopfs_holds sopfs_closer_holds(int tid, uint64_t ino)
 {
 	char path[32];
 	struct dirent *d;
@@ -205,16 +205,16 @@ bool sopfs_closer_holds(int tid, uint64_t ino)
 	DIR *dir;
 
 	if (tid <= 0)
-		return false;
+		return SOPFS_HOLDS_UNKNOWN;
 	snprintf(path, sizeof(path), "/proc/%d/fd", tid);
 	dir = opendir(path);
 	if (!dir)
-		return false;
+		return errno == ENOENT ? SOPFS_HOLDS_NOT : SOPFS_HOLDS_UNKNOWN;
 	while (!held && (d = readdir(dir))) {
 		if (!isdigit((unsigned char)d->d_name[0]))
 			continue;
 		held = ++seen > DESCRIPTORS_MAX || descriptor_is(dirfd(dir), d->d_name, ino);
 	}
 	closedir(dir);
-	return held;
+	return held ? SOPFS_HOLDS : SOPFS_HOLDS_NOT;
 }

@@ -24,8 +24,9 @@ void sopfs_closer_look(int tid, struct sopfs_closer *out);
 /* Is `other` a thread of the process that `tid` belongs to? False when it cannot be seen. */
 bool sopfs_closer_same_process(int tid, int other);
 
+enum sopfs_holds { SOPFS_HOLDS_NOT, SOPFS_HOLDS, SOPFS_HOLDS_UNKNOWN /* it cannot be looked at */ };
 /* Does the process of thread tid hold a descriptor of the file with this inode number? Looks at no more than a few thousand descriptors; beyond, the answer is yes. */
-bool sopfs_closer_holds(int tid, uint64_t ino);
+enum sopfs_holds sopfs_closer_holds(int tid, uint64_t ino);
 
 /* Pure parts. statm: true when all numbers are 0. stat: flags (field 9) and exit_code (field 52); false
  * when the line is not understood. */

@@ -257,9 +257,11 @@ int sopfs_flush(struct sopfs *f, struct sopfs_handle *h, int tid, struct sopfs_n
 		return 0;
 	}
 	if (opener) {
-		if (!changed && !who.exiting && sopfs_closer_holds(tid, s->item->ino))
+		if (!changed && !who.exiting &&
+			sopfs_closer_holds(tid, s->item->ino) == SOPFS_HOLDS)
 			return 0;
-	} else if (!(s->append && changed) && sopfs_closer_holds(s->opener, s->item->ino)) {
+	} else if (!(s->append && changed) &&
+		   sopfs_closer_holds(s->opener, s->item->ino) == SOPFS_HOLDS) {
 		return 0;
 	}
 	return commit(f, s, 0, notes, e);

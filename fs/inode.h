@@ -30,7 +30,7 @@ struct sopfs_view {
 	enum sopfs_view_kind kind;
 	unsigned handles; /* open file handles, of any kind */
 	unsigned readers; /* of them, those that read a snapshot */
-	unsigned marks;   /* reservations and pins (views.h) */
+	unsigned marks;   /* reservations (views.h) */
 	struct sopfs_session *session;
 	struct sopfs_handle *first; /* handles that read a snapshot */
 };

@@ -29,6 +29,7 @@
 
 #define GRACE_MS       5000
 #define RETRY_MS       100
+#define IN_USE_MS      2000
 #define WORKERS_MAX    10
 #define FILES_MAX      65536
 #define PROGRESS_EVERY 10 /* seconds, when stderr is no terminal */
@@ -199,11 +200,19 @@ static void tell_degraded(struct sop_volume *v)
 static int open_volume(struct mounted *m, struct sop_err *e)
 {
 	struct sopfs_options *o = m->o;
-	int rc;
+	int waited, rc;
 
 	o->volume.log = o->fs.log = sopfs_log();
 	o->volume.progress = show_progress;
-	rc = sop_volume_open(&m->volume, (const char *const *)o->paths, o->n_paths, &o->volume, e);
+	/* umount(8) and kill(1) return before the daemon has ended: one that is just ending is
+	 * waited for, so that the next command of a script finds the volume free. */
+	for (waited = 0;; waited += RETRY_MS) {
+		rc = sop_volume_open(
+			&m->volume, (const char *const *)o->paths, o->n_paths, &o->volume, e);
+		if (rc != SOP_EINUSE || waited >= IN_USE_MS)
+			break;
+		usleep(RETRY_MS * 1000);
+	}
 	if (rc)
 		return rc;
 	tell_degraded(m->volume);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "fs/acl.h"
+#include "fs/closer.h"
 #include "fs/ctl.h"
 #include "fs/names.h"
 #include "fs/posix.h"
@@ -13,9 +14,8 @@
 struct sopfs_mark {
 	struct sopfs_mark *next;
 	struct sopfs_item *item; /* holds a reference */
-	struct sopfs_view *view; /* reserved or pinned; holds a mark; NULL: none yet */
+	struct sopfs_view *view; /* reserved for this thread; holds a mark */
 	int tid;
-	bool write;
 	uint64_t until_ms;
 };
 
@@ -29,12 +29,10 @@ static void mark_free(struct sopfs *f, struct sopfs_mark **p)
 
 	*p = m->next;
 	atomic_fetch_sub(&f->mark_count, 1);
-	if (m->view) {
-		m->view->marks--;
-		if (m->write && !m->view->session)
-			m->view->kind = SOPFS_VIEW_OLD;
-		sopfs_view_reap(f, m->view);
-	}
+	m->view->marks--;
+	if (!m->view->session)
+		m->view->kind = SOPFS_VIEW_OLD;
+	sopfs_view_reap(f, m->view);
 	free(m);
 	sopfs_item_unref(f, item);
 }
@@ -65,26 +63,24 @@ static void marks_expire(struct sopfs *f, uint64_t now_ms)
 	}
 }
 
-static int mark_add(struct sopfs *f, int tid, struct sopfs_item *item, bool write)
+/* -ESTALE, or why not. */
+static int mark_add(struct sopfs *f, int tid, struct sopfs_item *item)
 {
 	uint64_t now = sop_clock_system.monotonic_ms(sop_clock_system.ctx);
 	struct sopfs_mark *m = calloc(1, sizeof(*m));
 
 	if (!m)
 		return -ENOMEM;
-	if (write) {
-		m->view = sopfs_view_add(f, item, SOPFS_VIEW_SESSION);
-		if (!m->view) {
-			free(m);
-			return -ENOMEM;
-		}
-		m->view->marks++;
-	}
-	sopfs_item_ref(item);
 	marks_expire(f, now);
+	m->view = sopfs_view_add(f, item, SOPFS_VIEW_SESSION);
+	if (!m->view) {
+		free(m);
+		return -ENOMEM;
+	}
+	m->view->marks++;
+	sopfs_item_ref(item);
 	m->item = item;
 	m->tid = tid;
-	m->write = write;
 	m->until_ms = now + MARK_MS;
 	m->next = f->marks;
 	f->marks = m;
@@ -99,11 +95,11 @@ void sopfs_marks_release(struct sopfs *f)
 }
 
 /* This thread has been sent through ESTALE for this item: the mark is used up. */
-static bool mark_take(struct sopfs *f, int tid, struct sopfs_item *item, bool write)
+static bool mark_take(struct sopfs *f, int tid, struct sopfs_item *item)
 {
 	struct sopfs_mark **p = mark_find(f, tid, item);
 
-	if (!p || (*p)->write != write)
+	if (!p)
 		return false;
 	mark_free(f, p);
 	return true;
@@ -112,19 +108,9 @@ static bool mark_take(struct sopfs *f, int tid, struct sopfs_item *item, bool wr
 struct sopfs_view *sopfs_view_for(struct sopfs *f, int tid, struct sopfs_item *item, bool *cache)
 {
 	struct sopfs_mark **p = mark_find(f, tid, item);
-	struct sopfs_view *v;
+	struct sopfs_view *v = p ? (*p)->view : sopfs_view_current(f, item);
 
-	*cache = !item->provisional;
-	if (p && (*p)->write) {
-		*cache = false;
-		v = (*p)->view;
-	} else {
-		v = sopfs_view_current(f, item);
-		if (v && p && !(*p)->view) {
-			(*p)->view = v;
-			v->marks++;
-		}
-	}
+	*cache = !p && !item->provisional;
 	if (v)
 		v->nlookup++;
 	return v;
@@ -292,12 +278,15 @@ int sopfs_item_attr(struct sopfs *f, struct sopfs_item *item, struct sop_attr *a
 	return rc;
 }
 
-static void session_attr(struct sopfs_session *s, bool depend, struct sop_attr *a)
+/* False: it is idle, and shows what is committed. */
+static bool session_attr(struct sopfs_session *s, bool depend, struct sop_attr *a)
 {
 	struct sop_attr mine;
+	bool open;
 
 	pthread_mutex_lock(&s->lock);
-	if (s->value) {
+	open = s->value != NULL;
+	if (open) {
 		sop_value_attr(s->value, &mine);
 		a->size = sop_value_size(s->value);
 		a->bytes = sop_value_bytes(s->value);
@@ -315,6 +304,16 @@ static void session_attr(struct sopfs_session *s, bool depend, struct sop_attr *
 		}
 	}
 	pthread_mutex_unlock(&s->lock);
+	return open;
+}
+
+/* A path that was walked before the session took this nodeid leads here too, and must not see what
+ * is in it. Whoever asks by descriptor has opened it, or holds it: the kernel walks the path again
+ * for the others. */
+static bool is_stranger(const struct sopfs_session *s, uint64_t ino, int tid)
+{
+	return tid > 0 && tid != s->opener && !sopfs_closer_same_process(tid, s->opener) &&
+	       sopfs_closer_holds(tid, ino) == SOPFS_HOLDS_NOT;
 }
 
 /* A reader's version, seen through any handle of the view that has one. */
@@ -333,6 +332,21 @@ static bool snapshot_attr(struct sopfs *f, struct sopfs_view *v, struct sop_attr
 	return h != NULL;
 }
 
+/* To the committed version, by way of a new look-up; one that has just been sent there is told at
+ * once, as the kernel would not try again. */
+static int turn_away(struct sopfs *f, struct sopfs_item *item, int tid, struct sop_attr *a,
+	bool *cache, struct sop_err *e)
+{
+	int rc = 0;
+
+	pthread_mutex_lock(&f->lock);
+	if (!mark_find(f, tid, item))
+		rc = mark_add(f, tid, item);
+	pthread_mutex_unlock(&f->lock);
+	*cache = false;
+	return rc ? rc : sopfs_item_attr(f, item, a, e);
+}
+
 int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_handle *handle,
 	struct sop_attr *a, bool *cache, struct sop_err *e)
 {
@@ -342,7 +356,6 @@ int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_h
 	bool current;
 	int rc;
 
-	(void)tid;
 	*cache = true;
 	if (sopfs_is_ctl(v)) {
 		*cache = false;
@@ -363,11 +376,15 @@ int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_h
 		if (s)
 			s->refs++;
 		pthread_mutex_unlock(&f->lock);
+		if (s && !handle && is_stranger(s, item->ino, tid)) {
+			sopfs_session_put(f, s);
+			return turn_away(f, item, tid, a, cache, e);
+		}
 		rc = sopfs_item_attr(f, item, a, e);
 		if (s) {
 			*cache = false;
-			if (!rc)
-				session_attr(s, handle && handle->session == s, a);
+			if (!rc && !session_attr(s, handle && handle->session == s, a))
+				rc = sopfs_item_attr(f, item, a, e);
 			sopfs_session_put(f, s);
 			return rc;
 		}
@@ -533,11 +550,11 @@ static int claim(struct sopfs *f, int tid, struct sopfs_view *v)
 {
 	struct sopfs_item *item = v->item;
 
-	if (mark_take(f, tid, item, true))
+	if (mark_take(f, tid, item))
 		return 0;
 	if (v->kind == SOPFS_VIEW_COMMITTED && !v->readers && !v->marks)
 		return 0;
-	return mark_add(f, tid, item, true);
+	return mark_add(f, tid, item);
 }
 
 static int set_size_by_path(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_view *v,
@@ -751,25 +768,30 @@ static bool open_shared(struct sopfs_view *v, struct sopfs_handle *h)
 }
 
 static int open_read(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_handle *h,
-	bool *keep_cache, struct sop_err *e)
+	bool *keep_cache, struct sopfs_notes *notes, struct sop_err *e)
 {
 	struct sopfs_item *item = v->item;
 	struct sopfs_snap *snap = NULL;
-	bool current, again;
+	bool current, again, strange;
 	int rc;
 
+	pthread_mutex_lock(&f->lock);
+	strange = v->session && mark_find(f, tid, item);
+	pthread_mutex_unlock(&f->lock);
+	if (strange && sopfs_closer_holds(tid, item->ino) == SOPFS_HOLDS_NOT)
+		return -ESTALE;
 	for (unsigned i = 0; i < SOPFS_TRIES; i++) {
 		pthread_mutex_lock(&f->lock);
 		current = v == item->current;
 		again = false;
 		if (!current || item->nameless) {
-			again = mark_take(f, tid, item, false) || item->nameless;
+			again = mark_take(f, tid, item) || item->nameless;
 			if (again && open_shared(v, h)) {
 				pthread_mutex_unlock(&f->lock);
 				return 0;
 			}
 			if (!again) {
-				rc = mark_add(f, tid, item, false);
+				rc = mark_add(f, tid, item);
 				pthread_mutex_unlock(&f->lock);
 				return rc;
 			}
@@ -780,14 +802,15 @@ static int open_read(struct sopfs *f, int tid, struct sopfs_view *v, struct sopf
 		pthread_mutex_lock(&f->lock);
 		if (!rc && v == item->current && snap->attr.value_version == v->version) {
 			if (atomic_load(&f->mark_count))
-				(void)mark_take(f, tid, item, false);
+				(void)mark_take(f, tid, item);
 			reader_add(h, snap);
 			pthread_mutex_unlock(&f->lock);
 			return 0;
 		}
 		if (!rc && again) {
-			/* Its pages are of some other version: the kernel drops them. */
+			/* Its pages and size are of some other version: the kernel drops them. */
 			v->version = snap->attr.value_version;
+			sopfs_note_attr(f, notes, v);
 			*keep_cache = false;
 			reader_add(h, snap);
 			pthread_mutex_unlock(&f->lock);
@@ -852,8 +875,8 @@ static int claim_for_session(struct sopfs *f, int tid, struct sopfs_view *v, str
 	*fresh = *stolen = false;
 	if (v->session) {
 		/* Of somebody else, by a name that has moved on; or of its own, by way of /proc. */
-		if (!v->session->handles || !mark_take(f, tid, item, true))
-			return mark_add(f, tid, item, true);
+		if (!v->session->handles || !mark_take(f, tid, item))
+			return mark_add(f, tid, item);
 		h->session = v->session;
 		v->session->handles++;
 		v->session->refs++;
@@ -980,7 +1003,7 @@ int sopfs_open(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_vie
 	else if (write)
 		rc = open_write(f, who, v, flags, h, &out->keep_cache, notes, e);
 	else
-		rc = open_read(f, who->tid, v, h, &out->keep_cache, e);
+		rc = open_read(f, who->tid, v, h, &out->keep_cache, notes, e);
 	if (rc) {
 		pthread_mutex_lock(&f->lock);
 		v->handles--;

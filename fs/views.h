@@ -5,10 +5,10 @@
  * committed version); else ESTALE, upon which the kernel looks the name up again from the same thread,
  * and that look-up is answered with a nodeid reserved for it.
  *
- * A mark remembers, for one thread and one item, that it has been sent through ESTALE: for writing, the
- * reserved nodeid; for reading, that the next answer must be final, since the kernel repeats an attempt
- * only once; the nodeid its look-up gave is pinned against stealing. Marks end with the open they were
- * made for, or after a few seconds. */
+ * A mark remembers, for one thread and one item, that it has been sent through ESTALE, and the nodeid
+ * reserved for it, which fits whatever it is up to: an open for writing makes it a session's, one for
+ * reading a snapshot's. So the second answer is final, as it must be: the kernel repeats an attempt only
+ * once. Marks end with the open they were made for, or after a few seconds. */
 #ifndef SOPFS_VIEWS_H
 #define SOPFS_VIEWS_H
 

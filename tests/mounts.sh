@@ -23,10 +23,15 @@ daemon_of() {
 	done
 }
 
-# Until the process has ended (one that nobody reaps has no command line any more), at most so many seconds.
+# Until the process has ended, at most so many seconds. One that nobody reaps has ended when it is a zombie
+# without threads: until then it holds its files, and with them the volume's lock.
 wait_gone() {
-	local pid=$1 left=$((${2:-60} * 20)) word
-	while { IFS= read -r -d '' word <"/proc/$pid/cmdline"; } 2>/dev/null && [ -n "$word" ]; do
+	local pid=$1 left=$((${2:-60} * 20)) stat state
+	while { read -r stat <"/proc/$pid/stat"; } 2>/dev/null; do
+		read -r state _ <<<"${stat##*) }"
+		if [ "$state" = Z ] && [ "$(ls "/proc/$pid/task" 2>/dev/null)" = "$pid" ]; then
+			return 0
+		fi
 		if [ $((left -= 1)) -lt 0 ]; then
 			return 1
 		fi

@@ -576,6 +576,58 @@ static void filled_and_emptied_a_hundred_times_nothing_leaks(void **state)
 	fixture_check(f, true);
 }
 
+/* A file that fills more than one segment goes, its segments with it; then the machine stops before the
+ * next checkpoint: the journal still goes through what is gone. */
+static void segments_emptied_since_the_checkpoint_do_not_stop_recovery(void **state)
+{
+	struct fixture *f = *state;
+	size_t len = 16 << 20;
+	uint8_t *buf = malloc(len);
+	uint64_t store;
+
+	fill_random(buf, len, 9);
+	ok(f, fixture_store(f, "s", &store));
+	ok(f, fixture_upsert(f, store, "keep", "kept", 4, true));
+	ok(f, sop_volume_checkpoint(f->v, &f->e));
+	for (unsigned round = 0; round < 40; round++) /* 640 MiB: a segment holds 512 */
+		ok(f, fixture_upsert(f, store, "big", buf, len, false));
+	ok(f, fixture_remove(f, store, "big"));
+	ok(f, sop_volume_tick(f->v, &f->e));
+	ok(f, sop_volume_tick(f->v, &f->e));
+	assert_true(segment_bytes(f) < 64 << 20);
+	sim_power_on(f->sim, SIM_KEEP_ALL, 1); /* the process dies */
+	sop_volume_close(f->v, NULL);
+	ok(f, fixture_open(f));
+	assert_int_equal(fixture_has(f, store, "keep", "kept", 4), 1);
+	assert_int_equal(fixture_has(f, store, "big", "", 0), 0);
+	fixture_check(f, true);
+	free(buf);
+}
+
+static void a_volume_made_over_an_old_one_survives_a_power_cut(void **state)
+{
+	struct fixture *f = *state;
+	struct sop_format_opts fo = {
+		.k = 2, .m = 2, .force = true, .open_disk = sim_open_disk, .open_disk_ctx = f->sim};
+	uint64_t store;
+
+	ok(f, fixture_store(f, "s", &store));
+	ok(f, fixture_upsert(f, store, "x", "old", 3, true));
+	ok(f, sop_volume_tick(f->v, &f->e));
+	for (uint64_t choice = 0; choice < 40; choice++) {
+		if (f->v)
+			ok(f, fixture_close(f));
+		ok(f, sop_format(f->paths, f->disks, &fo, NULL, &f->e));
+		sim_power_on(f->sim, SIM_KEEP_RANDOM, choice);
+		ok(f, fixture_open(f));
+		assert_int_equal(fixture_has(f, SOP_ROOT, "s", "", 0), 0);
+		fixture_check(f, true);
+		ok(f, fixture_store(f, "s", &store));
+		ok(f, fixture_upsert(f, store, "x", "old", 3, true));
+		ok(f, sop_volume_tick(f->v, &f->e));
+	}
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -594,6 +646,8 @@ int main(void)
 		T(cursors_go_both_ways_and_see_own_writes),
 		T(a_value_is_what_an_array_would_be),
 		T(filled_and_emptied_a_hundred_times_nothing_leaks),
+		T(segments_emptied_since_the_checkpoint_do_not_stop_recovery),
+		T(a_volume_made_over_an_old_one_survives_a_power_cut),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
