@@ -5,6 +5,7 @@
 #   make help     the other targets
 #
 # Variables: BUILD=dir  CC=clang  CFLAGS=...  SAN=asan|tsan  WERROR=1  PREFIX= DESTDIR=
+#   V=1                  show whole commands
 #   CORE="err label ec"  build libsop from these modules alone (others may be half-written):
 #                        make CORE="err le ec" build/unit/test_ec
 
@@ -28,6 +29,8 @@ BINDIR     ?= $(PREFIX)/bin
 SBINDIR    ?= $(PREFIX)/sbin
 LIBDIR     ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
+
+SAY = $(if $(V),,@echo '  $(1)  $@';)
 
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla \
 	-Wformat=2 -Wcast-qual -Wcast-align -Wundef -Wswitch-enum -Wimplicit-fallthrough
@@ -97,19 +100,19 @@ SH_TESTS     = $(filter-out %/functions.sh,$(foreach d,$(1),$(wildcard tests/$(d
 
 $(BUILD)/obj/core/%.o: core/%.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(CORE_CFLAGS) -MMD -MP -c -o $@ $<
+	$(call SAY,CC)$(CC) $(ALL_CFLAGS) $(CORE_CFLAGS) -MMD -MP -c -o $@ $<
 
 $(BUILD)/obj/fs/%.o: fs/%.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(FUSE_CFLAGS) -MMD -MP -c -o $@ $<
+	$(call SAY,CC)$(CC) $(ALL_CFLAGS) $(FUSE_CFLAGS) -MMD -MP -c -o $@ $<
 
 $(BUILD)/obj/mount-helpers/%.o: mount-helpers/%.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	$(call SAY,CC)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
 $(BUILD)/obj/tests/%.o: tests/%.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(CORE_CFLAGS) $(CMOCKA_CFLAGS) $(FUSE_CFLAGS) -MMD -MP -c -o $@ $<
+	$(call SAY,CC)$(CC) $(ALL_CFLAGS) $(CORE_CFLAGS) $(CMOCKA_CFLAGS) $(FUSE_CFLAGS) -MMD -MP -c -o $@ $<
 
 -include $(wildcard $(BUILD)/obj/*/*.d $(BUILD)/obj/tests/*/*.d)
 
@@ -118,7 +121,7 @@ $(BUILD)/obj/tests/%.o: tests/%.c
 # A fresh archive each time: ar would keep members whose source has gone.
 $(BUILD)/libsop.a: $(CORE_OBJ)
 	@rm -f $@
-	ar rcsD $@ $^
+	$(call SAY,AR)ar rcsD $@ $^
 
 # The shared library shows what the public face declares and nothing else.
 FACE := core/sop.h core/err.h core/log.h core/id.h core/clock.h core/range.h
@@ -129,35 +132,35 @@ $(BUILD)/libsop.map: $(FACE)
 	   echo 'local: *; };'; } >$@
 
 $(BUILD)/libsop.so.0: $(CORE_OBJ) $(BUILD)/libsop.map
-	$(LINK) -shared -Wl,-soname,libsop.so.0 -Wl,--version-script=$(BUILD)/libsop.map \
+	$(call SAY,LD)$(LINK) -shared -Wl,-soname,libsop.so.0 -Wl,--version-script=$(BUILD)/libsop.map \
 		$(CORE_OBJ) $(CORE_LIBS)
 	@ln -sf libsop.so.0 $(BUILD)/libsop.so
 
 $(BUILD)/sopfs: $(FS_OBJ) $(BUILD)/libsop.a
-	$(LINK) $^ $(FUSE_LIBS) $(CORE_LIBS)
+	$(call SAY,LD)$(LINK) $^ $(FUSE_LIBS) $(CORE_LIBS)
 
 $(TOOL_BIN): $(BUILD)/%.sopfs: $(BUILD)/obj/mount-helpers/%_sopfs.o $(BUILD)/libsop.a
-	$(LINK) $^ $(CORE_LIBS)
+	$(call SAY,LD)$(LINK) $^ $(CORE_LIBS)
 
 # Unit tests of fs have its objects beside them, without main.
 $(UNIT_FS_BIN): $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(filter-out %/main.o,$(FS_OBJ)) \
 		$(LIB_OBJ) $(BUILD)/libsop.a
 	@mkdir -p $(@D)
-	$(LINK) $^ $(CMOCKA_LIBS) $(FUSE_LIBS) $(CORE_LIBS)
+	$(call SAY,LD)$(LINK) $^ $(CMOCKA_LIBS) $(FUSE_LIBS) $(CORE_LIBS)
 
 $(filter-out $(UNIT_FS_BIN),$(UNIT_BIN)) $(MODEL_BIN): $(BUILD)/%: $(BUILD)/obj/tests/%.o \
 		$(LIB_OBJ) $(BUILD)/libsop.a
 	@mkdir -p $(@D)
-	$(LINK) $^ $(CMOCKA_LIBS) $(CORE_LIBS)
+	$(call SAY,LD)$(LINK) $^ $(CMOCKA_LIBS) $(CORE_LIBS)
 
 $(EXAMPLE_BIN): $(BUILD)/%: $(BUILD)/obj/tests/%.o $(BUILD)/libsop.a
 	@mkdir -p $(@D)
-	$(LINK) $^ $(CORE_LIBS)
+	$(call SAY,LD)$(LINK) $^ $(CORE_LIBS)
 
 # Drivers of the mount and the RAM-only floor: they know nothing of sopfs.
 $(BENCH_BIN): $(BUILD)/%: $(BUILD)/obj/tests/%.o
 	@mkdir -p $(@D)
-	$(LINK) $^ $(FUSE_LIBS) -lpthread
+	$(call SAY,LD)$(LINK) $^ $(FUSE_LIBS) -lpthread
 
 # Objects are kept.
 .SECONDARY:

@@ -239,6 +239,9 @@ static void group_fill(struct group *g, struct sop_commit_req **queue, struct ma
 
 static int group_puts(struct group *g)
 {
+	/* Anew at each attempt: a transaction may have left the group at the one before. */
+	free(g->puts);
+	g->puts = NULL;
 	g->n_puts = 0;
 	for (size_t i = 0; i < g->n; i++)
 		g->n_puts += g->req[i]->puts.n;
@@ -398,14 +401,38 @@ static int group_apply(struct sop_volume *v, struct group *g, uint64_t time_ns, 
 	return 0;
 }
 
+static void group_commit(struct sop_volume *v, struct group *g);
+
+static void group_split(struct sop_volume *v, struct group *g)
+{
+	struct group *one = calloc(1, sizeof(*one));
+
+	for (size_t i = 0; i < g->n; i++) {
+		struct sop_commit_req *r = g->req[i];
+
+		if (!one || v->dead) {
+			req_fail(r, sop_fail(&r->err, v->dead ? SOP_EDEAD : -ENOMEM, "commit"));
+			continue;
+		}
+		one->req[0] = r;
+		one->n = 1;
+		group_commit(v, one);
+	}
+	free(one);
+	free(g->puts);
+	g->puts = NULL;
+}
+
 static void group_commit(struct sop_volume *v, struct group *g)
 {
 	uint64_t time_ns = v->clock->wall_ns(v->clock->ctx);
 	struct sop_err e = {0};
-	int rc;
+	int rc = 0;
 
-	rc = group_puts(g);
 	for (unsigned attempt = 0; !rc && g->n && attempt < WRITE_TRIES; attempt++) {
+		rc = group_puts(g);
+		if (rc)
+			break;
 		rc = group_write(v, g, time_ns, &e);
 		if (rc != -EAGAIN)
 			break;
@@ -414,6 +441,11 @@ static void group_commit(struct sop_volume *v, struct group *g)
 	}
 	if (rc == -EAGAIN)
 		rc = e.code == -EAGAIN || !e.code ? -EIO : e.code;
+	/* No room for all of them: each by itself, so that a remove does not fail for its company. */
+	if (rc == -ENOSPC && g->n > 1) {
+		group_split(v, g);
+		return;
+	}
 	if (!rc && g->n)
 		rc = group_apply(v, g, time_ns, &e);
 	for (size_t i = 0; i < g->n; i++) {
@@ -508,15 +540,16 @@ static int commit_reads(struct sop_txn *t, struct sop_err *e)
 	return rc;
 }
 
-/* More dirty nodes than the cache can hold for long: whoever makes more, helps. */
+/* More dirty nodes, and versions of them that a checkpoint is writing, than the cache can hold for long:
+ * whoever makes more, helps. */
 static int throttle(struct sop_volume *v, struct sop_err *e)
 {
 	struct sop_nodes_stat s;
 
 	sop_nodes_stat(v->nodes, &s);
-	if (s.dirty_bytes > v->opts.cache_bytes / 2)
+	if (s.dirty_bytes + s.old_version_bytes > v->opts.cache_bytes / 3)
 		return sop_checkpoint_run(v, false, e);
-	if (s.dirty_bytes > v->opts.cache_bytes / 4 ||
+	if (s.dirty_bytes > v->opts.cache_bytes / 6 ||
 		v->journal_used > v->opts.journal_bytes)
 		sop_volume_kick(v);
 	return 0;

@@ -379,7 +379,7 @@ struct sop_volume {
 	uint64_t lsn_next;      /* under commit */
 	_Atomic uint64_t barrier_noted; /* changed under commit: highest BARRIER record appended */
 	_Atomic uint64_t barrier_marked; /* highest whose record is itself on the media, or checkpoint */
-	int dead;               /* under commit: why no commit is taken any more, 0: healthy */
+	_Atomic int dead;       /* changed under commit: why no commit is taken any more, 0: healthy */
 	_Atomic uint64_t next_ino;
 
 	struct sop_lock queue_lock; /* LEAF: commits waiting for a leader */
@@ -393,7 +393,7 @@ struct sop_volume {
 	uint64_t durable_lsn;
 
 	struct sop_lock ckpt_lock; /* VOLUME: one checkpoint at a time */
-	uint64_t ckpt_ms, ckpt_lsn;
+	_Atomic uint64_t ckpt_ms, ckpt_lsn; /* changed under it */
 
 	struct sop_lock bg_lock; /* LEAF */
 	pthread_cond_t bg_cond;

@@ -11,7 +11,7 @@
 #endif
 #endif
 #ifndef KEEP_BYTES
-#define KEEP_BYTES ((size_t)32 << 20)
+#define KEEP_BYTES ((size_t)12 << 20)
 #endif
 
 static size_t class_bytes(unsigned size_class)

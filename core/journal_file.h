@@ -16,11 +16,11 @@ void sop_journal_spare_path(char path[SOP_JOURNAL_NAME], unsigned spare);
 struct sop_journal_header {
 	struct sop_uuid volume;
 	uint64_t number, epoch, first_lsn;
-	uint64_t salt; /* random, SOP_JOURNAL_SALT_BITS of it; kept in the first bytes of tail[] */
+	uint64_t salt; /* random, SOP_JOURNAL_SALT_BITS of it; */
 	uint32_t chain;
 };
 
-/* Each record repeats its file's salt, in salt, above a counter of attempts: nobody who only chooses
+/* Each record repeats its file's salt, above a counter of attempts: nobody who only chooses
  * what is in a payload can put a record there. */
 #define SOP_JOURNAL_SALT_BITS 48
 

@@ -65,8 +65,10 @@ static int del(struct sop_txn *t, uint64_t store, const void *key, size_t klen, 
 	/* fresh stays: a name made and removed in one transaction was never in the tree. */
 	w->fresh = w->write == SOP_WRITE_PUT && w->fresh;
 	w->write = SOP_WRITE_DEL;
-	w->keep_value = keep_value;
+	/* Once something has moved off this key, commit looks whether its value is still in use. */
+	w->keep_value |= keep_value;
 	w->item = NULL;
+	w->xattr = NULL;
 	w->attr_mask = 0;
 	t->bytes += klen;
 	return 0;
@@ -184,14 +186,18 @@ static int move_entry(struct sop_txn *t, struct sop_name from, struct sop_name t
 {
 	struct sop_wentry *w = sop_wset_find(&t->wset, from.store, from.key, from.len);
 	struct sop_value *value = w ? w->value : NULL;
+	struct sop_xattr_patch *xattr = w ? w->xattr : NULL;
 	struct sop_wentry *n;
 
-	if (w)
+	if (w) {
 		w->value = NULL;
+		w->xattr = NULL;
+	}
 	n = put(t, to.store, to.key, to.len, it, to_fresh, e);
 	if (!n)
 		return -ENOMEM;
 	n->value = value;
+	n->xattr = xattr;
 	/* Where the value comes from, should it be committed by somebody else meanwhile, is checked by
 	 * the version seen at `from`. */
 	if (value)
@@ -280,6 +286,7 @@ static int exchange(struct sop_txn *t, struct sop_name from, struct sop_name to,
 	struct sop_wentry *wa = sop_wset_find(&t->wset, from.store, from.key, from.len);
 	struct sop_wentry *wb = sop_wset_find(&t->wset, to.store, to.key, to.len);
 	struct sop_value *va = wa ? wa->value : NULL, *vb = wb ? wb->value : NULL;
+	struct sop_xattr_patch *xa = wa ? wa->xattr : NULL, *xb = wb ? wb->xattr : NULL;
 	int rc = touch_moved(t, a, e);
 
 	if (!rc)
@@ -297,6 +304,8 @@ static int exchange(struct sop_txn *t, struct sop_name from, struct sop_name to,
 	wa->keep_value = wb->keep_value = true;
 	wa->value = vb;
 	wb->value = va;
+	wa->xattr = xb;
+	wb->xattr = xa;
 	if (va)
 		sop_value_entry(va, wb);
 	if (vb)
@@ -432,6 +441,7 @@ int sop_setattr(struct sop_txn *t, struct sop_name name, const struct sop_attr *
 		w->write = SOP_WRITE_PATCH;
 	plain = false; /* a patch has no type of its own to give */
 	sop_attr_merge(&w->attr, &plain, a, mask);
+	w->attr.ino = it.attr.ino; /* the patch is meant for this one */
 	w->attr_mask |= mask;
 	t->bytes += 128;
 	return 0;
@@ -536,7 +546,7 @@ int sop_xattrs_apply(const uint8_t *p, size_t len, struct sop_xattr_patch *patch
 
 /* The set as this transaction sees it. */
 static int xattrs_view(struct sop_txn *t, struct sop_name name, struct sop_place *place, uint8_t **set,
-	size_t *len, bool saw, struct sop_err *e)
+	size_t *len, uint64_t *ino, bool saw, struct sop_err *e)
 {
 	uint8_t buf[SOP_ITEM_BYTES_MAX];
 	struct sop_wentry *w;
@@ -553,6 +563,7 @@ static int xattrs_view(struct sop_txn *t, struct sop_name name, struct sop_place
 		return rc;
 	w = t->wset.count ? sop_wset_find(&t->wset, place->store, place->key, place->klen) : NULL;
 	rc = sop_xattrs_apply(p, *len, w ? w->xattr : NULL, set, len, e);
+	*ino = it.attr.ino;
 	free(own);
 	return rc;
 }
@@ -564,7 +575,8 @@ ssize_t sop_xattr_get(struct sop_txn *t, struct sop_name name, const char *attr,
 	struct sop_place place;
 	struct xattr x;
 	size_t len;
-	int rc = xattrs_view(t, name, &place, &set, &len, true, e);
+	uint64_t ino;
+	int rc = xattrs_view(t, name, &place, &set, &len, &ino, true, e);
 
 	if (rc)
 		return rc;
@@ -587,7 +599,8 @@ ssize_t sop_xattr_list(struct sop_txn *t, struct sop_name name, char *buf, size_
 	struct sop_place place;
 	struct xattr x;
 	size_t len, n = 0;
-	int rc = xattrs_view(t, name, &place, &set, &len, true, e);
+	uint64_t ino;
+	int rc = xattrs_view(t, name, &place, &set, &len, &ino, true, e);
 
 	if (rc)
 		return rc;
@@ -612,6 +625,7 @@ static int xattr_change(struct sop_txn *t, struct sop_name name, const char *att
 	struct sop_wentry *w;
 	struct xattr x;
 	size_t set_len;
+	uint64_t ino = 0;
 	bool there = false;
 	int rc = sop_txn_writable(t, e);
 
@@ -621,7 +635,7 @@ static int xattr_change(struct sop_txn *t, struct sop_name name, const char *att
 		rc = sop_fail(e, -E2BIG, "extended attribute of %zu bytes", len);
 	/* Only what depends on the set as it is makes the transaction depend on it. */
 	if (!rc)
-		rc = xattrs_view(t, name, &place, &set, &set_len, flags != 0 || !val, e);
+		rc = xattrs_view(t, name, &place, &set, &set_len, &ino, flags != 0 || !val, e);
 	if (rc)
 		return rc;
 	for (const uint8_t *p = set; !there && xattr_at(&x, p, set + set_len); p = x.next)
@@ -631,6 +645,8 @@ static int xattr_change(struct sop_txn *t, struct sop_name name, const char *att
 	if (!there && (flags & SOP_XATTR_REPLACE || !val))
 		return sop_fail(e, -ENODATA, "extended attribute");
 	w = sop_txn_entry(t, place.store, place.key, place.klen, e);
+	if (w)
+		w->attr.ino = ino;
 	q = sop_arena_alloc(&t->arena, sizeof(*q));
 	if (!w || !q)
 		return sop_fail(e, -ENOMEM, "extended attribute");
@@ -922,6 +938,7 @@ int sop_store_info(struct sop_txn *t, uint64_t store, struct sop_store_opts *o, 
 	size_t size, struct sop_err *e)
 {
 	struct sop_disk_store_options d;
+	sop_autofree uint8_t *own = NULL;
 	const uint8_t *raw = NULL;
 	struct sop_state *st;
 	size_t len = 0;
@@ -935,14 +952,23 @@ int sop_store_info(struct sop_txn *t, uint64_t store, struct sop_store_opts *o, 
 			len = n->options_len;
 			goto decode;
 		}
-	{
+	/* Copied under the lock: a checkpoint may forget the state at any time. */
+	for (st = NULL; !st;) {
 		int rc = sop_stores_load(t->v->stores, store, &st, e);
 
 		if (rc)
 			return rc;
+		sop_stores_begin(t->v->stores);
+		st = sop_stores_get(t->v->stores, store);
+		len = st ? st->options_len : 0;
+		own = len ? malloc(len) : NULL;
+		if (own)
+			memcpy(own, st->options, len);
+		sop_stores_end(t->v->stores);
 	}
-	raw = st->options;
-	len = st->options_len;
+	if (len && !own)
+		return sop_fail(e, -ENOMEM, "store options");
+	raw = own;
 decode:
 	if (!len)
 		return 0;

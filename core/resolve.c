@@ -334,8 +334,12 @@ static int plan_entry(struct sop_txn *t, struct sop_wentry *w, struct sop_puts *
 		p->base = w->item;
 		break;
 	case SOP_WRITE_PATCH:
-		if (!p->there || (w->value && p->old->attr.ino != w->value->base.attr.ino))
+		if (!p->there || (w->value && p->old->attr.ino != w->value->base.attr.ino) ||
+			(w->attr_mask && w->attr.ino && p->old->attr.ino != w->attr.ino))
 			return sop_fail(e, -ENOENT, "the item is gone");
+		/* It got a second name meanwhile: its inode lies elsewhere, only a link is left here. */
+		if (p->old->link)
+			return conflict(e, "the item has been linked and lies elsewhere now");
 		p->base = p->old;
 		break;
 	}
@@ -757,10 +761,52 @@ static int emit_value(struct sop_txn *t, struct sop_wentry *w, const struct sop_
 	return 0;
 }
 
+/* ---- emit: what has moved ------------------------------------------------------------------------------------ */
+
+/* The inodes that the transaction puts somewhere, sorted; gathered when something has moved. A value is
+ * freed at the key it leaves only when its inode is at none of the keys the transaction leaves behind. */
+struct moved {
+	uint64_t *ino;
+	size_t n;
+};
+
+static int ino_order(const void *a, const void *b)
+{
+	const uint64_t *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
+}
+
+static int moved_gather(struct moved *m, const struct sop_txn *t, struct sop_err *e)
+{
+	bool any = false;
+
+	for (const struct sop_wentry *w = sop_wset_first(&t->wset); w && !any; w = w->next[0])
+		any = w->keep_value;
+	if (!any)
+		return 0;
+	m->ino = malloc(t->wset.count * sizeof(*m->ino));
+	if (!m->ino)
+		return sop_fail(e, -ENOMEM, "commit");
+	for (const struct sop_wentry *w = sop_wset_first(&t->wset); w; w = w->next[0])
+		if (w->write == SOP_WRITE_PUT && !w->item->link)
+			m->ino[m->n++] = w->item->attr.ino;
+	if (m->n)
+		qsort(m->ino, m->n, sizeof(*m->ino), ino_order);
+	return 0;
+}
+
+/* Does what the tree has at this key live on elsewhere? */
+static bool lives_on(const struct moved *m, const struct sop_wentry *w)
+{
+	return w->keep_value && m->n &&
+	       bsearch(&w->plan->old->attr.ino, m->ino, m->n, sizeof(*m->ino), ino_order);
+}
+
 /* ---- emit: records ------------------------------------------------------------------------------------------ */
 
-static int emit_put(struct sop_txn *t, struct sop_wentry *w, const struct sop_puts *puts, uint64_t lsn,
-	struct sop_buf *ops, struct sop_err *e)
+static int emit_put(struct sop_txn *t, struct sop_wentry *w, const struct moved *moved,
+	const struct sop_puts *puts, uint64_t lsn, struct sop_buf *ops, struct sop_err *e)
 {
 	uint8_t raw[SOP_ITEM_BYTES_MAX];
 	struct sop_plan *p = w->plan;
@@ -772,7 +818,7 @@ static int emit_put(struct sop_txn *t, struct sop_wentry *w, const struct sop_pu
 	sop_item_copy(&it, p->base);
 	same = p->there && p->old->attr.ino == it.attr.ino;
 	/* The name is taken over from another inode: what was there goes, unless it has moved. */
-	if (p->there && !same && !p->old->link && !w->keep_value) {
+	if (p->there && !same && !p->old->link && !lives_on(moved, w)) {
 		free_value(ops, p->old);
 		if (p->old->xattr_blob.segment)
 			sop_buf_ref(ops, SOP_OP_FREE, p->old->attr.ino, &p->old->xattr_blob);
@@ -829,13 +875,13 @@ static int emit_put(struct sop_txn *t, struct sop_wentry *w, const struct sop_pu
 	return 0;
 }
 
-static void emit_del(struct sop_wentry *w, struct sop_buf *ops)
+static void emit_del(struct sop_wentry *w, const struct moved *moved, struct sop_buf *ops)
 {
 	struct sop_plan *p = w->plan;
 
 	if (p->nothing)
 		return;
-	if (!w->keep_value && !p->old->link) {
+	if (!p->old->link && !lives_on(moved, w)) {
 		free_value(ops, p->old);
 		if (p->old->xattr_blob.segment)
 			sop_buf_ref(ops, SOP_OP_FREE, p->old->attr.ino, &p->old->xattr_blob);
@@ -847,9 +893,12 @@ static void emit_del(struct sop_wentry *w, struct sop_buf *ops)
 int sop_resolve_emit(struct sop_txn *t, const struct sop_puts *puts, uint64_t lsn, uint64_t time_ns,
 	struct sop_buf *ops, struct sop_err *e)
 {
-	int rc = 0;
+	struct moved m = {0};
+	int rc = moved_gather(&m, t, e);
 
 	(void)time_ns;
+	if (rc)
+		return rc;
 	for (struct sop_dropped *d = t->stores; d; d = d->next)
 		if (d->create)
 			sop_buf_op(ops, SOP_OP_STORE_NEW, 0, d->store, NULL, 0, d->options, d->options_len);
@@ -858,17 +907,18 @@ int sop_resolve_emit(struct sop_txn *t, const struct sop_puts *puts, uint64_t ls
 		case SOP_WRITE_NONE:
 			break;
 		case SOP_WRITE_DEL:
-			emit_del(w, ops);
+			emit_del(w, &m, ops);
 			break;
 		case SOP_WRITE_PUT:
 		case SOP_WRITE_PATCH:
-			rc = emit_put(t, w, puts, lsn, ops, e);
+			rc = emit_put(t, w, &m, puts, lsn, ops, e);
 			break;
 		}
 	}
 	for (struct sop_dropped *d = t->stores; d; d = d->next)
 		if (!d->create)
 			sop_buf_op(ops, SOP_OP_STORE_DROP, 0, d->store, NULL, 0, NULL, 0);
+	free(m.ino);
 	return rc ? rc : ops->failed ? sop_fail(e, -ENOMEM, "journal record") : 0;
 }
 

@@ -95,7 +95,7 @@ struct sop_space *sop_space_new(struct sop_volume *v)
 	return NULL;
 }
 
-static void smalls_free(struct small **set)
+static void smalls_clear(struct small **set)
 {
 	for (size_t b = 0; set && b < BUCKETS; b++)
 		while (set[b]) {
@@ -104,6 +104,11 @@ static void smalls_free(struct small **set)
 			set[b] = x->next;
 			free(x);
 		}
+}
+
+static void smalls_free(struct small **set)
+{
+	smalls_clear(set);
 	free(set);
 }
 
@@ -473,10 +478,9 @@ static int deltas_apply(struct sop_space *s, struct sop_err *e)
 	free(cs.c);
 	if (rc)
 		return rc;
-	smalls_free(s->deltas);
+	smalls_clear(s->deltas);
 	s->n_deltas = 0;
-	s->deltas = calloc(BUCKETS, sizeof(struct small *));
-	return s->deltas ? 0 : sop_fail(e, -ENOMEM, "reference counts");
+	return 0;
 }
 
 /* ---- giving back ------------------------------------------------------------------------------------- */
@@ -979,6 +983,14 @@ int sop_space_flush(struct sop_space *s, struct sop_checkpoint *c, struct sop_er
 	if (!rc)
 		rc = changes_apply(s->v, &cs, e);
 	free(cs.c);
+	if (rc) {
+		/* What was noted as recorded may not be: the next checkpoint writes all of them, for a
+		 * segment that the table does not know is removed at mount. */
+		SOP_LOCK_GUARD(&s->lock);
+		for (size_t b = 0; b < BUCKETS; b++)
+			for (struct seg *g = s->seg[b]; g; g = g->next)
+				g->dirty = true;
+	}
 	return rc;
 }
 

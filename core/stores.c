@@ -378,11 +378,13 @@ static int flush_one(struct sop_stores *s, struct sop_state *st, struct sop_tree
 
 int sop_stores_flush(struct sop_stores *s, uint64_t lsn, struct sop_err *e)
 {
-	struct sop_state *master = find(s, SOP_STORE_MASTER);
-	struct sop_state *st;
+	struct sop_state *master, *st;
 	struct sop_tree tree;
 	int rc = 0;
 
+	sop_lock(&s->lock);
+	master = find(s, SOP_STORE_MASTER);
+	sop_unlock(&s->lock);
 	/* Writers are held off by the commit lock; loads by readers only add clean states. */
 	for (st = s->dirty; st && !rc; st = st->dirty_next) {
 		uint8_t key[SOP_MASTER_KEY];

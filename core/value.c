@@ -288,7 +288,9 @@ static int window_load(struct sop_value *x, uint64_t off, struct sop_err *e)
 
 	if (!x->window && !(x->window = malloc(WINDOW * sizeof(*x->window))))
 		return sop_fail(e, -ENOMEM, "extents");
+	/* Until it is loaded the window covers nothing: what could not be read must not look like a hole. */
 	x->n_window = 0;
+	x->window_from = x->window_to = 0;
 	rc = sop_stores_view(v->stores, x->base.tree, x->lsn, &view, e);
 	if (rc)
 		return rc;
@@ -518,11 +520,36 @@ static int write_map(struct sop_value *x, struct sop_imap *m, const void *buf, s
 	return m->mem_bytes >= MEMORY_MAX ? write_out(x, m, 1, e) : 0;
 }
 
+static int settle_appends(struct sop_value *x, struct sop_err *e);
+
+/* A write that failed half way: nothing of it may lie beyond the size, where commit would take it for
+ * part of the value. What it has put over earlier bytes of the session stays. */
+static void write_failed(struct sop_value *x, uint64_t off, uint64_t end)
+{
+	if (x->flags & SOP_VALUE_APPEND) {
+		if (sop_imap_end(&x->app) > x->app_len &&
+			sop_imap_remove(&x->app, x->app_len, sop_imap_end(&x->app) - x->app_len)) {
+			/* No memory to cut: then all that is there counts. */
+			x->size += sop_imap_end(&x->app) - x->app_len;
+			x->app_len = sop_imap_end(&x->app);
+			x->changed = true;
+		}
+		return;
+	}
+	if (off < x->size)
+		x->changed = true;
+	if (end > x->size && sop_imap_end(&x->map) > x->size &&
+		sop_imap_remove(&x->map, x->size, sop_imap_end(&x->map) - x->size)) {
+		x->size = sop_imap_end(&x->map);
+		x->changed = true;
+	}
+}
+
 ssize_t sop_value_write(struct sop_value *x, const void *buf, size_t len, uint64_t off,
 	struct sop_err *e)
 {
 	uint64_t end;
-	int rc;
+	int rc = 0;
 
 	if (!(x->flags & SOP_VALUE_WRITE))
 		return sop_say(e, -EBADF, "the value is open for reading only");
@@ -537,10 +564,16 @@ ssize_t sop_value_write(struct sop_value *x, const void *buf, size_t len, uint64
 		if (!rc)
 			x->app_len += len;
 	} else {
-		rc = write_map(x, &x->map, buf, len, off, e);
+		/* Appended before, without a place of their own yet: this write is about this view. */
+		if (x->app_len)
+			rc = settle_appends(x, e);
+		if (!rc)
+			rc = write_map(x, &x->map, buf, len, off, e);
 	}
-	if (rc)
+	if (rc) {
+		write_failed(x, off, end);
 		return rc;
+	}
 	x->size = SOP_MAX(x->size, end);
 	x->changed = true;
 	return (ssize_t)len;

@@ -84,7 +84,7 @@ static bool checkpoint_due(struct sop_volume *v)
 	struct sop_nodes_stat s;
 
 	sop_nodes_stat(v->nodes, &s);
-	if (s.dirty_bytes > v->opts.cache_bytes / 4 ||
+	if (s.dirty_bytes > v->opts.cache_bytes / 6 ||
 		v->journal_used > v->opts.journal_bytes)
 		return true;
 	return sop_pins_published(v->pins) > v->ckpt_lsn && now - v->ckpt_ms >= v->opts.checkpoint_ms;
@@ -195,7 +195,9 @@ static int open_parts(struct sop_volume *v, const char *const *paths, size_t n, 
 		.threads = !o->inline_io,
 		.open_disk = o->open_disk,
 		.open_disk_ctx = o->open_disk_ctx};
-	struct sop_nodes_opts no = {.cache_bytes = o->cache_bytes, .ops = &node_ops, .ctx = v};
+	/* A quarter of the budget is for what comes with nodes: the heap's gaps, pages being written. */
+	struct sop_nodes_opts no = {
+		.cache_bytes = o->cache_bytes / 4 * 3, .ops = &node_ops, .ctx = v};
 	const char *name;
 	int rc = sop_members_open(&v->mem, paths, n, &mo, e);
 

@@ -105,14 +105,17 @@ void sopfs_op_read(
 	ssize_t n;
 
 	(void)ino;
-	if (h->text) {
+	buf = malloc(size ? size : 1);
+	if (!buf) {
+		n = -ENOMEM;
+	} else if (h->text) {
 		size_t at = SOP_MIN((size_t)off, h->text_len);
 
-		fuse_reply_buf(req, h->text + at, SOP_MIN(size, h->text_len - at));
-		return;
+		n = (ssize_t)SOP_MIN(size, h->text_len - at);
+		memcpy(buf, h->text + at, (size_t)n);
+	} else {
+		n = sopfs_read(f, h, buf, size, (uint64_t)off, &e);
 	}
-	buf = malloc(size ? size : 1);
-	n = buf ? sopfs_read(f, h, buf, size, (uint64_t)off, &e) : -ENOMEM;
 	if (n < 0)
 		sopfs_reply_rc(f, req, (int)n, &e);
 	else

@@ -16,6 +16,7 @@ struct sopfs_mark {
 	struct sopfs_item *item; /* holds a reference */
 	struct sopfs_view *view; /* reserved for this thread; holds a mark */
 	int tid;
+	bool looked_up; /* and the look-up has come */
 	uint64_t until_ms;
 };
 
@@ -94,15 +95,20 @@ void sopfs_marks_release(struct sopfs *f)
 		mark_free(f, &f->marks);
 }
 
-/* This thread has been sent through ESTALE for this item: the mark is used up. */
-static bool mark_take(struct sopfs *f, int tid, struct sopfs_item *item)
+/* This thread has just been sent through ESTALE for this item, and cannot be again: it came by the
+ * nodeid that was reserved for it, or without a look-up, as nothing it opens has a name (a
+ * descriptor's entry in /proc). The mark is used up; one of an attempt that was given up is, too.
+ */
+static bool mark_take(struct sopfs *f, int tid, struct sopfs_view *v)
 {
-	struct sopfs_mark **p = mark_find(f, tid, item);
+	struct sopfs_mark **p = mark_find(f, tid, v->item);
+	bool second;
 
 	if (!p)
 		return false;
+	second = (*p)->view == v || !(*p)->looked_up;
 	mark_free(f, p);
-	return true;
+	return second;
 }
 
 struct sopfs_view *sopfs_view_for(struct sopfs *f, int tid, struct sopfs_item *item, bool *cache)
@@ -111,6 +117,8 @@ struct sopfs_view *sopfs_view_for(struct sopfs *f, int tid, struct sopfs_item *i
 	struct sopfs_view *v = p ? (*p)->view : sopfs_view_current(f, item);
 
 	*cache = !p && !item->provisional;
+	if (p)
+		(*p)->looked_up = true;
 	if (v)
 		v->nlookup++;
 	return v;
@@ -334,17 +342,17 @@ static bool snapshot_attr(struct sopfs *f, struct sopfs_view *v, struct sop_attr
 
 /* To the committed version, by way of a new look-up; one that has just been sent there is told at
  * once, as the kernel would not try again. */
-static int turn_away(struct sopfs *f, struct sopfs_item *item, int tid, struct sop_attr *a,
+static int turn_away(struct sopfs *f, struct sopfs_view *v, int tid, struct sop_attr *a,
 	bool *cache, struct sop_err *e)
 {
 	int rc = 0;
 
 	pthread_mutex_lock(&f->lock);
-	if (!mark_find(f, tid, item))
-		rc = mark_add(f, tid, item);
+	if (!mark_take(f, tid, v))
+		rc = mark_add(f, tid, v->item);
 	pthread_mutex_unlock(&f->lock);
 	*cache = false;
-	return rc ? rc : sopfs_item_attr(f, item, a, e);
+	return rc ? rc : sopfs_item_attr(f, v->item, a, e);
 }
 
 int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_handle *handle,
@@ -378,7 +386,7 @@ int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_h
 		pthread_mutex_unlock(&f->lock);
 		if (s && !handle && is_stranger(s, item->ino, tid)) {
 			sopfs_session_put(f, s);
-			return turn_away(f, item, tid, a, cache, e);
+			return turn_away(f, v, tid, a, cache, e);
 		}
 		rc = sopfs_item_attr(f, item, a, e);
 		if (s) {
@@ -458,7 +466,7 @@ static int setattr_locked(struct sopfs *f, struct sopfs_view *v, const struct so
 	unsigned mask, struct sop_err *e)
 {
 	struct sopfs_item *item = v->item;
-	struct sopfs_session *s = item->provisional ? item->provisional : v->session;
+	struct sopfs_session *s; /* cannot end while item.lock is held */
 	struct setattr_call call = {.a = a, .mask = mask};
 	struct sop_txn *t = NULL;
 	struct sopfs_where w;
@@ -466,6 +474,7 @@ static int setattr_locked(struct sopfs *f, struct sopfs_view *v, const struct so
 	int rc = 0;
 
 	pthread_mutex_lock(&f->lock);
+	s = item->provisional ? item->provisional : v->session;
 	there = item->type == S_IFDIR || sopfs_item_where(item, &w);
 	if (item->type == S_IFDIR && item->nameless)
 		there = false;
@@ -473,12 +482,9 @@ static int setattr_locked(struct sopfs *f, struct sopfs_view *v, const struct so
 	if (s)
 		pthread_mutex_lock(&s->lock);
 	if (s && s->value && (item->provisional || s->changed || s->truncating)) {
-		if (!there || item->provisional) {
-			session_set_times(s, a, mask);
-		} else {
-			session_set_times(s, a, mask);
+		session_set_times(s, a, mask);
+		if (there && !item->provisional)
 			call.mask &= ~(unsigned)(SOP_ATTR_ATIME | SOP_ATTR_MTIME);
-		}
 	}
 	if (there) {
 		call.name = item->type == S_IFDIR ? SOP_SELF(item->ino) : sopfs_where_name(&w);
@@ -550,7 +556,7 @@ static int claim(struct sopfs *f, int tid, struct sopfs_view *v)
 {
 	struct sopfs_item *item = v->item;
 
-	if (mark_take(f, tid, item))
+	if (mark_take(f, tid, v))
 		return 0;
 	if (v->kind == SOPFS_VIEW_COMMITTED && !v->readers && !v->marks)
 		return 0;
@@ -785,7 +791,7 @@ static int open_read(struct sopfs *f, int tid, struct sopfs_view *v, struct sopf
 		current = v == item->current;
 		again = false;
 		if (!current || item->nameless) {
-			again = mark_take(f, tid, item) || item->nameless;
+			again = mark_take(f, tid, v) || item->nameless;
 			if (again && open_shared(v, h)) {
 				pthread_mutex_unlock(&f->lock);
 				return 0;
@@ -802,7 +808,7 @@ static int open_read(struct sopfs *f, int tid, struct sopfs_view *v, struct sopf
 		pthread_mutex_lock(&f->lock);
 		if (!rc && v == item->current && snap->attr.value_version == v->version) {
 			if (atomic_load(&f->mark_count))
-				(void)mark_take(f, tid, item);
+				(void)mark_take(f, tid, v);
 			reader_add(h, snap);
 			pthread_mutex_unlock(&f->lock);
 			return 0;
@@ -875,7 +881,7 @@ static int claim_for_session(struct sopfs *f, int tid, struct sopfs_view *v, str
 	*fresh = *stolen = false;
 	if (v->session) {
 		/* Of somebody else, by a name that has moved on; or of its own, by way of /proc. */
-		if (!v->session->handles || !mark_take(f, tid, item))
+		if (!v->session->handles || !mark_take(f, tid, v))
 			return mark_add(f, tid, item);
 		h->session = v->session;
 		v->session->handles++;
@@ -926,9 +932,6 @@ static int open_write(struct sopfs *f, const struct sopfs_caller *who, struct so
 		return rc;
 	}
 	rc = sopfs_session_begin(f, s, trunc, NULL, e);
-	/* The pages of a stolen nodeid must be those of the version the session begins on. */
-	if (!rc && stolen && !trunc && s->base != v->version)
-		rc = -ESTALE;
 	if (!rc && trunc)
 		rc = sopfs_kill_suid(f, who, s, e);
 	pthread_mutex_unlock(&s->lock);
@@ -941,6 +944,9 @@ static int open_write(struct sopfs *f, const struct sopfs_caller *who, struct so
 		return rc;
 	}
 	pthread_mutex_lock(&f->lock);
+	/* The pages of a stolen nodeid stay if they are those of the version the session begins on.
+	 */
+	*keep_cache = v->version == s->base;
 	v->version = s->base;
 	if (stolen) {
 		sopfs_note_names(f, notes, item);
@@ -948,7 +954,8 @@ static int open_write(struct sopfs *f, const struct sopfs_caller *who, struct so
 	}
 	pthread_mutex_unlock(&f->lock);
 	/* What it reads must be seen here, or a conflict would not be. */
-	*keep_cache = !s->reads;
+	if (s->reads)
+		*keep_cache = false;
 	atomic_fetch_add(&f->sessions_open, 1);
 	return 0;
 }

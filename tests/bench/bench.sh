@@ -126,6 +126,7 @@ for ((r = 1; r <= rounds; r++)); do
 		settle
 	done
 	for s in $systems; do
+		"$drive" sread "$(where "$s")/stream" "$mib" >/dev/null
 		run stream-read-warm "$s" sread "$(where "$s")/stream" "$mib"
 	done
 	cold

@@ -9,6 +9,7 @@
 
 #define CACHE (64u << 20)
 #define GROUP 1000
+#define RUN   50
 
 static struct sop_err e;
 
@@ -51,6 +52,13 @@ static void key_of(char key[16], unsigned i)
 	snprintf(key, 16, "%09u", i);
 }
 
+/* The k-th key: runs of RUN neighbours, the runs all over the store. n is a multiple of GROUP, and 7919
+ * is prime to n / RUN. */
+static unsigned scattered(unsigned k, unsigned n)
+{
+	return (unsigned)((uint64_t)(k / RUN) * 7919 % (n / RUN)) * RUN + k % RUN;
+}
+
 static double seconds(void)
 {
 	struct timespec t;
@@ -59,10 +67,14 @@ static double seconds(void)
 	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-static double lap(const char *what, unsigned n, double since)
+static double lap(struct sop_volume *v, const char *what, unsigned n, double since)
 {
+	struct sop_volume_stat s;
 	double now = seconds();
 
+	sop_volume_stat(v, &s);
+	printf("         cache %llu KiB, of it dirty %llu KiB\n", (unsigned long long)s.cache_bytes >> 10,
+		(unsigned long long)s.dirty_bytes >> 10);
 	printf("%-8s %8.0f a second, %ld KiB resident at most\n", what, n / (now - since),
 		memory_kib());
 	return now;
@@ -108,13 +120,12 @@ static void run(struct sop_volume *v, unsigned n)
 	for (unsigned i = 0; i < n; i += GROUP) {
 		t = begin(v, SOP_TXN_WRITE);
 		for (unsigned k = i; k < i + GROUP; k++) {
-			/* Not in order: 7 is prime to every n used. */
-			key_of(key, (unsigned)((uint64_t)k * 7919 % n));
+			key_of(key, scattered(k, n));
 			ok(sop_add(t, SOP_NAME(store, key), key, 9, &e), "add");
 		}
 		ok(sop_txn_commit(t, 0, &e), "commit");
 	}
-	at = lap("insert", n, at);
+	at = lap(v, "insert", n, at);
 	for (unsigned i = 0; i < n; i++) {
 		unsigned k = (unsigned)((uint64_t)i * 104729 % n);
 		size_t len;
@@ -126,29 +137,29 @@ static void run(struct sop_volume *v, unsigned n)
 			die("a wrong value");
 		free(val);
 	}
-	at = lap("look up", n, at);
+	at = lap(v, "look up", n, at);
 	t = begin(v, SOP_TXN_NO_CHECK);
 	ok(sop_scan(t, store, NULL, false, in_order, &o, &e), "scan");
 	ok(sop_count(t, store, &count, &e), "count");
 	if (o.n != n || o.bad || count != n)
 		die("the scan is not all items in order");
 	ok(sop_txn_commit(t, 0, &e), "commit");
-	at = lap("scan", n, at);
+	at = lap(v, "scan", n, at);
 	for (unsigned i = 0; i < n; i += GROUP) {
 		t = begin(v, SOP_TXN_WRITE);
 		for (unsigned k = i; k < i + GROUP; k++) {
-			key_of(key, (unsigned)((uint64_t)k * 7919 % n));
+			key_of(key, scattered(k, n));
 			ok(sop_remove(t, SOP_NAME(store, key), &e), "remove");
 		}
 		ok(sop_txn_commit(t, 0, &e), "commit");
 	}
-	lap("delete", n, at);
+	lap(v, "delete", n, at);
 	ok(sop_volume_check(v, false, NULL, NULL, &report, &e), "check");
 	if (report.errors || report.items != 1)
 		die("the volume does not check clean");
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	bool sanitized = false;
 	unsigned n = getenv("LONG") && *getenv("LONG") ? 1000000 : 100000;
@@ -162,6 +173,8 @@ int main(void)
 	sanitized = true;
 	n = 20000;
 #endif
+	if (argc > 1)
+		n = (unsigned)strtoul(argv[1], NULL, 10) / GROUP * GROUP;
 	if (!mkdtemp(base))
 		die("temporary folder");
 	for (unsigned i = 0; i < 4; i++) {
