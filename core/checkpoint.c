@@ -10,7 +10,7 @@
  * finds. After 3: the new one stands, and recovery repeats 4, which is harmless. */
 #include "core/engine.h"
 
-#define WRITE_BYTES (4u << 20)
+#define WRITE_BYTES (1u << 20)
 
 struct ckpt {
 	struct sop_volume *v;

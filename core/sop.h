@@ -121,7 +121,8 @@ enum sop_txn_mode {
 
 struct sop_txn_opts {
 	enum sop_txn_mode mode;
-	unsigned timeout_ms; /* commit fails with SOP_ETIMEOUT after this; 0: 15 minutes, at most 60 */
+	unsigned timeout_ms; /* commit fails with SOP_ETIMEOUT after this, at most 60 minutes; 0: 15
+				minutes, for a SESSION no bound */
 };
 
 /* A handle that reads the newest committed state at each call; never commits, never freed. */

@@ -31,7 +31,10 @@ int sop_txn_begin(struct sop_txn **out, struct sop_volume *v, const struct sop_t
 	t->v = v;
 	t->mode = o->mode;
 	ms = o->timeout_ms ? o->timeout_ms : TIMEOUT_DEFAULT_MS;
-	t->deadline_ms = v->clock->monotonic_ms(v->clock->ctx) + ms;
+	/* A session lives as long as its file is open; it holds nothing that others wait for. */
+	t->deadline_ms = t->mode == SOP_TXN_SESSION && !o->timeout_ms
+				 ? UINT64_MAX
+				 : v->clock->monotonic_ms(v->clock->ctx) + ms;
 	t->lsn = SOP_LSN_LATEST;
 	if (t->mode != SOP_TXN_SESSION) {
 		rc = sop_pins_get(v->pins, SOP_PIN_ALL, &t->lsn);

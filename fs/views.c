@@ -361,7 +361,7 @@ int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_h
 	struct sopfs_item *item = v->item;
 	struct sopfs_session *s;
 	enum sopfs_view_kind kind;
-	bool current;
+	bool current, orphan;
 	int rc;
 
 	*cache = true;
@@ -380,11 +380,12 @@ int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_h
 	}
 	for (unsigned i = 0; i < SOPFS_TRIES; i++) {
 		pthread_mutex_lock(&f->lock);
-		s = v->session;
+		s = v->session ? v->session : item->orphan;
+		orphan = s && !v->session;
 		if (s)
 			s->refs++;
 		pthread_mutex_unlock(&f->lock);
-		if (s && !handle && is_stranger(s, item->ino, tid)) {
+		if (s && !orphan && !handle && is_stranger(s, item->ino, tid)) {
 			sopfs_session_put(f, s);
 			return turn_away(f, v, tid, a, cache, e);
 		}

@@ -576,6 +576,48 @@ static void filled_and_emptied_a_hundred_times_nothing_leaks(void **state)
 	fixture_check(f, true);
 }
 
+static uint64_t fake_ms;
+
+static uint64_t fake_monotonic(void *ctx)
+{
+	(void)ctx;
+	return fake_ms;
+}
+
+static uint64_t fake_wall(void *ctx)
+{
+	(void)ctx;
+	return fake_ms * 1000000 + 1;
+}
+
+static void a_transaction_has_its_longest_time_and_a_session_none(void **state)
+{
+	struct sop_clock clock = {fake_wall, fake_monotonic, NULL};
+	struct fixture *f = *state;
+	struct sop_txn *t, *s;
+	uint64_t store;
+
+	ok(f, fixture_store(f, "s", &store));
+	ok(f, fixture_close(f));
+	fake_ms = 1000;
+	f->opts.clock = &clock;
+	ok(f, fixture_open(f));
+	t = begin(f, SOP_TXN_WRITE);
+	s = begin(f, SOP_TXN_SESSION);
+	ok(f, sop_add(t, SOP_NAME(store, "t"), "1", 1, &f->e));
+	ok(f, sop_add(s, SOP_NAME(store, "s"), "1", 1, &f->e));
+	fake_ms += 16 * 60 * 1000;
+	assert_int_equal(sop_txn_commit(t, 0, &f->e), SOP_ETIMEOUT);
+	ok(f, sop_txn_commit(s, 0, &f->e));
+	assert_int_equal(fixture_has(f, store, "t", "1", 1), 0);
+	assert_int_equal(fixture_has(f, store, "s", "1", 1), 1);
+	assert_int_equal(sop_txn_begin(&t, f->v, &(struct sop_txn_opts){.timeout_ms = 3600001}, &f->e),
+		-EINVAL);
+	ok(f, fixture_close(f));
+	f->opts.clock = NULL;
+	ok(f, fixture_open(f));
+}
+
 /* A file that fills more than one segment goes, its segments with it; then the machine stops before the
  * next checkpoint: the journal still goes through what is gone. */
 static void segments_emptied_since_the_checkpoint_do_not_stop_recovery(void **state)
@@ -646,6 +688,7 @@ int main(void)
 		T(cursors_go_both_ways_and_see_own_writes),
 		T(a_value_is_what_an_array_would_be),
 		T(filled_and_emptied_a_hundred_times_nothing_leaks),
+		T(a_transaction_has_its_longest_time_and_a_session_none),
 		T(segments_emptied_since_the_checkpoint_do_not_stop_recovery),
 		T(a_volume_made_over_an_old_one_survives_a_power_cut),
 	};

@@ -11,9 +11,27 @@
 
 static struct fixture fx;
 
+/* The system's clock, and what a test lets pass. */
+static uint64_t skipped_ms;
+
+static uint64_t wall_ns(void *ctx)
+{
+	(void)ctx;
+	return sop_clock_system.wall_ns(sop_clock_system.ctx) + skipped_ms * 1000000;
+}
+
+static uint64_t monotonic_ms(void *ctx)
+{
+	(void)ctx;
+	return sop_clock_system.monotonic_ms(sop_clock_system.ctx) + skipped_ms;
+}
+
+static const struct sop_clock test_clock = {.wall_ns = wall_ns, .monotonic_ms = monotonic_ms};
+
 static int setup(void **state)
 {
 	fixture_init(&fx, 2, 1, 0);
+	fx.opts.clock = &test_clock;
 	if (fixture_open(&fx))
 		fail_msg("open: %s", fx.e.text);
 	*state = &fx;
@@ -243,6 +261,7 @@ static void a_failed_append_leaves_nothing_behind_the_end(void **state)
 		}
 		assert_int_equal(n, -ENOSPC);
 		writes_fail(f, 0);
+		skipped_ms += 60000; /* a disk that was full is tried again */
 		assert_int_equal(sop_value_write(x, "end", 3, size, &f->e), 3);
 		size += 3;
 		ok(f, sop_txn_commit(t, 0, &f->e));
@@ -319,6 +338,56 @@ static void an_extent_that_could_not_be_looked_up_is_not_a_hole(void **state)
 	sop_value_close(x);
 }
 
+/* Each write of a checkpoint fails once; then what it left is given back, and the machine stops. */
+static void a_failed_checkpoint_takes_nothing_with_it(void **state)
+{
+	unsigned failed = 0;
+	bool more = true;
+
+	(void)state;
+	for (uint64_t n = 1; more; n++) {
+		static struct fixture f;
+		struct sop_txn *t;
+		uint64_t store, at;
+		char key[32];
+
+		fixture_init(&f, 1, 0, 0);
+		f.opts.clock = &test_clock;
+		ok(&f, fixture_open(&f));
+		ok(&f, fixture_store(&f, "s", &store));
+		/* Nodes of many pages, so that giving them back makes holes. */
+		t = begin(&f, SOP_TXN_SESSION);
+		for (unsigned i = 0; i < 1000; i++) {
+			snprintf(key, sizeof(key), "k%u", i);
+			ok(&f, sop_upsert(t, SOP_NAME(store, key), one, 100, &f.e));
+		}
+		ok(&f, sop_txn_commit(t, 0, &f.e));
+		ok(&f, sop_volume_sync(f.v, &f.e));
+		at = sim_steps(f.sim) + n;
+		sim_fail_step(f.sim, at, -EIO);
+		failed += sop_volume_checkpoint(f.v, &f.e) != 0;
+		more = sim_steps(f.sim) >= at;
+		sim_fail_step(f.sim, 0, 0);
+		/* Errors are fine here: a disk may have been set aside. */
+		(void)!sop_volume_tick(f.v, &f.e);
+		(void)!sop_volume_tick(f.v, &f.e);
+		sim_crash_at(f.sim, sim_steps(f.sim) + 1);
+		(void)!fixture_close(&f);
+		sim_power_on(f.sim, SIM_KEEP_ALL, 1);
+		if (fixture_open(&f))
+			fail_msg("step %llu: %s", (unsigned long long)n, f.e.text);
+		for (unsigned i = 0; i < 1000; i++) {
+			snprintf(key, sizeof(key), "k%u", i);
+			if (fixture_has(&f, store, key, one, 100) != 1)
+				fail_msg("step %llu: %s is gone", (unsigned long long)n, key);
+		}
+		fixture_check(&f, true);
+		fixture_release(&f);
+	}
+	print_message("%u checkpoints failed\n", failed);
+	assert_true(failed > 4);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -334,6 +403,7 @@ int main(void)
 		TEST(a_failed_append_leaves_nothing_behind_the_end),
 		TEST(a_write_after_an_append_of_the_same_session_keeps_both),
 		TEST(an_extent_that_could_not_be_looked_up_is_not_a_hole),
+		cmocka_unit_test(a_failed_checkpoint_takes_nothing_with_it),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
