@@ -32,6 +32,8 @@ struct check {
 	uint64_t subdirs;
 	uint64_t items;
 	int rc;
+	struct sop_heal_segment *heal; /* repair the blobs of these segments; no looking for damage */
+	size_t n_heal;
 };
 
 static void found(struct check *c, const char *fmt, ...) SOP_PRINTF(2, 3);
@@ -81,6 +83,19 @@ static int met_grow(struct check *c)
 	return 0;
 }
 
+static void heal_blob(struct check *c, const struct sop_blobref *ref)
+{
+	for (size_t i = 0; i < c->n_heal; i++) {
+		uint32_t good = 0;
+
+		if (c->heal[i].id != ref->segment)
+			continue;
+		if (sop_blob_verify(c->v->seg, ref, true, &good, NULL))
+			good = 0;
+		c->heal[i].failed |= c->heal[i].shards & ~good;
+	}
+}
+
 static int met_add(struct check *c, const struct sop_blobref *ref, const char *what)
 {
 	struct met *m;
@@ -101,6 +116,8 @@ static int met_add(struct check *c, const struct sop_blobref *ref, const char *w
 	c->n_met++;
 	c->r->blobs++;
 	c->r->blob_bytes += ref->len;
+	if (c->n_heal)
+		heal_blob(c, ref);
 	if (c->data) {
 		struct sop_segment_info info;
 		uint32_t want;
@@ -318,12 +335,15 @@ static int pending_met(void *arg, const struct sop_blobref *ref)
 {
 	struct check *c = arg;
 	bool data = c->data;
+	size_t heal = c->n_heal;
 	int rc;
 
 	/* Still live by account: freed by a transaction, not given back yet; or given back before a
 	 * crash that the account has not heard of. So its bytes are not looked at. */
 	c->data = false;
+	c->n_heal = 0;
 	rc = met_add(c, ref, "pending");
+	c->n_heal = heal;
 	c->data = data;
 	return rc;
 }
@@ -402,6 +422,21 @@ int sop_volume_check(struct sop_volume *v, bool data, void (*report)(void *arg, 
 	rc = walk(&c);
 	sop_unlock(&v->commit);
 	sop_unlock(&v->ckpt_lock);
+	free(c.met);
+	free(c.dirs);
+	return rc;
+}
+
+int sop_check_heal(struct sop_volume *v, struct sop_heal_segment *seg, size_t n, struct sop_err *e)
+{
+	struct sop_check_report r = {0};
+	struct sop_err own = {0};
+	struct check c = {.v = v, .r = &r, .e = e ? e : &own, .heal = seg, .n_heal = n};
+	int rc = walk(&c);
+
+	/* Who cannot be reached cannot be healed: then no segment is taken for whole. */
+	for (size_t i = 0; i < n && r.errors; i++)
+		seg[i].failed = seg[i].shards;
 	free(c.met);
 	free(c.dirs);
 	return rc;

@@ -146,9 +146,37 @@ static int settle_accounts(struct ckpt *k, struct sop_err *e)
 	return rc;
 }
 
+/* A publication that failed may have reached a disk all the same (a rename whose directory could not be
+ * synced, a disk that answers late): until a later one stands, recovery may need these nodes. Without
+ * memory to remember them they stay taken until the next mount. */
+static void keep_in_doubt(struct ckpt *k)
+{
+	struct sop_volume *v = k->v;
+	struct sop_blobref *p = realloc(v->doubt, (v->n_doubt + k->n_written + 1) * sizeof(*p));
+
+	if (!p) {
+		sop_log(v->log, SOP_LOG_WARNING, "checkpoint", "code=ENOMEM: %zu nodes leak until the "
+			"next mount", k->n_written);
+		return;
+	}
+	v->doubt = p;
+	for (size_t i = 0; i < k->n_written; i++)
+		if (k->frozen[i].to.segment)
+			v->doubt[v->n_doubt++] = k->frozen[i].to;
+}
+
+static void doubt_over(struct sop_volume *v)
+{
+	while (v->n_doubt)
+		sop_space_abandon(v->space, &v->doubt[--v->n_doubt]);
+	free(v->doubt);
+	v->doubt = NULL;
+}
+
 static int run(struct ckpt *k, bool clean, struct sop_err *e)
 {
 	struct sop_volume *v = k->v;
+	bool tried = false;
 	int rc;
 
 	sop_lock(&v->commit);
@@ -161,10 +189,14 @@ static int run(struct ckpt *k, bool clean, struct sop_err *e)
 		rc = sop_segments_sync(v->seg, e);
 	if (!rc)
 		rc = list_flips(k, e);
-	if (!rc)
+	if (!rc) {
+		tried = true;
 		rc = sop_checkpoint_store(v->mem, &k->c, e);
+	}
 	if (rc) {
-		for (size_t i = 0; i < k->n_written; i++)
+		if (tried)
+			keep_in_doubt(k);
+		for (size_t i = 0; i < k->n_written && !tried; i++)
 			if (k->frozen[i].to.segment)
 				sop_space_abandon(v->space, &k->frozen[i].to);
 		sop_lock(&v->commit);
@@ -173,6 +205,7 @@ static int run(struct ckpt *k, bool clean, struct sop_err *e)
 		sop_pins_put(v->pins, SOP_PIN_ALL, k->pin);
 		return rc;
 	}
+	doubt_over(v);
 	/* Published: from here on an error leaves a volume that recovery would bring to the same state,
 	 * but this one's registry may be behind: it must not go on. */
 	rc = sop_registry_apply(v->reg, k->c.flips, k->c.n_flips, k->c.lsn, e);

@@ -353,6 +353,16 @@ int sop_commit_locked(struct sop_volume *v, const struct sop_buf *ops, struct so
 int sop_checkpoint_run(struct sop_volume *v, bool clean, struct sop_err *e);
 int sop_recover(struct sop_volume *v, struct sop_err *e);
 void sop_volume_kick(struct sop_volume *v); /* background work is due now */
+/* Disks that were away and are back: bring them up to date (heal.c). At mount, before anybody writes. */
+int sop_heal(struct sop_volume *v, struct sop_err *e);
+struct sop_heal_segment {
+	uint64_t id;
+	uint32_t shards; /* to be rebuilt */
+	uint32_t failed; /* out: which could not be, of some blob */
+};
+/* Walk all live blobs; those of the segments are repaired (check.c). Checkpoint and commit locks held, and
+ * nothing changed since the last checkpoint. */
+int sop_check_heal(struct sop_volume *v, struct sop_heal_segment *seg, size_t n, struct sop_err *e);
 /* Empty doomed stores a little. *more: there is work left. */
 int sop_reap(struct sop_volume *v, bool *more, struct sop_err *e);
 
@@ -394,6 +404,8 @@ struct sop_volume {
 
 	struct sop_lock ckpt_lock; /* VOLUME: one checkpoint at a time */
 	_Atomic uint64_t ckpt_ms, ckpt_lsn; /* changed under it */
+	struct sop_blobref *doubt; /* under it: nodes of checkpoints whose publication failed */
+	size_t n_doubt;
 
 	struct sop_lock bg_lock; /* LEAF */
 	pthread_cond_t bg_cond;

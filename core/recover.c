@@ -167,6 +167,8 @@ int sop_recover(struct sop_volume *v, struct sop_err *e)
 			rc = sop_checkpoint_run(v, false, e);
 		if (!rc && v->lsn_next == 1)
 			rc = make_root(v, e);
+		if (!rc)
+			rc = sop_heal(v, e);
 	}
 	sop_checkpoint_release(&c);
 	return rc ? sop_wrap(e, rc, "recovery") : 0;

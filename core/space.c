@@ -24,6 +24,7 @@ struct seg {
 	uint64_t id, live;
 	uint64_t uncommitted; /* blobs */
 	unsigned k, shards;
+	uint32_t stale;   /* as recorded */
 	bool dirty;       /* differs from the table */
 	bool recorded;    /* is in the table */
 	uint64_t settled; /* mount: all below is accounted for */
@@ -704,18 +705,21 @@ static int reclaim_locked(struct sop_space *s, struct pending *run, size_t n, st
 		uint64_t bytes;
 
 		rc = drop_reference(s, &run[i], &cs, &dead, e);
-		if (rc || !dead)
-			continue;
+		if (rc)
+			break;
 		SOP_LOCK_GUARD(&s->lock);
-		sg = seg_find(s, run[i].ref.segment);
-		if (!sg) /* removed whole before a crash, freed again by the replay */
+		sg = dead ? seg_find(s, run[i].ref.segment) : NULL;
+		if (!sg) { /* else: removed whole before a crash, freed again by the replay */
+			run[i].ref.segment = 0;
 			continue;
+		}
 		bytes = sop_blob_shard_bytes(run[i].ref.len, sg->k);
 		if (run[i].lsn != SOP_LSN_GARBAGE) {
 			sg->live -= SOP_MIN(bytes, sg->live);
 			s->live_bytes -= SOP_MIN(bytes * sg->shards, s->live_bytes);
 			sg->dirty = true;
 		}
+		run[i].lsn = SOP_LSN_GARBAGE; /* its reference is gone, whatever happens below */
 		g[ng++] = (struct garbage){run[i].ref.segment, run[i].ref.off, bytes};
 	}
 	if (ng)
@@ -746,6 +750,13 @@ static int reclaim_locked(struct sop_space *s, struct pending *run, size_t n, st
 	if (!rc)
 		rc = changes_apply(s->v, &cs, e);
 	free(cs.c);
+	if (rc) { /* what has not been given back waits for the next round */
+		SOP_LOCK_GUARD(&s->lock);
+		for (size_t i = 0; i < n; i++)
+			if (run[i].ref.segment && pending_add(s, run[i].lsn, run[i].scope, &run[i].ref))
+				break;
+		ps->n = 0;
+	}
 	return rc;
 }
 
@@ -939,9 +950,18 @@ static int flush_segment(struct sop_space *s, struct seg *g, struct changes *cs,
 	be64_put(key, g->id);
 	change_add(cs, SOP_STORE_SEGMENTS, key, sizeof(key), &d, sizeof(d));
 	g->recorded = true;
+	g->stale = info.stale;
 	/* An open one changes by appends that this account does not see. */
 	g->dirty = !info.sealed;
 	return 0;
+}
+
+/* A sealed segment changes in this alone: a disk missed a write or a sync, or was healed. */
+static bool stale_changed(struct sop_space *s, const struct seg *g)
+{
+	struct sop_segment_info info;
+
+	return !sop_segments_info(s->v->seg, g->id, &info, NULL) && info.stale != g->stale;
 }
 
 static int flush_lists(struct sop_space *s, struct sop_checkpoint *c, struct sop_err *e)
@@ -974,7 +994,7 @@ int sop_space_flush(struct sop_space *s, struct sop_checkpoint *c, struct sop_er
 	sop_lock(&s->lock);
 	for (size_t b = 0; b < BUCKETS && !rc; b++)
 		for (struct seg *g = s->seg[b]; g && !rc; g = g->next)
-			if (g->dirty || !g->recorded)
+			if (g->dirty || !g->recorded || stale_changed(s, g))
 				rc = flush_segment(s, g, &cs, e);
 	if (!rc)
 		rc = flush_lists(s, c, e);
@@ -1027,6 +1047,7 @@ static int load_segment(void *arg, const void *key, size_t klen, const void *val
 	if (rc)
 		return rc;
 	g->live = le64_get(d.live);
+	g->stale = info.stale;
 	g->recorded = true;
 	g->dirty = !info.sealed;
 	g->settled = info.end;

@@ -93,13 +93,14 @@ static bool checkpoint_due(struct sop_volume *v)
 int sop_volume_tick(struct sop_volume *v, struct sop_err *e)
 {
 	bool more = true;
-	int rc = 0;
+	int rc = 0, reap = 0;
 
 	if (v->opts.read_only || v->dead)
 		return 0;
 	rc = sop_barrier(v, sop_pins_published(v->pins), e);
-	for (unsigned i = 0; more && !rc && i < 1024; i++)
-		rc = sop_reap(v, &more, e);
+	/* A dropped file whose extents cannot be read must not hold up everything else. */
+	for (unsigned i = 0; more && !rc && !reap && i < 1024; i++)
+		reap = sop_reap(v, &more, e);
 	/* Without a mark an idle journal makes recovery verify more than it must, and nothing may be
 	 * given back. */
 	if (!rc)
@@ -108,7 +109,7 @@ int sop_volume_tick(struct sop_volume *v, struct sop_err *e)
 		rc = give_back(v, e);
 	if (!rc && checkpoint_due(v))
 		rc = sop_checkpoint_run(v, false, e);
-	return rc;
+	return rc ? rc : reap;
 }
 
 static void *background(void *arg)
@@ -174,6 +175,7 @@ static void volume_free(struct sop_volume *v)
 	sop_iopool_free(v->io, v->opts.disk_timeout_ms ? v->opts.disk_timeout_ms : 1000);
 	sop_members_close(v->mem);
 	sop_pins_free(v->pins);
+	free(v->doubt);
 	sop_lock_release(&v->commit);
 	sop_lock_release(&v->queue_lock);
 	sop_lock_release(&v->barrier);

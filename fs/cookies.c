@@ -180,6 +180,9 @@ int sopfs_cookies_find(struct sopfs_cookies *c, uint64_t cookie, char *key, size
 		for (size_t i = 0; i < SOPFS_COOKIE_BYTES; i++)
 			key[n + i] = (char)(next >> 8 * (SOPFS_COOKIE_BYTES - 1 - i));
 		*len = n + SOPFS_COOKIE_BYTES;
+		/* Zeros stand for the end of a shorter name, which is not to be passed over. */
+		while (!key[*len - 1])
+			(*len)--;
 		return 0;
 	}
 	/* Beyond all names with this prefix. */

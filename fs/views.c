@@ -1048,6 +1048,8 @@ static int create_item(struct sopfs *f, struct sopfs_item *dir, const char *name
 			goto no_memory;
 		*item->last = *a;
 		item->nameless = hidden;
+		if (hidden)
+			item->last->nlink = 0;
 		s->item = item;
 		session_attach(item, v, s, h);
 		if (!hidden) {
@@ -1063,7 +1065,7 @@ static int create_item(struct sopfs *f, struct sopfs_item *dir, const char *name
 	v->handles = 1;
 	h->view = v;
 	entry->view = v;
-	entry->attr = *a;
+	entry->attr = item->last ? *item->last : *a;
 	entry->cache = !s;
 	return 0;
 no_memory:

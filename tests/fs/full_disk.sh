@@ -6,7 +6,7 @@ requires mkfs.ext4
 requires_root
 
 for i in 1 2 3 4; do
-	small_ext4 "$WORK/d$i" 48
+	small_ext4 "$WORK/d$i" 128
 done
 new_volume 4 2+2
 mount_volume

@@ -35,7 +35,7 @@ if have shellcheck; then
 fi
 
 if have codespell; then
-	if codespell -L te,fo,ba,sop,inout core fs mount-helpers tests packaging Makefile README.md .ci; then
+	if codespell -L te,fo,ba,sop,inout,nd,statics core fs mount-helpers tests packaging Makefile README.md .ci; then
 		echo "codespell: ok"
 	else
 		bad=1

@@ -646,6 +646,41 @@ static void segments_emptied_since_the_checkpoint_do_not_stop_recovery(void **st
 	free(buf);
 }
 
+/* Two of four disks are away while it is written; they come back, and the other two go. */
+static void disks_that_were_away_are_healed_before_they_count(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t *buf = malloc(3 << 20);
+	uint64_t store;
+	char key[16];
+
+	fill_random(buf, 3 << 20, 4);
+	ok(f, fixture_store(f, "s", &store));
+	ok(f, fixture_upsert(f, store, "before", buf, 100000, true));
+	f->opts.degraded = true;
+	for (unsigned turn = 0; turn < 4; turn++) {
+		unsigned away = turn % 2 ? 2 : 0;
+
+		ok(f, fixture_close(f));
+		sim_disk_gone(f->sim, f->path[away], true);
+		sim_disk_gone(f->sim, f->path[away + 1], true);
+		ok(f, fixture_open(f));
+		assert_int_equal(fixture_has(f, store, "before", buf, 100000), 1);
+		for (unsigned i = 0; i < turn; i++) {
+			snprintf(key, sizeof(key), "in%u", i);
+			assert_int_equal(fixture_has(f, store, key, buf, 3 << 20), 1);
+		}
+		snprintf(key, sizeof(key), "in%u", turn);
+		ok(f, fixture_upsert(f, store, key, buf, 3 << 20, true));
+		ok(f, fixture_close(f));
+		sim_disk_gone(f->sim, f->path[away], false);
+		sim_disk_gone(f->sim, f->path[away + 1], false);
+		ok(f, fixture_open(f));
+		fixture_check(f, true); /* all shards of all blobs verify again */
+	}
+	free(buf);
+}
+
 static void a_volume_made_over_an_old_one_survives_a_power_cut(void **state)
 {
 	struct fixture *f = *state;
@@ -689,6 +724,7 @@ int main(void)
 		T(a_value_is_what_an_array_would_be),
 		T(filled_and_emptied_a_hundred_times_nothing_leaks),
 		T(a_transaction_has_its_longest_time_and_a_session_none),
+		T(disks_that_were_away_are_healed_before_they_count),
 		T(segments_emptied_since_the_checkpoint_do_not_stop_recovery),
 		T(a_volume_made_over_an_old_one_survives_a_power_cut),
 	};

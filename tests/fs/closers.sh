@@ -1,0 +1,136 @@
+#!/bin/bash
+# Who closes decides: commit at the close or exit of who opened it, nothing yet at a child's, rollback when
+# killed; appends show within a second; a descriptor closed by execve does not hang anybody.
+. "$(dirname "$0")/functions.sh"
+requires python3
+new_volume 2 1+1
+mount_volume append_commit=200ms
+cd "$MNT"
+
+# The file as others see it at this moment.
+seen() {
+	cat "$1" 2>/dev/null || echo none
+}
+# Run a writer that says where it is: it reads lines from a fifo as it goes on.
+mkfifo "$WORK/go"
+
+# A child's exit commits nothing while the opener holds the file open.
+echo old >f
+bash -c '/bin/echo a; read <"$0"; /bin/echo b' "$WORK/go" >f &
+p=$!
+wait_until 10 test -e "/proc/$p/fd/1"
+sleep 0.3
+assert_eq "$(seen f)" old "at a child's exit"
+echo >"$WORK/go"
+wait $p
+assert_eq "$(seen f)" "$(printf 'a\nb')" "at the opener's exit"
+
+# A shell that is killed takes back what its children wrote.
+echo old >f
+bash -c '/bin/echo a; read <"$0"; /bin/echo b' "$WORK/go" >f &
+p=$!
+sleep 0.3
+kill -9 $p
+wait $p 2>/dev/null || true
+assert_eq "$(seen f)" old "after the opener was killed"
+
+# A writer that is killed, while the opener lives and closes cleanly.
+echo old >f
+bash -c 'bash -c "echo half; kill -9 \$\$"; true' >f 2>/dev/null || true
+assert_eq "$(seen f)" old "after a writer was killed"
+
+# A new name vanishes with the killed, and space returns.
+bash -c 'head -c 3000000 /dev/urandom; read <"$0"' "$WORK/go" >new &
+p=$!
+sleep 0.3
+[ -e new ] || fail "a name is there before its commit"
+kill -TERM $p
+wait $p 2>/dev/null || true
+wait_until 5 test ! -e new || fail "the name of a killed writer stays"
+
+# Any exit code commits.
+bash -c 'echo done; exit 3' >f || true
+assert_eq "$(seen f)" done "exit 3"
+# The opener lets go, the child goes on: its end commits.
+python3 - <<'PY'
+import subprocess
+with open('f', 'w') as f:
+    p = subprocess.Popen(['sh', '-c', 'echo from the child'], stdout=f)
+    f.close()
+p.wait()
+assert open('f').read() == 'from the child\n', open('f').read()
+# Closing one of two copies commits what is there, and the session goes on.
+import os
+a = os.open('g', os.O_CREAT | os.O_WRONLY)
+b = os.dup(a)
+os.write(a, b'1')
+os.close(a)
+assert open('g').read() == '1'
+os.write(b, b'2')
+assert open('g').read() == '1'
+os.close(b)
+assert open('g').read() == '12'
+# Nothing but a creation or a truncation, and a copy left: wait for it.
+a = os.open('h', os.O_CREAT | os.O_WRONLY)
+os.close(os.dup(a))
+os.close(a)
+assert os.path.exists('h')
+a = os.open('g', os.O_WRONLY | os.O_TRUNC)
+os.close(os.dup(a))
+assert open('g').read() == '12'
+os.close(a)
+assert open('g').read() == ''
+# Threads: the one that opened is not the one that closes, nor there any more.
+import threading
+fds = []
+t = threading.Thread(target=lambda: fds.append(os.open('t', os.O_CREAT | os.O_WRONLY)))
+t.start(); t.join()
+os.write(fds[0], b'thread')
+os.close(fds[0])
+assert open('t').read() == 'thread'
+PY
+: >f
+assert_eq "$(seen f)" "" ": > f"
+touch -d 2001-01-01 f
+assert_eq "$(stat -c %Y f)" "$(date -d 2001-01-01 +%s)" "touch"
+
+# Appends show by themselves, and stay when the writer is killed.
+bash -c 'echo line; read <"$0"' "$WORK/go" >>log &
+p=$!
+wait_until 5 grep -q line log || fail "an append does not show"
+kill -9 $p
+wait $p 2>/dev/null || true
+assert_eq "$(seen log)" line "an append that showed"
+
+# execve closes descriptors and waits for our answer while it holds what /proc/TID/stat wants.
+timeout 60 python3 - <<'PY' || fail "execve with descriptors to close"
+import os
+for i in range(200):
+    pid = os.fork()
+    if not pid:
+        f = os.open('x%d' % (i % 3), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC)
+        os.write(f, b'%d' % i)
+        os.execv('/bin/true', ['true'])
+    assert os.waitpid(pid, 0)[1] == 0
+    assert open('x%d' % (i % 3)).read() == '%d' % i
+PY
+grep -q ' 0 open' .sop/status || fail "a session is left: $(cat .sop/status)"
+cd /
+unmount_volume
+mount_volume killed=commit
+echo old >"$MNT/f"
+bash -c 'echo part; kill -9 $$' >"$MNT/f" 2>/dev/null || true
+assert_eq "$(cat "$MNT/f")" part "killed=commit"
+unmount_volume
+mount_volume exit=rollback
+bash -c 'echo part; exit 1' >"$MNT/f" || true
+assert_eq "$(cat "$MNT/f")" part "a child that fails is not the opener" # bash opened it, and goes on
+bash -c 'echo whole >"$0"; exit 0' "$MNT/f"
+assert_eq "$(cat "$MNT/f")" whole "exit 0"
+python3 -c 'import os, sys
+f = os.open(sys.argv[1], os.O_WRONLY | os.O_TRUNC)
+os.write(f, b"bad")
+os._exit(1)' "$MNT/f" || true
+assert_eq "$(cat "$MNT/f")" whole "exit=rollback"
+unmount_volume
+check_volume

@@ -1,0 +1,69 @@
+#!/bin/bash
+# Shared mappings, msync, descriptors opened again by way of /proc, sparse files and fallocate.
+. "$(dirname "$0")/functions.sh"
+requires python3
+new_volume 2 1+1
+mount_volume
+cat >"$WORK/mapped.py" <<'PY'
+import mmap, os, sys, time
+os.chdir(sys.argv[1])
+def rd(p):
+    with open(p, 'rb') as f:
+        return f.read()
+def check(c, what):
+    if not c:
+        raise SystemExit('FAILED: ' + what)
+f = os.open('m', os.O_CREAT | os.O_RDWR)
+os.ftruncate(f, 8192)
+m = mmap.mmap(f, 8192)
+m[0:3] = b'map'
+check(rd('m') == b'', 'a mapping is private before it is committed')
+m.flush()
+check(rd('m')[:3] == b'map', 'msync commits')
+m[0:3] = b'MAP'
+os.close(f)
+check(rd('m')[:3] == b'MAP', 'close commits what is mapped')
+m[4000:4003] = b'end'
+m.close()
+for _ in range(100):
+    if rd('m')[4000:4003] == b'end':
+        break
+    time.sleep(.05)
+check(rd('m')[4000:4003] == b'end', 'the last reference gone commits what is left')
+r = os.open('m', os.O_RDONLY)
+p = mmap.mmap(r, 8192, prot=mmap.PROT_READ)
+with open('m', 'wb') as g:
+    g.write(b'x')
+check(p[0:3] == b'MAP' and p[4000:4003] == b'end', 'a mapped snapshot stays, without SIGBUS')
+p.close()
+f = os.open('/proc/self/fd/%d' % r, os.O_RDONLY)
+check(os.pread(f, 3, 0) == b'MAP', 'a snapshot opened again')
+os.close(f)
+os.close(r)
+w = os.open('y', os.O_CREAT | os.O_RDWR)
+os.write(w, b'11')
+v = os.open('/proc/self/fd/%d' % w, os.O_RDWR)
+check(os.read(v, 5) == b'11', 'a session opened again is the same session')
+os.close(v)
+os.close(w)
+check(rd('y') == b'11', 'and commits')
+s = os.open('s', os.O_CREAT | os.O_RDWR)
+os.ftruncate(s, 1 << 30)
+os.pwrite(s, b'x' * 8192, 1 << 20)
+os.posix_fallocate(s, 0, (1 << 30) + 4096)
+os.close(s)
+st = os.stat('s')
+check(st.st_size == (1 << 30) + 4096 and st.st_blocks < 1000, 'holes take no space')
+s = os.open('s', os.O_RDONLY)
+check(os.lseek(s, 0, os.SEEK_DATA) == 1 << 20, 'SEEK_DATA')
+check(os.lseek(s, 1 << 20, os.SEEK_HOLE) == (1 << 20) + 8192, 'SEEK_HOLE')
+check(os.pread(s, 10, (1 << 20) - 5) == b'\0' * 5 + b'x' * 5, 'a hole reads as zeros')
+os.close(s)
+print('OK')
+PY
+python3 "$WORK/mapped.py" "$MNT" >"$WORK/out" || { cat "$WORK/out"; fail "see above"; }
+grep -q '^OK$' "$WORK/out" || fail "it did not come to its end"
+fallocate -p -o 1048576 -l 4096 "$MNT/s"
+assert_eq "$(head -c 1056768 "$MNT/s" | tail -c 8192 | tr -d '\0' | wc -c)" 4096 "a hole punched"
+unmount_volume
+check_volume

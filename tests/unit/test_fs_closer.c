@@ -1,0 +1,103 @@
+/* Who is closing: the pure parts, and what /proc says of ourselves. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include "fs/closer.h"
+
+static void statm_of_a_thread_without_memory_is_all_zeros(void **state)
+{
+	(void)state;
+	assert_true(sopfs_closer_statm_empty("0 0 0 0 0 0 0\n", 14));
+	assert_false(sopfs_closer_statm_empty("100 0 0 0 0 0 0\n", 16));
+	assert_false(sopfs_closer_statm_empty("0 0 0 0 0 0 7\n", 14));
+	assert_false(sopfs_closer_statm_empty("", 0));
+}
+
+static void stat_is_read_past_a_command_with_parentheses_and_spaces(void **state)
+{
+	char text[1024];
+	unsigned long flags = 0;
+	int code = 0, n;
+
+	(void)state;
+	n = snprintf(text, sizeof(text), "12 (a) b ( 4 c)) R 1 2 3 4 5 4194308");
+	for (int field = 10; field <= 51; field++)
+		n += snprintf(text + n, sizeof(text) - (size_t)n, " %d", field == 20 ? -1 : field);
+	n += snprintf(text + n, sizeof(text) - (size_t)n, " 9\n");
+	assert_true(sopfs_closer_parse_stat(text, (size_t)n, &flags, &code));
+	assert_int_equal(flags, 4194308);
+	assert_int_equal(code, 9);
+}
+
+static void a_stat_that_is_cut_short_is_not_understood(void **state)
+{
+	unsigned long flags;
+	int code;
+
+	(void)state;
+	assert_false(sopfs_closer_parse_stat("12 (a) R 1 2 3", 14, &flags, &code));
+	assert_false(sopfs_closer_parse_stat("12 a R", 6, &flags, &code));
+	assert_false(sopfs_closer_parse_stat("", 0, &flags, &code));
+}
+
+static void a_living_thread_is_closing_by_itself(void **state)
+{
+	struct sopfs_closer who;
+
+	(void)state;
+	for (int i = 0; i < 3; i++) { /* the second look is by the file kept open */
+		sopfs_closer_look(getpid(), &who);
+		assert_false(who.exiting);
+		assert_false(who.killed);
+	}
+	sopfs_closer_look(0, &who);
+	assert_false(who.exiting);
+}
+
+static void threads_of_one_process_are_told_from_others(void **state)
+{
+	(void)state;
+	assert_true(sopfs_closer_same_process(getpid(), getpid()));
+	assert_false(sopfs_closer_same_process(getpid(), getppid()));
+	assert_false(sopfs_closer_same_process(getpid(), 0));
+}
+
+static void descriptors_held_are_seen_until_they_are_closed(void **state)
+{
+	struct stat st;
+	int fd;
+
+	(void)state;
+	/* Files of a mount have no device behind them; those of a memory file system have none
+	 * either. */
+	fd = (int)syscall(SYS_memfd_create, "held", 0u);
+	assert_true(fd >= 0);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(sopfs_closer_holds(getpid(), st.st_ino), SOPFS_HOLDS);
+	close(fd);
+	assert_int_equal(sopfs_closer_holds(getpid(), st.st_ino), SOPFS_HOLDS_NOT);
+	assert_int_equal(sopfs_closer_holds(0, st.st_ino), SOPFS_HOLDS_UNKNOWN);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(statm_of_a_thread_without_memory_is_all_zeros),
+		cmocka_unit_test(stat_is_read_past_a_command_with_parentheses_and_spaces),
+		cmocka_unit_test(a_stat_that_is_cut_short_is_not_understood),
+		cmocka_unit_test(a_living_thread_is_closing_by_itself),
+		cmocka_unit_test(threads_of_one_process_are_told_from_others),
+		cmocka_unit_test(descriptors_held_are_seen_until_they_are_closed),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,122 @@
+/* Locks of one item: ranges that split, join and conflict; compared with an array of bytes. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <fcntl.h>
+
+#include "fs/locks.h"
+
+#define BYTES  40
+#define OWNERS 3
+
+static struct sopfs_lock lock(uint64_t owner, short type, uint64_t start, uint64_t end)
+{
+	return (struct sopfs_lock){.owner = owner, .type = type, .start = start, .end = end};
+}
+
+static void random_locks_agree_with_a_map_of_bytes(void **state)
+{
+	struct sopfs_locks *l = sopfs_locks_new();
+	short map[OWNERS][BYTES];
+	unsigned seed = 4711;
+
+	(void)state;
+	for (int o = 0; o < OWNERS; o++)
+		for (int b = 0; b < BYTES; b++)
+			map[o][b] = F_UNLCK;
+	for (int step = 0; step < 20000; step++) {
+		const short types[] = {F_RDLCK, F_WRLCK, F_UNLCK};
+		unsigned a, b, o, t;
+		bool blocked = false;
+		struct sopfs_lock want;
+
+		seed = seed * 1103515245u + 12345u;
+		a = (seed >> 8) % BYTES;
+		seed = seed * 1103515245u + 12345u;
+		b = a + (seed >> 8) % (BYTES - a);
+		seed = seed * 1103515245u + 12345u;
+		o = (seed >> 8) % OWNERS;
+		t = (seed >> 16) % 3;
+		want = lock(o, types[t], a, b);
+		for (unsigned other = 0; other < OWNERS; other++)
+			for (unsigned i = a; other != o && i <= b; i++)
+				blocked = blocked ||
+					  (types[t] == F_WRLCK && map[other][i] != F_UNLCK) ||
+					  (types[t] == F_RDLCK && map[other][i] == F_WRLCK);
+		assert_int_equal(sopfs_locks_blocked(l, &want, NULL), blocked);
+		if (blocked)
+			continue;
+		assert_int_equal(sopfs_locks_put(l, &want), 0);
+		for (unsigned i = a; i <= b; i++)
+			map[o][i] = types[t];
+	}
+	for (uint64_t o = 0; o < OWNERS; o++) {
+		struct sopfs_lock all = lock(o, F_UNLCK, 0, UINT64_MAX);
+
+		assert_int_equal(sopfs_locks_put(l, &all), 0);
+	}
+	assert_int_equal(sopfs_locks_count(l), 0);
+	sopfs_locks_free(l);
+}
+
+static void neighbours_of_one_kind_are_one_lock(void **state)
+{
+	struct sopfs_locks *l = sopfs_locks_new();
+
+	(void)state;
+	for (uint64_t i = 0; i < 100; i++) {
+		struct sopfs_lock one = lock(1, F_WRLCK, i * 10, i * 10 + 9);
+
+		assert_int_equal(sopfs_locks_put(l, &one), 0);
+	}
+	assert_int_equal(sopfs_locks_count(l), 1);
+	sopfs_locks_free(l);
+}
+
+static void flock_and_fcntl_do_not_see_each_other(void **state)
+{
+	struct sopfs_locks *l = sopfs_locks_new();
+	struct sopfs_lock whole = lock(1, F_WRLCK, 0, UINT64_MAX), range = lock(2, F_WRLCK, 0, 9),
+			  by;
+
+	(void)state;
+	whole.whole = true;
+	assert_int_equal(sopfs_locks_put(l, &whole), 0);
+	assert_false(sopfs_locks_blocked(l, &range, NULL));
+	range.whole = true;
+	assert_true(sopfs_locks_blocked(l, &range, &by));
+	assert_int_equal(by.owner, 1);
+	sopfs_locks_free(l);
+}
+
+static void what_was_taken_by_a_handle_goes_with_it(void **state)
+{
+	struct sopfs_locks *l = sopfs_locks_new();
+	struct sopfs_lock a = lock(1, F_RDLCK, 0, 9), b = lock(1, F_RDLCK, 20, 29);
+	int x, y;
+
+	(void)state;
+	a.handle = &x;
+	b.handle = &y;
+	assert_int_equal(sopfs_locks_put(l, &a), 0);
+	assert_int_equal(sopfs_locks_put(l, &b), 0);
+	sopfs_locks_drop_handle(l, &x);
+	assert_int_equal(sopfs_locks_count(l), 1);
+	sopfs_locks_free(l);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(random_locks_agree_with_a_map_of_bytes),
+		cmocka_unit_test(neighbours_of_one_kind_are_one_lock),
+		cmocka_unit_test(flock_and_fcntl_do_not_see_each_other),
+		cmocka_unit_test(what_was_taken_by_a_handle_goes_with_it),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
