@@ -2,7 +2,8 @@
  * come through the same code. */
 #include "core/engine.h"
 
-/* ---- buffers ------------------------------------------------------------------------------------------ */
+/* ---- buffers
+ * ------------------------------------------------------------------------------------------ */
 
 void *sop_buf_grow(struct sop_buf *b, size_t len)
 {
@@ -49,8 +50,8 @@ void sop_buf_op(struct sop_buf *b, enum sop_op_type type, unsigned flags, uint64
 		memcpy(p + sizeof(op) + klen, val, vlen);
 }
 
-void sop_buf_ref(struct sop_buf *b, enum sop_op_type type, uint64_t scope,
-	const struct sop_blobref *ref)
+void sop_buf_ref(
+	struct sop_buf *b, enum sop_op_type type, uint64_t scope, const struct sop_blobref *ref)
 {
 	struct sop_disk_blobref raw = sop_blobref_encode(ref);
 
@@ -58,8 +59,8 @@ void sop_buf_ref(struct sop_buf *b, enum sop_op_type type, uint64_t scope,
 }
 
 int sop_ops_each(const void *ops, size_t len,
-	int (*fn)(void *arg, enum sop_op_type type, unsigned flags, uint64_t store, const uint8_t *key,
-		size_t klen, const uint8_t *val, size_t vlen),
+	int (*fn)(void *arg, enum sop_op_type type, unsigned flags, uint64_t store,
+		const uint8_t *key, size_t klen, const uint8_t *val, size_t vlen),
 	void *arg, struct sop_err *e)
 {
 	const uint8_t *p = ops;
@@ -85,7 +86,8 @@ int sop_ops_each(const void *ops, size_t len,
 	return rc;
 }
 
-/* ---- applying ------------------------------------------------------------------------------------------ */
+/* ---- applying
+ * ------------------------------------------------------------------------------------------ */
 
 struct run {
 	struct sop_volume *v;
@@ -253,7 +255,8 @@ static int apply_op(void *arg, enum sop_op_type type, unsigned flags, uint64_t s
 	case SOP_OP_FREE:
 		return sop_space_free_later(r->v->space, r->lsn, store, &ref, r->e);
 	case SOP_OP_STORE_NEW:
-		return sop_stores_create(r->v->stores, store, val, (uint32_t)vlen, r->lsn, r->time, r->e);
+		return sop_stores_create(
+			r->v->stores, store, val, (uint32_t)vlen, r->lsn, r->time, r->e);
 	case SOP_OP_STORE_DROP:
 		return apply_drop(r, store);
 	case SOP_OP_STORE_TIME:

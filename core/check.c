@@ -1,9 +1,9 @@
 /* Check: walk everything that is reachable, verify it, and compare with the accounts.
  *
  * The master store leads to every directory and every inode with several names; directories lead to
- * items, items to extents, extents to blobs. What the accounts call live and the walk did not meet is a
- * leak; what the walk met and the accounts do not know is damage. Runs under the checkpoint and commit
- * locks: nothing changes meanwhile. */
+ * items, items to extents, extents to blobs. What the accounts call live and the walk did not meet
+ * is a leak; what the walk met and the accounts do not know is damage. Runs under the checkpoint
+ * and commit locks: nothing changes meanwhile. */
 #include "core/engine.h"
 
 #include <stdarg.h>
@@ -25,14 +25,15 @@ struct check {
 	struct sop_err *e;
 	struct met *met;
 	size_t n_met, cap_met; /* cap: a power of two */
-	uint64_t *dirs;        /* stores to walk */
+	uint64_t *dirs;	       /* stores to walk */
 	size_t n_dirs, cap_dirs;
 	uint64_t store; /* being walked */
-	uint64_t seen;  /* entries of it */
+	uint64_t seen;	/* entries of it */
 	uint64_t subdirs;
 	uint64_t items;
 	int rc;
-	struct sop_heal_segment *heal; /* repair the blobs of these segments; no looking for damage */
+	struct sop_heal_segment
+		*heal; /* repair the blobs of these segments; no looking for damage */
 	size_t n_heal;
 };
 
@@ -51,7 +52,8 @@ static void found(struct check *c, const char *fmt, ...)
 	c->report(c->arg, line);
 }
 
-/* ---- blobs met ------------------------------------------------------------------------------------------ */
+/* ---- blobs met
+ * ------------------------------------------------------------------------------------------ */
 
 static struct met *met_slot(struct check *c, const struct sop_blobref *ref)
 {
@@ -124,8 +126,8 @@ static int met_add(struct check *c, const struct sop_blobref *ref, const char *w
 
 		rc = sop_blob_verify(c->v->seg, ref, false, &good, NULL);
 		if (rc) {
-			found(c, "%s: blob %llx:%llu is lost", what, (unsigned long long)ref->segment,
-				(unsigned long long)ref->off);
+			found(c, "%s: blob %llx:%llu is lost", what,
+				(unsigned long long)ref->segment, (unsigned long long)ref->off);
 			return 0;
 		}
 		rc = sop_segments_info(c->v->seg, ref->segment, &info, c->e);
@@ -134,12 +136,14 @@ static int met_add(struct check *c, const struct sop_blobref *ref, const char *w
 		want = (uint32_t)((1ull << (info.k + info.m)) - 1);
 		if (good != want)
 			found(c, "%s: blob %llx:%llu has lost shards (mask %x of %x)", what,
-				(unsigned long long)ref->segment, (unsigned long long)ref->off, good, want);
+				(unsigned long long)ref->segment, (unsigned long long)ref->off,
+				good, want);
 	}
 	return 0;
 }
 
-/* ---- walking -------------------------------------------------------------------------------------------- */
+/* ---- walking
+ * -------------------------------------------------------------------------------------------- */
 
 static int dir_add(struct check *c, uint64_t store)
 {
@@ -191,18 +195,21 @@ static int tree_walk(struct check *c, uint64_t store, sop_entry_fn fn)
 	c->seen = c->subdirs = 0;
 	rc = sop_tree_check(c->v->nodes, &view.tree, SOP_LSN_LATEST, node_met, c, c->e);
 	if (rc) {
-		found(c, "store %llu: %s", (unsigned long long)store, c->e ? c->e->text : "damaged");
+		found(c, "store %llu: %s", (unsigned long long)store,
+			c->e ? c->e->text : "damaged");
 		return 0;
 	}
 	rc = sop_tree_scan(c->v->nodes, &view.tree, SOP_LSN_LATEST, &all, fn, c, c->e);
 	if (rc < 0)
-		found(c, "store %llu: %s", (unsigned long long)store, c->e ? c->e->text : "damaged");
+		found(c, "store %llu: %s", (unsigned long long)store,
+			c->e ? c->e->text : "damaged");
 	if (c->seen != view.at.count)
 		found(c, "store %llu: counts %llu items and has %llu", (unsigned long long)store,
 			(unsigned long long)view.at.count, (unsigned long long)c->seen);
 	if (store >= SOP_STORE_ROOT && c->subdirs != view.at.subdirs)
-		found(c, "store %llu: counts %llu directories and has %llu", (unsigned long long)store,
-			(unsigned long long)view.at.subdirs, (unsigned long long)c->subdirs);
+		found(c, "store %llu: counts %llu directories and has %llu",
+			(unsigned long long)store, (unsigned long long)view.at.subdirs,
+			(unsigned long long)c->subdirs);
 	return 0;
 }
 
@@ -316,14 +323,16 @@ static int shared_entry(void *arg, const void *key, size_t klen, const void *val
 	memcpy(&n, val, 4);
 	m = met_slot(c, &ref);
 	if (!m->used || m->times != le32_get(n))
-		found(c, "blob %llx:%llu: %u references counted, %u met", (unsigned long long)ref.segment,
-			(unsigned long long)ref.off, le32_get(n), m->used ? m->times : 0);
+		found(c, "blob %llx:%llu: %u references counted, %u met",
+			(unsigned long long)ref.segment, (unsigned long long)ref.off, le32_get(n),
+			m->used ? m->times : 0);
 	if (m->used)
 		m->times = 1; /* settled */
 	return 0;
 }
 
-/* ---- accounts ---------------------------------------------------------------------------------------------- */
+/* ---- accounts
+ * ---------------------------------------------------------------------------------------------- */
 
 struct account {
 	struct check *c;
@@ -359,10 +368,12 @@ static int segment_check(void *arg, uint64_t id, uint64_t live, unsigned k)
 	if (bytes < live) {
 		c->r->leaked_bytes += (live - bytes) * k;
 		found(c, "segment %llx: %llu bytes of a shard are live by account, %llu were met",
-			(unsigned long long)id, (unsigned long long)live, (unsigned long long)bytes);
+			(unsigned long long)id, (unsigned long long)live,
+			(unsigned long long)bytes);
 	} else if (bytes > live) {
 		found(c, "segment %llx: %llu bytes of a shard were met, %llu are live by account",
-			(unsigned long long)id, (unsigned long long)bytes, (unsigned long long)live);
+			(unsigned long long)id, (unsigned long long)bytes,
+			(unsigned long long)live);
 	}
 	return 0;
 }
@@ -382,8 +393,8 @@ static int walk(struct check *c)
 			rc = c->rc;
 	}
 	if (!rc && c->items != c->v->items)
-		found(c, "the volume counts %llu names and has %llu", (unsigned long long)c->v->items,
-			(unsigned long long)c->items);
+		found(c, "the volume counts %llu names and has %llu",
+			(unsigned long long)c->v->items, (unsigned long long)c->items);
 	if (!rc)
 		rc = sop_space_each_pending(c->v->space, pending_met, c);
 	if (!rc)

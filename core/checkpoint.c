@@ -38,8 +38,8 @@ static int freeze_locked(struct ckpt *k, bool clean, struct sop_err *e)
 		rc = sop_pins_get(v->pins, SOP_PIN_ALL, &k->pin);
 	if (rc)
 		return rc;
-	rc = sop_registry_chain(v->reg, &k->c.flips, &k->c.n_flips, &k->c.next_handle,
-		&k->c.free_handle, e);
+	rc = sop_registry_chain(
+		v->reg, &k->c.flips, &k->c.n_flips, &k->c.next_handle, &k->c.free_handle, e);
 	if (!rc)
 		rc = sop_journal_rotate(v->journal, &k->c.journal, &k->c.chain, e);
 	if (!rc)
@@ -125,8 +125,8 @@ static int list_flips(struct ckpt *k, struct sop_err *e)
 		return sop_fail(e, -ENOMEM, "checkpoint");
 	k->c.flips = f;
 	for (size_t i = 0; i < k->n_frozen; i++)
-		f[k->c.n_flips++] = (struct sop_flip){
-			k->frozen[i].handle, k->frozen[i].to, k->frozen[i].from};
+		f[k->c.n_flips++] =
+			(struct sop_flip){k->frozen[i].handle, k->frozen[i].to, k->frozen[i].from};
 	return 0;
 }
 
@@ -146,17 +146,19 @@ static int settle_accounts(struct ckpt *k, struct sop_err *e)
 	return rc;
 }
 
-/* A publication that failed may have reached a disk all the same (a rename whose directory could not be
- * synced, a disk that answers late): until a later one stands, recovery may need these nodes. Without
- * memory to remember them they stay taken until the next mount. */
+/* A publication that failed may have reached a disk all the same (a rename whose directory could
+ * not be synced, a disk that answers late): until a later one stands, recovery may need these
+ * nodes. Without memory to remember them they stay taken until the next mount. */
 static void keep_in_doubt(struct ckpt *k)
 {
 	struct sop_volume *v = k->v;
 	struct sop_blobref *p = realloc(v->doubt, (v->n_doubt + k->n_written + 1) * sizeof(*p));
 
 	if (!p) {
-		sop_log(v->log, SOP_LOG_WARNING, "checkpoint", "code=ENOMEM: %zu nodes leak until the "
-			"next mount", k->n_written);
+		sop_log(v->log, SOP_LOG_WARNING, "checkpoint",
+			"code=ENOMEM: %zu nodes leak until the "
+			"next mount",
+			k->n_written);
 		return;
 	}
 	v->doubt = p;
@@ -206,8 +208,8 @@ static int run(struct ckpt *k, bool clean, struct sop_err *e)
 		return rc;
 	}
 	doubt_over(v);
-	/* Published: from here on an error leaves a volume that recovery would bring to the same state,
-	 * but this one's registry may be behind: it must not go on. */
+	/* Published: from here on an error leaves a volume that recovery would bring to the same
+	 * state, but this one's registry may be behind: it must not go on. */
 	rc = sop_registry_apply(v->reg, k->c.flips, k->c.n_flips, k->c.lsn, e);
 	sop_lock(&v->commit);
 	if (!rc)
@@ -229,20 +231,34 @@ static int run(struct ckpt *k, bool clean, struct sop_err *e)
 	return rc;
 }
 
-int sop_checkpoint_run(struct sop_volume *v, bool clean, struct sop_err *e)
+/* The checkpoint lock is held. */
+static int run_locked(struct sop_volume *v, bool clean, struct sop_err *e)
 {
 	struct ckpt k = {.v = v};
-	int rc;
+	int rc = run(&k, clean, e);
 
-	if (v->opts.read_only)
-		return 0;
-	sop_lock(&v->ckpt_lock);
-	rc = run(&k, clean, e);
 	if (!rc) {
 		v->ckpt_lsn = k.c.lsn;
 		v->ckpt_ms = v->clock->monotonic_ms(v->clock->ctx);
 	}
-	sop_unlock(&v->ckpt_lock);
 	sop_checkpoint_release(&k.c);
 	return rc ? sop_wrap(e, rc, "checkpoint") : 0;
+}
+
+int sop_checkpoint_run(struct sop_volume *v, bool clean, struct sop_err *e)
+{
+	if (v->opts.read_only)
+		return 0;
+	SOP_LOCK_GUARD(&v->ckpt_lock);
+	return run_locked(v, clean, e);
+}
+
+int sop_checkpoint_relieve(struct sop_volume *v, size_t bytes, struct sop_err *e)
+{
+	struct sop_nodes_stat s;
+
+	SOP_LOCK_GUARD(&v->ckpt_lock);
+	/* Whoever had the lock before may have done it already. */
+	sop_nodes_stat(v->nodes, &s);
+	return s.dirty_bytes + s.old_version_bytes > bytes ? run_locked(v, false, e) : 0;
 }

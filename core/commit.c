@@ -1,24 +1,25 @@
 /* Commit: validate, append, apply, publish; many transactions at a time.
  *
- * Whoever finds no leader leads: takes what is queued as one group, writes all blobs and records of the
- * group in one batch of I/O, applies them together and wakes the others. Within a group no transaction
- * depends on another: one that would (it touches a key an earlier one writes) waits for the next.
+ * Whoever finds no leader leads: takes what is queued as one group, writes all blobs and records of
+ * the group in one batch of I/O, applies them together and wakes the others. Within a group no
+ * transaction depends on another: one that would (it touches a key an earlier one writes) waits for
+ * the next.
  *
- * Blobs and journal are written at the same time and in no order: a record whose blobs did not reach
- * the media does not verify after a power cut, and recovery ends the history before it. When the blobs
- * cannot be written at all, the record's place in the journal is written over.
+ * Blobs and journal are written at the same time and in no order: a record whose blobs did not
+ * reach the media does not verify after a power cut, and recovery ends the history before it. When
+ * the blobs cannot be written at all, the record's place in the journal is written over.
  *
- * A crash: before the batch, nothing; in it, a record that verifies with its blobs counts though nobody
- * was told, else not; after it, the record counts. */
+ * A crash: before the batch, nothing; in it, a record that verifies with its blobs counts though
+ * nobody was told, else not; after it, the record counts. */
 #include "core/engine.h"
 
 #include <stdatomic.h>
 
-#define GROUP_MAX    64
-#define GROUP_BYTES  (4u << 20)
-#define ENTRIES_MAX  256 /* larger ones go alone */
-#define WRITE_TRIES  3
-#define MARKS        2048u
+#define GROUP_MAX   64
+#define GROUP_BYTES (4u << 20)
+#define ENTRIES_MAX 256 /* larger ones go alone */
+#define WRITE_TRIES 3
+#define MARKS	    2048u
 
 struct sop_commit_req {
 	struct sop_txn *t;
@@ -32,7 +33,8 @@ struct sop_commit_req {
 	struct sop_buf ops;
 };
 
-/* ---- what a group touches ------------------------------------------------------------------------------ */
+/* ---- what a group touches
+ * ------------------------------------------------------------------------------ */
 
 struct marks {
 	uint64_t slot[MARKS];
@@ -97,7 +99,8 @@ static void mark_all(struct marks *m, const struct sop_txn *t)
 		mark(m, mark_of(MARK_DROPPED, d->store, NULL, 0));
 }
 
-/* ---- prepared transactions -------------------------------------------------------------------------------- */
+/* ---- prepared transactions
+ * -------------------------------------------------------------------------------- */
 
 static bool entries_meet(const struct sop_txn *a, const struct sop_txn *p)
 {
@@ -142,7 +145,7 @@ int sop_txn_prepare(struct sop_txn *t, struct sop_err *e)
 	for (struct sop_value *x = t->values; x && !rc; x = x->next)
 		rc = x->entry ? sop_value_settle(x, e) : 0;
 	if (!rc)
-		rc = sop_space_check(v->space, t->bytes, false, e);
+		rc = sop_space_check(v->space, t->bytes, e);
 	if (rc)
 		return rc;
 	SOP_LOCK_GUARD(&v->commit);
@@ -177,7 +180,9 @@ void sop_txn_unprepare(struct sop_txn *t)
 	unprepare_locked(t);
 }
 
-/* ---- a group ------------------------------------------------------------------------------------------------ */
+/* ---- a group
+ * ------------------------------------------------------------------------------------------------
+ */
 
 struct group {
 	struct sop_commit_req *req[GROUP_MAX];
@@ -198,7 +203,8 @@ static int plan_req(struct sop_commit_req *r)
 	int rc = 0;
 
 	if (v->dead)
-		rc = sop_fail(&r->err, SOP_EDEAD, "volume %s: since: %s", v->name, sop_err_text(v->dead));
+		rc = sop_fail(
+			&r->err, SOP_EDEAD, "volume %s: since: %s", v->name, sop_err_text(v->dead));
 	else if (v->clock->monotonic_ms(v->clock->ctx) > r->t->deadline_ms)
 		rc = sop_fail(&r->err, SOP_ETIMEOUT, "transaction");
 	if (!rc && v->prepared)
@@ -277,8 +283,8 @@ static void group_abandon(struct sop_volume *v, struct group *g)
 		abandon_puts(v, &g->req[i]->puts);
 }
 
-/* Operations of each, and their nodes in memory: after this only memory can fail the apply. One that
- * cannot is answered and leaves the group. */
+/* Operations of each, and their nodes in memory: after this only memory can fail the apply. One
+ * that cannot is answered and leaves the group. */
 static void group_emit(struct sop_volume *v, struct group *g, uint64_t time_ns)
 {
 	size_t kept = 0;
@@ -303,8 +309,8 @@ static void group_emit(struct sop_volume *v, struct group *g, uint64_t time_ns)
 	g->n = kept;
 }
 
-static int journal_write(struct sop_volume *v, struct group *g, uint64_t time_ns, struct sop_batch *b,
-	uint64_t *noted, struct sop_err *e)
+static int journal_write(struct sop_volume *v, struct group *g, uint64_t time_ns,
+	struct sop_batch *b, uint64_t *noted, struct sop_err *e)
 {
 	struct sop_record_in in[GROUP_MAX + 1];
 	uint64_t durable;
@@ -316,8 +322,10 @@ static int journal_write(struct sop_volume *v, struct group *g, uint64_t time_ns
 	*noted = v->barrier_noted;
 	if (durable > v->barrier_noted) {
 		*noted = durable;
-		in[n++] = (struct sop_record_in){
-			.type = SOP_RECORD_BARRIER, .lsn = durable, .time_ns = time_ns, .next_ino = v->next_ino};
+		in[n++] = (struct sop_record_in){.type = SOP_RECORD_BARRIER,
+			.lsn = durable,
+			.time_ns = time_ns,
+			.next_ino = v->next_ino};
 	}
 	for (size_t i = 0; i < g->n; i++)
 		in[n++] = (struct sop_record_in){.type = SOP_RECORD_TXN,
@@ -386,7 +394,8 @@ static int group_apply(struct sop_volume *v, struct group *g, uint64_t time_ns, 
 
 	sop_apply_begin(v, last);
 	for (size_t i = 0; i < g->n && !rc; i++)
-		rc = sop_apply_run(v, g->req[i]->ops.p, g->req[i]->ops.len, g->req[i]->lsn, time_ns, e);
+		rc = sop_apply_run(
+			v, g->req[i]->ops.p, g->req[i]->ops.len, g->req[i]->lsn, time_ns, e);
 	sop_apply_end(v);
 	if (rc) {
 		/* On the journal and not in memory: only recovery can bring the two together. */
@@ -441,7 +450,8 @@ static void group_commit(struct sop_volume *v, struct group *g)
 	}
 	if (rc == -EAGAIN)
 		rc = e.code == -EAGAIN || !e.code ? -EIO : e.code;
-	/* No room for all of them: each by itself, so that a remove does not fail for its company. */
+	/* No room for all of them: each by itself, so that a remove does not fail for its company.
+	 */
 	if (rc == -ENOSPC && g->n > 1) {
 		group_split(v, g);
 		return;
@@ -484,8 +494,8 @@ static void lead(struct sop_volume *v, struct sop_commit_req *queue)
 	free(m);
 }
 
-/* Queue, and lead or wait. A leader serves what is queued when it starts, itself included, and hands
- * over: no caller works for others without end. */
+/* Queue, and lead or wait. A leader serves what is queued when it starts, itself included, and
+ * hands over: no caller works for others without end. */
 static void commit_queued(struct sop_volume *v, struct sop_commit_req *r)
 {
 	struct sop_commit_req *list;
@@ -517,7 +527,8 @@ static void commit_queued(struct sop_volume *v, struct sop_commit_req *r)
 	sop_unlock(&v->queue_lock);
 }
 
-/* ---- the public calls -------------------------------------------------------------------------------------- */
+/* ---- the public calls
+ * -------------------------------------------------------------------------------------- */
 
 static bool writes(const struct sop_txn *t)
 {
@@ -540,17 +551,16 @@ static int commit_reads(struct sop_txn *t, struct sop_err *e)
 	return rc;
 }
 
-/* More dirty nodes, and versions of them that a checkpoint is writing, than the cache can hold for long:
- * whoever makes more, helps. */
+/* More dirty nodes, and versions of them that a checkpoint is writing, than the cache can hold for
+ * long: whoever makes more, helps. */
 static int throttle(struct sop_volume *v, struct sop_err *e)
 {
 	struct sop_nodes_stat s;
 
 	sop_nodes_stat(v->nodes, &s);
 	if (s.dirty_bytes + s.old_version_bytes > v->opts.cache_bytes / 3)
-		return sop_checkpoint_run(v, false, e);
-	if (s.dirty_bytes > v->opts.cache_bytes / 6 ||
-		v->journal_used > v->opts.journal_bytes)
+		return sop_checkpoint_relieve(v, v->opts.cache_bytes / 3, e);
+	if (s.dirty_bytes > v->opts.cache_bytes / 6 || v->journal_used > v->opts.journal_bytes)
 		sop_volume_kick(v);
 	return 0;
 }
@@ -574,7 +584,8 @@ static int commit_writes(struct sop_txn *t, unsigned flags, struct sop_err *e)
 		if (rc)
 			return rc;
 	}
-	rc = sop_space_check(v->space, t->bytes, removes_only(t), e);
+	/* What only takes away is never refused: the reserve is for it. */
+	rc = removes_only(t) ? 0 : sop_space_check(v->space, t->bytes, e);
 	if (rc)
 		return rc;
 	rc = throttle(v, e);
@@ -616,7 +627,8 @@ int sop_txn_commit(struct sop_txn *t, unsigned flags, struct sop_err *e)
 	return rc;
 }
 
-/* ---- the engine's own commits, and durability ------------------------------------------------------------------ */
+/* ---- the engine's own commits, and durability
+ * ------------------------------------------------------------------ */
 
 int sop_commit_locked(struct sop_volume *v, const struct sop_buf *ops, struct sop_err *e)
 {

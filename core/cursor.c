@@ -13,11 +13,12 @@ struct sop_cursor {
 	struct sop_txn *t;
 	uint64_t store;
 	struct item *ahead; /* AHEAD of them */
-	size_t n, at;       /* read, and where the cursor stands (when valid) */
+	size_t n, at;	    /* read, and where the cursor stands (when valid) */
 	bool valid;
 	bool descending; /* how ahead was read */
-	bool ended;      /* nothing follows what was read */
-	size_t writes;   /* of the transaction when it was read: its own writes may change what follows */
+	bool ended;	 /* nothing follows what was read */
+	size_t writes;	 /* of the transaction when it was read: its own writes may change what
+			    follows */
 };
 
 int sop_cursor_open(struct sop_cursor **out, struct sop_txn *t, uint64_t store, struct sop_err *e)
@@ -96,8 +97,8 @@ int sop_cursor_last(struct sop_cursor *c, struct sop_err *e)
 	return fill(c, NULL, 0, false, true, e);
 }
 
-int sop_cursor_seek(struct sop_cursor *c, const void *key, size_t len, bool descending,
-	struct sop_err *e)
+int sop_cursor_seek(
+	struct sop_cursor *c, const void *key, size_t len, bool descending, struct sop_err *e)
 {
 	return fill(c, key, len, false, descending, e);
 }
@@ -171,7 +172,8 @@ static int page_entry(void *arg, const void *key, size_t klen, const struct sop_
 int sop_page_items(struct sop_txn *t, uint64_t store, uint64_t offset, uint64_t count,
 	bool descending, sop_item_fn fn, void *arg, struct sop_err *e)
 {
-	struct page p = {.skip = offset, .left = SOP_MIN(count, (uint64_t)INT32_MAX), .fn = fn, .arg = arg};
+	struct page p = {
+		.skip = offset, .left = SOP_MIN(count, (uint64_t)INT32_MAX), .fn = fn, .arg = arg};
 	struct sop_range r = {.descending = descending};
 	int rc;
 

@@ -87,8 +87,8 @@ int sop_space_free_later(struct sop_space *s, uint64_t lsn, uint64_t scope,
 /* Do what can be done of it (at most `max` blobs); takes the commit lock for the accounts, not for the
  * holes. The caller holds the checkpoint lock. *left: whether more could be done at once. */
 int sop_space_reclaim(struct sop_space *s, size_t max, size_t *left, struct sop_err *e);
-/* -ENOSPC unless `bytes` of data fit and the reserve stays; `urgent` may use the reserve. */
-int sop_space_check(struct sop_space *s, uint64_t bytes, bool urgent, struct sop_err *e);
+/* -ENOSPC unless `bytes` of data fit and the reserve stays. */
+int sop_space_check(struct sop_space *s, uint64_t bytes, struct sop_err *e);
 /* One more reference to a live blob (the SHARED store gets it later). */
 int sop_space_ref(struct sop_space *s, const struct sop_blobref *ref, struct sop_err *e);
 /* sop_segments_prepare and _put, with the places taken noted as uncommitted before they are written.
@@ -351,6 +351,8 @@ int sop_commit_locked(struct sop_volume *v, const struct sop_buf *ops, struct so
 /* ---- checkpoint.c, recover.c, reap.c --------------------------------------------------------------- */
 
 int sop_checkpoint_run(struct sop_volume *v, bool clean, struct sop_err *e);
+/* One, if dirty nodes still take more than this when it is our turn. */
+int sop_checkpoint_relieve(struct sop_volume *v, size_t bytes, struct sop_err *e);
 int sop_recover(struct sop_volume *v, struct sop_err *e);
 void sop_volume_kick(struct sop_volume *v); /* background work is due now */
 /* Disks that were away and are back: bring them up to date (heal.c). At mount, before anybody writes. */

@@ -1,18 +1,19 @@
-/* Healing at mount: disks that were away have missed writes. Their registry replicas are copied anew,
- * the shards they missed are rebuilt from the others; only then do they count again.
+/* Healing at mount: disks that were away have missed writes. Their registry replicas are copied
+ * anew, the shards they missed are rebuilt from the others; only then do they count again.
  *
- * A replica: under the checkpoint and commit locks nothing changes, so registry, checkpoint and journal
- * are copied as they are, synced, and then the labels say that it is current. A crash on the way leaves
- * it not current: it is copied again.
- * Shards: every live blob of a segment with stale shards is verified and what is bad is written anew; when
- * all of it has been synced the segment is no longer stale. A crash on the way: it is done again. */
+ * A replica: under the checkpoint and commit locks nothing changes, so registry, checkpoint and
+ * journal are copied as they are, synced, and then the labels say that it is current. A crash on
+ * the way leaves it not current: it is copied again. Shards: every live blob of a segment with
+ * stale shards is verified and what is bad is written anew; when all of it has been synced the
+ * segment is no longer stale. A crash on the way: it is done again. */
 #include "core/engine.h"
 
 #include <stdio.h>
 
 #define COPY_BYTES (1u << 20)
 
-/* ---- replicas ------------------------------------------------------------------------------------------ */
+/* ---- replicas
+ * ------------------------------------------------------------------------------------------ */
 
 struct names {
 	char **name;
@@ -167,20 +168,22 @@ static int heal_replicas(struct sop_volume *v, struct sop_err *e)
 		rc = copy_replica(to, sop_members_disk(v->mem, current[0]), e);
 		if (rc == -ENOSPC || rc == -EIO) {
 			/* It stays what it was; the volume works without it. */
-			sop_log(v->log, SOP_LOG_WARNING, "heal", "op=replica disk=%u code=%s: %s", i,
-				sop_err_name(rc), e->text);
+			sop_log(v->log, SOP_LOG_WARNING, "heal", "op=replica disk=%u code=%s: %s",
+				i, sop_err_name(rc), e->text);
 			rc = 0;
 			continue;
 		}
 		if (!rc)
 			rc = sop_members_replica_current(v->mem, i, e);
 		if (!rc)
-			sop_log(v->log, SOP_LOG_INFO, "heal", "op=replica disk=%u: current again", i);
+			sop_log(v->log, SOP_LOG_INFO, "heal", "op=replica disk=%u: current again",
+				i);
 	}
 	return rc;
 }
 
-/* ---- shards ---------------------------------------------------------------------------------------------- */
+/* ---- shards
+ * ---------------------------------------------------------------------------------------------- */
 
 struct stale_list {
 	struct sop_volume *v;
@@ -237,8 +240,8 @@ static int heal_shards(struct sop_volume *v, struct sop_err *e)
 				sop_segments_healed(v->seg, l.seg[i].id, done);
 		}
 		if (!rc)
-			sop_log(v->log, SOP_LOG_INFO, "heal", "op=shards segments=%zu: rebuilt what was missed",
-				l.n);
+			sop_log(v->log, SOP_LOG_INFO, "heal",
+				"op=shards segments=%zu: rebuilt what was missed", l.n);
 	}
 	free(l.seg);
 	return rc;

@@ -240,8 +240,8 @@ int sop_item_encode(void *raw, const struct sop_item *it)
 	return o.full ? -E2BIG : (int)(o.p - (uint8_t *)raw);
 }
 
-static int decode_head(struct in *i, struct sop_attr *a, bool *link, unsigned *flags,
-	struct sop_err *e)
+static int decode_head(
+	struct in *i, struct sop_attr *a, bool *link, unsigned *flags, struct sop_err *e)
 {
 	const uint8_t *head = get_bytes(i, 2);
 
@@ -268,8 +268,8 @@ static int decode_head(struct in *i, struct sop_attr *a, bool *link, unsigned *f
 	return 0;
 }
 
-int sop_item_decode_attr(struct sop_attr *a, bool *link, const void *raw, size_t len,
-	struct sop_err *e)
+int sop_item_decode_attr(
+	struct sop_attr *a, bool *link, const void *raw, size_t len, struct sop_err *e)
 {
 	struct in i = {.p = raw, .end = (const uint8_t *)raw + len};
 	unsigned flags;

@@ -387,8 +387,7 @@ static int scan_file(
 		rc = source_get(r, s, 0, SOP_JOURNAL_HEADER, &p, &avail);
 	if (!rc && avail >= SOP_JOURNAL_HEADER && !sop_journal_header_decode(&h, p, NULL)) {
 		/* A file of another volume that lay here says nothing about this one. */
-		if (!sop_uuid_equal(
-			    &h.volume, &sop_members_label(r->mem)->volume_uuid))
+		if (!sop_uuid_equal(&h.volume, &sop_members_label(r->mem)->volume_uuid))
 			return 0;
 		salt = &h.salt;
 	}

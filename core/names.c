@@ -1,12 +1,12 @@
-/* What can be done to names: create, remove, rename, link, attributes, extended attributes, plain items,
- * stores. Each call only fills the transaction's write set; commit resolves it. */
+/* What can be done to names: create, remove, rename, link, attributes, extended attributes, plain
+ * items, stores. Each call only fills the transaction's write set; commit resolves it. */
 #include "core/engine.h"
 
 #include <sys/stat.h>
 
-#define LINKS_MAX   65000u
-#define XATTR_MAX   65536u
-#define XATTRS_MAX  (1u << 20)
+#define LINKS_MAX  65000u
+#define XATTR_MAX  65536u
+#define XATTRS_MAX (1u << 20)
 
 uint64_t sop_ino_new(struct sop_volume *v)
 {
@@ -44,7 +44,9 @@ static struct sop_wentry *put(struct sop_txn *t, uint64_t store, const void *key
 		return NULL;
 	}
 	/* Put again after a removal in the same transaction: the tree's entry is still there. */
-	w->fresh = w->write == SOP_WRITE_DEL ? w->fresh : w->write == SOP_WRITE_PUT ? w->fresh : fresh;
+	w->fresh = w->write == SOP_WRITE_DEL   ? w->fresh
+		   : w->write == SOP_WRITE_PUT ? w->fresh
+					       : fresh;
 	w->write = SOP_WRITE_PUT;
 	w->attr_mask = 0;
 	t->bytes += klen + SOP_INLINE_MAX / 8;
@@ -98,7 +100,8 @@ static int look_absent(struct sop_txn *t, struct sop_name name, struct sop_err *
 	return rc == -ENOENT ? 0 : rc;
 }
 
-/* ---- items ------------------------------------------------------------------------------------------ */
+/* ---- items
+ * ------------------------------------------------------------------------------------------ */
 
 int sop_create(struct sop_txn *t, struct sop_name name, const struct sop_attr *init,
 	const void *value, size_t len, struct sop_attr *out, struct sop_err *e)
@@ -154,8 +157,8 @@ static int unlink_inode(struct sop_txn *t, uint64_t ino, struct sop_err *e)
 	return put(t, SOP_STORE_MASTER, key, sizeof(key), &it, false, e) ? 0 : -ENOMEM;
 }
 
-static int remove_item(struct sop_txn *t, struct sop_name name, const struct sop_item *it,
-	struct sop_err *e)
+static int remove_item(
+	struct sop_txn *t, struct sop_name name, const struct sop_item *it, struct sop_err *e)
 {
 	int rc = 0;
 
@@ -198,8 +201,8 @@ static int move_entry(struct sop_txn *t, struct sop_name from, struct sop_name t
 		return -ENOMEM;
 	n->value = value;
 	n->xattr = xattr;
-	/* Where the value comes from, should it be committed by somebody else meanwhile, is checked by
-	 * the version seen at `from`. */
+	/* Where the value comes from, should it be committed by somebody else meanwhile, is checked
+	 * by the version seen at `from`. */
 	if (value)
 		sop_value_entry(value, n);
 	return 0;
@@ -399,8 +402,8 @@ int sop_link(struct sop_txn *t, struct sop_name from, struct sop_name to, struct
 	} else {
 		/* The inode moves to the master store; both names refer to it from now on. */
 		sop_attr_merge(&it.attr, &it.plain, &it.attr, SOP_ATTR_FLAGS);
-		rc = move_entry(t, from, (struct sop_name){SOP_STORE_MASTER, key, sizeof(key)}, &it, true,
-			e);
+		rc = move_entry(t, from, (struct sop_name){SOP_STORE_MASTER, key, sizeof(key)}, &it,
+			true, e);
 		if (rc)
 			return rc;
 		w = put(t, from.store, from.key, from.len, &name, false, e);
@@ -418,7 +421,8 @@ int sop_link(struct sop_txn *t, struct sop_name from, struct sop_name to, struct
 	return 0;
 }
 
-/* ---- attributes --------------------------------------------------------------------------------------- */
+/* ---- attributes
+ * --------------------------------------------------------------------------------------- */
 
 int sop_setattr(struct sop_txn *t, struct sop_name name, const struct sop_attr *a, unsigned mask,
 	struct sop_err *e)
@@ -447,7 +451,8 @@ int sop_setattr(struct sop_txn *t, struct sop_name name, const struct sop_attr *
 	return 0;
 }
 
-/* ---- extended attributes -------------------------------------------------------------------------------- */
+/* ---- extended attributes
+ * -------------------------------------------------------------------------------- */
 
 struct xattr {
 	const char *name;
@@ -545,8 +550,8 @@ int sop_xattrs_apply(const uint8_t *p, size_t len, struct sop_xattr_patch *patch
 }
 
 /* The set as this transaction sees it. */
-static int xattrs_view(struct sop_txn *t, struct sop_name name, struct sop_place *place, uint8_t **set,
-	size_t *len, uint64_t *ino, bool saw, struct sop_err *e)
+static int xattrs_view(struct sop_txn *t, struct sop_name name, struct sop_place *place,
+	uint8_t **set, size_t *len, uint64_t *ino, bool saw, struct sop_err *e)
 {
 	uint8_t buf[SOP_ITEM_BYTES_MAX];
 	struct sop_wentry *w;
@@ -592,8 +597,8 @@ ssize_t sop_xattr_get(struct sop_txn *t, struct sop_name name, const char *attr,
 	return sop_fail(e, -ENODATA, "extended attribute");
 }
 
-ssize_t sop_xattr_list(struct sop_txn *t, struct sop_name name, char *buf, size_t size,
-	struct sop_err *e)
+ssize_t sop_xattr_list(
+	struct sop_txn *t, struct sop_name name, char *buf, size_t size, struct sop_err *e)
 {
 	sop_autofree uint8_t *set = NULL;
 	struct sop_place place;
@@ -676,10 +681,11 @@ int sop_xattr_remove(struct sop_txn *t, struct sop_name name, const char *attr, 
 	return xattr_change(t, name, attr, NULL, 0, 0, e);
 }
 
-/* ---- plain items ------------------------------------------------------------------------------------------ */
+/* ---- plain items
+ * ------------------------------------------------------------------------------------------ */
 
-static int put_plain(struct sop_txn *t, struct sop_name name, const void *val, size_t len,
-	struct sop_err *e)
+static int put_plain(
+	struct sop_txn *t, struct sop_name name, const void *val, size_t len, struct sop_err *e)
 {
 	struct sop_item it = {.plain = true};
 	struct sop_wentry *w;
@@ -690,8 +696,8 @@ static int put_plain(struct sop_txn *t, struct sop_name name, const void *val, s
 }
 
 /* Replace the value of what is there. */
-static int replace_value(struct sop_txn *t, struct sop_name name, const void *val, size_t len,
-	struct sop_err *e)
+static int replace_value(
+	struct sop_txn *t, struct sop_name name, const void *val, size_t len, struct sop_err *e)
 {
 	struct sop_value *x;
 	int rc = sop_value_open(&x, t, name, SOP_VALUE_WRITE | SOP_VALUE_TRUNC, e);
@@ -717,16 +723,16 @@ int sop_add(struct sop_txn *t, struct sop_name name, const void *val, size_t len
 	return rc ? rc : put_plain(t, name, val, len, e);
 }
 
-int sop_add_if_absent(struct sop_txn *t, struct sop_name name, const void *val, size_t len,
-	struct sop_err *e)
+int sop_add_if_absent(
+	struct sop_txn *t, struct sop_name name, const void *val, size_t len, struct sop_err *e)
 {
 	int rc = sop_add(t, name, val, len, e);
 
 	return rc == -EEXIST ? 0 : rc ? rc : 1;
 }
 
-int sop_update(struct sop_txn *t, struct sop_name name, const void *val, size_t len,
-	struct sop_err *e)
+int sop_update(
+	struct sop_txn *t, struct sop_name name, const void *val, size_t len, struct sop_err *e)
 {
 	uint8_t buf[SOP_ITEM_BYTES_MAX];
 	struct sop_item it;
@@ -741,8 +747,8 @@ int sop_update(struct sop_txn *t, struct sop_name name, const void *val, size_t 
 	return rc ? rc : replace_value(t, name, val, len, e);
 }
 
-int sop_upsert(struct sop_txn *t, struct sop_name name, const void *val, size_t len,
-	struct sop_err *e)
+int sop_upsert(
+	struct sop_txn *t, struct sop_name name, const void *val, size_t len, struct sop_err *e)
 {
 	int rc = sop_update(t, name, val, len, e);
 
@@ -782,7 +788,9 @@ int sop_get(struct sop_txn *t, struct sop_name name, void **val, size_t *len, st
 	return 0;
 }
 
-/* ---- stores -------------------------------------------------------------------------------------------------- */
+/* ---- stores
+ * --------------------------------------------------------------------------------------------------
+ */
 
 /* Options as bytes in the transaction's memory. */
 static int options_encode(struct sop_txn *t, const struct sop_store_opts *o, const void **raw,
@@ -802,12 +810,11 @@ static int options_encode(struct sop_txn *t, const struct sop_store_opts *o, con
 	if (o->node_bytes && (o->node_bytes < 4096 || o->node_bytes > 262144))
 		return sop_say(e, -EINVAL, "store: node bytes must be from 4,096 to 262,144");
 	if (o->session > 2 || profile >= SOP_PROFILE_NAME || note > 4096)
-		return sop_say(e, -EINVAL, "store: bad session mode, or a profile or note too long");
+		return sop_say(
+			e, -EINVAL, "store: bad session mode, or a profile or note too long");
 	d.slot_length = le32_make(o->slot_length);
 	/* Many short items to a node want a larger bound than directories do. */
-	d.node_bytes = le32_make(o->node_bytes	       ? o->node_bytes
-				 : o->slot_length > 250 ? 262144
-							: 0);
+	d.node_bytes = le32_make(o->node_bytes ? o->node_bytes : o->slot_length > 250 ? 262144 : 0);
 	d.session = o->session;
 	d.profile_len = (uint8_t)profile;
 	d.note_len = le16_make((uint16_t)note);
@@ -907,8 +914,8 @@ int sop_store_remove(struct sop_txn *t, struct sop_name name, struct sop_err *e)
 	return rc ? rc : note_store(t, it.attr.ino, false, NULL, 0, e);
 }
 
-int sop_store_at(struct sop_txn *t, const char *path, unsigned flags, const struct sop_store_opts *o,
-	uint64_t *store, struct sop_err *e)
+int sop_store_at(struct sop_txn *t, const char *path, unsigned flags,
+	const struct sop_store_opts *o, uint64_t *store, struct sop_err *e)
 {
 	uint64_t at = SOP_ROOT;
 

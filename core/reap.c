@@ -1,5 +1,5 @@
-/* Emptying extent trees whose files are gone, a little at a time, each step a commit of its own: a crash
- * in between leaves the rest in the DOOMED store, and the next mount goes on. */
+/* Emptying extent trees whose files are gone, a little at a time, each step a commit of its own: a
+ * crash in between leaves the rest in the DOOMED store, and the next mount goes on. */
 #include "core/engine.h"
 
 #define STEP 256
@@ -71,8 +71,8 @@ static int reap_locked(struct sop_volume *v, bool *more, struct sop_err *e)
 		if (!rc) { /* the end was met */
 			be64_put(key, d.tree);
 			sop_buf_op(&s.ops, SOP_OP_STORE_DROP, 0, d.tree, NULL, 0, NULL, 0);
-			sop_buf_op(&s.ops, SOP_OP_DEL, SOP_OPF_QUIET, SOP_STORE_DOOMED, key, sizeof(key),
-				NULL, 0);
+			sop_buf_op(&s.ops, SOP_OP_DEL, SOP_OPF_QUIET, SOP_STORE_DOOMED, key,
+				sizeof(key), NULL, 0);
 		}
 		*more = true;
 		rc = sop_commit_locked(v, &s.ops, e);

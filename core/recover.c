@@ -1,9 +1,10 @@
 /* Recovery: the newest checkpoint, its flips again, then the journal up to its end.
  *
- * Records covered by a barrier are on the media with their blobs. Past the last barrier a record counts
- * only when every blob it names verifies; the first that does not ends the history for good. When all
- * is applied, a checkpoint is written: what was accepted is durable before anything builds on it, and
- * the torn end of the journal is behind us. A crash in here starts over from the same place. */
+ * Records covered by a barrier are on the media with their blobs. Past the last barrier a record
+ * counts only when every blob it names verifies; the first that does not ends the history for good.
+ * When all is applied, a checkpoint is written: what was accepted is durable before anything builds
+ * on it, and the torn end of the journal is behind us. A crash in here starts over from the same
+ * place. */
 #include "core/engine.h"
 
 #include <sys/stat.h>
@@ -119,7 +120,8 @@ static int system_stores(struct sop_volume *v, const struct sop_checkpoint *c, s
 		master->now.count = c->master_count;
 	}
 	for (size_t i = 0; i < SOP_ARRAY_LEN(fresh) && !rc && !c->master_root; i++)
-		rc = sop_stores_create(v->stores, fresh[i], NULL, 0, c->lsn, (struct timespec){0}, e);
+		rc = sop_stores_create(
+			v->stores, fresh[i], NULL, 0, c->lsn, (struct timespec){0}, e);
 	sop_stores_end(v->stores);
 	return rc;
 }
@@ -138,7 +140,9 @@ int sop_recover(struct sop_volume *v, struct sop_err *e)
 	v->next_ino = SOP_MAX(c.next_ino, (uint64_t)SOP_INO_FIRST);
 	v->items = c.items;
 	v->lsn_next = c.lsn + 1;
-	v->durable_lsn = v->barrier_noted = v->barrier_marked = c.lsn;
+	v->durable_lsn = c.lsn;
+	v->barrier_noted = c.lsn;
+	v->barrier_marked = c.lsn;
 	sop_pins_publish(v->pins, c.lsn);
 	rc = sop_registry_new(
 		&v->reg, v->mem, v->io, label->hashmod, c.next_handle, c.free_handle, e);
@@ -153,7 +157,8 @@ int sop_recover(struct sop_volume *v, struct sop_err *e)
 	if (!rc)
 		rc = sop_space_load(v->space, &c, e);
 	if (!rc)
-		rc = sop_journal_replay(v->mem, c.journal, c.lsn, c.chain, replay_record, &r, &end, e);
+		rc = sop_journal_replay(
+			v->mem, c.journal, c.lsn, c.chain, replay_record, &r, &end, e);
 	if (!rc && r.records)
 		sop_log(v->log, SOP_LOG_INFO, "recover", "records=%llu lsn=%llu: journal replayed",
 			(unsigned long long)r.records, (unsigned long long)end.lsn);
@@ -161,7 +166,7 @@ int sop_recover(struct sop_volume *v, struct sop_err *e)
 		rc = sop_space_settle(v->space, e);
 		if (!rc)
 			rc = sop_journal_new(&v->journal, v->mem, v->io,
-				&(struct sop_journal_opts){.file_bytes = 0},
+				&(struct sop_journal_opts){.file_bytes = v->opts.journal_bytes},
 				SOP_MAX(end.number, c.journal) + 1, v->lsn_next, end.chain, e);
 		if (!rc)
 			rc = sop_checkpoint_run(v, false, e);

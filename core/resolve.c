@@ -1,25 +1,26 @@
 /* From a write set to operations.
  *
- * plan: under the commit lock, each entry is checked against the newest state, and the bytes a session
- * still has in memory are divided: one short run stays inline in the item, the rest become blobs.
- * emit: with the blobs' addresses known, the new records and the changes of extents are written down.
+ * plan: under the commit lock, each entry is checked against the newest state, and the bytes a
+ * session still has in memory are divided: one short run stays inline in the item, the rest become
+ * blobs. emit: with the blobs' addresses known, the new records and the changes of extents are
+ * written down.
  *
- * Every extent is one reference to its blob. An old extent that a write cuts in two needs one reference
- * more; one that vanishes gives one back; shortening changes nothing. */
+ * Every extent is one reference to its blob. An old extent that a write cuts in two needs one
+ * reference more; one that vanishes gives one back; shortening changes nothing. */
 #include "core/engine.h"
 
 #include <sys/stat.h>
 
 /* What plan found and emit needs, for one entry. */
 struct sop_plan {
-	bool there;            /* the tree has an entry now */
-	bool nothing;          /* nothing is to be done after all */
+	bool there;	       /* the tree has an entry now */
+	bool nothing;	       /* nothing is to be done after all */
 	struct sop_item *old;  /* it, when there */
 	struct sop_item *base; /* the record to start from: the put one, or old */
 	uint64_t size;
 	struct sop_imap_entry *run; /* the interval that stays inline */
-	size_t put_first;           /* of its blobs in the puts, in the order of the map */
-	size_t put_xattr;           /* SIZE_MAX: none */
+	size_t put_first;	    /* of its blobs in the puts, in the order of the map */
+	size_t put_xattr;	    /* SIZE_MAX: none */
 	uint8_t *xattrs;
 	uint32_t xattrs_len;
 	bool xattr_changed;
@@ -40,7 +41,8 @@ static int puts_add(struct sop_puts *p, const void *data, uint32_t len, struct s
 	return 0;
 }
 
-/* ---- validation ------------------------------------------------------------------------------------- */
+/* ---- validation
+ * ------------------------------------------------------------------------------------- */
 
 static int conflict(struct sop_err *e, const char *what)
 {
@@ -202,9 +204,11 @@ int sop_txn_validate(struct sop_txn *t, struct sop_err *e)
 	return rc;
 }
 
-/* ---- plan ---------------------------------------------------------------------------------------------- */
+/* ---- plan
+ * ---------------------------------------------------------------------------------------------- */
 
-/* The committed inline run, where the session has not written over it, joins the session's bytes. */
+/* The committed inline run, where the session has not written over it, joins the session's bytes.
+ */
 static int absorb_run(struct sop_value *x, const struct sop_item *old, struct sop_err *e)
 {
 	uint64_t at = old->run_off, end = SOP_MIN(old->run_off + old->run_len, x->limit);
@@ -247,7 +251,8 @@ static int place_appends(struct sop_value *x, uint64_t end, struct sop_err *e)
 	return 0;
 }
 
-static int plan_value(struct sop_value *x, struct sop_plan *p, struct sop_puts *puts, struct sop_err *e)
+static int plan_value(
+	struct sop_value *x, struct sop_plan *p, struct sop_puts *puts, struct sop_err *e)
 {
 	const struct sop_item *b = p->base;
 	uint64_t end;
@@ -264,14 +269,16 @@ static int plan_value(struct sop_value *x, struct sop_plan *p, struct sop_puts *
 		rc = absorb_run(x, b, e);
 	if (rc)
 		return rc;
-	/* The last run in memory stays inline when it is short: small files, and the tail of logs. */
+	/* The last run in memory stays inline when it is short: small files, and the tail of logs.
+	 */
 	for (struct sop_imap_entry *i = sop_imap_at(&x->map, 0); i; i = sop_imap_next(&x->map, i))
 		if (i->kind == SOP_IMAP_MEM)
 			p->run = i;
 	if (p->run && p->run->len > SOP_INLINE_MAX)
 		p->run = NULL;
 	p->put_first = puts->n;
-	for (struct sop_imap_entry *i = sop_imap_at(&x->map, 0); i && !rc; i = sop_imap_next(&x->map, i))
+	for (struct sop_imap_entry *i = sop_imap_at(&x->map, 0); i && !rc;
+		i = sop_imap_next(&x->map, i))
 		if (i->kind == SOP_IMAP_MEM && i != p->run)
 			rc = puts_add(puts, i->mem, (uint32_t)i->len, e);
 	return rc;
@@ -304,8 +311,8 @@ static int plan_xattrs(struct sop_txn *t, struct sop_wentry *w, struct sop_plan 
 	return puts_add(puts, p->xattrs, p->xattrs_len, e);
 }
 
-static int plan_entry(struct sop_txn *t, struct sop_wentry *w, struct sop_puts *puts,
-	struct sop_err *e)
+static int plan_entry(
+	struct sop_txn *t, struct sop_wentry *w, struct sop_puts *puts, struct sop_err *e)
 {
 	struct sop_plan *p;
 	int rc;
@@ -337,7 +344,8 @@ static int plan_entry(struct sop_txn *t, struct sop_wentry *w, struct sop_puts *
 		if (!p->there || (w->value && p->old->attr.ino != w->value->base.attr.ino) ||
 			(w->attr_mask && w->attr.ino && p->old->attr.ino != w->attr.ino))
 			return sop_fail(e, -ENOENT, "the item is gone");
-		/* It got a second name meanwhile: its inode lies elsewhere, only a link is left here. */
+		/* It got a second name meanwhile: its inode lies elsewhere, only a link is left
+		 * here. */
 		if (p->old->link)
 			return conflict(e, "the item has been linked and lies elsewhere now");
 		p->base = p->old;
@@ -364,7 +372,8 @@ int sop_resolve_plan(struct sop_txn *t, struct sop_puts *puts, struct sop_err *e
 	return rc;
 }
 
-/* ---- emit: extents ---------------------------------------------------------------------------------------- */
+/* ---- emit: extents
+ * ---------------------------------------------------------------------------------------- */
 
 struct cut {
 	uint64_t from, to;
@@ -489,16 +498,19 @@ static int gather(struct gather *g, uint64_t from, uint64_t to)
 		return rc;
 	be64_put(a, from);
 	be64_put(b, to);
-	r = (struct sop_range){.from = a, .from_len = 8, .from_exclusive = true, .descending = true};
+	r = (struct sop_range){
+		.from = a, .from_len = 8, .from_exclusive = true, .descending = true};
 	r.from_exclusive = true;
 	if (from) {
-		rc = sop_tree_scan(d->v->nodes, &view.tree, SOP_LSN_LATEST, &r, first_entry, g, d->e);
+		rc = sop_tree_scan(
+			d->v->nodes, &view.tree, SOP_LSN_LATEST, &r, first_entry, g, d->e);
 		if (rc < 0)
 			return rc;
 		if (g->n && g->x[0].off + g->x[0].len <= from)
 			g->n = 0;
 	}
-	r = (struct sop_range){.from = a, .from_len = 8, .to = b, .to_len = 8, .to_exclusive = true};
+	r = (struct sop_range){
+		.from = a, .from_len = 8, .to = b, .to_len = 8, .to_exclusive = true};
 	rc = sop_tree_scan(d->v->nodes, &view.tree, SOP_LSN_LATEST, &r, gather_entry, g, d->e);
 	return rc < 0 ? rc : 0;
 }
@@ -513,12 +525,13 @@ static struct sop_extent part(const struct sop_extent *x, uint64_t from, uint64_
 	return p;
 }
 
-/* Cut [a, b) out of one extent. The part left of it is kept; true: there is one right of it, in *rest. */
-static bool cut_one(struct edit *d, const struct sop_extent *x, uint64_t a, uint64_t b,
-	struct sop_extent *rest)
+/* Cut [a, b) out of one extent. The part left of it is kept; true: there is one right of it, in
+ * *rest. */
+static bool cut_one(
+	struct edit *d, const struct sop_extent *x, uint64_t a, uint64_t b, struct sop_extent *rest)
 {
 	uint64_t end = x->off + x->len;
-	bool left = x->off < a, right = end > b;
+	bool left = x->off<a, right = end> b;
 
 	d->removed += SOP_MIN(end, b) - SOP_MAX(x->off, a);
 	if (!left && !right)
@@ -535,11 +548,13 @@ static bool cut_one(struct edit *d, const struct sop_extent *x, uint64_t a, uint
 	return right;
 }
 
-/* Cut the ranges out of the old extents. What is left of each is kept; its references are settled. */
+/* Cut the ranges out of the old extents. What is left of each is kept; its references are settled.
+ */
 static int cut_out(struct edit *d, const struct cut *cuts, size_t n)
 {
 	struct gather g = {.d = d};
-	struct sop_extent carry = {0}; /* the right rest of the extent cut last: later cuts may meet it */
+	struct sop_extent carry = {
+		0}; /* the right rest of the extent cut last: later cuts may meet it */
 	bool carrying = false;
 	int rc = 0;
 
@@ -580,7 +595,8 @@ static int cut_list(const struct sop_value *x, struct cut **out, size_t *n, stru
 	*out = c;
 	if (!c)
 		return sop_fail(e, -ENOMEM, "extents");
-	for (const struct sop_imap_entry *i = sop_imap_at(&x->map, 0); i; i = sop_imap_next(&x->map, i)) {
+	for (const struct sop_imap_entry *i = sop_imap_at(&x->map, 0); i;
+		i = sop_imap_next(&x->map, i)) {
 		uint64_t end = i->off + i->len;
 
 		if (end > limit)
@@ -619,7 +635,8 @@ static int ref_order(const void *a, const void *b)
 	return (x->off > y->off) - (x->off < y->off);
 }
 
-/* The session's own intervals as extents; their blobs are allocated, those met twice referred to. */
+/* The session's own intervals as extents; their blobs are allocated, those met twice referred to.
+ */
 static int add_new(struct edit *d, const struct sop_value *x, const struct sop_plan *p,
 	const struct sop_puts *puts, uint64_t *added)
 {
@@ -628,7 +645,8 @@ static int add_new(struct edit *d, const struct sop_value *x, const struct sop_p
 
 	if (!refs)
 		return sop_fail(d->e, -ENOMEM, "extents");
-	for (const struct sop_imap_entry *i = sop_imap_at(&x->map, 0); i; i = sop_imap_next(&x->map, i)) {
+	for (const struct sop_imap_entry *i = sop_imap_at(&x->map, 0); i;
+		i = sop_imap_next(&x->map, i)) {
 		struct sop_extent ext = {.off = i->off, .len = (uint32_t)i->len};
 
 		if (i->kind == SOP_IMAP_ZERO || i == p->run)
@@ -647,7 +665,8 @@ static int add_new(struct edit *d, const struct sop_value *x, const struct sop_p
 		qsort(refs, n, sizeof(*refs), ref_order);
 	for (size_t k = 0; k < n; k++)
 		sop_buf_ref(d->ops,
-			k && !ref_order(&refs[k - 1], &refs[k]) ? SOP_OP_REF : SOP_OP_ALLOC, 0, &refs[k]);
+			k && !ref_order(&refs[k - 1], &refs[k]) ? SOP_OP_REF : SOP_OP_ALLOC, 0,
+			&refs[k]);
 	free(refs);
 	return d->failed ? sop_fail(d->e, -ENOMEM, "extents") : 0;
 }
@@ -672,8 +691,8 @@ static void free_value(struct sop_buf *ops, const struct sop_item *old)
 		uint8_t key[8];
 
 		be64_put(key, old->tree);
-		sop_buf_op(ops, SOP_OP_PUT, SOP_OPF_QUIET, SOP_STORE_DOOMED, key, sizeof(key), &scope,
-			sizeof(scope));
+		sop_buf_op(ops, SOP_OP_PUT, SOP_OPF_QUIET, SOP_STORE_DOOMED, key, sizeof(key),
+			&scope, sizeof(scope));
 	}
 }
 
@@ -713,7 +732,8 @@ static int store_extents(struct edit *d, struct sop_item *it, bool had_tree)
 			again = d->keep[k].off == d->gone[i];
 		be64_put(key, d->gone[i]);
 		if (!again)
-			sop_buf_op(d->ops, SOP_OP_DEL, SOP_OPF_QUIET, it->tree, key, sizeof(key), NULL, 0);
+			sop_buf_op(d->ops, SOP_OP_DEL, SOP_OPF_QUIET, it->tree, key, sizeof(key),
+				NULL, 0);
 	}
 	for (size_t i = 0; i < d->n_keep; i++)
 		emit_extent(d->ops, it->tree, &d->keep[i]);
@@ -757,14 +777,17 @@ static int emit_value(struct sop_txn *t, struct sop_wentry *w, const struct sop_
 	it->attr.size = p->size;
 	it->attr.bytes = added + it->run_len;
 	if (!whole)
-		it->attr.bytes += old->attr.bytes - SOP_MIN(old->attr.bytes, old->run_len + d.removed);
+		it->attr.bytes +=
+			old->attr.bytes - SOP_MIN(old->attr.bytes, old->run_len + d.removed);
 	return 0;
 }
 
-/* ---- emit: what has moved ------------------------------------------------------------------------------------ */
+/* ---- emit: what has moved
+ * ------------------------------------------------------------------------------------ */
 
-/* The inodes that the transaction puts somewhere, sorted; gathered when something has moved. A value is
- * freed at the key it leaves only when its inode is at none of the keys the transaction leaves behind. */
+/* The inodes that the transaction puts somewhere, sorted; gathered when something has moved. A
+ * value is freed at the key it leaves only when its inode is at none of the keys the transaction
+ * leaves behind. */
 struct moved {
 	uint64_t *ino;
 	size_t n;
@@ -803,7 +826,8 @@ static bool lives_on(const struct moved *m, const struct sop_wentry *w)
 	       bsearch(&w->plan->old->attr.ino, m->ino, m->n, sizeof(*m->ino), ino_order);
 }
 
-/* ---- emit: records ------------------------------------------------------------------------------------------ */
+/* ---- emit: records
+ * ------------------------------------------------------------------------------------------ */
 
 static int emit_put(struct sop_txn *t, struct sop_wentry *w, const struct moved *moved,
 	const struct sop_puts *puts, uint64_t lsn, struct sop_buf *ops, struct sop_err *e)
@@ -843,7 +867,8 @@ static int emit_put(struct sop_txn *t, struct sop_wentry *w, const struct moved 
 		sop_attr_merge(&it.attr, &it.plain, &w->attr, w->attr_mask);
 	it.attr.version = lsn;
 	if (value || !same)
-		it.attr.value_version = value || !it.attr.value_version ? lsn : it.attr.value_version;
+		it.attr.value_version =
+			value || !it.attr.value_version ? lsn : it.attr.value_version;
 	rc = sop_item_encode(raw, &it);
 	if (rc < 0)
 		return sop_fail(e, rc, "item record");
@@ -851,8 +876,9 @@ static int emit_put(struct sop_txn *t, struct sop_wentry *w, const struct moved 
 		flags |= SOP_OPF_SUBDIR;
 	if (p->there && !same) {
 		/* Another item takes the name: the store's counts see one go and one come. */
-		sop_buf_op(ops, SOP_OP_DEL, S_ISDIR(p->old->attr.mode) && p->old->link ? SOP_OPF_SUBDIR : 0,
-			w->store, w->key, w->klen, NULL, 0);
+		sop_buf_op(ops, SOP_OP_DEL,
+			S_ISDIR(p->old->attr.mode) && p->old->link ? SOP_OPF_SUBDIR : 0, w->store,
+			w->key, w->klen, NULL, 0);
 	} else if (p->there) {
 		flags &= ~(unsigned)SOP_OPF_SUBDIR;
 	}
@@ -901,7 +927,8 @@ int sop_resolve_emit(struct sop_txn *t, const struct sop_puts *puts, uint64_t ls
 		return rc;
 	for (struct sop_dropped *d = t->stores; d; d = d->next)
 		if (d->create)
-			sop_buf_op(ops, SOP_OP_STORE_NEW, 0, d->store, NULL, 0, d->options, d->options_len);
+			sop_buf_op(ops, SOP_OP_STORE_NEW, 0, d->store, NULL, 0, d->options,
+				d->options_len);
 	for (struct sop_wentry *w = sop_wset_first(&t->wset); w && !rc; w = w->next[0]) {
 		switch ((enum sop_write)w->write) {
 		case SOP_WRITE_NONE:

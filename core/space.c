@@ -1,22 +1,23 @@
 /* Who pays for which bytes of the shard files.
  *
- * Every byte of a segment below its end is one of: live (a committed blob), uncommitted (written by a
- * session that has not ended), pending (freed, but perhaps still seen, or not yet known to be freed on
- * the media), dead. Dead whole pages are punched out; a page that is dead in part is counted in the
- * DEAD store until all of it is. A sealed segment without live bytes is removed.
+ * Every byte of a segment below its end is one of: live (a committed blob), uncommitted (written by
+ * a session that has not ended), pending (freed, but perhaps still seen, or not yet known to be
+ * freed on the media), dead. Dead whole pages are punched out; a page that is dead in part is
+ * counted in the DEAD store until all of it is. A sealed segment without live bytes is removed.
  *
- * Invariant: nothing is given back before a BARRIER on the media covers the transaction that freed it,
- * and no pin of its scope is older than it. The transaction alone is not enough: past the last barrier
- * recovery verifies the blobs of every record, and would end the history before the record that
- * allocated what a later one freed.
+ * Invariant: nothing is given back before a BARRIER on the media covers the transaction that freed
+ * it, and no pin of its scope is older than it. The transaction alone is not enough: past the last
+ * barrier recovery verifies the blobs of every record, and would end the history before the record
+ * that allocated what a later one freed.
  *
- * A crash: the trees come back as of the checkpoint, the replayed records free and allocate again, and
- * the checkpoint's lists name what was uncommitted or pending then. Giving back is idempotent: addresses
- * are never used twice. What sessions wrote after the checkpoint and did not commit lies beyond the
- * recorded end of a segment, between the blobs that the replayed records name: settle() finds it. */
+ * A crash: the trees come back as of the checkpoint, the replayed records free and allocate again,
+ * and the checkpoint's lists name what was uncommitted or pending then. Giving back is idempotent:
+ * addresses are never used twice. What sessions wrote after the checkpoint and did not commit lies
+ * beyond the recorded end of a segment, between the blobs that the replayed records name: settle()
+ * finds it. */
 #include "core/engine.h"
 
-#define PAGE    4096u
+#define PAGE	4096u
 #define BUCKETS 1024u
 
 struct seg {
@@ -24,10 +25,10 @@ struct seg {
 	uint64_t id, live;
 	uint64_t uncommitted; /* blobs */
 	unsigned k, shards;
-	uint32_t stale;   /* as recorded */
-	bool dirty;       /* differs from the table */
-	bool recorded;    /* is in the table */
-	uint64_t settled; /* mount: all below is accounted for */
+	uint32_t stale;	       /* as recorded */
+	bool dirty;	       /* differs from the table */
+	bool recorded;	       /* is in the table */
+	uint64_t settled;      /* mount: all below is accounted for */
 	struct span *replayed; /* mount: allocations at or beyond `settled` */
 	size_t n_replayed, cap_replayed;
 };
@@ -51,15 +52,17 @@ struct pending {
 struct sop_space {
 	struct sop_volume *v;
 	struct sop_lock lock;
-	pthread_rwlock_t placing; /* shared: taking places; exclusive: a checkpoint notes which are taken */
+	pthread_rwlock_t
+		placing; /* shared: taking places; exclusive: a checkpoint notes which are taken */
 	struct seg *seg[BUCKETS];
 	uint64_t segments, live_bytes, pending_bytes;
 	struct small **uncommitted, **deltas;
 	size_t n_uncommitted, n_deltas;
 	struct pending *pending;
 	size_t n_pending, cap_pending;
-	/* Segments that are empty: their files stay, as holes, until a checkpoint without them is published,
-	 * since recovery from the one before goes through them again. Under commit. */
+	uint64_t written[2], written_at; /* data bytes in this second and the one before */
+	/* Segments that are empty: their files stay, as holes, until a checkpoint without them is
+	 * published, since recovery from the one before goes through them again. Under commit. */
 	uint64_t *emptied;
 	size_t n_emptied, cap_emptied, n_emptied_flushed;
 	bool replaying;
@@ -67,7 +70,8 @@ struct sop_space {
 
 static size_t hash_ref(const struct sop_blobref *r)
 {
-	return (size_t)(((r->segment * 31 + (r->off >> 3)) * 0x9E3779B97F4A7C15ull) >> 40) % BUCKETS;
+	return (size_t)(((r->segment * 31 + (r->off >> 3)) * 0x9E3779B97F4A7C15ull) >> 40) %
+	       BUCKETS;
 }
 
 static size_t hash_id(uint64_t id)
@@ -134,7 +138,8 @@ void sop_space_free(struct sop_space *s)
 	free(s);
 }
 
-/* ---- segments ------------------------------------------------------------------------------------ */
+/* ---- segments
+ * ------------------------------------------------------------------------------------ */
 
 static struct seg *seg_find(struct sop_space *s, uint64_t id)
 {
@@ -163,7 +168,8 @@ static int seg_add(struct sop_space *s, uint64_t id, unsigned k, unsigned m, str
 	return 0;
 }
 
-/* Under the lock. A segment not met before is known to the segments module, or by its shard headers. */
+/* Under the lock. A segment not met before is known to the segments module, or by its shard
+ * headers. */
 static int seg_get(struct sop_space *s, uint64_t id, struct seg **out, struct sop_err *e)
 {
 	struct sop_segment_info info;
@@ -194,7 +200,8 @@ static void seg_forget(struct sop_space *s, struct seg *g)
 	s->segments--;
 }
 
-/* ---- sets of blobs --------------------------------------------------------------------------------- */
+/* ---- sets of blobs
+ * --------------------------------------------------------------------------------- */
 
 static struct small **small_find(struct small **set, const struct sop_blobref *ref)
 {
@@ -246,8 +253,8 @@ int sop_space_reserve(struct sop_space *s, const struct sop_blobref *ref)
 	return 0;
 }
 
-static int pending_add(struct sop_space *s, uint64_t lsn, uint64_t scope,
-	const struct sop_blobref *ref)
+static int pending_add(
+	struct sop_space *s, uint64_t lsn, uint64_t scope, const struct sop_blobref *ref)
 {
 	if (s->n_pending == s->cap_pending) {
 		size_t cap = s->cap_pending ? 2 * s->cap_pending : 256;
@@ -271,8 +278,8 @@ void sop_space_abandon(struct sop_space *s, const struct sop_blobref *ref)
 		return;
 	/* Without memory for it the place stays taken until its segment goes: a leak fsck finds. */
 	if (pending_add(s, SOP_LSN_GARBAGE, 0, ref))
-		sop_log(s->v->log, SOP_LOG_WARNING, "space", "op=abandon code=ENOMEM: %u bytes leak",
-			ref->len);
+		sop_log(s->v->log, SOP_LOG_WARNING, "space",
+			"op=abandon code=ENOMEM: %u bytes leak", ref->len);
 }
 
 int sop_space_alloc(struct sop_space *s, const struct sop_blobref *ref, struct sop_err *e)
@@ -331,7 +338,8 @@ int sop_space_ref(struct sop_space *s, const struct sop_blobref *ref, struct sop
 	return 0;
 }
 
-/* ---- changes to system stores, gathered first, made together ------------------------------------------ */
+/* ---- changes to system stores, gathered first, made together
+ * ------------------------------------------ */
 
 struct change {
 	uint64_t store;
@@ -393,7 +401,8 @@ static int changes_apply(struct sop_volume *v, struct changes *cs, struct sop_er
 	for (size_t i = 0; i < cs->n && !rc; i++) {
 		const struct change *c = &cs->c[i];
 
-		rc = sop_apply_system(v, c->store, c->key, c->klen, c->vlen ? c->val : NULL, c->vlen, e);
+		rc = sop_apply_system(
+			v, c->store, c->key, c->klen, c->vlen ? c->val : NULL, c->vlen, e);
 	}
 	sop_apply_end(v);
 	return rc;
@@ -425,7 +434,8 @@ static int system_get(struct sop_volume *v, uint64_t store, const void *key, siz
 	int rc = sop_stores_view(v->stores, store, SOP_LSN_LATEST, &view, e);
 
 	if (!rc)
-		rc = sop_tree_find(v->nodes, &view.tree, SOP_LSN_LATEST, key, klen, copy_value, &o, e);
+		rc = sop_tree_find(
+			v->nodes, &view.tree, SOP_LSN_LATEST, key, klen, copy_value, &o, e);
 	return rc == -ENOENT ? 0 : rc ? sop_wrap(e, rc, "system store %u", (unsigned)store) : 1;
 }
 
@@ -436,8 +446,8 @@ static void ref_key(uint8_t key[16], uint64_t segment, uint64_t off)
 }
 
 /* References of a blob: 1 when it is in no account. */
-static int shared_get(struct sop_volume *v, const struct sop_blobref *ref, uint32_t *count,
-	struct sop_err *e)
+static int shared_get(
+	struct sop_volume *v, const struct sop_blobref *ref, uint32_t *count, struct sop_err *e)
 {
 	struct le32 n;
 	uint8_t key[16];
@@ -484,7 +494,8 @@ static int deltas_apply(struct sop_space *s, struct sop_err *e)
 	return 0;
 }
 
-/* ---- giving back ------------------------------------------------------------------------------------- */
+/* ---- giving back
+ * ------------------------------------------------------------------------------------- */
 
 struct garbage {
 	uint64_t segment, off, len;
@@ -592,7 +603,8 @@ static int account_dead(struct sop_volume *v, const struct garbage *g, size_t n,
 			rc = page_part(v, &sum, g[i].segment, last, g[i].len, cs, ps, e);
 			continue;
 		}
-		rc = page_part(v, &sum, g[i].segment, first - 1, first * PAGE - g[i].off, cs, ps, e);
+		rc = page_part(
+			v, &sum, g[i].segment, first - 1, first * PAGE - g[i].off, cs, ps, e);
 		if (!rc && last > first) {
 			rc = page_close(v, &sum, cs, ps, e);
 			punch_add(ps, g[i].segment, first * PAGE, (last - first) * PAGE);
@@ -620,8 +632,8 @@ static int dead_key(void *arg, const void *key, size_t klen, const void *val, si
 }
 
 /* All of a segment is dead: its records go, the caller removes its files. */
-static int segment_records_drop(struct sop_volume *v, uint64_t id, struct changes *cs,
-	struct sop_err *e)
+static int segment_records_drop(
+	struct sop_volume *v, uint64_t id, struct changes *cs, struct sop_err *e)
 {
 	struct dead_keys d = {cs};
 	uint8_t from[16], to[16];
@@ -639,8 +651,8 @@ static int segment_records_drop(struct sop_volume *v, uint64_t id, struct change
 }
 
 /* One reference less. *dead: that was the last one. */
-static int drop_reference(struct sop_space *s, const struct pending *p, struct changes *cs, bool *dead,
-	struct sop_err *e)
+static int drop_reference(struct sop_space *s, const struct pending *p, struct changes *cs,
+	bool *dead, struct sop_err *e)
 {
 	uint32_t count;
 	int rc;
@@ -753,7 +765,8 @@ static int reclaim_locked(struct sop_space *s, struct pending *run, size_t n, st
 	if (rc) { /* what has not been given back waits for the next round */
 		SOP_LOCK_GUARD(&s->lock);
 		for (size_t i = 0; i < n; i++)
-			if (run[i].ref.segment && pending_add(s, run[i].lsn, run[i].scope, &run[i].ref))
+			if (run[i].ref.segment &&
+				pending_add(s, run[i].lsn, run[i].scope, &run[i].ref))
 				break;
 		ps->n = 0;
 	}
@@ -787,7 +800,8 @@ static int hollow(struct sop_space *s, uint64_t id, struct sop_err *e)
 }
 
 /* Segments that lost their last blob before they were sealed: at most max of them. */
-static int sweep_locked(struct sop_space *s, uint64_t *remove, size_t *n, size_t max, struct sop_err *e)
+static int sweep_locked(
+	struct sop_space *s, uint64_t *remove, size_t *n, size_t max, struct sop_err *e)
 {
 	struct changes cs = {0};
 	size_t first = *n;
@@ -799,7 +813,8 @@ static int sweep_locked(struct sop_space *s, uint64_t *remove, size_t *n, size_t
 			struct sop_segment_info info;
 
 			next = g->next;
-			if (!empty(g) || sop_segments_info(s->v->seg, g->id, &info, NULL) || !info.sealed)
+			if (!empty(g) || sop_segments_info(s->v->seg, g->id, &info, NULL) ||
+				!info.sealed)
 				continue;
 			remove[(*n)++] = g->id;
 			seg_forget(s, g);
@@ -834,8 +849,8 @@ int sop_space_reclaim(struct sop_space *s, size_t max, size_t *left, struct sop_
 	sop_unlock(&s->v->commit);
 	if (ps.failed && !rc)
 		rc = sop_fail(e, -ENOMEM, "reclaim");
-	/* Outside of the commit lock: punching is slow. The checkpoint, which would forget that these are
-	 * to be punched, is held off by the caller. */
+	/* Outside of the commit lock: punching is slow. The checkpoint, which would forget that
+	 * these are to be punched, is held off by the caller. */
 	for (size_t i = 0; i < ps.n && !rc; i++)
 		rc = sop_segments_punch(s->v->seg, ps.p[i].segment, ps.p[i].off, ps.p[i].len, e);
 	for (size_t i = 0; i < n_remove && !rc; i++)
@@ -852,19 +867,36 @@ int sop_space_published(struct sop_space *s, struct sop_err *e)
 		rc = sop_segments_remove(s->v->seg, s->emptied[i], e);
 	s->n_emptied -= s->n_emptied_flushed;
 	if (s->n_emptied)
-		memmove(s->emptied, s->emptied + s->n_emptied_flushed, s->n_emptied * sizeof(*s->emptied));
+		memmove(s->emptied, s->emptied + s->n_emptied_flushed,
+			s->n_emptied * sizeof(*s->emptied));
 	s->n_emptied_flushed = 0;
 	return rc;
 }
 
-int sop_space_check(struct sop_space *s, uint64_t bytes, bool urgent, struct sop_err *e)
+/* Count what is written now, and say how much was in the last one to two seconds: the disks' own
+ * figures are up to a second old, and the reserve must not be overrun meanwhile. */
+static uint64_t recently_written(struct sop_space *s, uint64_t bytes)
 {
-	uint64_t total, avail, reserve;
+	uint64_t now = s->v->clock->monotonic_ms(s->v->clock->ctx) / 1000;
+
+	SOP_LOCK_GUARD(&s->lock);
+	if (now != s->written_at) {
+		s->written[1] = now == s->written_at + 1 ? s->written[0] : 0;
+		s->written[0] = 0;
+		s->written_at = now;
+	}
+	s->written[0] += bytes;
+	return s->written[0] + s->written[1];
+}
+
+int sop_space_check(struct sop_space *s, uint64_t bytes, struct sop_err *e)
+{
+	uint64_t total, avail, reserve, recent;
 
 	sop_members_capacity(s->v->mem, 0, &total, &avail);
 	reserve = sop_space_reserve_bytes(total);
-	if (urgent)
-		reserve /= 2;
+	recent = recently_written(s, 0);
+	avail -= SOP_MIN(avail, recent);
 	if (avail < reserve || avail - reserve < bytes)
 		return sop_say(e, -ENOSPC, "no space left on the volume");
 	return 0;
@@ -875,7 +907,8 @@ uint64_t sop_space_reserve_bytes(uint64_t total)
 	return SOP_MIN(total / 20, (uint64_t)64 << 20);
 }
 
-/* ---- writing blobs ------------------------------------------------------------------------------------ */
+/* ---- writing blobs
+ * ------------------------------------------------------------------------------------ */
 
 #define PUT_TRIES 4
 
@@ -883,9 +916,11 @@ int sop_space_prepare(struct sop_append **out, struct sop_space *s, unsigned pro
 	enum sop_stream stream, struct sop_blob_put *puts, size_t n, struct sop_batch *b,
 	struct sop_err *e)
 {
+	uint64_t bytes = 0;
 	int rc;
 
-	/* Taken and noted in one, so that a checkpoint knows of every place below the ends it records. */
+	/* Taken and noted in one, so that a checkpoint knows of every place below the ends it
+	 * records. */
 	pthread_rwlock_rdlock(&s->placing);
 	rc = sop_segments_prepare(out, s->v->seg, profile, stream, puts, n, b, e);
 	for (size_t i = 0; i < n && !rc; i++)
@@ -897,6 +932,9 @@ int sop_space_prepare(struct sop_append **out, struct sop_space *s, unsigned pro
 			break;
 		}
 	pthread_rwlock_unlock(&s->placing);
+	for (size_t i = 0; i < n && !rc; i++)
+		bytes += puts[i].len;
+	recently_written(s, bytes);
 	return rc;
 }
 
@@ -913,7 +951,8 @@ int sop_space_put(struct sop_space *s, unsigned profile, enum sop_stream stream,
 			return sop_fail(e, -ENOMEM, "write of %zu blobs", n);
 		rc = sop_space_prepare(&a, s, profile, stream, puts, n, b, e);
 		if (!rc) {
-			sop_batch_run(b, stream == SOP_STREAM_BULK ? SOP_IO_PARALLEL : SOP_IO_SERIAL, 0,
+			sop_batch_run(b,
+				stream == SOP_STREAM_BULK ? SOP_IO_PARALLEL : SOP_IO_SERIAL, 0,
 				sop_members_timeout_ms(s->v->mem));
 			rc = sop_segments_finish(a, e);
 			if (rc)
@@ -927,7 +966,8 @@ int sop_space_put(struct sop_space *s, unsigned profile, enum sop_stream stream,
 	return rc;
 }
 
-/* ---- checkpoint and mount -------------------------------------------------------------------------------- */
+/* ---- checkpoint and mount
+ * -------------------------------------------------------------------------------- */
 
 static int flush_segment(struct sop_space *s, struct seg *g, struct changes *cs, struct sop_err *e)
 {
@@ -1004,8 +1044,8 @@ int sop_space_flush(struct sop_space *s, struct sop_checkpoint *c, struct sop_er
 		rc = changes_apply(s->v, &cs, e);
 	free(cs.c);
 	if (rc) {
-		/* What was noted as recorded may not be: the next checkpoint writes all of them, for a
-		 * segment that the table does not know is removed at mount. */
+		/* What was noted as recorded may not be: the next checkpoint writes all of them,
+		 * for a segment that the table does not know is removed at mount. */
 		SOP_LOCK_GUARD(&s->lock);
 		for (size_t b = 0; b < BUCKETS; b++)
 			for (struct seg *g = s->seg[b]; g; g = g->next)
@@ -1039,7 +1079,8 @@ static int load_segment(void *arg, const void *key, size_t klen, const void *val
 	info.end = le64_get(d.end);
 	for (unsigned i = 0; i < SOP_EC_MAX; i++)
 		info.disks[i] = le16_get(d.disks[i]);
-	if (!d.k || d.k + d.m > SOP_EC_MAX || d.stream >= SOP_STREAMS || info.end < SOP_SHARD_HEADER)
+	if (!d.k || d.k + d.m > SOP_EC_MAX || d.stream >= SOP_STREAMS ||
+		info.end < SOP_SHARD_HEADER)
 		return sop_fail(l->e, SOP_ECORRUPT, "segment table");
 	rc = sop_segments_add(l->s->v->seg, &info, l->e);
 	if (!rc)
@@ -1098,8 +1139,8 @@ static int garbage_pend(struct sop_space *s, uint64_t segment, uint64_t off, uin
 }
 
 /* What lies beyond the recorded end and was named by no record is garbage. */
-static int settle_segment(struct sop_space *s, struct seg *g, struct changes *cs, struct punches *ps,
-	struct sop_err *e)
+static int settle_segment(struct sop_space *s, struct seg *g, struct changes *cs,
+	struct punches *ps, struct sop_err *e)
 {
 	uint64_t at = g->settled, end;
 	int rc = sop_segments_file_end(s->v->seg, g->id, &end, e);
@@ -1153,7 +1194,8 @@ int sop_space_settle(struct sop_space *s, struct sop_err *e)
 	struct punches ps = {0};
 	int rc;
 
-	/* Segments of which nobody knows: made by sessions that never committed anything in them. */
+	/* Segments of which nobody knows: made by sessions that never committed anything in them.
+	 */
 	rc = sop_segments_scan(s->v->seg, orphan, &o, e);
 	for (size_t i = 0; i < o.n && !rc; i++)
 		rc = sop_segments_remove(s->v->seg, o.id[i], e);
@@ -1169,15 +1211,17 @@ int sop_space_settle(struct sop_space *s, struct sop_err *e)
 			}
 		}
 	s->replaying = false;
-	/* The checkpoint's uncommitted ones that no record committed; those beyond the recorded end have
-	 * just been dealt with. */
+	/* The checkpoint's uncommitted ones that no record committed; those beyond the recorded end
+	 * have just been dealt with. */
 	for (size_t b = 0; b < BUCKETS && !rc; b++)
 		while (s->uncommitted[b]) {
 			struct small *x = s->uncommitted[b];
 			struct seg *g = seg_find(s, x->ref.segment);
 
 			if (g && x->ref.off < g->settled)
-				rc = pending_add(s, SOP_LSN_GARBAGE, 0, &x->ref) ? sop_fail(e, -ENOMEM, "garbage") : 0;
+				rc = pending_add(s, SOP_LSN_GARBAGE, 0, &x->ref)
+					     ? sop_fail(e, -ENOMEM, "garbage")
+					     : 0;
 			if (g)
 				g->uncommitted = 0;
 			s->uncommitted[b] = x->next;
@@ -1193,7 +1237,8 @@ int sop_space_settle(struct sop_space *s, struct sop_err *e)
 	return rc;
 }
 
-/* ---- figures --------------------------------------------------------------------------------------------- */
+/* ---- figures
+ * --------------------------------------------------------------------------------------------- */
 
 void sop_space_stat(struct sop_space *s, struct sop_space_stat *out)
 {
@@ -1205,8 +1250,8 @@ void sop_space_stat(struct sop_space *s, struct sop_space_stat *out)
 		.pending = s->n_pending};
 }
 
-int sop_space_each(struct sop_space *s, int (*fn)(void *arg, uint64_t id, uint64_t live, unsigned k),
-	void *arg)
+int sop_space_each(struct sop_space *s,
+	int (*fn)(void *arg, uint64_t id, uint64_t live, unsigned k), void *arg)
 {
 	int rc = 0;
 
@@ -1216,8 +1261,8 @@ int sop_space_each(struct sop_space *s, int (*fn)(void *arg, uint64_t id, uint64
 	return rc;
 }
 
-int sop_space_each_pending(struct sop_space *s,
-	int (*fn)(void *arg, const struct sop_blobref *ref), void *arg)
+int sop_space_each_pending(
+	struct sop_space *s, int (*fn)(void *arg, const struct sop_blobref *ref), void *arg)
 {
 	int rc = 0;
 

@@ -1,10 +1,11 @@
 /* States of stores: root, counts, times. The newest lies in memory while it is dirty or in use; the
- * master store holds what the last checkpoint flushed. Older versions are kept while a pin sees them.
+ * master store holds what the last checkpoint flushed. Older versions are kept while a pin sees
+ * them.
  *
  * A crash loses what is in memory: replaying the journal makes it again. */
 #include "core/engine.h"
 
-#define BUCKETS    4096u
+#define BUCKETS	   4096u
 #define CLEAN_KEPT 16384u
 
 struct sop_state_older {
@@ -106,8 +107,8 @@ int sop_store_options_check(const void *raw, size_t len, struct sop_err *e)
 }
 
 /* A new state with its shape; NULL: no memory. */
-static struct sop_state *state_new(struct sop_stores *s, uint64_t id, const void *options,
-	uint32_t len)
+static struct sop_state *state_new(
+	struct sop_stores *s, uint64_t id, const void *options, uint32_t len)
 {
 	const struct sop_label *label = sop_members_label(s->v->mem);
 	struct sop_state *st = calloc(1, sizeof(*st));
@@ -150,11 +151,13 @@ static int load_entry(void *arg, const void *key, size_t klen, const void *val, 
 	(void)key;
 	(void)klen;
 	if (vlen < sizeof(d))
-		return sop_fail(l->e, SOP_ECORRUPT, "state of store %llu", (unsigned long long)l->id);
+		return sop_fail(
+			l->e, SOP_ECORRUPT, "state of store %llu", (unsigned long long)l->id);
 	memcpy(&d, val, sizeof(d));
 	len = le32_get(d.options_len);
 	if (len != vlen - sizeof(d))
-		return sop_fail(l->e, SOP_ECORRUPT, "state of store %llu", (unsigned long long)l->id);
+		return sop_fail(
+			l->e, SOP_ECORRUPT, "state of store %llu", (unsigned long long)l->id);
 	rc = len ? sop_store_options_check((const uint8_t *)val + sizeof(d), len, l->e) : 0;
 	if (rc)
 		return rc;
@@ -173,7 +176,8 @@ static int load_entry(void *arg, const void *key, size_t klen, const void *val, 
 }
 
 /* The state in memory, with the lock held on success and not on failure. */
-static int find_or_load(struct sop_stores *s, uint64_t id, struct sop_state **out, struct sop_err *e)
+static int find_or_load(
+	struct sop_stores *s, uint64_t id, struct sop_state **out, struct sop_err *e)
 {
 	uint8_t key[SOP_MASTER_KEY];
 
@@ -198,11 +202,12 @@ static int find_or_load(struct sop_stores *s, uint64_t id, struct sop_state **ou
 		generation = s->generation;
 		sop_unlock(&s->lock);
 
-		rc = sop_tree_find(s->v->nodes, &tree, SOP_LSN_LATEST, key, sizeof(key), load_entry, &l,
-			e);
+		rc = sop_tree_find(
+			s->v->nodes, &tree, SOP_LSN_LATEST, key, sizeof(key), load_entry, &l, e);
 		if (rc)
-			return rc == -ENOENT ? sop_fail(e, rc, "store %llu", (unsigned long long)id)
-					     : sop_wrap(e, rc, "store %llu", (unsigned long long)id);
+			return rc == -ENOENT
+				       ? sop_fail(e, rc, "store %llu", (unsigned long long)id)
+				       : sop_wrap(e, rc, "store %llu", (unsigned long long)id);
 		sop_lock(&s->lock);
 		*out = find(s, id);
 		if (*out) {
@@ -270,8 +275,9 @@ void sop_stores_end(struct sop_stores *s)
 	sop_unlock(&s->lock);
 }
 
-/* Drop versions that no pin can see. `newer` is the LSN at which the version in hand was replaced. The
- * published version stays as well: it may be pinned at any moment until the next is published. */
+/* Drop versions that no pin can see. `newer` is the LSN at which the version in hand was replaced.
+ * The published version stays as well: it may be pinned at any moment until the next is published.
+ */
 static void prune(struct sop_stores *s, struct sop_state *st)
 {
 	uint64_t newer = st->now.lsn, published = sop_pins_published(s->v->pins);
@@ -319,7 +325,8 @@ int sop_stores_create(struct sop_stores *s, uint64_t id, const void *options, ui
 	struct sop_state *st = find(s, id);
 
 	if (st)
-		return sop_fail(e, SOP_ECORRUPT, "store %llu is created twice", (unsigned long long)id);
+		return sop_fail(
+			e, SOP_ECORRUPT, "store %llu is created twice", (unsigned long long)id);
 	st = state_new(s, id, options, len);
 	if (!st)
 		return sop_fail(e, -ENOMEM, "state of a store");
@@ -370,8 +377,8 @@ static int flush_one(struct sop_stores *s, struct sop_state *st, struct sop_tree
 	memcpy(val, &d, sizeof(d));
 	if (st->options_len)
 		memcpy(val + sizeof(d), st->options, st->options_len);
-	rc = sop_tree_put(s->v->nodes, master, key, sizeof(key), val, sizeof(d) + st->options_len, &was,
-		e);
+	rc = sop_tree_put(
+		s->v->nodes, master, key, sizeof(key), val, sizeof(d) + st->options_len, &was, e);
 	*count += !rc && !was;
 	return rc;
 }
@@ -430,7 +437,8 @@ void sop_stores_trim(struct sop_stores *s)
 
 			if (st->older)
 				prune(s, st);
-			/* A store that is gone stays until its last reader is: older is set then. */
+			/* A store that is gone stays until its last reader is: older is set then.
+			 */
 			if (st->dirty || st->older || st->id <= SOP_STORE_ROOT) {
 				p = &st->hash_next;
 				continue;

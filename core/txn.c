@@ -1,17 +1,17 @@
 /* A transaction: what it read, what it means to write, and how it sees the volume meanwhile.
  *
- * Reads of a WRITE or READ transaction come from its snapshot and are recorded; SESSION reads come from
- * the newest state and are recorded; the latest handle and NO_CHECK record nothing. A key's own write
- * comes before the tree's. */
+ * Reads of a WRITE or READ transaction come from its snapshot and are recorded; SESSION reads come
+ * from the newest state and are recorded; the latest handle and NO_CHECK record nothing. A key's
+ * own write comes before the tree's. */
 #include "core/engine.h"
 
 #include <sys/stat.h>
 
 #define TIMEOUT_DEFAULT_MS (15u * 60 * 1000)
-#define TIMEOUT_MAX_MS     (60u * 60 * 1000)
+#define TIMEOUT_MAX_MS	   (60u * 60 * 1000)
 
-int sop_txn_begin(struct sop_txn **out, struct sop_volume *v, const struct sop_txn_opts *o,
-	struct sop_err *e)
+int sop_txn_begin(
+	struct sop_txn **out, struct sop_volume *v, const struct sop_txn_opts *o, struct sop_err *e)
 {
 	static const struct sop_txn_opts none;
 	struct sop_txn *t;
@@ -216,8 +216,8 @@ int sop_txn_inode(struct sop_txn *t, struct sop_name name, struct sop_place *pla
 	return sop_txn_item(t, place->store, place->key, place->klen, it, buf, e);
 }
 
-struct sop_wentry *sop_txn_entry(struct sop_txn *t, uint64_t store, const void *key, size_t klen,
-	struct sop_err *e)
+struct sop_wentry *sop_txn_entry(
+	struct sop_txn *t, uint64_t store, const void *key, size_t klen, struct sop_err *e)
 {
 	struct sop_wentry *w = sop_wset_get(&t->wset, &t->arena, store, key, klen);
 
@@ -244,7 +244,8 @@ int sop_txn_saw(struct sop_txn *t, uint64_t store, const void *key, size_t klen,
 	return 0;
 }
 
-/* ---- reading --------------------------------------------------------------------------------------- */
+/* ---- reading
+ * --------------------------------------------------------------------------------------- */
 
 /* A directory's times and counts live with its store. */
 static int directory_attr(struct sop_txn *t, struct sop_attr *a, struct sop_err *e)
@@ -324,8 +325,8 @@ static int attr_entry(void *arg, const void *key, size_t klen, const void *val, 
 }
 
 /* The common case, without copying the record: latest handle, attributes alone. */
-static int lookup_latest(struct sop_txn *t, struct sop_name name, struct sop_attr *out,
-	struct sop_err *e)
+static int lookup_latest(
+	struct sop_txn *t, struct sop_name name, struct sop_attr *out, struct sop_err *e)
 {
 	uint8_t master[SOP_MASTER_KEY];
 	struct attr_out o = {.a = out, .link = true, .e = e};
@@ -345,8 +346,8 @@ static int lookup_latest(struct sop_txn *t, struct sop_name name, struct sop_att
 	}
 	rc = sop_stores_view(t->v->stores, SOP_STORE_MASTER, t->lsn, &view, e);
 	if (!rc)
-		rc = sop_tree_find(t->v->nodes, &view.tree, t->lsn, master, sizeof(master), attr_entry,
-			&o, e);
+		rc = sop_tree_find(
+			t->v->nodes, &view.tree, t->lsn, master, sizeof(master), attr_entry, &o, e);
 	return !rc && S_ISDIR(out->mode) ? directory_attr(t, out, e) : rc;
 }
 
@@ -362,7 +363,8 @@ int sop_lookup(struct sop_txn *t, struct sop_name name, struct sop_attr *out, st
 	if (name.key) {
 		rc = sop_txn_item(t, name.store, name.key, name.len, &it, buf, e);
 		if (!rc || rc == -ENOENT) {
-			int saw = sop_txn_saw(t, name.store, name.key, name.len, rc ? NULL : &it, e);
+			int saw =
+				sop_txn_saw(t, name.store, name.key, name.len, rc ? NULL : &it, e);
 
 			if (saw)
 				return saw;
@@ -395,8 +397,8 @@ int sop_count(struct sop_txn *t, uint64_t store, uint64_t *count, struct sop_err
 	return sop_txn_scanned(t, store, &(struct sop_range){0}, e);
 }
 
-int sop_txn_scanned(struct sop_txn *t, uint64_t store, const struct sop_range *range,
-	struct sop_err *e)
+int sop_txn_scanned(
+	struct sop_txn *t, uint64_t store, const struct sop_range *range, struct sop_err *e)
 {
 	struct sop_scanned *s;
 
@@ -407,7 +409,8 @@ int sop_txn_scanned(struct sop_txn *t, uint64_t store, const struct sop_range *r
 		return sop_fail(e, -ENOMEM, "read set");
 	s->store = store;
 	s->range = *range;
-	if ((range->from && !(s->range.from = sop_arena_copy(&t->arena, range->from, range->from_len))) ||
+	if ((range->from &&
+		    !(s->range.from = sop_arena_copy(&t->arena, range->from, range->from_len))) ||
 		(range->to && !(s->range.to = sop_arena_copy(&t->arena, range->to, range->to_len))))
 		return sop_fail(e, -ENOMEM, "read set");
 	s->next = t->scanned;
@@ -415,7 +418,8 @@ int sop_txn_scanned(struct sop_txn *t, uint64_t store, const struct sop_range *r
 	return 0;
 }
 
-/* ---- scans: the tree's entries and the transaction's own, merged -------------------------------------- */
+/* ---- scans: the tree's entries and the transaction's own, merged
+ * -------------------------------------- */
 
 struct scan {
 	struct sop_txn *t;
@@ -498,11 +502,13 @@ static int own_entries(struct scan *s, struct sop_wentry ***out, size_t *n)
 	*n = 0;
 	if (!s->t->wset.count)
 		return 0;
-	for (struct sop_wentry *w = sop_wset_seek(&s->t->wset, s->store, low ? low : "", low ? low_len : 0);
+	for (struct sop_wentry *w =
+			sop_wset_seek(&s->t->wset, s->store, low ? low : "", low ? low_len : 0);
 		w && w->store == s->store; w = w->next[0]) {
 		int c;
 
-		if (w->write != SOP_WRITE_PUT && w->write != SOP_WRITE_DEL && !w->attr_mask && !w->value)
+		if (w->write != SOP_WRITE_PUT && w->write != SOP_WRITE_DEL && !w->attr_mask &&
+			!w->value)
 			continue;
 		if (r->from) {
 			c = scan_cmp(s, w->key, w->klen, r->from, r->from_len);
@@ -521,7 +527,8 @@ static int own_entries(struct scan *s, struct sop_wentry ***out, size_t *n)
 			}
 		}
 		if (*n == cap) {
-			struct sop_wentry **p = realloc(*out, (cap = cap ? 2 * cap : 64) * sizeof(*p));
+			struct sop_wentry **p =
+				realloc(*out, (cap = cap ? 2 * cap : 64) * sizeof(*p));
 
 			if (!p)
 				return sop_fail(s->e, -ENOMEM, "scan");
@@ -551,8 +558,8 @@ static int emit_own(struct scan *s, struct sop_wentry *w)
 	return rc == -ENOENT ? 0 : rc ? rc : emit(s, w->key, w->klen, &it.attr, it.link);
 }
 
-static int scan_run(struct scan *s, const struct sop_state_view *view, struct sop_wentry **own,
-	size_t n_own)
+static int scan_run(
+	struct scan *s, const struct sop_state_view *view, struct sop_wentry **own, size_t n_own)
 {
 	uint8_t resume[SOP_KEY_MAX];
 	struct sop_range r = *s->range;
@@ -570,7 +577,8 @@ static int scan_run(struct scan *s, const struct sop_state_view *view, struct so
 			int own_rc = 0, c = 1;
 
 			while (at < n_own && !own_rc &&
-				(c = scan_cmp(s, own[at]->key, own[at]->klen, x->key, x->klen)) <= 0) {
+				(c = scan_cmp(s, own[at]->key, own[at]->klen, x->key, x->klen)) <=
+					0) {
 				own_rc = emit_own(s, own[at++]);
 				if (!c)
 					break;

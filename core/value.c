@@ -1,20 +1,21 @@
 /* Values as streams: what was committed, and over it what this session has written.
  *
- * A write goes to memory; large or many ones go on to the disks as blobs at once, so that a session's
- * memory is bounded whatever it writes. The committed value is never changed: commit (resolve.c) cuts
- * its extents where the session wrote and puts the new ones in.
+ * A write goes to memory; large or many ones go on to the disks as blobs at once, so that a
+ * session's memory is bounded whatever it writes. The committed value is never changed: commit
+ * (resolve.c) cuts its extents where the session wrote and puts the new ones in.
  *
  * A crash before commit leaves blobs nobody refers to; space.c finds them. */
 #include "core/engine.h"
 
 #include <sys/stat.h>
 
-#define DIRECT_MIN  (256u << 10) /* a write this large goes to the disks without a stop in memory */
-#define BLOB_BYTES  (1u << 20)   /* data in one blob of a stream */
-#define MEMORY_MAX  (1u << 20)   /* bytes of a session in memory before they are written out */
-#define BULK_MIN    (64u << 10)  /* shorter runs are packed with the commit */
-#define WINDOW      64u
-#define PUTS_MAX    64u
+#define DIRECT_MIN (256u << 10) /* a write this large goes to the disks without a stop in memory   \
+				 */
+#define BLOB_BYTES (1u << 20)	/* data in one blob of a stream */
+#define MEMORY_MAX (1u << 20)	/* bytes of a session in memory before they are written out */
+#define BULK_MIN   (64u << 10)	/* shorter runs are packed with the commit */
+#define WINDOW	   64u
+#define PUTS_MAX   64u
 
 static void blob_dropped(void *arg, const struct sop_blobref *ref)
 {
@@ -95,12 +96,13 @@ void sop_value_entry(struct sop_value *x, struct sop_wentry *w)
 	w->value = x;
 }
 
-/* ---- opening ---------------------------------------------------------------------------------------- */
+/* ---- opening
+ * ---------------------------------------------------------------------------------------- */
 
-/* Without a snapshot: pin the item's blobs and its extent tree, then make sure that what was read is
- * what was pinned. */
-static int open_newest(struct sop_value *x, struct sop_name name, struct sop_place *place,
-	struct sop_err *e)
+/* Without a snapshot: pin the item's blobs and its extent tree, then make sure that what was read
+ * is what was pinned. */
+static int open_newest(
+	struct sop_value *x, struct sop_name name, struct sop_place *place, struct sop_err *e)
 {
 	struct sop_volume *v = x->t->v;
 
@@ -223,8 +225,8 @@ int sop_value_open(struct sop_value **out, struct sop_txn *t, struct sop_name na
 	return 0;
 }
 
-int sop_value_whole(struct sop_txn *t, struct sop_wentry *w, const void *val, size_t len,
-	struct sop_err *e)
+int sop_value_whole(
+	struct sop_txn *t, struct sop_wentry *w, const void *val, size_t len, struct sop_err *e)
 {
 	struct sop_value *x;
 	ssize_t n;
@@ -249,7 +251,8 @@ int sop_value_whole(struct sop_txn *t, struct sop_wentry *w, const void *val, si
 	return n < 0 ? (int)n : 0;
 }
 
-/* ---- the committed extents ------------------------------------------------------------------------------ */
+/* ---- the committed extents
+ * ------------------------------------------------------------------------------ */
 
 struct fill {
 	struct sop_value *x;
@@ -275,8 +278,8 @@ static int floor_entry(void *arg, const void *key, size_t klen, const void *val,
 	return 1;
 }
 
-/* Load the extents from the one that covers off, or the first behind it. Under x->lock, which is about
- * this value alone: held across the look-up, so that parallel readers share it. */
+/* Load the extents from the one that covers off, or the first behind it. Under x->lock, which is
+ * about this value alone: held across the look-up, so that parallel readers share it. */
 static int window_load(struct sop_value *x, uint64_t off, struct sop_err *e)
 {
 	struct sop_volume *v = x->t->v;
@@ -288,7 +291,8 @@ static int window_load(struct sop_value *x, uint64_t off, struct sop_err *e)
 
 	if (!x->window && !(x->window = malloc(WINDOW * sizeof(*x->window))))
 		return sop_fail(e, -ENOMEM, "extents");
-	/* Until it is loaded the window covers nothing: what could not be read must not look like a hole. */
+	/* Until it is loaded the window covers nothing: what could not be read must not look like a
+	 * hole. */
 	x->n_window = 0;
 	x->window_from = x->window_to = 0;
 	rc = sop_stores_view(v->stores, x->base.tree, x->lsn, &view, e);
@@ -357,8 +361,8 @@ static int read_base(struct sop_value *x, uint8_t *buf, size_t len, uint64_t off
 		rc = sop_blob_read(x->t->v->seg, &ext.ref, buf + (at - off), stop - at,
 			ext.blob_off + (at - ext.off), e);
 		if (rc)
-			return sop_wrap(e, rc, "inode %llu at %llu", (unsigned long long)b->attr.ino,
-				(unsigned long long)at);
+			return sop_wrap(e, rc, "inode %llu at %llu",
+				(unsigned long long)b->attr.ino, (unsigned long long)at);
 		at = stop;
 	}
 	if (at < off + len)
@@ -375,7 +379,8 @@ static int read_base(struct sop_value *x, uint8_t *buf, size_t len, uint64_t off
 	return 0;
 }
 
-/* ---- the session's view ----------------------------------------------------------------------------------- */
+/* ---- the session's view
+ * ----------------------------------------------------------------------------------- */
 
 static int read_entry(struct sop_value *x, const struct sop_imap_entry *i, uint8_t *buf, size_t len,
 	uint64_t off, struct sop_err *e)
@@ -396,8 +401,8 @@ static int read_entry(struct sop_value *x, const struct sop_imap_entry *i, uint8
 }
 
 /* [off, off+len) of a map, what is not in it from the committed value (or zeros). */
-static int read_map(struct sop_value *x, const struct sop_imap *m, bool base, uint8_t *buf, size_t len,
-	uint64_t off, struct sop_err *e)
+static int read_map(struct sop_value *x, const struct sop_imap *m, bool base, uint8_t *buf,
+	size_t len, uint64_t off, struct sop_err *e)
 {
 	while (len) {
 		const struct sop_imap_entry *i = m->count ? sop_imap_at(m, off) : NULL;
@@ -439,7 +444,8 @@ ssize_t sop_value_read(struct sop_value *x, void *buf, size_t len, uint64_t off,
 	head = off < app_at ? (size_t)SOP_MIN((uint64_t)n, app_at - off) : 0;
 	rc = read_map(x, &x->map, true, buf, head, off, e);
 	if (!rc && head < n)
-		rc = read_map(x, &x->app, false, (uint8_t *)buf + head, n - head, off + head - app_at, e);
+		rc = read_map(
+			x, &x->app, false, (uint8_t *)buf + head, n - head, off + head - app_at, e);
 	return rc ? rc : (ssize_t)n;
 }
 
@@ -464,10 +470,11 @@ static int write_out(struct sop_value *x, struct sop_imap *m, size_t min, struct
 		}
 		if (!n)
 			break;
-		rc = sop_space_check(x->t->v->space, bytes, false, e);
+		rc = sop_space_check(x->t->v->space, bytes, e);
 		if (!rc)
 			rc = sop_space_put(x->t->v->space, 0,
-				bytes / n >= BULK_MIN ? SOP_STREAM_BULK : SOP_STREAM_SMALL, put, n, e);
+				bytes / n >= BULK_MIN ? SOP_STREAM_BULK : SOP_STREAM_SMALL, put, n,
+				e);
 		if (rc)
 			return rc;
 		while (n--)
@@ -488,7 +495,7 @@ int sop_value_settle(struct sop_value *x, struct sop_err *e)
 static int write_direct(struct sop_value *x, struct sop_imap *m, const uint8_t *buf, size_t len,
 	uint64_t off, struct sop_err *e)
 {
-	int rc = sop_space_check(x->t->v->space, len, false, e);
+	int rc = sop_space_check(x->t->v->space, len, e);
 
 	while (len && !rc) {
 		struct sop_blob_put put = {.data = buf,
@@ -522,8 +529,8 @@ static int write_map(struct sop_value *x, struct sop_imap *m, const void *buf, s
 
 static int settle_appends(struct sop_value *x, struct sop_err *e);
 
-/* A write that failed half way: nothing of it may lie beyond the size, where commit would take it for
- * part of the value. What it has put over earlier bytes of the session stays. */
+/* A write that failed half way: nothing of it may lie beyond the size, where commit would take it
+ * for part of the value. What it has put over earlier bytes of the session stays. */
 static void write_failed(struct sop_value *x, uint64_t off, uint64_t end)
 {
 	if (x->flags & SOP_VALUE_APPEND) {
@@ -545,8 +552,8 @@ static void write_failed(struct sop_value *x, uint64_t off, uint64_t end)
 	}
 }
 
-ssize_t sop_value_write(struct sop_value *x, const void *buf, size_t len, uint64_t off,
-	struct sop_err *e)
+ssize_t sop_value_write(
+	struct sop_value *x, const void *buf, size_t len, uint64_t off, struct sop_err *e)
 {
 	uint64_t end;
 	int rc = 0;
@@ -564,7 +571,8 @@ ssize_t sop_value_write(struct sop_value *x, const void *buf, size_t len, uint64
 		if (!rc)
 			x->app_len += len;
 	} else {
-		/* Appended before, without a place of their own yet: this write is about this view. */
+		/* Appended before, without a place of their own yet: this write is about this view.
+		 */
 		if (x->app_len)
 			rc = settle_appends(x, e);
 		if (!rc)
@@ -592,7 +600,8 @@ static int settle_appends(struct sop_value *x, struct sop_err *e)
 		if (i->kind == SOP_IMAP_MEM)
 			rc = sop_imap_write(&x->map, at + i->off, i->mem, i->len);
 		else
-			rc = sop_imap_set_blob(&x->map, at + i->off, (uint32_t)i->len, &i->ref, i->blob_off);
+			rc = sop_imap_set_blob(
+				&x->map, at + i->off, (uint32_t)i->len, &i->ref, i->blob_off);
 	}
 	if (rc)
 		return sop_fail(e, rc, "write buffer");
@@ -639,7 +648,8 @@ int sop_value_punch(struct sop_value *x, uint64_t off, uint64_t len, struct sop_
 	return rc;
 }
 
-/* ---- data and holes ------------------------------------------------------------------------------------------ */
+/* ---- data and holes
+ * ------------------------------------------------------------------------------------------ */
 
 /* The run of data or hole that off lies in: its end, and which of the two. */
 static int run_at(struct sop_value *x, uint64_t off, uint64_t *end, bool *data, struct sop_err *e)
@@ -701,7 +711,9 @@ int64_t sop_value_seek(struct sop_value *x, uint64_t off, bool hole, struct sop_
 	return hole ? (int64_t)x->size : sop_fail(e, -ENXIO, "seek");
 }
 
-/* ---- the rest ------------------------------------------------------------------------------------------------- */
+/* ---- the rest
+ * -------------------------------------------------------------------------------------------------
+ */
 
 uint64_t sop_value_size(const struct sop_value *x)
 {

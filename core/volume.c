@@ -1,14 +1,16 @@
 /* A volume: opening and closing, the thread for background work, figures. */
 #include "core/engine.h"
 
-#define CACHE_DEFAULT      ((size_t)256 << 20)
-#define CACHE_MIN          ((size_t)4 << 20)
-#define JOURNAL_DEFAULT    ((uint64_t)64 << 20)
-#define COMMIT_DEFAULT     1000u
+#define CACHE_DEFAULT	   ((size_t)256 << 20)
+#define CACHE_MIN	   ((size_t)4 << 20)
+#define JOURNAL_DEFAULT	   ((uint64_t)64 << 20)
+#define JOURNAL_MIN	   ((uint64_t)1 << 20)
+#define COMMIT_DEFAULT	   1000u
 #define CHECKPOINT_DEFAULT 30000u
-#define RECLAIM_MAX        512u
+#define RECLAIM_MAX	   512u
 
-/* ---- where nodes come from -------------------------------------------------------------------------- */
+/* ---- where nodes come from
+ * -------------------------------------------------------------------------- */
 
 static int node_locate(void *ctx, uint64_t handle, struct sop_blobref *ref, struct sop_err *e)
 {
@@ -55,7 +57,8 @@ static const struct sop_nodes_ops node_ops = {
 	.handle_release = node_handle_release,
 };
 
-/* ---- background work ---------------------------------------------------------------------------------- */
+/* ---- background work
+ * ---------------------------------------------------------------------------------- */
 
 void sop_volume_kick(struct sop_volume *v)
 {
@@ -84,10 +87,10 @@ static bool checkpoint_due(struct sop_volume *v)
 	struct sop_nodes_stat s;
 
 	sop_nodes_stat(v->nodes, &s);
-	if (s.dirty_bytes > v->opts.cache_bytes / 6 ||
-		v->journal_used > v->opts.journal_bytes)
+	if (s.dirty_bytes > v->opts.cache_bytes / 6 || v->journal_used > v->opts.journal_bytes)
 		return true;
-	return sop_pins_published(v->pins) > v->ckpt_lsn && now - v->ckpt_ms >= v->opts.checkpoint_ms;
+	return sop_pins_published(v->pins) > v->ckpt_lsn &&
+	       now - v->ckpt_ms >= v->opts.checkpoint_ms;
 }
 
 int sop_volume_tick(struct sop_volume *v, struct sop_err *e)
@@ -101,8 +104,8 @@ int sop_volume_tick(struct sop_volume *v, struct sop_err *e)
 	/* A dropped file whose extents cannot be read must not hold up everything else. */
 	for (unsigned i = 0; more && !rc && !reap && i < 1024; i++)
 		reap = sop_reap(v, &more, e);
-	/* Without a mark an idle journal makes recovery verify more than it must, and nothing may be
-	 * given back. */
+	/* Without a mark an idle journal makes recovery verify more than it must, and nothing may
+	 * be given back. */
 	if (!rc)
 		rc = sop_barrier_mark(v, e);
 	if (!rc)
@@ -128,8 +131,8 @@ static void *background(void *arg)
 			break;
 		sop_unlock(&v->bg_lock);
 		if (sop_volume_tick(v, &e))
-			sop_log(v->log, SOP_LOG_ERROR, "background", "code=%s: %s", sop_err_name(e.code),
-				e.text);
+			sop_log(v->log, SOP_LOG_ERROR, "background", "code=%s: %s",
+				sop_err_name(e.code), e.text);
 		sop_lock(&v->bg_lock);
 	}
 	sop_unlock(&v->bg_lock);
@@ -161,7 +164,8 @@ static void background_stop(struct sop_volume *v)
 	v->bg_started = false;
 }
 
-/* ---- opening and closing --------------------------------------------------------------------------------- */
+/* ---- opening and closing
+ * --------------------------------------------------------------------------------- */
 
 static void volume_free(struct sop_volume *v)
 {
@@ -197,7 +201,8 @@ static int open_parts(struct sop_volume *v, const char *const *paths, size_t n, 
 		.threads = !o->inline_io,
 		.open_disk = o->open_disk,
 		.open_disk_ctx = o->open_disk_ctx};
-	/* A quarter of the budget is for what comes with nodes: the heap's gaps, pages being written. */
+	/* A quarter of the budget is for what comes with nodes: the heap's gaps, pages being
+	 * written. */
 	struct sop_nodes_opts no = {
 		.cache_bytes = o->cache_bytes / 4 * 3, .ops = &node_ops, .ctx = v};
 	const char *name;
@@ -209,9 +214,10 @@ static int open_parts(struct sop_volume *v, const char *const *paths, size_t n, 
 	memcpy(v->name, name, sizeof(v->name));
 	if (!*v->name)
 		sop_uuid_format(v->name, &sop_members_label(v->mem)->volume_uuid);
-	rc = o->inline_io ? sop_iopool_new_inline(&v->io, e)
-			  : sop_iopool_new(&v->io,
-				    &(struct sop_iopool_opts){.disks = sop_members_count(v->mem)}, e);
+	rc = o->inline_io
+		     ? sop_iopool_new_inline(&v->io, e)
+		     : sop_iopool_new(&v->io,
+			       &(struct sop_iopool_opts){.disks = sop_members_count(v->mem)}, e);
 	if (rc)
 		return rc;
 	v->pins = sop_pins_new();
@@ -220,6 +226,14 @@ static int open_parts(struct sop_volume *v, const char *const *paths, size_t n, 
 	if (!v->pins || !v->stores || !v->space)
 		return sop_fail(e, -ENOMEM, "volume");
 	no.pins = v->pins;
+	/* A small volume is not to be filled by its journal: two files may stand on each replica.
+	 */
+	if (!v->opts.journal_bytes) {
+		uint64_t total, avail;
+
+		sop_members_capacity(v->mem, 0, &total, &avail);
+		v->opts.journal_bytes = SOP_MIN(JOURNAL_DEFAULT, SOP_MAX(total / 64, JOURNAL_MIN));
+	}
 	rc = sop_segments_new(&v->seg, v->mem, v->io, sop_members_epoch(v->mem), e);
 	if (!rc)
 		rc = sop_nodes_new(&v->nodes, &no, e);
@@ -241,11 +255,10 @@ int sop_volume_open(struct sop_volume **out, const char *const *paths, size_t n,
 	if (!v)
 		return sop_fail(e, -ENOMEM, "volume");
 	v->opts = o ? *o : none;
-	v->opts.cache_bytes = v->opts.cache_bytes ? SOP_MAX(v->opts.cache_bytes, CACHE_MIN)
-						  : CACHE_DEFAULT;
+	v->opts.cache_bytes =
+		v->opts.cache_bytes ? SOP_MAX(v->opts.cache_bytes, CACHE_MIN) : CACHE_DEFAULT;
 	v->opts.commit_ms = v->opts.commit_ms ? v->opts.commit_ms : COMMIT_DEFAULT;
 	v->opts.checkpoint_ms = v->opts.checkpoint_ms ? v->opts.checkpoint_ms : CHECKPOINT_DEFAULT;
-	v->opts.journal_bytes = v->opts.journal_bytes ? v->opts.journal_bytes : JOURNAL_DEFAULT;
 	v->log = v->opts.log;
 	v->clock = v->opts.clock ? v->opts.clock : &sop_clock_system;
 	v->ckpt_ms = v->clock->monotonic_ms(v->clock->ctx);
@@ -273,10 +286,12 @@ int sop_volume_close(struct sop_volume *v, struct sop_err *e)
 
 	background_stop(v);
 	if (!v->opts.read_only) {
-		/* What was freed goes now, so that a volume at rest holds nothing it need not. */
+		int last;
+
 		rc = sop_volume_tick(v, e);
-		if (!rc)
-			rc = sop_checkpoint_run(v, true, e);
+		/* Whatever the trouble was: the less is left to replay, the better. */
+		last = sop_checkpoint_run(v, true, rc ? NULL : e);
+		rc = rc ? rc : last;
 	}
 	volume_free(v);
 	return rc;
@@ -297,7 +312,9 @@ struct sop_txn *sop_volume_latest(struct sop_volume *v)
 	return &v->latest;
 }
 
-/* ---- figures ------------------------------------------------------------------------------------------------ */
+/* ---- figures
+ * ------------------------------------------------------------------------------------------------
+ */
 
 void sop_volume_stat(struct sop_volume *v, struct sop_volume_stat *out)
 {
@@ -354,7 +371,9 @@ bool sop_volume_disk(struct sop_volume *v, unsigned i, struct sop_volume_disk *o
 		return false;
 	sop_members_status(v->mem, i, &s);
 	*out = (struct sop_volume_disk){.path = s.path,
-		.state = !s.present ? "OFFLINE" : s.state < SOP_ARRAY_LEN(names) ? names[s.state] : "?",
+		.state = !s.present			  ? "OFFLINE"
+			 : s.state < SOP_ARRAY_LEN(names) ? names[s.state]
+							  : "?",
 		.data = s.role & SOP_ROLE_DATA,
 		.registry = s.role & SOP_ROLE_REGISTRY,
 		.read_errors = s.read_errors,

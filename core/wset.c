@@ -58,8 +58,8 @@ static int entry_cmp(const struct sop_wentry *x, uint64_t store, const void *key
 }
 
 /* The last entry before the key, per level, in path; the first not before it is returned. */
-static struct sop_wentry *descend(struct sop_wset *w, uint64_t store, const void *key, size_t klen,
-	struct sop_wentry ***path)
+static struct sop_wentry *descend(
+	struct sop_wset *w, uint64_t store, const void *key, size_t klen, struct sop_wentry ***path)
 {
 	struct sop_wentry **links = w->head;
 	struct sop_wentry *at = NULL;
@@ -86,8 +86,8 @@ struct sop_wentry *sop_wset_find(struct sop_wset *w, uint64_t store, const void 
 	return x && !entry_cmp(x, store, key, klen) ? x : NULL;
 }
 
-struct sop_wentry *sop_wset_get(struct sop_wset *w, struct sop_arena *a, uint64_t store,
-	const void *key, size_t klen)
+struct sop_wentry *sop_wset_get(
+	struct sop_wset *w, struct sop_arena *a, uint64_t store, const void *key, size_t klen)
 {
 	struct sop_wentry **path[SOP_WSET_LEVELS];
 	struct sop_wentry *x = descend(w, store, key, klen, path);

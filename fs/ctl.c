@@ -223,17 +223,17 @@ int sopfs_ctl_attr(const struct sopfs_view *v, struct sop_attr *a)
 int sopfs_ctl_open(struct sopfs *f, struct sopfs_view *v, int flags, struct sopfs_opened *out)
 {
 	size_t i = (size_t)(v->item->ino - CTL_DIR - 1);
-	struct sopfs_handle *h = sopfs_handle_new(v, flags);
+	struct sopfs_handle *h = sopfs_handle_new(f, v, flags);
 	FILE *o = h ? open_memstream(&h->text, &h->text_len) : NULL;
 
 	if (!o) {
-		free(h);
+		if (h)
+			sopfs_handle_free(f, h);
 		return -ENOMEM;
 	}
 	files[i].write(f, o);
 	if (fclose(o)) {
-		free(h->text);
-		sopfs_handle_free(h);
+		sopfs_handle_free(f, h);
 		return -ENOMEM;
 	}
 	out->handle = h;

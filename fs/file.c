@@ -357,7 +357,20 @@ void sopfs_release(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *
 	v->handles--;
 	sopfs_view_reap(f, v);
 	pthread_mutex_unlock(&f->lock);
-	sopfs_handle_free(h);
+	sopfs_handle_free(f, h);
+}
+
+void sopfs_handles_finish(struct sopfs *f)
+{
+	struct sopfs_notes notes = {0};
+
+	while (f->handles) {
+		if (f->handles->text)
+			sopfs_handle_free(f, f->handles);
+		else
+			sopfs_release(f, f->handles, &notes);
+		sopfs_notify_later(f, &notes);
+	}
 }
 
 int sopfs_session_refresh(

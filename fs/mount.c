@@ -47,11 +47,13 @@ void sopfs_free(struct sopfs *f)
 {
 	if (!f)
 		return;
+	/* Nobody asks any more, and nobody listens. */
+	f->se = NULL;
 	sopfs_ticker_stop(f);
-	sopfs_notifier_stop(f);
-	/* Nobody asks any more; whoever has a file open has lost it with the mount. */
+	sopfs_handles_finish(f);
+	pthread_mutex_lock(&f->lock);
 	sopfs_marks_release(f);
-	sopfs_sessions_finish(f);
+	pthread_mutex_unlock(&f->lock);
 	state_free(f);
 }
 

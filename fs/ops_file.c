@@ -177,8 +177,7 @@ void sopfs_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 	(void)ino;
 	if (h->text) {
-		free(h->text);
-		sopfs_handle_free(h);
+		sopfs_handle_free(f, h);
 		fuse_reply_err(req, 0);
 		return;
 	}

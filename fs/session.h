@@ -57,6 +57,7 @@ struct sopfs_handle {
 	struct sopfs_session *session; /* NULL: a reader's, or direct */
 	struct sopfs_snap *snap;       /* readers; direct: what is read from */
 	struct sopfs_handle *next;     /* of the view's readers */
+	struct sopfs_handle *all_next, *all_prev; /* sopfs.handles */
 	int flags;
 	bool direct;                   /* session=write */
 	uint64_t snap_version;         /* direct: of snap; snap.lock's owner is direct_lock */
@@ -146,14 +147,14 @@ int sopfs_truncate_now(struct sopfs *f, struct sopfs_item *item, uint64_t size, 
 int sopfs_snap_new(struct sopfs *f, struct sopfs_item *item, struct sopfs_snap **out,
 	struct sop_err *e);
 void sopfs_snap_free(struct sopfs_snap *snap);
-struct sopfs_handle *sopfs_handle_new(struct sopfs_view *v, int flags);
-void sopfs_handle_free(struct sopfs_handle *h);
+struct sopfs_handle *sopfs_handle_new(struct sopfs *f, struct sopfs_view *v, int flags);
+void sopfs_handle_free(struct sopfs *f, struct sopfs_handle *h);
 
 /* The thread that commits append sessions in time. */
 int sopfs_ticker_start(struct sopfs *f, struct sop_err *e);
 void sopfs_ticker_stop(struct sopfs *f);
 void sopfs_ticker_add(struct sopfs *f, struct sopfs_session *s);
-/* At the end: what is still open is committed as by a normal close, and let go. */
-void sopfs_sessions_finish(struct sopfs *f);
+/* At the end: what is still open is closed, as by its owner. */
+void sopfs_handles_finish(struct sopfs *f);
 
 #endif

@@ -50,7 +50,8 @@ struct sopfs {
 	struct sopfs_item *overlay_first;
 	_Atomic unsigned overlay_count;
 
-	struct sopfs_mark *marks; /* under lock: see views.h */
+	struct sopfs_handle *handles; /* all open ones; under lock */
+	struct sopfs_mark *marks;     /* under lock: see views.h */
 	_Atomic unsigned mark_count;
 
 	pthread_mutex_t locks_lock; /* locks.c */

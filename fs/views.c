@@ -682,21 +682,36 @@ static bool item_direct(struct sopfs *f, struct sopfs_item *item)
 	return direct;
 }
 
-struct sopfs_handle *sopfs_handle_new(struct sopfs_view *v, int flags)
+struct sopfs_handle *sopfs_handle_new(struct sopfs *f, struct sopfs_view *v, int flags)
 {
 	struct sopfs_handle *h = calloc(1, sizeof(*h));
 
-	if (h) {
-		h->view = v;
-		h->flags = flags;
-		pthread_mutex_init(&h->direct_lock, NULL);
-	}
+	if (!h)
+		return NULL;
+	h->view = v;
+	h->flags = flags;
+	pthread_mutex_init(&h->direct_lock, NULL);
+	pthread_mutex_lock(&f->lock);
+	h->all_next = f->handles;
+	if (f->handles)
+		f->handles->all_prev = h;
+	f->handles = h;
+	pthread_mutex_unlock(&f->lock);
 	return h;
 }
 
-void sopfs_handle_free(struct sopfs_handle *h)
+void sopfs_handle_free(struct sopfs *f, struct sopfs_handle *h)
 {
+	pthread_mutex_lock(&f->lock);
+	if (h->all_prev)
+		h->all_prev->all_next = h->all_next;
+	else
+		f->handles = h->all_next;
+	if (h->all_next)
+		h->all_next->all_prev = h->all_prev;
+	pthread_mutex_unlock(&f->lock);
 	pthread_mutex_destroy(&h->direct_lock);
+	free(h->text);
 	free(h);
 }
 
@@ -999,7 +1014,7 @@ int sopfs_open(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_vie
 		return write ? -EACCES : sopfs_ctl_open(f, v, flags, out);
 	if (write && f->o.read_only)
 		return -EROFS;
-	h = sopfs_handle_new(v, flags);
+	h = sopfs_handle_new(f, v, flags);
 	if (!h)
 		return -ENOMEM;
 	pthread_mutex_lock(&f->lock);
@@ -1017,7 +1032,7 @@ int sopfs_open(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_vie
 		v->handles--;
 		sopfs_view_reap(f, v);
 		pthread_mutex_unlock(&f->lock);
-		sopfs_handle_free(h);
+		sopfs_handle_free(f, h);
 		return rc;
 	}
 	out->handle = h;
@@ -1175,7 +1190,7 @@ int sopfs_create(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_i
 	if (f->o.read_only)
 		return -EROFS;
 	rc = sopfs_new_attr(f, who, dir, S_IFREG | (mode & 07777), &init, &lists, e);
-	h = rc ? NULL : sopfs_handle_new(NULL, flags);
+	h = rc ? NULL : sopfs_handle_new(f, NULL, flags);
 	if (!h) {
 		sopfs_inherit_release(&lists);
 		return rc ? rc : -ENOMEM;
@@ -1186,7 +1201,7 @@ int sopfs_create(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_i
 		rc = create_session(f, who, dir, name, flags, &init, &lists, h, entry, e);
 	sopfs_inherit_release(&lists);
 	if (rc) {
-		sopfs_handle_free(h);
+		sopfs_handle_free(f, h);
 		/* The kernel's knowledge that it is not there was out of date: it looks again. */
 		return rc == -EEXIST && !(flags & O_EXCL) ? -ESTALE : rc;
 	}

@@ -1,6 +1,6 @@
 /* Crash enumeration: a workload on simulated disks is cut at every step that changes a disk; what a
- * power cut may leave is drawn; then the volume is opened and must hold an exact prefix of the commit
- * history, with everything that was durable in it, and check clean. Recovery is cut as well.
+ * power cut may leave is drawn; then the volume is opened and must hold an exact prefix of the
+ * commit history, with everything that was durable in it, and check clean. Recovery is cut as well.
  *
  *     crash_engine [--points N] [--seed S] [--only SEED:STEP:CHOICE] */
 #include <stdio.h>
@@ -8,9 +8,9 @@
 
 #include "tests/lib/fixture.h"
 
-#define KEYS    8
+#define KEYS	8
 #define COMMITS 24
-#define VALUE   120000
+#define VALUE	120000
 
 /* The state after n commits: a hash of each key's value, 0: absent. */
 struct state {
@@ -21,7 +21,7 @@ struct run {
 	struct fixture f;
 	uint64_t seed, step, choice;
 	struct state hist[COMMITS + 1];
-	unsigned tried;   /* commits begun */
+	unsigned tried;	  /* commits begun */
 	unsigned durable; /* the newest known to be on the media */
 	unsigned acked;
 	uint64_t store[2];
@@ -39,8 +39,9 @@ static void die(struct run *r, const char *what)
 	fprintf(stderr,
 		"crash_engine: %s: %s\n  tried %u acked %u durable %u\n"
 		"  again: %s --only %llu:%llu:%llu\n",
-		what, r->f.e.text, r->tried, r->acked, r->durable, program, (unsigned long long)r->seed,
-		(unsigned long long)r->step, (unsigned long long)r->choice);
+		what, r->f.e.text, r->tried, r->acked, r->durable, program,
+		(unsigned long long)r->seed, (unsigned long long)r->step,
+		(unsigned long long)r->choice);
 	exit(1);
 }
 
@@ -143,7 +144,8 @@ static int workload(struct run *r)
 		unsigned keys = 1 + (unsigned)(next_random(&rng) % 3);
 		unsigned first = (unsigned)(next_random(&rng) % KEYS);
 
-		rc = sop_txn_begin(&t, r->f.v, &(struct sop_txn_opts){.mode = SOP_TXN_SESSION}, &r->f.e);
+		rc = sop_txn_begin(
+			&t, r->f.v, &(struct sop_txn_opts){.mode = SOP_TXN_SESSION}, &r->f.e);
 		if (rc)
 			return rc;
 		for (unsigned k = 0; k < keys && !rc; k++)
@@ -261,7 +263,7 @@ static void run_init(struct run *r, uint64_t seed, uint64_t step, uint64_t choic
 static void recover_and_verify(struct run *r, bool process_crash)
 {
 	uint64_t rng = r->choice ^ r->seed ^ r->step;
-	enum sim_keep keep = process_crash		   ? SIM_KEEP_ALL
+	enum sim_keep keep = process_crash		  ? SIM_KEEP_ALL
 			     : next_random(&rng) % 4 == 0 ? SIM_KEEP_SYNCED_ONLY
 							  : SIM_KEEP_RANDOM;
 	unsigned least = process_crash ? r->acked : r->durable;
@@ -329,7 +331,8 @@ int main(int argc, char **argv)
 			puts("passed");
 			return 0;
 		} else {
-			fprintf(stderr, "usage: %s [--points N] [--seed S] [--only SEED:STEP:CHOICE]\n",
+			fprintf(stderr,
+				"usage: %s [--points N] [--seed S] [--only SEED:STEP:CHOICE]\n",
 				program);
 			return 2;
 		}
@@ -339,10 +342,12 @@ int main(int argc, char **argv)
 	stride = want >= 20000 ? 1 : 7;
 	for (; points < want; seed++)
 		for (uint64_t step = 1 + seed % stride;
-			points < want && point(seed, step, next_random(&(uint64_t){seed * 1000 + step}) % 1000);
+			points < want &&
+			point(seed, step, next_random(&(uint64_t){seed * 1000 + step}) % 1000);
 			step += stride)
 			;
-	printf("crash_engine: %lu crash points, %lu of them also inside of recovery\n", points, deep);
+	printf("crash_engine: %lu crash points, %lu of them also inside of recovery\n", points,
+		deep);
 	printf("%lu passed, 0 failed\n", points);
 	return 0;
 }

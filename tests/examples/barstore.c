@@ -1,5 +1,5 @@
-/* The first thing one does with libsop: make a store "barstoreec" on four folders (2 data + 2 parity
- * shards), add item 1 = "foo", commit, read it back.
+/* The first thing one does with libsop: make a store "barstoreec" on four folders (2 data + 2
+ * parity shards), add item 1 = "foo", commit, read it back.
  *
  *     mkfs.sopfs -f --ec 2+2 d1 d2 d3 d4
  *     barstore d1 d2 d3 d4 */

@@ -36,7 +36,7 @@ w=os.open('prov',os.O_CREAT|os.O_WRONLY); os.write(w,b'p')
 check(libc.renameat2(-100,b'e2',-100,b'prov',1)==-1 and ctypes.get_errno()==errno.EEXIST,'noreplace prov')
 os.rename('e2','prov'); check(rd('prov')==b'1','over a provisional name'); os.close(w); check(rd('prov')==b'1','it goes nowhere')
 # dirs
-os.mkdir('d'); os.mkdir('d/e'); open('d/e/f','w').write('deep'); os.rename('d','dd'); check(rd('dd/e/f')==b'deep','deep'); open('dd/e/g','w').write('g'); 
+os.mkdir('d'); os.mkdir('d/e'); open('d/e/f','w').write('deep'); os.rename('d','dd'); check(rd('dd/e/f')==b'deep','deep'); open('dd/e/g','w').write('g');
 check(os.stat('dd').st_nlink==3,'nlink dir %d'%os.stat('dd').st_nlink)
 try: os.rename('dd','dd/e/x'); check(False,'loop')
 except OSError as e: check(e.errno==errno.EINVAL,'loop')

@@ -86,11 +86,11 @@ f=os.open("k",os.O_CREAT|os.O_WRONLY); os.write(f,b"x"*10000); os._exit(3)'''])
 check(rd('k')==b'x'*10000,'exit commits')
 # fsync goes on
 w=os.open('s',os.O_CREAT|os.O_RDWR); os.write(w,b'abc'); os.fsync(w)
-check(rd('s')==b'abc','fsync'); os.write(w,b'def'); check(rd('s')==b'abc','goes on'); 
+check(rd('s')==b'abc','fsync'); os.write(w,b'def'); check(rd('s')==b'abc','goes on');
 check(os.pread(w,10,0)==b'abcdef','own'); os.close(w); check(rd('s')==b'abcdef','end')
 # rename with commit
 w=os.open('tmp',os.O_CREAT|os.O_WRONLY); os.write(w,b'final'); os.rename('tmp','target')
-check(rd('target')==b'final','rename commits %r'%rd('target')); os.write(w,b'more'); 
+check(rd('target')==b'final','rename commits %r'%rd('target')); os.write(w,b'more');
 check(rd('target')==b'final','private'); os.close(w); check(rd('target')==b'finalmore','x')
 check(not os.path.exists('tmp'),'tmp gone')
 # foreign rename of provisional
@@ -101,7 +101,7 @@ check(rd('t2')==b'','foreign rename: empty %r' % rd('t2')); os.write(w,b'+'); os
 w=os.open('l1',os.O_CREAT|os.O_WRONLY); os.write(w,b'L'); os.link('l1','l2')
 check(rd('l2')==b'L' and rd('l1')==b'L','link commits'); os.write(w,b'M'); os.close(w); check(rd('l2')==b'LM' and os.stat('l1').st_nlink==2,'lm')
 # second writer of provisional
-w=os.open('p2',os.O_CREAT|os.O_WRONLY); os.write(w,b'first'); 
+w=os.open('p2',os.O_CREAT|os.O_WRONLY); os.write(w,b'first');
 v=os.open('p2',os.O_WRONLY|os.O_APPEND); os.write(v,b'second'); os.close(v)
 check(rd('p2')==b'second','p2a %r'%rd('p2')); os.close(w); check(rd('p2')==b'first','p2b %r'%rd('p2'))
 # unlink while open

@@ -14,7 +14,7 @@ assert os.pread(t,9,0)==b'tmp'
 os.link('/proc/self/fd/%d'%t,'linked',src_dir_fd=os.open('.',os.O_RDONLY),follow_symlinks=True); assert open('linked').read()=='tmp'; assert os.fstat(t).st_nlink==1
 os.write(t,b'+'); assert open('linked').read()=='tmp'; os.close(t); assert open('linked').read()=='tmp+'
 t=os.open('.',os.O_TMPFILE|os.O_RDWR); os.write(t,b'x'*100000); os.close(t); assert os.listdir('.')==['linked']
-t=os.open('.',os.O_TMPFILE|os.O_RDWR|os.O_EXCL); 
+t=os.open('.',os.O_TMPFILE|os.O_RDWR|os.O_EXCL);
 try: os.link('/proc/self/fd/%d'%t,'no',src_dir_fd=os.open('.',os.O_RDONLY),follow_symlinks=True); print('linked O_EXCL')
 except OSError as e: print(e)
 print('OK')

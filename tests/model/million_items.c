@@ -1,9 +1,10 @@
-/* One store with very many items, by libsop on real folders: insert, look up, scan in order, delete; the
- * memory stays under the cache and 64 MiB; the volume checks clean. LONG=1: a million items. */
+/* One store with very many items, by libsop on real folders: insert, look up, scan in order,
+ * delete; the memory stays under the cache and 64 MiB; the volume checks clean. LONG=1: a million
+ * items. */
 #include <ftw.h>
 #include <stdio.h>
-#include <time.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "core/sop.h"
 
@@ -52,8 +53,8 @@ static void key_of(char key[16], unsigned i)
 	snprintf(key, 16, "%09u", i);
 }
 
-/* The k-th key: runs of RUN neighbours, the runs all over the store. n is a multiple of GROUP, and 7919
- * is prime to n / RUN. */
+/* The k-th key: runs of RUN neighbours, the runs all over the store. n is a multiple of GROUP, and
+ * 7919 is prime to n / RUN. */
 static unsigned scattered(unsigned k, unsigned n)
 {
 	return (unsigned)((uint64_t)(k / RUN) * 7919 % (n / RUN)) * RUN + k % RUN;
@@ -73,8 +74,8 @@ static double lap(struct sop_volume *v, const char *what, unsigned n, double sin
 	double now = seconds();
 
 	sop_volume_stat(v, &s);
-	printf("         cache %llu KiB, of it dirty %llu KiB\n", (unsigned long long)s.cache_bytes >> 10,
-		(unsigned long long)s.dirty_bytes >> 10);
+	printf("         cache %llu KiB, of it dirty %llu KiB\n",
+		(unsigned long long)s.cache_bytes >> 10, (unsigned long long)s.dirty_bytes >> 10);
 	printf("%-8s %8.0f a second, %ld KiB resident at most\n", what, n / (now - since),
 		memory_kib());
 	return now;

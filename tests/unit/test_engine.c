@@ -181,7 +181,8 @@ static void a_reader_of_a_range_fails_when_a_phantom_came(void **state)
 	ok(f, fixture_store(f, "s", &store));
 	ok(f, fixture_upsert(f, store, "b", "0", 1, false));
 	r = begin(f, SOP_TXN_READ);
-	ok(f, sop_scan(r, store, &(struct sop_range){.from = "a", .from_len = 1, .to = "c", .to_len = 1},
+	ok(f, sop_scan(r, store,
+		      &(struct sop_range){.from = "a", .from_len = 1, .to = "c", .to_len = 1},
 		      false, count_items, &n, &f->e));
 	assert_int_equal(n, 1);
 	ok(f, fixture_upsert(f, store, "bb", "0", 1, false));
@@ -193,7 +194,8 @@ static void a_reader_of_a_range_fails_when_a_phantom_came(void **state)
 
 	r = begin(f, SOP_TXN_READ);
 	n = 0;
-	ok(f, sop_scan(r, store, &(struct sop_range){.from = "a", .from_len = 1, .to = "c", .to_len = 1},
+	ok(f, sop_scan(r, store,
+		      &(struct sop_range){.from = "a", .from_len = 1, .to = "c", .to_len = 1},
 		      false, count_items, &n, &f->e));
 	ok(f, fixture_upsert(f, store, "zz", "0", 1, false));
 	ok(f, sop_txn_commit(r, 0, &f->e));
@@ -256,8 +258,10 @@ static void blind_writes_and_appends_never_conflict(void **state)
 
 	a = begin(f, SOP_TXN_SESSION);
 	b = begin(f, SOP_TXN_SESSION);
-	ok(f, sop_value_open(&x, a, SOP_NAME(store, "x"), SOP_VALUE_WRITE | SOP_VALUE_APPEND, &f->e));
-	ok(f, sop_value_open(&y, b, SOP_NAME(store, "x"), SOP_VALUE_WRITE | SOP_VALUE_APPEND, &f->e));
+	ok(f, sop_value_open(
+		      &x, a, SOP_NAME(store, "x"), SOP_VALUE_WRITE | SOP_VALUE_APPEND, &f->e));
+	ok(f, sop_value_open(
+		      &y, b, SOP_NAME(store, "x"), SOP_VALUE_WRITE | SOP_VALUE_APPEND, &f->e));
 	assert_int_equal(sop_value_write(x, "one", 3, 0, &f->e), 3);
 	assert_int_equal(sop_value_write(y, "two", 3, 0, &f->e), 3);
 	ok(f, sop_txn_commit(b, 0, &f->e));
@@ -342,7 +346,8 @@ static void names_links_and_renames(void **state)
 	ok(f, sop_create(t, SOP_NAME(d, "other"), &init, "o", 1, &a, &f->e));
 	ok(f, sop_txn_commit(t, 0, &f->e));
 	t = begin(f, SOP_TXN_SESSION);
-	ok(f, sop_rename(t, SOP_NAME(SOP_ROOT, "top"), SOP_NAME(d, "other"), SOP_RENAME_EXCHANGE, &f->e));
+	ok(f, sop_rename(t, SOP_NAME(SOP_ROOT, "top"), SOP_NAME(d, "other"), SOP_RENAME_EXCHANGE,
+		      &f->e));
 	ok(f, sop_txn_commit(t, 0, &f->e));
 	assert_int_equal(fixture_has(f, d, "other", "changed", 7), 1);
 	assert_int_equal(fixture_has(f, SOP_ROOT, "top", "o", 1), 1);
@@ -374,19 +379,19 @@ static void extended_attributes_small_and_large(void **state)
 		ok(f, sop_txn_commit(t, 0, &f->e));
 	}
 	reopen(f);
-	assert_int_equal(sop_xattr_get(sop_volume_latest(f->v), SOP_NAME(store, "x"), "user.big", got,
-				 60000, &f->e),
+	assert_int_equal(sop_xattr_get(sop_volume_latest(f->v), SOP_NAME(store, "x"), "user.big",
+				 got, 60000, &f->e),
 		60000);
 	assert_memory_equal(got, big, 60000);
-	assert_int_equal(
-		sop_xattr_list(sop_volume_latest(f->v), SOP_NAME(store, "x"), list, sizeof(list), &f->e),
+	assert_int_equal(sop_xattr_list(sop_volume_latest(f->v), SOP_NAME(store, "x"), list,
+				 sizeof(list), &f->e),
 		16);
 	fixture_check(f, true);
 	t = begin(f, SOP_TXN_SESSION);
 	ok(f, sop_xattr_remove(t, SOP_NAME(store, "x"), "user.big", &f->e));
+	assert_int_equal(sop_xattr_remove(t, SOP_NAME(store, "x"), "user.none", &f->e), -ENODATA);
 	assert_int_equal(
-		sop_xattr_remove(t, SOP_NAME(store, "x"), "user.none", &f->e), -ENODATA);
-	assert_int_equal(sop_xattr_set(t, SOP_NAME(store, "x"), "user.a", "2", 1, SOP_XATTR_CREATE, &f->e),
+		sop_xattr_set(t, SOP_NAME(store, "x"), "user.a", "2", 1, SOP_XATTR_CREATE, &f->e),
 		-EEXIST);
 	ok(f, sop_txn_commit(t, 0, &f->e));
 	assert_int_equal(fixture_has(f, store, "x", "0", 1), 1);
@@ -611,15 +616,16 @@ static void a_transaction_has_its_longest_time_and_a_session_none(void **state)
 	ok(f, sop_txn_commit(s, 0, &f->e));
 	assert_int_equal(fixture_has(f, store, "t", "1", 1), 0);
 	assert_int_equal(fixture_has(f, store, "s", "1", 1), 1);
-	assert_int_equal(sop_txn_begin(&t, f->v, &(struct sop_txn_opts){.timeout_ms = 3600001}, &f->e),
+	assert_int_equal(
+		sop_txn_begin(&t, f->v, &(struct sop_txn_opts){.timeout_ms = 3600001}, &f->e),
 		-EINVAL);
 	ok(f, fixture_close(f));
 	f->opts.clock = NULL;
 	ok(f, fixture_open(f));
 }
 
-/* A file that fills more than one segment goes, its segments with it; then the machine stops before the
- * next checkpoint: the journal still goes through what is gone. */
+/* A file that fills more than one segment goes, its segments with it; then the machine stops before
+ * the next checkpoint: the journal still goes through what is gone. */
 static void segments_emptied_since_the_checkpoint_do_not_stop_recovery(void **state)
 {
 	struct fixture *f = *state;

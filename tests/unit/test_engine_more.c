@@ -1,5 +1,5 @@
-/* The engine again: what several steps in one transaction, failed writes and concurrent sessions do to
- * values. Each test is about one way in which bytes could be lost. */
+/* The engine again: what several steps in one transaction, failed writes and concurrent sessions do
+ * to values. Each test is about one way in which bytes could be lost. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -59,7 +59,8 @@ static struct sop_txn *begin(struct fixture *f, enum sop_txn_mode mode)
 	return t;
 }
 
-/* Give back what can be given back, so that a blob freed by mistake is lost for good; then check. */
+/* Give back what can be given back, so that a blob freed by mistake is lost for good; then check.
+ */
 static void settle(struct fixture *f)
 {
 	ok(f, sop_volume_sync(f->v, &f->e));
@@ -108,7 +109,8 @@ static void an_exchange_and_a_removal_free_the_right_value(void **state)
 	uint64_t store = two_files(f);
 	struct sop_txn *t = begin(f, SOP_TXN_WRITE);
 
-	ok(f, sop_rename(t, SOP_NAME(store, "a"), SOP_NAME(store, "b"), SOP_RENAME_EXCHANGE, &f->e));
+	ok(f, sop_rename(
+		      t, SOP_NAME(store, "a"), SOP_NAME(store, "b"), SOP_RENAME_EXCHANGE, &f->e));
 	ok(f, sop_remove(t, SOP_NAME(store, "b"), &f->e));
 	ok(f, sop_txn_commit(t, 0, &f->e));
 	settle(f);
@@ -268,8 +270,8 @@ static void a_failed_append_leaves_nothing_behind_the_end(void **state)
 		ok(f, sop_lookup(sop_volume_latest(f->v), SOP_NAME(store, append ? "b" : "a"), &a,
 			      &f->e));
 		assert_int_equal(a.size, size);
-		ok(f, sop_get(sop_volume_latest(f->v), SOP_NAME(store, append ? "b" : "a"), &val, &len,
-			      &f->e));
+		ok(f, sop_get(sop_volume_latest(f->v), SOP_NAME(store, append ? "b" : "a"), &val,
+			      &len, &f->e));
 		assert_int_equal(len, size);
 		assert_memory_equal((uint8_t *)val + len - 3, "end", 3);
 		free(val);
@@ -288,7 +290,8 @@ static void a_write_after_an_append_of_the_same_session_keeps_both(void **state)
 	ok(f, fixture_store(f, "s", &store));
 	ok(f, fixture_upsert(f, store, "x", "0123", 4, false));
 	t = begin(f, SOP_TXN_WRITE);
-	ok(f, sop_value_open(&x, t, SOP_NAME(store, "x"), SOP_VALUE_WRITE | SOP_VALUE_APPEND, &f->e));
+	ok(f, sop_value_open(
+		      &x, t, SOP_NAME(store, "x"), SOP_VALUE_WRITE | SOP_VALUE_APPEND, &f->e));
 	assert_int_equal(sop_value_write(x, "abcd", 4, 0, &f->e), 4);
 	sop_value_close(x);
 	ok(f, sop_value_open(&x, t, SOP_NAME(store, "x"), SOP_VALUE_WRITE, &f->e));

@@ -10,7 +10,7 @@
 #include "tests/lib/fixture.h"
 
 #define THREADS 8
-#define SHARED  16
+#define SHARED	16
 
 /* Threads collect what is wrong; only the test's own thread may fail the test. */
 struct crowd {
@@ -149,8 +149,8 @@ static void *read_snapshots(void *arg)
 			char key[32];
 
 			snprintf(key, sizeof(key), "shared%u", i);
-			rc = sop_get(i & 1 ? t : sop_volume_latest(c->f->v), SOP_NAME(c->store, key),
-				&val, &len, &e);
+			rc = sop_get(i & 1 ? t : sop_volume_latest(c->f->v),
+				SOP_NAME(c->store, key), &val, &len, &e);
 			if (rc)
 				wrong(c, "shared item of a snapshot", rc, &e);
 			else
@@ -182,8 +182,7 @@ static void verify_crowd(struct crowd *c, struct worker *w)
 			size_t len = value_of(buf, i, n);
 
 			snprintf(key, sizeof(key), "own%u.%u", i, n);
-			assert_int_equal(
-				fixture_has(c->f, c->store, key, buf, len), w[i].there[n]);
+			assert_int_equal(fixture_has(c->f, c->store, key, buf, len), w[i].there[n]);
 			expected += w[i].there[n];
 		}
 	for (unsigned i = 0; i < SHARED; i++) {
@@ -237,7 +236,8 @@ static void many_threads_commit_and_nothing_is_lost(void **state)
 	fixture_release(&f);
 }
 
-/* ---- full disks ------------------------------------------------------------------------------------------ */
+/* ---- full disks
+ * ------------------------------------------------------------------------------------------ */
 
 static uint64_t skipped_ms;
 
@@ -327,7 +327,8 @@ static void a_full_volume_keeps_what_it_has_and_lets_removes_through(void **stat
 	free(buf);
 }
 
-/* ---- each I/O fails once ----------------------------------------------------------------------------------- */
+/* ---- each I/O fails once
+ * ----------------------------------------------------------------------------------- */
 
 #define STEPS 12
 
@@ -389,7 +390,8 @@ static void one_failure(uint64_t n, int rc, unsigned k, unsigned m, bool *more)
 			fail_msg("step %llu (%d), %u+%u: %s is %s", (unsigned long long)n, rc, k, m,
 				key, there ? "there" : "not there");
 	}
-	/* A shard that missed a write is healed elsewhere: only what all of them say counts here. */
+	/* A shard that missed a write is healed elsewhere: only what all of them say counts here.
+	 */
 	if (sop_volume_check(f.v, false, NULL, NULL, &r, &f.e) || r.errors) {
 		fixture_check(&f, false);
 		fail_msg("step %llu (%d), %u+%u: check", (unsigned long long)n, rc, k, m);
