@@ -42,12 +42,14 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 				FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_PARALLEL_DIROPS |
 				FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPLICIT_INVAL_DATA |
 				FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK;
+	const struct sopfs *f = userdata;
 
-	(void)userdata;
 	/* Left out: AUTO_INVAL_DATA (nodeids are versions), HANDLE_KILLPRIV (the kernel asks for
 	 * each clearing of set-ID bits instead), splice (no gain), WRITEBACK_CACHE (hides the
 	 * writer). */
 	conn->want = conn->capable & wanted;
+	if (f->o.no_acl)
+		conn->want &= ~(unsigned)FUSE_CAP_POSIX_ACL;
 	conn->max_write = 1024 * 1024;
 	conn->max_readahead = conn->max_readahead ? conn->max_readahead : 1024 * 1024;
 	conn->time_gran = 1;

@@ -18,6 +18,7 @@ struct sopfs_opts {
 	bool exit_rollback;        /* exit=rollback */
 	bool sync;                 /* -o sync: every commit is durable */
 	bool read_only;
+	bool no_acl;               /* without POSIX access control lists: one question a file less */
 	unsigned append_commit_ms; /* append_commit= */
 	size_t buffer_bytes;       /* of all sessions together, before they write out */
 	const struct sop_log *log;

@@ -50,7 +50,7 @@ wait_until 5 test ! -e new || fail "the name of a killed writer stays"
 
 # Any exit code commits.
 bash -c 'echo done; exit 3' >f || true
-assert_eq "$(seen f)" done "exit 3"
+assert_eq "$(seen f)" "done" "exit 3"
 # The opener lets go, the child goes on: its end commits.
 python3 - <<'PY'
 import subprocess

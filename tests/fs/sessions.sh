@@ -119,6 +119,6 @@ python3 "$WORK/sessions.py" "$MNT" >"$WORK/out" || { cat "$WORK/out"; fail "see 
 grep -q '^OK$' "$WORK/out" || fail "it did not come to its end"
 grep -q '1 conflicts' "$MNT/.sop/status" || fail "status does not count the conflict"
 grep -q ' 3 rolled back' "$MNT/.sop/status" || fail "status does not count what was rolled back"
-ls -A "$MNT" | grep -q '^.sop$' && fail ".sop is listed"
+[ -z "$(find "$MNT" -maxdepth 1 -name .sop)" ] || fail ".sop is listed"
 unmount_volume
 check_volume
