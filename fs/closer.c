@@ -66,7 +66,7 @@ bool sopfs_closer_parse_stat(const char *text, size_t len, unsigned long *flags,
 /* The statm files of the last few clients of this thread stay open: reading an open one costs a
  * fifth. One of a thread that is gone gives ESRCH even if its number was given out again. */
 static __thread struct {
-	int tid, fd;
+	int tid, fd, process;
 } statm_cache[STATM_CACHE];
 static __thread unsigned statm_next;
 static pthread_key_t statm_key;
@@ -87,7 +87,7 @@ static void statm_key_make(void)
 	(void)pthread_key_create(&statm_key, statm_forget);
 }
 
-static ssize_t statm_open_read(int tid, char *buf, size_t size)
+static ssize_t statm_open_read(int tid, char *buf, size_t size, unsigned *slot)
 {
 	char path[32];
 	ssize_t n;
@@ -100,28 +100,32 @@ static ssize_t statm_open_read(int tid, char *buf, size_t size)
 	n = pread(fd, buf, size, 0);
 	pthread_once(&statm_once, statm_key_make);
 	pthread_setspecific(statm_key, statm_cache);
-	if (statm_cache[statm_next].tid)
-		close(statm_cache[statm_next].fd);
-	statm_cache[statm_next].tid = tid;
-	statm_cache[statm_next].fd = fd;
+	*slot = statm_next;
+	if (statm_cache[*slot].tid)
+		close(statm_cache[*slot].fd);
+	statm_cache[*slot].tid = tid;
+	statm_cache[*slot].fd = fd;
+	statm_cache[*slot].process = 0;
 	statm_next = (statm_next + 1) % STATM_CACHE;
 	return n;
 }
 
-static ssize_t statm_read(int tid, char *buf, size_t size)
+/* *slot: its place in the cache, if something is returned. */
+static ssize_t statm_read(int tid, char *buf, size_t size, unsigned *slot)
 {
-	for (size_t i = 0; i < STATM_CACHE; i++) {
+	for (unsigned i = 0; i < STATM_CACHE; i++) {
 		ssize_t n;
 
 		if (statm_cache[i].tid != tid)
 			continue;
 		n = pread(statm_cache[i].fd, buf, size, 0);
+		*slot = i;
 		if (n > 0)
 			return n;
 		close(statm_cache[i].fd);
 		statm_cache[i].tid = 0;
 	}
-	return statm_open_read(tid, buf, size);
+	return statm_open_read(tid, buf, size, slot);
 }
 
 static ssize_t read_all(const char *path, char *buf, size_t size)
@@ -131,18 +135,54 @@ static ssize_t read_all(const char *path, char *buf, size_t size)
 	return fd < 0 ? -1 : read(fd, buf, size);
 }
 
+/* The thread whose statm has just been read into a slot. */
+static int process_of(int tid, unsigned slot)
+{
+	char buf[1024], path[32], *line;
+	int process;
+	ssize_t n;
+
+	if (statm_cache[slot].process)
+		return statm_cache[slot].process;
+	snprintf(path, sizeof(path), "/proc/%d/status", tid);
+	n = read_all(path, buf, sizeof(buf) - 1);
+	if (n <= 0)
+		return tid;
+	buf[n] = 0;
+	line = strstr(buf, "\nTgid:");
+	process = line ? (int)strtol(line + 6, NULL, 10) : 0;
+	if (process <= 0)
+		return tid;
+	statm_cache[slot].process = process;
+	return process;
+}
+
+int sopfs_closer_process(int tid)
+{
+	char buf[256];
+	unsigned slot;
+
+	if (tid <= 0)
+		return 0;
+	return statm_read(tid, buf, sizeof(buf), &slot) > 0 ? process_of(tid, slot) : tid;
+}
+
 void sopfs_closer_look(int tid, struct sopfs_closer *out)
 {
 	char buf[1024], path[32];
 	unsigned long flags = 0;
+	unsigned slot;
 	int code = 0;
 	ssize_t n;
 
-	*out = (struct sopfs_closer){0};
+	*out = (struct sopfs_closer){.process = SOP_MAX(tid, 0)};
 	if (tid <= 0)
 		return;
-	n = statm_read(tid, buf, sizeof(buf));
-	if (n <= 0 || !sopfs_closer_statm_empty(buf, (size_t)n))
+	n = statm_read(tid, buf, sizeof(buf), &slot);
+	if (n <= 0)
+		return;
+	out->process = process_of(tid, slot);
+	if (!sopfs_closer_statm_empty(buf, (size_t)n))
 		return;
 	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
 	n = read_all(path, buf, sizeof(buf));
@@ -153,18 +193,6 @@ void sopfs_closer_look(int tid, struct sopfs_closer *out)
 	out->exiting = true;
 	out->killed = (code & 0x7f) != 0;
 	out->status = (code >> 8) & 0xff;
-}
-
-bool sopfs_closer_same_process(int tid, int other)
-{
-	char path[64];
-
-	if (tid == other)
-		return true;
-	if (tid <= 0 || other <= 0)
-		return false;
-	snprintf(path, sizeof(path), "/proc/%d/task/%d", tid, other);
-	return access(path, F_OK) == 0;
 }
 
 /* fdinfo names the inode. It may be one of another filesystem that has the same number: type and
@@ -196,7 +224,7 @@ static bool descriptor_is(int dir, const char *name, uint64_t ino)
 	return S_ISREG(sx.stx_mode) && sx.stx_dev_major == 0;
 }
 
-enum sopfs_holds sopfs_closer_holds(int tid, uint64_t ino)
+enum sopfs_holds sopfs_closer_holds(int process, uint64_t ino)
 {
 	char path[32];
 	struct dirent *d;
@@ -204,9 +232,9 @@ enum sopfs_holds sopfs_closer_holds(int tid, uint64_t ino)
 	unsigned seen = 0;
 	DIR *dir;
 
-	if (tid <= 0)
+	if (process <= 0)
 		return SOPFS_HOLDS_UNKNOWN;
-	snprintf(path, sizeof(path), "/proc/%d/fd", tid);
+	snprintf(path, sizeof(path), "/proc/%d/fd", process);
 	dir = opendir(path);
 	if (!dir)
 		return errno == ENOENT ? SOPFS_HOLDS_NOT : SOPFS_HOLDS_UNKNOWN;

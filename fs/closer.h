@@ -17,16 +17,18 @@ struct sopfs_closer {
 	bool exiting; /* not an explicit close() */
 	bool killed;  /* by a signal */
 	int status;   /* exit code, when it exits by itself */
+	int process;  /* as sopfs_closer_process */
 };
 
 void sopfs_closer_look(int tid, struct sopfs_closer *out);
 
-/* Is `other` a thread of the process that `tid` belongs to? False when it cannot be seen. */
-bool sopfs_closer_same_process(int tid, int other);
+/* The process that thread tid belongs to (its thread group's number, to be asked for while it lives); tid
+ * itself when that cannot be seen, 0 for 0. */
+int sopfs_closer_process(int tid);
 
 enum sopfs_holds { SOPFS_HOLDS_NOT, SOPFS_HOLDS, SOPFS_HOLDS_UNKNOWN /* it cannot be looked at */ };
-/* Does the process of thread tid hold a descriptor of the file with this inode number? Looks at no more than a few thousand descriptors; beyond, the answer is yes. */
-enum sopfs_holds sopfs_closer_holds(int tid, uint64_t ino);
+/* Does a process hold a descriptor of the file with this inode number? Looks at no more than a few thousand descriptors; beyond, the answer is yes. */
+enum sopfs_holds sopfs_closer_holds(int process, uint64_t ino);
 
 /* Pure parts. statm: true when all numbers are 0. stat: flags (field 9) and exit_code (field 52); false
  * when the line is not understood. */

@@ -56,22 +56,28 @@ ssize_t sopfs_read(struct sopfs *f, struct sopfs_handle *h, void *buf, size_t le
 /* Who has written, for when he is killed. Beyond a few, everybody is taken for a writer. */
 static void remember_writer(struct sopfs_session *s, int tid)
 {
-	if (tid <= 0 || s->writer_count > SOPFS_WRITERS)
+	int process;
+
+	if (tid <= 0 || tid == s->last_writer || tid == s->opener)
+		return;
+	s->last_writer = tid;
+	process = sopfs_closer_process(tid);
+	if (s->writer_count > SOPFS_WRITERS)
 		return;
 	for (unsigned i = 0; i < s->writer_count; i++)
-		if (s->writers[i] == tid)
+		if (s->writers[i] == process)
 			return;
 	if (s->writer_count < SOPFS_WRITERS)
-		s->writers[s->writer_count] = tid;
+		s->writers[s->writer_count] = process;
 	s->writer_count++;
 }
 
-static bool is_writer(const struct sopfs_session *s, int tid)
+static bool is_writer(const struct sopfs_session *s, int process)
 {
 	if (s->writer_count > SOPFS_WRITERS)
 		return true;
 	for (unsigned i = 0; i < s->writer_count; i++)
-		if (sopfs_closer_same_process(tid, s->writers[i]))
+		if (s->writers[i] == process)
 			return true;
 	return false;
 }
@@ -222,9 +228,16 @@ static void rollback(struct sopfs *f, struct sopfs_session *s, struct sopfs_note
 	pthread_mutex_lock(&item->lock);
 	pthread_mutex_lock(&s->lock);
 	sopfs_session_rollback(f, s, -EIO, notes);
-	s->told = true; /* who is killed needs no telling */
 	pthread_mutex_unlock(&s->lock);
 	pthread_mutex_unlock(&item->lock);
+}
+
+static int tell(struct sopfs_session *s, int dead)
+{
+	pthread_mutex_lock(&s->lock);
+	s->told = true;
+	pthread_mutex_unlock(&s->lock);
+	return dead;
 }
 
 /* See "Who is closing?" in closer.h; what follows from it is the table in SEMANTICS.md. Where
@@ -243,14 +256,15 @@ int sopfs_flush(struct sopfs *f, struct sopfs_handle *h, int tid, struct sopfs_n
 	pthread_mutex_lock(&s->lock);
 	pending = sopfs_session_pending(s);
 	changed = s->changed;
-	dead = s->dead && !s->told ? s->dead : 0;
-	s->told = s->told || dead;
+	dead = s->told ? 0 : s->dead;
 	pthread_mutex_unlock(&s->lock);
-	if (dead || !pending)
-		return dead;
+	if (!dead && !pending)
+		return 0;
 	sopfs_closer_look(tid, &who);
-	opener = sopfs_closer_same_process(tid, s->opener);
-	ends = (who.killed && !f->o.killed_commit && (opener || is_writer(s, tid))) ||
+	if (dead)
+		return who.killed ? 0 : tell(s, dead);
+	opener = who.process == s->opener;
+	ends = (who.killed && !f->o.killed_commit && (opener || is_writer(s, who.process))) ||
 	       (who.exiting && who.status && f->o.exit_rollback && opener);
 	if (ends) {
 		rollback(f, s, notes);
@@ -258,13 +272,33 @@ int sopfs_flush(struct sopfs *f, struct sopfs_handle *h, int tid, struct sopfs_n
 	}
 	if (opener) {
 		if (!changed && !who.exiting &&
-			sopfs_closer_holds(tid, s->item->ino) == SOPFS_HOLDS)
+			sopfs_closer_holds(who.process, s->item->ino) == SOPFS_HOLDS)
 			return 0;
 	} else if (!(s->append && changed) &&
 		   sopfs_closer_holds(s->opener, s->item->ino) == SOPFS_HOLDS) {
 		return 0;
 	}
 	return commit(f, s, 0, notes, e);
+}
+
+/* What it has read and will read is of the version it has just committed: a change by others in
+ * between is a conflict, as it would be for a session that begins now. */
+static int commit_and_go_on(
+	struct sopfs *f, struct sopfs_session *s, struct sopfs_notes *notes, struct sop_err *e)
+{
+	struct sopfs_item *item = s->item;
+	int rc;
+
+	pthread_mutex_lock(&item->lock);
+	pthread_mutex_lock(&s->lock);
+	rc = sopfs_session_commit(f, s, SOP_COMMIT_DURABLE, notes, e);
+	s->told = s->told || rc;
+	/* Committed it is; should it not begin again now, the next use of it tells. */
+	if (!rc && !s->txn)
+		(void)sopfs_session_begin(f, s, false, notes, NULL);
+	pthread_mutex_unlock(&s->lock);
+	pthread_mutex_unlock(&item->lock);
+	return rc;
 }
 
 int sopfs_fsync(
@@ -278,7 +312,7 @@ int sopfs_fsync(
 		pending = s->dead || sopfs_session_pending(s);
 		pthread_mutex_unlock(&s->lock);
 		if (pending)
-			return commit(f, s, SOP_COMMIT_DURABLE, notes, e);
+			return commit_and_go_on(f, s, notes, e);
 	}
 	return sop_volume_sync(f->v, e);
 }

@@ -76,8 +76,8 @@ static void plus_entry(struct sopfs *f, struct sopfs_item *dir, const struct sop
 	p->attr_timeout = p->entry_timeout = entry.cache ? SOPFS_CACHE_SECONDS : 0;
 }
 
-/* Lets go of d->lock before it replies: once the caller has its answer it may close the directory, and
- * d is gone. */
+/* Lets go of d->lock before it replies: once the caller has its answer it may close the directory,
+ * and d is gone. */
 static void reply_listing(struct sopfs *f, fuse_req_t req, struct sopfs_item *dir,
 	struct dir_handle *d_held, size_t size, bool plus)
 {
@@ -114,17 +114,18 @@ static void reply_listing(struct sopfs *f, fuse_req_t req, struct sopfs_item *di
 				sopfs_forget(f, views[i], 1);
 }
 
-static void reply_ctl_listing(fuse_req_t req, off_t off, size_t size)
+/* plus: entries without a nodeid, to be looked up when they are needed. */
+static void reply_ctl_listing(fuse_req_t req, off_t off, size_t size, bool plus)
 {
-	char buf[1024];
-	size_t used = 0;
-	struct stat st = {.st_mode = S_IFREG};
+	char buf[2048];
+	size_t used = 0, need;
+	struct fuse_entry_param p = {.attr.st_mode = S_IFREG};
 	const char *name;
 
 	size = SOP_MIN(size, sizeof(buf));
-	for (unsigned i = (unsigned)off; (name = sopfs_ctl_name(i, &st.st_ino)); i++) {
-		size_t need = fuse_add_direntry(req, buf + used, size - used, name, &st, i + 1);
-
+	for (unsigned i = (unsigned)off; (name = sopfs_ctl_name(i, &p.attr.st_ino)); i++) {
+		need = plus ? fuse_add_direntry_plus(req, buf + used, size - used, name, &p, i + 1)
+			    : fuse_add_direntry(req, buf + used, size - used, name, &p.attr, i + 1);
 		if (need > size - used)
 			break;
 		used += need;
@@ -142,10 +143,7 @@ static void read_directory(fuse_req_t req, fuse_ino_t ino, size_t size, off_t of
 	int rc;
 
 	if (sopfs_is_ctl(&dir->view0)) {
-		if (plus)
-			fuse_reply_buf(req, NULL, 0);
-		else
-			reply_ctl_listing(req, off, size);
+		reply_ctl_listing(req, off, size, plus);
 		return;
 	}
 	pthread_mutex_lock(&d->lock);

@@ -10,7 +10,7 @@
 #define COPY_BYTES (1024 * 1024)
 
 struct sopfs_session *sopfs_session_new(
-	struct sopfs *f, struct sopfs_item *item, int tid, int flags)
+	struct sopfs *f, struct sopfs_item *item, int process, int flags)
 {
 	struct sopfs_session *s = calloc(1, sizeof(*s));
 
@@ -19,7 +19,7 @@ struct sopfs_session *sopfs_session_new(
 		return NULL;
 	pthread_mutex_init(&s->lock, NULL);
 	s->item = item;
-	s->opener = tid;
+	s->opener = process;
 	s->refs = 1;
 	s->append = (flags & O_APPEND) != 0;
 	s->reads = (flags & O_ACCMODE) != O_WRONLY;
@@ -377,6 +377,7 @@ struct sopfs_session *sopfs_session_of_process(struct sopfs *f, struct sopfs_ite
 {
 	struct sopfs_session *list[16], *found = NULL;
 	size_t n = 0;
+	int process = sopfs_closer_process(tid);
 
 	pthread_mutex_lock(&f->lock);
 	for (struct sopfs_session *s = item->sessions; s && n < SOP_ARRAY_LEN(list); s = s->next) {
@@ -388,7 +389,7 @@ struct sopfs_session *sopfs_session_of_process(struct sopfs *f, struct sopfs_ite
 		if (!found) {
 			pthread_mutex_lock(&list[i]->lock);
 			if (!list[i]->dead && list[i]->txn && sopfs_session_pending(list[i]) &&
-				sopfs_closer_same_process(tid, list[i]->opener)) {
+				process == list[i]->opener) {
 				found = list[i];
 				continue;
 			}

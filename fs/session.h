@@ -25,8 +25,9 @@ struct sopfs_session {
 	struct sop_txn *txn;
 	struct sop_value *value;
 	uint64_t base; /* the value version it began on */
-	int opener;    /* TID */
+	int opener;    /* the process, as writers */
 	int writers[SOPFS_WRITERS];
+	int last_writer; /* TID */
 	unsigned writer_count;
 	bool creating, truncating; /* its commit does */
 	bool changed;              /* written, truncated or punched since the last commit */
@@ -67,7 +68,8 @@ struct sopfs_handle {
 };
 
 /* ---- life ---- */
-struct sopfs_session *sopfs_session_new(struct sopfs *f, struct sopfs_item *item, int tid, int flags);
+/* process: who opens it. */
+struct sopfs_session *sopfs_session_new(struct sopfs *f, struct sopfs_item *item, int process, int flags);
 /* A reference less, taking sopfs.lock; with the last, what is open is rolled back and it is freed. */
 void sopfs_session_put(struct sopfs *f, struct sopfs_session *s);
 /* s.lock held. A transaction and a value for the item's committed state, unless there is one.

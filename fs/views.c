@@ -320,8 +320,10 @@ static bool session_attr(struct sopfs_session *s, bool depend, struct sop_attr *
  * for the others. */
 static bool is_stranger(const struct sopfs_session *s, uint64_t ino, int tid)
 {
-	return tid > 0 && tid != s->opener && !sopfs_closer_same_process(tid, s->opener) &&
-	       sopfs_closer_holds(tid, ino) == SOPFS_HOLDS_NOT;
+	int process = sopfs_closer_process(tid);
+
+	return process && process != s->opener &&
+	       sopfs_closer_holds(process, ino) == SOPFS_HOLDS_NOT;
 }
 
 /* A reader's version, seen through any handle of the view that has one. */
@@ -800,7 +802,7 @@ static int open_read(struct sopfs *f, int tid, struct sopfs_view *v, struct sopf
 	pthread_mutex_lock(&f->lock);
 	strange = v->session && mark_find(f, tid, item);
 	pthread_mutex_unlock(&f->lock);
-	if (strange && sopfs_closer_holds(tid, item->ino) == SOPFS_HOLDS_NOT)
+	if (strange && sopfs_closer_holds(sopfs_closer_process(tid), item->ino) == SOPFS_HOLDS_NOT)
 		return -ESTALE;
 	for (unsigned i = 0; i < SOPFS_TRIES; i++) {
 		pthread_mutex_lock(&f->lock);
@@ -932,7 +934,7 @@ static int open_write(struct sopfs *f, const struct sopfs_caller *who, struct so
 		if (rc)
 			return rc;
 	}
-	s = sopfs_session_new(f, item, who->tid, flags);
+	s = sopfs_session_new(f, item, sopfs_closer_process(who->tid), flags);
 	if (!s)
 		return -ENOMEM;
 	pthread_mutex_lock(&s->lock);
@@ -1127,7 +1129,7 @@ static int create_session(struct sopfs *f, const struct sopfs_caller *who, struc
 	const char *name, int flags, struct sop_attr *init, const struct sopfs_inherit *lists,
 	struct sopfs_handle *h, struct sopfs_entry *entry, struct sop_err *e)
 {
-	struct sopfs_session *s = sopfs_session_new(f, NULL, who->tid, flags);
+	struct sopfs_session *s = sopfs_session_new(f, NULL, sopfs_closer_process(who->tid), flags);
 	bool hidden = strcmp(name, "/") == 0; /* O_TMPFILE, as the kernel names it */
 	struct sop_attr made;
 	char temporary[64];

@@ -39,6 +39,34 @@ echo old >f
 bash -c 'bash -c "echo half; kill -9 \$\$"; true' >f 2>/dev/null || true
 assert_eq "$(seen f)" old "after a writer was killed"
 
+# Killed, with the file opened and written by a thread other than its first; and one that shares the session
+# with a writer that was killed is told at its close.
+python3 - <<'PY'
+import errno, os, signal, subprocess, sys
+p = subprocess.Popen([sys.executable, '-c', '''
+import os, threading, time
+def work():
+    f = os.open("f", os.O_WRONLY | os.O_TRUNC)
+    os.write(f, b"half")
+t = threading.Thread(target=work)
+t.start(); t.join()
+print("ready", flush=True)
+time.sleep(60)'''], stdout=subprocess.PIPE)
+p.stdout.readline()
+p.kill()
+p.wait()
+assert open('f').read() == 'old\n', open('f').read()
+f = os.open('f', os.O_WRONLY | os.O_TRUNC)
+p = subprocess.Popen(['sh', '-c', 'echo half; kill -9 $$'], stdout=f)
+p.wait()
+try:
+    os.close(f)
+    raise SystemExit('close() of a session that was rolled back gives no error')
+except OSError as e:
+    assert e.errno == errno.EIO, e
+assert open('f').read() == 'old\n', open('f').read()
+PY
+
 # A new name vanishes with the killed, and space returns.
 bash -c 'head -c 3000000 /dev/urandom; read <"$0"' "$WORK/go" >new &
 p=$!

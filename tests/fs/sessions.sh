@@ -88,6 +88,16 @@ check(rd('k')==b'x'*10000,'exit commits')
 w=os.open('s',os.O_CREAT|os.O_RDWR); os.write(w,b'abc'); os.fsync(w)
 check(rd('s')==b'abc','fsync'); os.write(w,b'def'); check(rd('s')==b'abc','goes on');
 check(os.pread(w,10,0)==b'abcdef','own'); os.close(w); check(rd('s')==b'abcdef','end')
+# after fsync it goes on from what it committed: what others commit then is a conflict for one who reads
+w=os.open('s',os.O_RDWR); os.pread(w,9,0); os.pwrite(w,b'1',0); os.fsync(w)
+open('s','w').write('others')
+check(os.pread(w,9,0)==b'1bcdef','its own version %r'%os.pread(w,9,0)); check(os.fstat(w).st_size==6,'its own size')
+os.pwrite(w,b'2',1)
+try:
+    os.close(w); check(False,'conflict after fsync')
+except OSError as e:
+    check(e.errno==errno.EBUSY,'EBUSY after fsync')
+check(rd('s')==b'others','the winner after fsync')
 # rename with commit
 w=os.open('tmp',os.O_CREAT|os.O_WRONLY); os.write(w,b'final'); os.rename('tmp','target')
 check(rd('target')==b'final','rename commits %r'%rd('target')); os.write(w,b'more');
@@ -117,8 +127,9 @@ print('OK')
 PY
 python3 "$WORK/sessions.py" "$MNT" >"$WORK/out" || { cat "$WORK/out"; fail "see above"; }
 grep -q '^OK$' "$WORK/out" || fail "it did not come to its end"
-grep -q '1 conflicts' "$MNT/.sop/status" || fail "status does not count the conflict"
-grep -q ' 3 rolled back' "$MNT/.sop/status" || fail "status does not count what was rolled back"
+grep -q '2 conflicts' "$MNT/.sop/status" || fail "status does not count the conflict"
+grep -q ' 4 rolled back' "$MNT/.sop/status" || fail "status does not count what was rolled back"
 [ -z "$(find "$MNT" -maxdepth 1 -name .sop)" ] || fail ".sop is listed"
+assert_eq "$(ls "$MNT/.sop" | tr '\n' ' ')" "metrics status status.json " "ls .sop"
 unmount_volume
 check_volume

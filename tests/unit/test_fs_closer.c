@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -63,12 +64,27 @@ static void a_living_thread_is_closing_by_itself(void **state)
 	assert_false(who.exiting);
 }
 
-static void threads_of_one_process_are_told_from_others(void **state)
+static void *process_of_myself(void *unused)
 {
+	int tid = (int)syscall(SYS_gettid);
+
+	(void)unused;
+	assert_int_not_equal(tid, getpid());
+	return (void *)(intptr_t)sopfs_closer_process(tid);
+}
+
+static void a_thread_is_known_to_be_of_its_process(void **state)
+{
+	pthread_t thread;
+	void *process;
+
 	(void)state;
-	assert_true(sopfs_closer_same_process(getpid(), getpid()));
-	assert_false(sopfs_closer_same_process(getpid(), getppid()));
-	assert_false(sopfs_closer_same_process(getpid(), 0));
+	assert_int_equal(sopfs_closer_process(getpid()), getpid());
+	assert_int_equal(sopfs_closer_process(0), 0);
+	assert_int_equal(sopfs_closer_process(getppid()), getppid());
+	assert_int_equal(pthread_create(&thread, NULL, process_of_myself, NULL), 0);
+	pthread_join(thread, &process);
+	assert_int_equal((intptr_t)process, getpid());
 }
 
 static void descriptors_held_are_seen_until_they_are_closed(void **state)
@@ -95,7 +111,7 @@ int main(void)
 		cmocka_unit_test(stat_is_read_past_a_command_with_parentheses_and_spaces),
 		cmocka_unit_test(a_stat_that_is_cut_short_is_not_understood),
 		cmocka_unit_test(a_living_thread_is_closing_by_itself),
-		cmocka_unit_test(threads_of_one_process_are_told_from_others),
+		cmocka_unit_test(a_thread_is_known_to_be_of_its_process),
 		cmocka_unit_test(descriptors_held_are_seen_until_they_are_closed),
 	};
 
