@@ -311,6 +311,8 @@ int sop_item_decode(struct sop_item *it, const void *raw, size_t len, struct sop
 	it->xattr_blob = (struct sop_blobref){0};
 	it->plain = false;
 	rc = decode_head(&i, &it->attr, &it->link, &flags, e);
+	it->record_size = it->attr.size;
+	it->record_bytes = it->attr.bytes;
 	if (rc || it->link)
 		return rc;
 	it->plain = !(flags & ITEM_META);

@@ -27,6 +27,8 @@ struct sop_item {
 	bool link;  /* only attr.ino, attr.version and attr.mode's type are valid then */
 	bool plain; /* no file attributes: shown with defaults */
 	struct sop_attr attr;
+	/* Of the record itself, where attr shows an open value's view of them (sop_txn_item). */
+	uint64_t record_size, record_bytes;
 
 	uint64_t run_off; /* the inline run */
 	uint32_t run_len;

@@ -43,6 +43,9 @@ static struct sop_wentry *put(struct sop_txn *t, uint64_t store, const void *key
 		sop_fail(e, -ENOMEM, "write set");
 		return NULL;
 	}
+	/* An open value's writes are in the value, and come in at commit. */
+	w->item->attr.size = it->record_size;
+	w->item->attr.bytes = it->record_bytes;
 	/* Put again after a removal in the same transaction: the tree's entry is still there. */
 	w->fresh = w->write == SOP_WRITE_DEL   ? w->fresh
 		   : w->write == SOP_WRITE_PUT ? w->fresh

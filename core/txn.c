@@ -178,6 +178,8 @@ int sop_txn_item(struct sop_txn *t, uint64_t store, const void *key, size_t klen
 		return sop_fail(e, -ENOENT, "item");
 	if (w && w->write == SOP_WRITE_PUT) {
 		sop_item_copy(it, w->item);
+		it->record_size = it->attr.size;
+		it->record_bytes = it->attr.bytes;
 	} else {
 		rc = sop_tree_item(t->v, store, t->lsn, key, klen, it, buf, e);
 		if (rc)

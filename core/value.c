@@ -9,11 +9,12 @@
 
 #include <sys/stat.h>
 
-#define DIRECT_MIN (256u << 10) /* a write this large goes to the disks without a stop in memory   \
-				 */
-#define BLOB_BYTES (1u << 20)	/* data in one blob of a stream */
-#define MEMORY_MAX (1u << 20)	/* bytes of a session in memory before they are written out */
-#define BULK_MIN   (64u << 10)	/* shorter runs are packed with the commit */
+#define DIRECT_MIN                                                                                 \
+	(256u << 10)	       /* a write this large goes to the disks without a stop in memory    \
+				*/
+#define BLOB_BYTES (1u << 20)  /* data in one blob of a stream */
+#define MEMORY_MAX (1u << 20)  /* bytes of a session in memory before they are written out */
+#define BULK_MIN   (64u << 10) /* shorter runs are packed with the commit */
 #define WINDOW	   64u
 #define PUTS_MAX   64u
 

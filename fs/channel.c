@@ -97,8 +97,8 @@ static void no_op(int signal_number)
 	(void)signal_number;
 }
 
-/* O_TMPFILE came after the libfuse of Debian 12, which refuses it. Request and reply are those of CREATE,
- * and the name is "/", which no CREATE has: by that the handler knows. */
+/* O_TMPFILE came after the libfuse of Debian 12, which refuses it. Request and reply are those of
+ * CREATE, and the name is "/", which no CREATE has: by that the handler knows. */
 static void tmpfile_as_create(void *request)
 {
 	const uint32_t tmpfile = 51, create = FUSE_CREATE;

@@ -147,7 +147,8 @@ void sopfs_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t 
 		else
 			n = sop_xattr_get(p.txn, p.name, name, buf, size, &e);
 		place_close(f, &p);
-		/* ls asks for it of every file, but no more once it is told that there are none here. */
+		/* ls asks for it of every file, but no more once it is told that there are none
+		 * here. */
 		if (n == -ENODATA && strcmp(name, "security.selinux") == 0)
 			n = -EOPNOTSUPP;
 	}

@@ -130,6 +130,7 @@ grep -q '^OK$' "$WORK/out" || fail "it did not come to its end"
 grep -q '2 conflicts' "$MNT/.sop/status" || fail "status does not count the conflict"
 grep -q ' 4 rolled back' "$MNT/.sop/status" || fail "status does not count what was rolled back"
 [ -z "$(find "$MNT" -maxdepth 1 -name .sop)" ] || fail ".sop is listed"
+# shellcheck disable=SC2012 # the order of the listing itself is looked at
 assert_eq "$(ls "$MNT/.sop" | tr '\n' ' ')" "metrics status status.json " "ls .sop"
 unmount_volume
 check_volume

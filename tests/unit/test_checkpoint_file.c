@@ -6,9 +6,9 @@
 
 #include <cmocka.h>
 
-#include "core/format_volume.h"
 #include "core/checkpoint_file.h"
 #include "core/ec.h"
+#include "core/format_volume.h"
 #include "tests/lib/simdisk.h"
 
 static const struct sop_uuid volume = {{1, 2, 3}};

@@ -581,6 +581,32 @@ static void filled_and_emptied_a_hundred_times_nothing_leaks(void **state)
 	fixture_check(f, true);
 }
 
+static void appended_bytes_stay_in_place_when_the_name_changes(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t store;
+
+	ok(f, fixture_store(f, "s", &store));
+	for (unsigned how = 0; how < 2; how++) {
+		struct sop_txn *t = begin(f, SOP_TXN_SESSION);
+		struct sop_value *x;
+		struct sop_attr a;
+
+		ok(f, fixture_upsert(f, store, "x", "q1", 2, false));
+		ok(f, sop_value_open(&x, t, SOP_NAME(store, "x"),
+			      SOP_VALUE_WRITE | SOP_VALUE_APPEND, &f->e));
+		assert_int_equal(sop_value_write(x, "2", 1, 0, &f->e), 1);
+		if (how)
+			ok(f, sop_link(t, SOP_NAME(store, "x"), SOP_NAME(store, "y"), &a, &f->e));
+		else
+			ok(f, sop_rename(t, SOP_NAME(store, "x"), SOP_NAME(store, "y"), 0, &f->e));
+		ok(f, sop_txn_commit(t, 0, &f->e));
+		assert_int_equal(fixture_has(f, store, "y", "q12", 3), 1);
+		ok(f, fixture_remove(f, store, "y"));
+		fixture_check(f, true);
+	}
+}
+
 static uint64_t fake_ms;
 
 static uint64_t fake_monotonic(void *ctx)
@@ -731,6 +757,7 @@ int main(void)
 		T(filled_and_emptied_a_hundred_times_nothing_leaks),
 		T(a_transaction_has_its_longest_time_and_a_session_none),
 		T(disks_that_were_away_are_healed_before_they_count),
+		T(appended_bytes_stay_in_place_when_the_name_changes),
 		T(segments_emptied_since_the_checkpoint_do_not_stop_recovery),
 		T(a_volume_made_over_an_old_one_survives_a_power_cut),
 	};

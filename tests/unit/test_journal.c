@@ -7,9 +7,9 @@
 
 #include <cmocka.h>
 
-#include "core/format_volume.h"
 #include "core/checkpoint_file.h"
 #include "core/ec.h"
+#include "core/format_volume.h"
 #include "core/journal.h"
 #include "core/journal_file.h"
 #include "tests/lib/simdisk.h"

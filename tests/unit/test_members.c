@@ -6,8 +6,8 @@
 
 #include <cmocka.h>
 
-#include "core/lock.h"
 #include "core/format_volume.h"
+#include "core/lock.h"
 #include "core/members.h"
 #include "tests/lib/simdisk.h"
 

@@ -34,8 +34,8 @@ static void *refuse_realloc(void *p, size_t n)
 	return must_fail() ? NULL : realloc(p, n);
 }
 
-#include "core/format_volume.h"
 #include "core/base.h"
+#include "core/format_volume.h"
 #define malloc(n)	refuse_alloc(n)
 #define calloc(n, size) refuse_zalloc(n, size)
 #define realloc(p, n)	refuse_realloc(p, n)
