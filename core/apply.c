@@ -2,8 +2,7 @@
  * come through the same code. */
 #include "core/engine.h"
 
-/* ---- buffers
- * ------------------------------------------------------------------------------------------ */
+/* ---- buffers ---- */
 
 void *sop_buf_grow(struct sop_buf *b, size_t len)
 {
@@ -86,8 +85,7 @@ int sop_ops_each(const void *ops, size_t len,
 	return rc;
 }
 
-/* ---- applying
- * ------------------------------------------------------------------------------------------ */
+/* ---- applying ---- */
 
 struct run {
 	struct sop_volume *v;

@@ -304,8 +304,7 @@ int sop_tree_prefault(struct sop_nodes *n, const struct sop_tree *t, const void 
 	return rc == -ENOENT ? 0 : rc;
 }
 
-/* ---- writing: the way down
- * ------------------------------------------------------------------------ */
+/* ---- writing: the way down ---- */
 
 struct step {
 	struct node *node;
@@ -353,8 +352,7 @@ static int find_path(struct sop_nodes *n, const struct sop_tree *t, const void *
 	return 0;
 }
 
-/* ---- putting
- * -------------------------------------------------------------------------------------- */
+/* ---- putting ---- */
 
 static int no_memory(struct sop_err *e, const struct sop_tree *t)
 {
@@ -685,8 +683,7 @@ int sop_tree_put(struct sop_nodes *n, struct sop_tree *t, const void *key, size_
 	return rc;
 }
 
-/* ---- deleting
- * ------------------------------------------------------------------------------------- */
+/* ---- deleting ---- */
 
 /* Remove the nodes of path from step `first` down, which have nothing but each other and the entry.
  */
@@ -874,8 +871,7 @@ int sop_tree_del(struct sop_nodes *n, struct sop_tree *t, const void *key, size_
 	return 0;
 }
 
-/* ---- checking
- * ------------------------------------------------------------------------------------- */
+/* ---- checking ---- */
 
 struct check {
 	struct reader r;

@@ -52,8 +52,7 @@ static void found(struct check *c, const char *fmt, ...)
 	c->report(c->arg, line);
 }
 
-/* ---- blobs met
- * ------------------------------------------------------------------------------------------ */
+/* ---- blobs met ---- */
 
 static struct met *met_slot(struct check *c, const struct sop_blobref *ref)
 {
@@ -142,8 +141,7 @@ static int met_add(struct check *c, const struct sop_blobref *ref, const char *w
 	return 0;
 }
 
-/* ---- walking
- * -------------------------------------------------------------------------------------------- */
+/* ---- walking ---- */
 
 static int dir_add(struct check *c, uint64_t store)
 {
@@ -331,8 +329,7 @@ static int shared_entry(void *arg, const void *key, size_t klen, const void *val
 	return 0;
 }
 
-/* ---- accounts
- * ---------------------------------------------------------------------------------------------- */
+/* ---- accounts ---- */
 
 struct account {
 	struct check *c;

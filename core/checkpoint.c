@@ -253,6 +253,11 @@ int sop_checkpoint_run(struct sop_volume *v, bool clean, struct sop_err *e)
 	return run_locked(v, clean, e);
 }
 
+bool sop_checkpoint_worth(struct sop_volume *v, const struct sop_nodes_stat *s)
+{
+	return s->dirty_bytes > v->opts.cache_bytes / 6 || v->journal_used > v->opts.journal_bytes;
+}
+
 int sop_checkpoint_relieve(struct sop_volume *v, size_t bytes, struct sop_err *e)
 {
 	struct sop_nodes_stat s;

@@ -33,8 +33,7 @@ struct sop_commit_req {
 	struct sop_buf ops;
 };
 
-/* ---- what a group touches
- * ------------------------------------------------------------------------------ */
+/* ---- what a group touches ---- */
 
 struct marks {
 	uint64_t slot[MARKS];
@@ -99,8 +98,7 @@ static void mark_all(struct marks *m, const struct sop_txn *t)
 		mark(m, mark_of(MARK_DROPPED, d->store, NULL, 0));
 }
 
-/* ---- prepared transactions
- * -------------------------------------------------------------------------------- */
+/* ---- prepared transactions ---- */
 
 static bool entries_meet(const struct sop_txn *a, const struct sop_txn *p)
 {
@@ -180,9 +178,7 @@ void sop_txn_unprepare(struct sop_txn *t)
 	unprepare_locked(t);
 }
 
-/* ---- a group
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- a group ---- */
 
 struct group {
 	struct sop_commit_req *req[GROUP_MAX];
@@ -217,11 +213,13 @@ static int plan_req(struct sop_commit_req *r)
 /* Take from the queue what can be committed together; those that fail at once are answered. */
 static void group_fill(struct group *g, struct sop_commit_req **queue, struct marks *m)
 {
+	bool alone = !(*queue)->next; /* the common case: nobody to compare it with */
 	size_t bytes = 0;
 
 	g->n = 0;
 	m->n = 0;
-	memset(m->slot, 0, sizeof(m->slot));
+	if (!alone)
+		memset(m->slot, 0, sizeof(m->slot));
 	while (*queue && g->n < GROUP_MAX && bytes < GROUP_BYTES) {
 		struct sop_commit_req *r = *queue;
 		bool large = r->t->wset.count > ENTRIES_MAX;
@@ -239,7 +237,8 @@ static void group_fill(struct group *g, struct sop_commit_req **queue, struct ma
 		bytes += r->t->bytes;
 		if (large)
 			break;
-		mark_all(m, r->t);
+		if (!alone)
+			mark_all(m, r->t);
 	}
 }
 
@@ -527,8 +526,7 @@ static void commit_queued(struct sop_volume *v, struct sop_commit_req *r)
 	sop_unlock(&v->queue_lock);
 }
 
-/* ---- the public calls
- * -------------------------------------------------------------------------------------- */
+/* ---- the public calls ---- */
 
 static bool writes(const struct sop_txn *t)
 {
@@ -560,7 +558,7 @@ static int throttle(struct sop_volume *v, struct sop_err *e)
 	sop_nodes_stat(v->nodes, &s);
 	if (s.dirty_bytes + s.old_version_bytes > v->opts.cache_bytes / 3)
 		return sop_checkpoint_relieve(v, v->opts.cache_bytes / 3, e);
-	if (s.dirty_bytes > v->opts.cache_bytes / 6 || v->journal_used > v->opts.journal_bytes)
+	if (sop_checkpoint_worth(v, &s))
 		sop_volume_kick(v);
 	return 0;
 }
@@ -627,8 +625,25 @@ int sop_txn_commit(struct sop_txn *t, unsigned flags, struct sop_err *e)
 	return rc;
 }
 
-/* ---- the engine's own commits, and durability
- * ------------------------------------------------------------------ */
+/* ---- the engine's own commits, and durability ---- */
+
+/* One record without blobs. Commit lock held. */
+static int append_one(struct sop_volume *v, const struct sop_record_in *in, struct sop_err *e)
+{
+	struct sop_batch *b = sop_batch_new(v->io);
+	int rc;
+
+	if (!b)
+		return sop_fail(e, -ENOMEM, "journal");
+	rc = sop_journal_prepare(v->journal, in, 1, b, e);
+	if (!rc) {
+		sop_batch_run(b, SOP_IO_SERIAL, 0, sop_members_timeout_ms(v->mem));
+		rc = sop_journal_finish(v->journal, e);
+	}
+	sop_batch_put(b);
+	v->journal_used = sop_journal_bytes(v->journal);
+	return rc;
+}
 
 int sop_commit_locked(struct sop_volume *v, const struct sop_buf *ops, struct sop_err *e)
 {
@@ -639,7 +654,6 @@ int sop_commit_locked(struct sop_volume *v, const struct sop_buf *ops, struct so
 		.next_ino = v->next_ino,
 		.payload = ops->p,
 		.payload_len = ops->len};
-	struct sop_batch *b;
 	int rc;
 
 	if (v->dead)
@@ -649,15 +663,7 @@ int sop_commit_locked(struct sop_volume *v, const struct sop_buf *ops, struct so
 	rc = sop_apply_prefault(v, ops->p, ops->len, e);
 	if (rc)
 		return rc;
-	b = sop_batch_new(v->io);
-	if (!b)
-		return sop_fail(e, -ENOMEM, "commit");
-	rc = sop_journal_prepare(v->journal, &in, 1, b, e);
-	if (!rc) {
-		sop_batch_run(b, SOP_IO_SERIAL, 0, sop_members_timeout_ms(v->mem));
-		rc = sop_journal_finish(v->journal, e);
-	}
-	sop_batch_put(b);
+	rc = append_one(v, &in, e);
 	if (rc)
 		return rc;
 	sop_apply_begin(v, lsn);
@@ -675,7 +681,6 @@ int sop_commit_locked(struct sop_volume *v, const struct sop_buf *ops, struct so
 int sop_barrier_mark(struct sop_volume *v, struct sop_err *e)
 {
 	struct sop_record_in in = {.type = SOP_RECORD_BARRIER};
-	struct sop_batch *b;
 	uint64_t noted;
 	int rc = 0;
 
@@ -684,16 +689,9 @@ int sop_barrier_mark(struct sop_volume *v, struct sop_err *e)
 	sop_unlock(&v->barrier);
 	sop_lock(&v->commit);
 	if (!v->dead && in.lsn > v->barrier_noted) {
-		b = sop_batch_new(v->io);
 		in.time_ns = v->clock->wall_ns(v->clock->ctx);
 		in.next_ino = v->next_ino;
-		rc = b ? sop_journal_prepare(v->journal, &in, 1, b, e)
-		       : sop_fail(e, -ENOMEM, "barrier");
-		if (!rc) {
-			sop_batch_run(b, SOP_IO_SERIAL, 0, sop_members_timeout_ms(v->mem));
-			rc = sop_journal_finish(v->journal, e);
-		}
-		sop_batch_put(b);
+		rc = append_one(v, &in, e);
 		if (!rc)
 			v->barrier_noted = in.lsn;
 	}

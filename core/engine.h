@@ -279,6 +279,8 @@ struct sop_value {
 
 /* Write what is large to the disks, outside of any lock, before the transaction queues for commit. */
 int sop_value_settle(struct sop_value *x, struct sop_err *e);
+/* What was appended becomes what was written, from offset `end` on. */
+int sop_value_place_appends(struct sop_value *x, uint64_t end, struct sop_err *e);
 void sop_value_drop(struct sop_value *x); /* free; abandons blobs not committed */
 void sop_value_unlink(struct sop_value *x); /* its item has been removed by its own transaction */
 void sop_value_entry(struct sop_value *x, struct sop_wentry *w); /* its item moved within it */
@@ -351,6 +353,8 @@ int sop_commit_locked(struct sop_volume *v, const struct sop_buf *ops, struct so
 /* ---- checkpoint.c, recover.c, reap.c --------------------------------------------------------------- */
 
 int sop_checkpoint_run(struct sop_volume *v, bool clean, struct sop_err *e);
+/* Dirty nodes or journal have grown so far that one is worth its cost now. */
+bool sop_checkpoint_worth(struct sop_volume *v, const struct sop_nodes_stat *s);
 /* One, if dirty nodes still take more than this when it is our turn. */
 int sop_checkpoint_relieve(struct sop_volume *v, size_t bytes, struct sop_err *e);
 int sop_recover(struct sop_volume *v, struct sop_err *e);

@@ -12,8 +12,7 @@
 
 #define COPY_BYTES (1u << 20)
 
-/* ---- replicas
- * ------------------------------------------------------------------------------------------ */
+/* ---- replicas ---- */
 
 struct names {
 	char **name;
@@ -182,8 +181,7 @@ static int heal_replicas(struct sop_volume *v, struct sop_err *e)
 	return rc;
 }
 
-/* ---- shards
- * ---------------------------------------------------------------------------------------------- */
+/* ---- shards ---- */
 
 struct stale_list {
 	struct sop_volume *v;

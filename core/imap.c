@@ -43,8 +43,7 @@ static uint64_t end_of(const struct node *n)
 	return n->e.off + n->e.len;
 }
 
-/* ---- the treap
- * ------------------------------------------------------------------------------------ */
+/* ---- the treap ---- */
 
 /* a: all that begin before off; b: the rest. */
 static void split(struct node *n, uint64_t off, struct node **a, struct node **b)
@@ -138,8 +137,7 @@ void sop_imap_forget(struct sop_imap *m)
 	m->root = NULL;
 }
 
-/* ---- looking
- * ---------------------------------------------------------------------------------------- */
+/* ---- looking ---- */
 
 struct sop_imap_entry *sop_imap_at(const struct sop_imap *m, uint64_t off)
 {
@@ -178,8 +176,7 @@ static struct node *straddling(const struct sop_imap *m, uint64_t off)
 	return x && x->off < off ? node_of(x) : NULL;
 }
 
-/* ---- changing
- * ---------------------------------------------------------------------------------------- */
+/* ---- changing ---- */
 
 /* Give back what a memory interval no longer uses, if it is much: else a few bytes left of each of
  * many buffers would hold them all. */
@@ -295,8 +292,7 @@ int sop_imap_set_blob(struct sop_imap *m, uint64_t off, uint32_t len, const stru
 	return -ENOMEM;
 }
 
-/* ---- memory
- * ------------------------------------------------------------------------------------------- */
+/* ---- memory ---- */
 
 /* Room for len bytes. The first buffer is as long as what is written: most are never added to. */
 static int mem_room(struct sop_imap *m, struct node *n, size_t len)

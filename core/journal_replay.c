@@ -229,8 +229,7 @@ static int source_header(struct replay *r, struct source *s, const struct place 
 	       h->first_lsn == at->lsn + 1 && h->chain == at->chain && h->epoch >= at->epoch;
 }
 
-/* --- a walk
- * --------------------------------------------------------------------------------------- */
+/* --- a walk --- */
 
 static struct source *source(struct walk *w, unsigned i)
 {
@@ -348,8 +347,7 @@ static bool farther(const struct walk *a, const struct walk *b)
 	return a->at.lsn != b->at.lsn ? a->at.lsn > b->at.lsn : a->records > b->records;
 }
 
-/* --- behind the end
- * ------------------------------------------------------------------------------- */
+/* --- behind the end --- */
 
 /* The highest LSN of a barrier in this part of a file, chained or not. salt: of the file's header,
  * if it has one; NULL: any. */
@@ -426,8 +424,7 @@ static int scan_behind(struct replay *r, const struct place *end, uint64_t *barr
 	return rc;
 }
 
-/* --- replay
- * --------------------------------------------------------------------------------------- */
+/* --- replay --- */
 
 static int lost(const struct place *at, uint64_t barrier, struct sop_err *e)
 {
@@ -520,8 +517,7 @@ int sop_journal_replay(struct sop_members *mem, uint64_t number, uint64_t lsn, u
 	return rc;
 }
 
-/* --- cleaning
- * ------------------------------------------------------------------------------------- */
+/* --- cleaning --- */
 
 static int clean_names(struct sop_disk *d, const struct sop_journal_names *names, uint64_t number,
 	unsigned timeout_ms)

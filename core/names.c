@@ -103,8 +103,7 @@ static int look_absent(struct sop_txn *t, struct sop_name name, struct sop_err *
 	return rc == -ENOENT ? 0 : rc;
 }
 
-/* ---- items
- * ------------------------------------------------------------------------------------------ */
+/* ---- items ---- */
 
 int sop_create(struct sop_txn *t, struct sop_name name, const struct sop_attr *init,
 	const void *value, size_t len, struct sop_attr *out, struct sop_err *e)
@@ -424,8 +423,7 @@ int sop_link(struct sop_txn *t, struct sop_name from, struct sop_name to, struct
 	return 0;
 }
 
-/* ---- attributes
- * --------------------------------------------------------------------------------------- */
+/* ---- attributes ---- */
 
 int sop_setattr(struct sop_txn *t, struct sop_name name, const struct sop_attr *a, unsigned mask,
 	struct sop_err *e)
@@ -454,8 +452,7 @@ int sop_setattr(struct sop_txn *t, struct sop_name name, const struct sop_attr *
 	return 0;
 }
 
-/* ---- extended attributes
- * -------------------------------------------------------------------------------- */
+/* ---- extended attributes ---- */
 
 struct xattr {
 	const char *name;
@@ -684,8 +681,7 @@ int sop_xattr_remove(struct sop_txn *t, struct sop_name name, const char *attr, 
 	return xattr_change(t, name, attr, NULL, 0, 0, e);
 }
 
-/* ---- plain items
- * ------------------------------------------------------------------------------------------ */
+/* ---- plain items ---- */
 
 static int put_plain(
 	struct sop_txn *t, struct sop_name name, const void *val, size_t len, struct sop_err *e)
@@ -791,9 +787,7 @@ int sop_get(struct sop_txn *t, struct sop_name name, void **val, size_t *len, st
 	return 0;
 }
 
-/* ---- stores
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- stores ---- */
 
 /* Options as bytes in the transaction's memory. */
 static int options_encode(struct sop_txn *t, const struct sop_store_opts *o, const void **raw,

@@ -105,8 +105,7 @@ void sop_registry_free(struct sop_registry *r)
 	free(r);
 }
 
-/* ---- where a handle is
- * ---------------------------------------------------------------------------- */
+/* ---- where a handle is ---- */
 
 static bool place_of(const struct sop_registry *r, uint64_t handle, struct sop_regplace *at)
 {
@@ -130,8 +129,7 @@ static struct sop_disk_slot *slot_of(void *raw, uint64_t handle)
 	return &b->slot[handle % SOP_REGISTRY_SLOTS];
 }
 
-/* ---- the cache: under the lock
- * --------------------------------------------------------------------- */
+/* ---- the cache: under the lock ---- */
 
 static struct cached *cache_slot(struct sop_registry *r, struct sop_regplace at)
 {
@@ -157,8 +155,7 @@ static void cache_put(struct sop_registry *r, struct sop_regplace at, const void
 	memcpy(c->raw, raw, sizeof(c->raw));
 }
 
-/* ---- look-ups
- * --------------------------------------------------------------------------------------- */
+/* ---- look-ups ---- */
 
 static bool take_busy(struct sop_registry *r, bool wait)
 {
@@ -278,8 +275,7 @@ int sop_registry_lookup(
 	return ref->segment ? 0 : sop_fail(e, -ENOENT, "handle %llu", (unsigned long long)handle);
 }
 
-/* ---- handles
- * ----------------------------------------------------------------------------------------- */
+/* ---- handles ---- */
 
 /* The next free handle after `handle`, which is on the chain on disk. */
 static int read_next(struct sop_registry *r, uint64_t handle, uint64_t *next, struct sop_err *e)
@@ -444,8 +440,7 @@ int sop_registry_chain(struct sop_registry *r, struct sop_flip **flips, size_t *
 	return 0;
 }
 
-/* ---- applying flips
- * ------------------------------------------------------------------------------------ */
+/* ---- applying flips ---- */
 
 struct sorted {
 	const struct sop_flip *flip;

@@ -43,8 +43,7 @@ struct sop_regblocks {
 	unsigned prefer;	 /* the member that answered last */
 };
 
-/* ---- the codec of a block
- * ------------------------------------------------------------------------ */
+/* ---- the codec of a block ---- */
 
 /* The sequence number of a block in memory. */
 static uint32_t get_seq(const void *raw)
@@ -150,8 +149,7 @@ static bool first_write_cut(const uint8_t *raw)
 	return is_zero(raw);
 }
 
-/* ---- files
- * --------------------------------------------------------------------------------------- */
+/* ---- files ---- */
 
 static uint64_t file_bytes(const struct sop_regblocks *b)
 {
@@ -328,8 +326,7 @@ void sop_regblocks_free(struct sop_regblocks *b)
 	free(b);
 }
 
-/* ---- reading
- * ------------------------------------------------------------------------------------- */
+/* ---- reading ---- */
 
 static uint64_t pair_offset(struct sop_regplace at)
 {
@@ -605,8 +602,7 @@ void sop_regblocks_repair(struct sop_regblocks *b, struct sop_regplace at)
 	sop_batch_put(batch);
 }
 
-/* ---- writing
- * ------------------------------------------------------------------------------------- */
+/* ---- writing ---- */
 
 /* A replica missed something: it is set aside. -ENOSPC would only mark it full. */
 static void drop_member(struct sop_regblocks *b, struct sop_regwrite *w, unsigned i, int rc)

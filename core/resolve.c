@@ -41,8 +41,7 @@ static int puts_add(struct sop_puts *p, const void *data, uint32_t len, struct s
 	return 0;
 }
 
-/* ---- validation
- * ------------------------------------------------------------------------------------- */
+/* ---- validation ---- */
 
 static int conflict(struct sop_err *e, const char *what)
 {
@@ -204,8 +203,7 @@ int sop_txn_validate(struct sop_txn *t, struct sop_err *e)
 	return rc;
 }
 
-/* ---- plan
- * ---------------------------------------------------------------------------------------------- */
+/* ---- plan ---- */
 
 /* The committed inline run, where the session has not written over it, joins the session's bytes.
  */
@@ -229,28 +227,6 @@ static int absorb_run(struct sop_value *x, const struct sop_item *old, struct so
 	return 0;
 }
 
-/* Appended bytes go to the end as it is now. */
-static int place_appends(struct sop_value *x, uint64_t end, struct sop_err *e)
-{
-	int rc = 0;
-
-	if (!x->app_len)
-		return 0;
-	for (struct sop_imap_entry *i = sop_imap_at(&x->app, 0); i && !rc;
-		i = sop_imap_next(&x->app, i)) {
-		if (i->kind == SOP_IMAP_MEM)
-			rc = sop_imap_write(&x->map, end + i->off, i->mem, i->len);
-		else
-			rc = sop_imap_set_blob(
-				&x->map, end + i->off, (uint32_t)i->len, &i->ref, i->blob_off);
-	}
-	if (rc)
-		return sop_fail(e, rc, "appended bytes");
-	sop_imap_forget(&x->app);
-	x->app_len = 0;
-	return 0;
-}
-
 static int plan_value(
 	struct sop_value *x, struct sop_plan *p, struct sop_puts *puts, struct sop_err *e)
 {
@@ -264,7 +240,8 @@ static int plan_value(
 	end = x->fixed ? x->size - x->app_len : SOP_MAX(b->attr.size, sop_imap_end(&x->map));
 	if (sop_add_over(&p->size, end, x->app_len) || p->size > INT64_MAX)
 		return sop_fail(e, -EFBIG, "append");
-	rc = place_appends(x, end, e);
+	/* Appended bytes go to the end as it is now. */
+	rc = sop_value_place_appends(x, end, e);
 	if (!rc)
 		rc = absorb_run(x, b, e);
 	if (rc)
@@ -372,8 +349,7 @@ int sop_resolve_plan(struct sop_txn *t, struct sop_puts *puts, struct sop_err *e
 	return rc;
 }
 
-/* ---- emit: extents
- * ---------------------------------------------------------------------------------------- */
+/* ---- emit: extents ---- */
 
 struct cut {
 	uint64_t from, to;
@@ -463,14 +439,11 @@ static int gather_entry(void *arg, const void *key, size_t klen, const void *val
 	return rc;
 }
 
+/* The same for one extent only: that ends the scan. */
 static int first_entry(void *arg, const void *key, size_t klen, const void *val, size_t vlen)
 {
-	struct gather *g = arg;
-	struct sop_extent x;
-	int rc = sop_extent_decode(&x, key, klen, val, vlen, g->d->e);
+	int rc = gather_entry(arg, key, klen, val, vlen);
 
-	if (!rc)
-		gather_add(g, &x);
 	return rc ? rc : 1;
 }
 
@@ -782,8 +755,7 @@ static int emit_value(struct sop_txn *t, struct sop_wentry *w, const struct sop_
 	return 0;
 }
 
-/* ---- emit: what has moved
- * ------------------------------------------------------------------------------------ */
+/* ---- emit: what has moved ---- */
 
 /* The inodes that the transaction puts somewhere, sorted; gathered when something has moved. A
  * value is freed at the key it leaves only when its inode is at none of the keys the transaction
@@ -826,8 +798,7 @@ static bool lives_on(const struct moved *m, const struct sop_wentry *w)
 	       bsearch(&w->plan->old->attr.ino, m->ino, m->n, sizeof(*m->ino), ino_order);
 }
 
-/* ---- emit: records
- * ------------------------------------------------------------------------------------------ */
+/* ---- emit: records ---- */
 
 static int emit_put(struct sop_txn *t, struct sop_wentry *w, const struct moved *moved,
 	const struct sop_puts *puts, uint64_t lsn, struct sop_buf *ops, struct sop_err *e)

@@ -138,8 +138,7 @@ void sop_space_free(struct sop_space *s)
 	free(s);
 }
 
-/* ---- segments
- * ------------------------------------------------------------------------------------ */
+/* ---- segments ---- */
 
 static struct seg *seg_find(struct sop_space *s, uint64_t id)
 {
@@ -200,8 +199,7 @@ static void seg_forget(struct sop_space *s, struct seg *g)
 	s->segments--;
 }
 
-/* ---- sets of blobs
- * --------------------------------------------------------------------------------- */
+/* ---- sets of blobs ---- */
 
 static struct small **small_find(struct small **set, const struct sop_blobref *ref)
 {
@@ -338,8 +336,7 @@ int sop_space_ref(struct sop_space *s, const struct sop_blobref *ref, struct sop
 	return 0;
 }
 
-/* ---- changes to system stores, gathered first, made together
- * ------------------------------------------ */
+/* ---- changes to system stores, gathered first, made together ---- */
 
 struct change {
 	uint64_t store;
@@ -494,8 +491,7 @@ static int deltas_apply(struct sop_space *s, struct sop_err *e)
 	return 0;
 }
 
-/* ---- giving back
- * ------------------------------------------------------------------------------------- */
+/* ---- giving back ---- */
 
 struct garbage {
 	uint64_t segment, off, len;
@@ -907,8 +903,7 @@ uint64_t sop_space_reserve_bytes(uint64_t total)
 	return SOP_MIN(total / 20, (uint64_t)64 << 20);
 }
 
-/* ---- writing blobs
- * ------------------------------------------------------------------------------------ */
+/* ---- writing blobs ---- */
 
 #define PUT_TRIES 4
 
@@ -966,8 +961,7 @@ int sop_space_put(struct sop_space *s, unsigned profile, enum sop_stream stream,
 	return rc;
 }
 
-/* ---- checkpoint and mount
- * -------------------------------------------------------------------------------- */
+/* ---- checkpoint and mount ---- */
 
 static int flush_segment(struct sop_space *s, struct seg *g, struct changes *cs, struct sop_err *e)
 {
@@ -1237,8 +1231,7 @@ int sop_space_settle(struct sop_space *s, struct sop_err *e)
 	return rc;
 }
 
-/* ---- figures
- * --------------------------------------------------------------------------------------------- */
+/* ---- figures ---- */
 
 void sop_space_stat(struct sop_space *s, struct sop_space_stat *out)
 {

@@ -246,8 +246,7 @@ int sop_txn_saw(struct sop_txn *t, uint64_t store, const void *key, size_t klen,
 	return 0;
 }
 
-/* ---- reading
- * --------------------------------------------------------------------------------------- */
+/* ---- reading ---- */
 
 /* A directory's times and counts live with its store. */
 static int directory_attr(struct sop_txn *t, struct sop_attr *a, struct sop_err *e)
@@ -420,8 +419,7 @@ int sop_txn_scanned(
 	return 0;
 }
 
-/* ---- scans: the tree's entries and the transaction's own, merged
- * -------------------------------------- */
+/* ---- scans: the tree's entries and the transaction's own, merged ---- */
 
 struct scan {
 	struct sop_txn *t;

@@ -97,8 +97,7 @@ void sop_value_entry(struct sop_value *x, struct sop_wentry *w)
 	w->value = x;
 }
 
-/* ---- opening
- * ---------------------------------------------------------------------------------------- */
+/* ---- opening ---- */
 
 /* Without a snapshot: pin the item's blobs and its extent tree, then make sure that what was read
  * is what was pinned. */
@@ -252,8 +251,7 @@ int sop_value_whole(
 	return n < 0 ? (int)n : 0;
 }
 
-/* ---- the committed extents
- * ------------------------------------------------------------------------------ */
+/* ---- the committed extents ---- */
 
 struct fill {
 	struct sop_value *x;
@@ -380,8 +378,7 @@ static int read_base(struct sop_value *x, uint8_t *buf, size_t len, uint64_t off
 	return 0;
 }
 
-/* ---- the session's view
- * ----------------------------------------------------------------------------------- */
+/* ---- the session's view ---- */
 
 static int read_entry(struct sop_value *x, const struct sop_imap_entry *i, uint8_t *buf, size_t len,
 	uint64_t off, struct sop_err *e)
@@ -588,28 +585,36 @@ ssize_t sop_value_write(
 	return (ssize_t)len;
 }
 
-/* Appended bytes take their place in this view: from now on the session depends on it. */
-static int settle_appends(struct sop_value *x, struct sop_err *e)
+int sop_value_place_appends(struct sop_value *x, uint64_t end, struct sop_err *e)
 {
-	struct sop_imap_entry *i;
-	uint64_t at = x->size - x->app_len;
 	int rc = 0;
 
 	if (!x->app_len)
 		return 0;
-	for (i = sop_imap_at(&x->app, 0); i && !rc; i = sop_imap_next(&x->app, i)) {
+	for (struct sop_imap_entry *i = sop_imap_at(&x->app, 0); i && !rc;
+		i = sop_imap_next(&x->app, i)) {
 		if (i->kind == SOP_IMAP_MEM)
-			rc = sop_imap_write(&x->map, at + i->off, i->mem, i->len);
+			rc = sop_imap_write(&x->map, end + i->off, i->mem, i->len);
 		else
 			rc = sop_imap_set_blob(
-				&x->map, at + i->off, (uint32_t)i->len, &i->ref, i->blob_off);
+				&x->map, end + i->off, (uint32_t)i->len, &i->ref, i->blob_off);
 	}
 	if (rc)
-		return sop_fail(e, rc, "write buffer");
+		return sop_fail(e, rc, "appended bytes");
 	sop_imap_forget(&x->app);
 	x->app_len = 0;
-	x->depends = true;
 	return 0;
+}
+
+/* Appended bytes take their place in this view: from now on the session depends on it. */
+static int settle_appends(struct sop_value *x, struct sop_err *e)
+{
+	bool any = x->app_len > 0;
+	int rc = sop_value_place_appends(x, x->size - x->app_len, e);
+
+	if (!rc && any)
+		x->depends = true;
+	return rc;
 }
 
 int sop_value_truncate(struct sop_value *x, uint64_t size, struct sop_err *e)
@@ -649,8 +654,7 @@ int sop_value_punch(struct sop_value *x, uint64_t off, uint64_t len, struct sop_
 	return rc;
 }
 
-/* ---- data and holes
- * ------------------------------------------------------------------------------------------ */
+/* ---- data and holes ---- */
 
 /* The run of data or hole that off lies in: its end, and which of the two. */
 static int run_at(struct sop_value *x, uint64_t off, uint64_t *end, bool *data, struct sop_err *e)
@@ -712,9 +716,7 @@ int64_t sop_value_seek(struct sop_value *x, uint64_t off, bool hole, struct sop_
 	return hole ? (int64_t)x->size : sop_fail(e, -ENXIO, "seek");
 }
 
-/* ---- the rest
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- the rest ---- */
 
 uint64_t sop_value_size(const struct sop_value *x)
 {

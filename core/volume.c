@@ -9,8 +9,7 @@
 #define CHECKPOINT_DEFAULT 30000u
 #define RECLAIM_MAX	   512u
 
-/* ---- where nodes come from
- * -------------------------------------------------------------------------- */
+/* ---- where nodes come from ---- */
 
 static int node_locate(void *ctx, uint64_t handle, struct sop_blobref *ref, struct sop_err *e)
 {
@@ -57,8 +56,7 @@ static const struct sop_nodes_ops node_ops = {
 	.handle_release = node_handle_release,
 };
 
-/* ---- background work
- * ---------------------------------------------------------------------------------- */
+/* ---- background work ---- */
 
 void sop_volume_kick(struct sop_volume *v)
 {
@@ -87,7 +85,7 @@ static bool checkpoint_due(struct sop_volume *v)
 	struct sop_nodes_stat s;
 
 	sop_nodes_stat(v->nodes, &s);
-	if (s.dirty_bytes > v->opts.cache_bytes / 6 || v->journal_used > v->opts.journal_bytes)
+	if (sop_checkpoint_worth(v, &s))
 		return true;
 	return sop_pins_published(v->pins) > v->ckpt_lsn &&
 	       now - v->ckpt_ms >= v->opts.checkpoint_ms;
@@ -164,8 +162,7 @@ static void background_stop(struct sop_volume *v)
 	v->bg_started = false;
 }
 
-/* ---- opening and closing
- * --------------------------------------------------------------------------------- */
+/* ---- opening and closing ---- */
 
 static void volume_free(struct sop_volume *v)
 {
@@ -312,9 +309,7 @@ struct sop_txn *sop_volume_latest(struct sop_volume *v)
 	return &v->latest;
 }
 
-/* ---- figures
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- figures ---- */
 
 void sop_volume_stat(struct sop_volume *v, struct sop_volume_stat *out)
 {

@@ -11,6 +11,7 @@
  */
 #define FUSE_USE_VERSION 312
 #include "fs/channel.h"
+#include "fs/fdpass.h"
 #include "fs/messenger.h"
 #include "fs/mountinfo.h"
 
@@ -201,27 +202,13 @@ static int mount_direct(
 
 static int receive_fd(int *out, int sock, struct sop_err *e)
 {
-	char byte, control[CMSG_SPACE(sizeof(int))];
-	struct iovec iov = {.iov_base = &byte, .iov_len = 1};
-	struct msghdr msg = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control,
-		.msg_controllen = sizeof(control),
-	};
-	struct cmsghdr *c;
-	ssize_t n;
+	int rc = sopfs_fd_receive(out, sock);
 
-	do {
-		n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
-	} while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return sop_fail(e, -errno, "fusermount3");
-	c = CMSG_FIRSTHDR(&msg);
-	if (n == 0 || !c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+	if (rc < 0)
+		return sop_fail(e, rc, "fusermount3");
+	if (!rc)
 		return sop_say(
 			e, -EPERM, "fusermount3 refused to mount (its own message is above)");
-	memcpy(out, CMSG_DATA(c), sizeof(*out));
 	return 0;
 }
 

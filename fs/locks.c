@@ -128,8 +128,7 @@ void sopfs_locks_drop_handle(struct sopfs_locks *l, const void *handle)
 	}
 }
 
-/* ---- waiting
- * ------------------------------------------------------------------------------------- */
+/* ---- waiting ---- */
 
 struct sopfs_waiter {
 	struct sopfs_waiter *next;

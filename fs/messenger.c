@@ -2,6 +2,7 @@
  * the other end. One more pair carries the descriptor, and by its end tells that the daemon has
  * gone. */
 #include "fs/messenger.h"
+#include "fs/fdpass.h"
 
 #include <fcntl.h>
 #include <linux/fuse.h>
@@ -67,30 +68,6 @@ static void *carry(void *arg)
 		if (send(l->fd, &result, sizeof(result), MSG_NOSIGNAL) < 0)
 			return NULL;
 	}
-}
-
-static int receive_fd(int sock)
-{
-	char byte, control[CMSG_SPACE(sizeof(int))];
-	struct iovec iov = {.iov_base = &byte, .iov_len = 1};
-	struct msghdr msg = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control,
-		.msg_controllen = sizeof(control),
-	};
-	struct cmsghdr *c;
-	ssize_t n;
-	int fd;
-
-	do {
-		n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
-	} while (n < 0 && errno == EINTR);
-	c = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
-	if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-		return -1;
-	memcpy(&fd, CMSG_DATA(c), sizeof(fd));
-	return fd;
 }
 
 /* The daemon is gone. Requests that nobody will read any more may be what a lane waits for: answer
@@ -160,8 +137,7 @@ static void __attribute__((noreturn)) carrier_main(const int *fd)
 	prctl(PR_SET_NAME, "sopfs-notify");
 	if (chdir("/"))
 		_exit(1);
-	c.fuse = receive_fd(fd[CONTROL]);
-	if (c.fuse < 0)
+	if (sopfs_fd_receive(&c.fuse, fd[CONTROL]) <= 0)
 		_exit(0);
 	for (i = 0; i < LANES; i++) {
 		lane[i] = (struct lane){.c = &c, .fd = fd[i]};
@@ -216,25 +192,6 @@ int sopfs_messenger_start(struct sopfs_messenger **out, struct sop_err *e)
 	return 0;
 }
 
-static int send_fd(int sock, int fd)
-{
-	char byte = 0, control[CMSG_SPACE(sizeof(int))] = {0};
-	struct iovec iov = {.iov_base = &byte, .iov_len = 1};
-	struct msghdr msg = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control,
-		.msg_controllen = sizeof(control),
-	};
-	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(c), &fd, sizeof(fd));
-	return sendmsg(sock, &msg, MSG_NOSIGNAL) < 0 ? -errno : 0;
-}
-
 int sopfs_messenger_attach(struct sopfs_messenger *m, int fuse_fd, struct sop_err *e)
 {
 	sop_autoclose int clone = open("/dev/fuse", O_RDWR | O_CLOEXEC);
@@ -245,7 +202,7 @@ int sopfs_messenger_attach(struct sopfs_messenger *m, int fuse_fd, struct sop_er
 		return sop_fail(e, -errno, "/dev/fuse");
 	if (ioctl(clone, FUSE_DEV_IOC_CLONE, &of))
 		return sop_fail(e, -errno, "/dev/fuse: clone");
-	rc = send_fd(m->fd[CONTROL], clone);
+	rc = sopfs_fd_send(m->fd[CONTROL], clone);
 	if (rc)
 		return sop_fail(e, rc, "messenger");
 	m->attached = true;

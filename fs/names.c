@@ -25,8 +25,7 @@ int sopfs_txn(struct sopfs *f, sopfs_txn_fn fn, void *arg, struct sop_err *e)
 	return rc;
 }
 
-/* ---- what a name stands for
- * ---------------------------------------------------------------------- */
+/* ---- what a name stands for ---- */
 
 struct found {
 	struct sopfs_item *item; /* referenced; NULL when nobody knows it but the tree */
@@ -106,8 +105,7 @@ static void unlock_two(struct sopfs_item *a, struct sopfs_item *b)
 		pthread_mutex_unlock(&b->lock);
 }
 
-/* ---- sessions of an item whose name changes; item.lock held
- * --------------------------------------- */
+/* ---- sessions of an item whose name changes; item.lock held ---- */
 
 typedef int (*session_fn)(struct sopfs *f, struct sopfs_session *s, void *arg, struct sop_err *e);
 
@@ -224,8 +222,7 @@ static void provisional_gone(struct sopfs *f, struct sopfs_item *item)
 	pthread_mutex_unlock(&f->lock);
 }
 
-/* ---- making
- * -------------------------------------------------------------------------------------- */
+/* ---- making ---- */
 
 struct make_call {
 	struct sop_name name;
@@ -286,8 +283,7 @@ int sopfs_mkdir(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_it
 	return make(f, who, dir, name, S_IFDIR | (mode & 07777), 0, NULL, out, e);
 }
 
-/* ---- removing
- * ------------------------------------------------------------------------------------ */
+/* ---- removing ---- */
 
 static int remove_txn(struct sop_txn *t, void *arg, struct sop_err *e)
 {
@@ -366,8 +362,7 @@ int sopfs_rmdir(struct sopfs *f, struct sopfs_item *dir, const char *name, struc
 	return rc;
 }
 
-/* ---- renaming
- * ------------------------------------------------------------------------------------ */
+/* ---- renaming ---- */
 
 struct rename_call {
 	struct sop_name from, to;
@@ -544,8 +539,7 @@ int sopfs_rename(struct sopfs *f, int tid, struct sopfs_item *from_dir, const ch
 	return rc;
 }
 
-/* ---- links
- * --------------------------------------------------------------------------------------- */
+/* ---- links ---- */
 
 struct link_call {
 	struct sop_name from, to;

@@ -169,8 +169,7 @@ void sopfs_op_readdirplus(
 	read_directory(req, ino, size, off, fi, true);
 }
 
-/* ---- names
- * --------------------------------------------------------------------------------------- */
+/* ---- names ---- */
 
 static struct sopfs_item *directory(struct sopfs *f, fuse_req_t req, fuse_ino_t ino)
 {

@@ -236,8 +236,7 @@ void sopfs_session_rollback(
 	atomic_fetch_add(&f->rolled_back, 1);
 }
 
-/* ---- materialising
- * ------------------------------------------------------------------------------- */
+/* ---- materialising ---- */
 
 struct materialise_call {
 	struct sop_name name;
@@ -370,8 +369,7 @@ int sopfs_materialise(struct sopfs *f, struct sopfs_item *item, struct sop_err *
 	return rc;
 }
 
-/* ---- whose is it
- * --------------------------------------------------------------------------------- */
+/* ---- whose is it ---- */
 
 struct sopfs_session *sopfs_session_of_process(struct sopfs *f, struct sopfs_item *item, int tid)
 {

@@ -124,8 +124,7 @@ struct sopfs_view *sopfs_view_for(struct sopfs *f, int tid, struct sopfs_item *i
 	return v;
 }
 
-/* ---- look-up and attributes
- * ---------------------------------------------------------------------- */
+/* ---- look-up and attributes ---- */
 
 /* A commit of the item is between libsop and us, or has just passed: wait for it. */
 static void wait_for_commit(struct sopfs_item *item)
@@ -550,8 +549,7 @@ void sopfs_superseded(struct sopfs *f, struct sopfs_item *item, struct sopfs_vie
 	pthread_mutex_unlock(&f->lock);
 }
 
-/* ---- truncate
- * ------------------------------------------------------------------------------------ */
+/* ---- truncate ---- */
 
 /* May the thread change what this nodeid shows? sopfs.lock held. 0, -ESTALE with a reservation
  * made. */
@@ -626,8 +624,7 @@ int sopfs_set_size(struct sopfs *f, const struct sopfs_caller *who, struct sopfs
 	return set_size_by_path(f, who, v, size, notes, e);
 }
 
-/* ---- open
- * ---------------------------------------------------------------------------------------- */
+/* ---- open ---- */
 
 bool sopfs_dir_direct(struct sopfs *f, struct sopfs_item *dir)
 {
@@ -1041,8 +1038,7 @@ int sopfs_open(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_vie
 	return 0;
 }
 
-/* ---- create
- * -------------------------------------------------------------------------------------- */
+/* ---- create ---- */
 
 /* Item, name and view of a file that was made in the transaction of s (NULL: committed already). */
 static int create_item(struct sopfs *f, struct sopfs_item *dir, const char *name,

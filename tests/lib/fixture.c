@@ -152,3 +152,33 @@ int fixture_has(struct fixture *f, uint64_t store, const char *key, const void *
 		fail_msg("%s: %zu bytes that are not the expected %zu", key, got_len, len);
 	return 1;
 }
+
+void fixture_ok(struct fixture *f, int rc)
+{
+	if (rc)
+		fail_msg("%d: %s", rc, f->e.text);
+}
+
+struct sop_txn *fixture_begin(struct fixture *f, enum sop_txn_mode mode)
+{
+	struct sop_txn *t;
+
+	fixture_ok(f, sop_txn_begin(&t, f->v, &(struct sop_txn_opts){.mode = mode}, &f->e));
+	return t;
+}
+
+uint64_t fixture_skipped_ms;
+
+static uint64_t wall_ns(void *ctx)
+{
+	(void)ctx;
+	return sop_clock_system.wall_ns(sop_clock_system.ctx) + fixture_skipped_ms * 1000000;
+}
+
+static uint64_t monotonic_ms(void *ctx)
+{
+	(void)ctx;
+	return sop_clock_system.monotonic_ms(sop_clock_system.ctx) + fixture_skipped_ms;
+}
+
+const struct sop_clock fixture_clock = {.wall_ns = wall_ns, .monotonic_ms = monotonic_ms};

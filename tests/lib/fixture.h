@@ -27,6 +27,13 @@ int fixture_close(struct fixture *f);
 /* Check the volume: fails the test with what was found. */
 void fixture_check(struct fixture *f, bool data);
 
+/* Fails the test with the fixture's message unless rc is 0. */
+void fixture_ok(struct fixture *f, int rc);
+struct sop_txn *fixture_begin(struct fixture *f, enum sop_txn_mode mode);
+/* The system's clock, and what a test lets pass beside it. */
+extern const struct sop_clock fixture_clock;
+extern uint64_t fixture_skipped_ms;
+
 /* One-call transactions for tests: 0 or a code. */
 int fixture_store(struct fixture *f, const char *path, uint64_t *store);
 int fixture_upsert(struct fixture *f, uint64_t store, const char *key, const void *val, size_t len,

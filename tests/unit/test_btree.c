@@ -60,8 +60,7 @@ static uint64_t draw(uint64_t below)
 	return rng % below;
 }
 
-/* ---- the world under the trees: blobs, a registry, handles
- * ---------------------------------------- */
+/* ---- the world under the trees: blobs, a registry, handles ---- */
 
 #define HANDLES 60000u
 #define TREES	3u
@@ -256,8 +255,7 @@ static void blobs_reclaim(struct world *w)
 	w->n_freed = kept;
 }
 
-/* ---- keys and values
- * ------------------------------------------------------------------------------ */
+/* ---- keys and values ---- */
 
 static uint8_t key_bytes[KEYS][SOP_KEY_MAX];
 static size_t key_len[KEYS];
@@ -330,8 +328,7 @@ static uint32_t value_number(const void *val, size_t vlen)
 	return number;
 }
 
-/* ---- reading against the model
- * --------------------------------------------------------------------- */
+/* ---- reading against the model ---- */
 
 static int note_value(void *arg, const void *key, size_t klen, const void *val, size_t vlen)
 {
@@ -483,8 +480,7 @@ static void assert_pinned(struct world *w, const struct pinned *p)
 	}
 }
 
-/* ---- changing
- * -------------------------------------------------------------------------------------- */
+/* ---- changing ---- */
 
 static int put(struct world *w, unsigned i, unsigned k, uint32_t val, struct sop_err *e)
 {
@@ -560,8 +556,7 @@ static void change(struct world *w)
 		publish(w);
 }
 
-/* ---- checkpoints
- * ----------------------------------------------------------------------------------- */
+/* ---- checkpoints ---- */
 
 static void checkpoint_start(struct world *w)
 {
@@ -812,8 +807,7 @@ static void tree_is_like_an_array_with_everything_in_memory(void **state)
 	model_run(31337, SIZE_MAX, 4500);
 }
 
-/* ---- shape
- * ------------------------------------------------------------------------------------------ */
+/* ---- shape ---- */
 
 static int count_handle(void *arg, uint64_t handle)
 {
@@ -1019,8 +1013,7 @@ static void nodes_stay_within_the_cache_when_they_are_clean(void **state)
 	world_free(w);
 }
 
-/* ---- failures
- * ----------------------------------------------------------------------------------------- */
+/* ---- failures ---- */
 
 /* A world with old versions, clean, dirty and frozen nodes, most of them not in memory. */
 static struct world *world_in_use(size_t cache_bytes)

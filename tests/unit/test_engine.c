@@ -34,27 +34,13 @@ static void reopen(struct fixture *f)
 		fail_msg("open: %s", f->e.text);
 }
 
-static struct sop_txn *begin(struct fixture *f, enum sop_txn_mode mode)
-{
-	struct sop_txn *t;
-
-	assert_int_equal(sop_txn_begin(&t, f->v, &(struct sop_txn_opts){.mode = mode}, &f->e), 0);
-	return t;
-}
-
-static void ok(struct fixture *f, int rc)
-{
-	if (rc)
-		fail_msg("%d: %s", rc, f->e.text);
-}
-
 static void an_item_is_read_back_after_reopening(void **state)
 {
 	struct fixture *f = *state;
 	uint64_t store;
 
-	ok(f, fixture_store(f, "a/b", &store));
-	ok(f, fixture_upsert(f, store, "1", "foo", 3, true));
+	fixture_ok(f, fixture_store(f, "a/b", &store));
+	fixture_ok(f, fixture_upsert(f, store, "1", "foo", 3, true));
 	assert_int_equal(fixture_has(f, store, "1", "foo", 3), 1);
 	reopen(f);
 	assert_int_equal(fixture_has(f, store, "1", "foo", 3), 1);
@@ -71,11 +57,11 @@ static void values_of_all_sizes_survive_and_go(void **state)
 	uint64_t store;
 	char key[32];
 
-	ok(f, fixture_store(f, "s", &store));
+	fixture_ok(f, fixture_store(f, "s", &store));
 	for (size_t i = 0; i < SOP_ARRAY_LEN(sizes); i++) {
 		fill_random(buf, sizes[i], i);
 		snprintf(key, sizeof(key), "k%zu", i);
-		ok(f, fixture_upsert(f, store, key, buf, sizes[i], false));
+		fixture_ok(f, fixture_upsert(f, store, key, buf, sizes[i], false));
 	}
 	reopen(f);
 	for (size_t i = 0; i < SOP_ARRAY_LEN(sizes); i++) {
@@ -86,7 +72,7 @@ static void values_of_all_sizes_survive_and_go(void **state)
 	fixture_check(f, true);
 	for (size_t i = 0; i < SOP_ARRAY_LEN(sizes); i++) {
 		snprintf(key, sizeof(key), "k%zu", i);
-		ok(f, fixture_remove(f, store, key));
+		fixture_ok(f, fixture_remove(f, store, key));
 	}
 	fixture_check(f, true);
 	reopen(f);
@@ -110,13 +96,13 @@ static void an_uncommitted_transaction_is_seen_by_itself_alone(void **state)
 	void *v;
 	size_t len;
 
-	ok(f, fixture_store(f, "s", &store));
-	t = begin(f, SOP_TXN_WRITE);
-	ok(f, sop_add(t, SOP_NAME(store, "x"), "1", 1, &f->e));
+	fixture_ok(f, fixture_store(f, "s", &store));
+	t = fixture_begin(f, SOP_TXN_WRITE);
+	fixture_ok(f, sop_add(t, SOP_NAME(store, "x"), "1", 1, &f->e));
 	assert_int_equal(sop_add(t, SOP_NAME(store, "x"), "1", 1, &f->e), -EEXIST);
-	ok(f, sop_get(t, SOP_NAME(store, "x"), &v, &len, &f->e));
+	fixture_ok(f, sop_get(t, SOP_NAME(store, "x"), &v, &len, &f->e));
 	free(v);
-	ok(f, sop_count(t, store, &n, &f->e));
+	fixture_ok(f, sop_count(t, store, &n, &f->e));
 	assert_int_equal(n, 1);
 	assert_int_equal(
 		sop_lookup(sop_volume_latest(f->v), SOP_NAME(store, "x"), &a, &f->e), -ENOENT);
@@ -131,13 +117,13 @@ static void the_first_of_two_updates_wins(void **state)
 	struct sop_txn *a, *b;
 	uint64_t store;
 
-	ok(f, fixture_store(f, "s", &store));
-	ok(f, fixture_upsert(f, store, "x", "0", 1, false));
-	a = begin(f, SOP_TXN_WRITE);
-	b = begin(f, SOP_TXN_WRITE);
-	ok(f, sop_update(a, SOP_NAME(store, "x"), "a", 1, &f->e));
-	ok(f, sop_update(b, SOP_NAME(store, "x"), "b", 1, &f->e));
-	ok(f, sop_txn_commit(a, 0, &f->e));
+	fixture_ok(f, fixture_store(f, "s", &store));
+	fixture_ok(f, fixture_upsert(f, store, "x", "0", 1, false));
+	a = fixture_begin(f, SOP_TXN_WRITE);
+	b = fixture_begin(f, SOP_TXN_WRITE);
+	fixture_ok(f, sop_update(a, SOP_NAME(store, "x"), "a", 1, &f->e));
+	fixture_ok(f, sop_update(b, SOP_NAME(store, "x"), "b", 1, &f->e));
+	fixture_ok(f, sop_txn_commit(a, 0, &f->e));
 	assert_int_equal(sop_txn_commit(b, 0, &f->e), SOP_ECONFLICT);
 	assert_int_equal(fixture_has(f, store, "x", "a", 1), 1);
 	fixture_check(f, true);
@@ -149,15 +135,15 @@ static void updates_of_different_items_both_succeed(void **state)
 	struct sop_txn *a, *b;
 	uint64_t store;
 
-	ok(f, fixture_store(f, "s", &store));
-	ok(f, fixture_upsert(f, store, "x", "0", 1, false));
-	ok(f, fixture_upsert(f, store, "y", "0", 1, false));
-	a = begin(f, SOP_TXN_WRITE);
-	b = begin(f, SOP_TXN_WRITE);
-	ok(f, sop_update(a, SOP_NAME(store, "x"), "a", 1, &f->e));
-	ok(f, sop_update(b, SOP_NAME(store, "y"), "b", 1, &f->e));
-	ok(f, sop_txn_commit(a, 0, &f->e));
-	ok(f, sop_txn_commit(b, 0, &f->e));
+	fixture_ok(f, fixture_store(f, "s", &store));
+	fixture_ok(f, fixture_upsert(f, store, "x", "0", 1, false));
+	fixture_ok(f, fixture_upsert(f, store, "y", "0", 1, false));
+	a = fixture_begin(f, SOP_TXN_WRITE);
+	b = fixture_begin(f, SOP_TXN_WRITE);
+	fixture_ok(f, sop_update(a, SOP_NAME(store, "x"), "a", 1, &f->e));
+	fixture_ok(f, sop_update(b, SOP_NAME(store, "y"), "b", 1, &f->e));
+	fixture_ok(f, sop_txn_commit(a, 0, &f->e));
+	fixture_ok(f, sop_txn_commit(b, 0, &f->e));
 	assert_int_equal(fixture_has(f, store, "x", "a", 1), 1);
 	assert_int_equal(fixture_has(f, store, "y", "b", 1), 1);
 }
@@ -178,27 +164,29 @@ static void a_reader_of_a_range_fails_when_a_phantom_came(void **state)
 	uint64_t store;
 	unsigned n = 0;
 
-	ok(f, fixture_store(f, "s", &store));
-	ok(f, fixture_upsert(f, store, "b", "0", 1, false));
-	r = begin(f, SOP_TXN_READ);
-	ok(f, sop_scan(r, store,
-		      &(struct sop_range){.from = "a", .from_len = 1, .to = "c", .to_len = 1},
-		      false, count_items, &n, &f->e));
+	fixture_ok(f, fixture_store(f, "s", &store));
+	fixture_ok(f, fixture_upsert(f, store, "b", "0", 1, false));
+	r = fixture_begin(f, SOP_TXN_READ);
+	fixture_ok(
+		f, sop_scan(r, store,
+			   &(struct sop_range){.from = "a", .from_len = 1, .to = "c", .to_len = 1},
+			   false, count_items, &n, &f->e));
 	assert_int_equal(n, 1);
-	ok(f, fixture_upsert(f, store, "bb", "0", 1, false));
+	fixture_ok(f, fixture_upsert(f, store, "bb", "0", 1, false));
 	n = 0;
 	/* The snapshot stays what it was. */
-	ok(f, sop_scan(r, store, NULL, false, count_items, &n, &f->e));
+	fixture_ok(f, sop_scan(r, store, NULL, false, count_items, &n, &f->e));
 	assert_int_equal(n, 1);
 	assert_int_equal(sop_txn_commit(r, 0, &f->e), SOP_ECONFLICT);
 
-	r = begin(f, SOP_TXN_READ);
+	r = fixture_begin(f, SOP_TXN_READ);
 	n = 0;
-	ok(f, sop_scan(r, store,
-		      &(struct sop_range){.from = "a", .from_len = 1, .to = "c", .to_len = 1},
-		      false, count_items, &n, &f->e));
-	ok(f, fixture_upsert(f, store, "zz", "0", 1, false));
-	ok(f, sop_txn_commit(r, 0, &f->e));
+	fixture_ok(
+		f, sop_scan(r, store,
+			   &(struct sop_range){.from = "a", .from_len = 1, .to = "c", .to_len = 1},
+			   false, count_items, &n, &f->e));
+	fixture_ok(f, fixture_upsert(f, store, "zz", "0", 1, false));
+	fixture_ok(f, sop_txn_commit(r, 0, &f->e));
 }
 
 static void a_value_keeps_the_version_it_opened(void **state)
@@ -208,25 +196,27 @@ static void a_value_keeps_the_version_it_opened(void **state)
 	uint8_t *old = malloc(40 << 20), *now = malloc(40 << 20), *got = malloc(40 << 20);
 	uint64_t store;
 
-	ok(f, fixture_store(f, "s", &store));
+	fixture_ok(f, fixture_store(f, "s", &store));
 	for (size_t i = 0; i < SOP_ARRAY_LEN(sizes); i++) {
 		struct sop_value *x;
 
 		fill_random(old, sizes[i], 1);
 		fill_random(now, sizes[i], 2);
-		ok(f, fixture_upsert(f, store, "x", old, sizes[i], false));
-		ok(f, sop_value_open(&x, sop_volume_latest(f->v), SOP_NAME(store, "x"), 0, &f->e));
+		fixture_ok(f, fixture_upsert(f, store, "x", old, sizes[i], false));
+		fixture_ok(f, sop_value_open(
+				      &x, sop_volume_latest(f->v), SOP_NAME(store, "x"), 0, &f->e));
 		for (unsigned round = 0; round < 3; round++) {
-			ok(f, fixture_upsert(f, store, "x", now, sizes[i] / (round + 1), false));
-			ok(f, sop_volume_tick(f->v, &f->e));
-			ok(f, sop_volume_checkpoint(f->v, &f->e));
-			ok(f, sop_volume_tick(f->v, &f->e));
+			fixture_ok(f,
+				fixture_upsert(f, store, "x", now, sizes[i] / (round + 1), false));
+			fixture_ok(f, sop_volume_tick(f->v, &f->e));
+			fixture_ok(f, sop_volume_checkpoint(f->v, &f->e));
+			fixture_ok(f, sop_volume_tick(f->v, &f->e));
 			memset(got, 0, sizes[i]);
 			assert_int_equal(sop_value_read(x, got, sizes[i], 0, &f->e), sizes[i]);
 			assert_memory_equal(got, old, sizes[i]);
 		}
-		ok(f, fixture_remove(f, store, "x"));
-		ok(f, sop_volume_tick(f->v, &f->e));
+		fixture_ok(f, fixture_remove(f, store, "x"));
+		fixture_ok(f, sop_volume_tick(f->v, &f->e));
 		assert_int_equal(sop_value_read(x, got, sizes[i], 0, &f->e), sizes[i]);
 		assert_memory_equal(got, old, sizes[i]);
 		sop_value_close(x);
@@ -244,40 +234,40 @@ static void blind_writes_and_appends_never_conflict(void **state)
 	struct sop_value *x, *y;
 	uint64_t store;
 
-	ok(f, fixture_store(f, "s", &store));
-	ok(f, fixture_upsert(f, store, "x", "0123456789", 10, false));
-	a = begin(f, SOP_TXN_SESSION);
-	b = begin(f, SOP_TXN_SESSION);
-	ok(f, sop_value_open(&x, a, SOP_NAME(store, "x"), SOP_VALUE_WRITE, &f->e));
-	ok(f, sop_value_open(&y, b, SOP_NAME(store, "x"), SOP_VALUE_WRITE, &f->e));
+	fixture_ok(f, fixture_store(f, "s", &store));
+	fixture_ok(f, fixture_upsert(f, store, "x", "0123456789", 10, false));
+	a = fixture_begin(f, SOP_TXN_SESSION);
+	b = fixture_begin(f, SOP_TXN_SESSION);
+	fixture_ok(f, sop_value_open(&x, a, SOP_NAME(store, "x"), SOP_VALUE_WRITE, &f->e));
+	fixture_ok(f, sop_value_open(&y, b, SOP_NAME(store, "x"), SOP_VALUE_WRITE, &f->e));
 	assert_int_equal(sop_value_write(x, "AB", 2, 1, &f->e), 2);
 	assert_int_equal(sop_value_write(y, "CD", 2, 6, &f->e), 2);
-	ok(f, sop_txn_commit(a, 0, &f->e));
-	ok(f, sop_txn_commit(b, 0, &f->e));
+	fixture_ok(f, sop_txn_commit(a, 0, &f->e));
+	fixture_ok(f, sop_txn_commit(b, 0, &f->e));
 	assert_int_equal(fixture_has(f, store, "x", "0AB345CD89", 10), 1);
 
-	a = begin(f, SOP_TXN_SESSION);
-	b = begin(f, SOP_TXN_SESSION);
-	ok(f, sop_value_open(
-		      &x, a, SOP_NAME(store, "x"), SOP_VALUE_WRITE | SOP_VALUE_APPEND, &f->e));
-	ok(f, sop_value_open(
-		      &y, b, SOP_NAME(store, "x"), SOP_VALUE_WRITE | SOP_VALUE_APPEND, &f->e));
+	a = fixture_begin(f, SOP_TXN_SESSION);
+	b = fixture_begin(f, SOP_TXN_SESSION);
+	fixture_ok(f, sop_value_open(&x, a, SOP_NAME(store, "x"),
+			      SOP_VALUE_WRITE | SOP_VALUE_APPEND, &f->e));
+	fixture_ok(f, sop_value_open(&y, b, SOP_NAME(store, "x"),
+			      SOP_VALUE_WRITE | SOP_VALUE_APPEND, &f->e));
 	assert_int_equal(sop_value_write(x, "one", 3, 0, &f->e), 3);
 	assert_int_equal(sop_value_write(y, "two", 3, 0, &f->e), 3);
-	ok(f, sop_txn_commit(b, 0, &f->e));
-	ok(f, sop_txn_commit(a, 0, &f->e));
+	fixture_ok(f, sop_txn_commit(b, 0, &f->e));
+	fixture_ok(f, sop_txn_commit(a, 0, &f->e));
 	assert_int_equal(fixture_has(f, store, "x", "0AB345CD89twoone", 16), 1);
 
 	/* One that read does conflict. */
-	a = begin(f, SOP_TXN_SESSION);
-	ok(f, sop_value_open(&x, a, SOP_NAME(store, "x"), SOP_VALUE_WRITE, &f->e));
+	a = fixture_begin(f, SOP_TXN_SESSION);
+	fixture_ok(f, sop_value_open(&x, a, SOP_NAME(store, "x"), SOP_VALUE_WRITE, &f->e));
 	{
 		char c;
 
 		assert_int_equal(sop_value_read(x, &c, 1, 0, &f->e), 1);
 	}
 	assert_int_equal(sop_value_write(x, "Z", 1, 0, &f->e), 1);
-	ok(f, fixture_upsert(f, store, "x", "new", 3, false));
+	fixture_ok(f, fixture_upsert(f, store, "x", "new", 3, false));
 	assert_int_equal(sop_txn_commit(a, 0, &f->e), SOP_ECONFLICT);
 	assert_int_equal(fixture_has(f, store, "x", "new", 3), 1);
 	fixture_check(f, true);
@@ -289,20 +279,20 @@ static void prepared_transactions_hold_their_items(void **state)
 	struct sop_txn *p;
 	uint64_t store;
 
-	ok(f, fixture_store(f, "s", &store));
-	ok(f, fixture_upsert(f, store, "x", "0", 1, false));
-	p = begin(f, SOP_TXN_WRITE);
-	ok(f, sop_update(p, SOP_NAME(store, "x"), "p", 1, &f->e));
-	ok(f, sop_txn_prepare(p, &f->e));
+	fixture_ok(f, fixture_store(f, "s", &store));
+	fixture_ok(f, fixture_upsert(f, store, "x", "0", 1, false));
+	p = fixture_begin(f, SOP_TXN_WRITE);
+	fixture_ok(f, sop_update(p, SOP_NAME(store, "x"), "p", 1, &f->e));
+	fixture_ok(f, sop_txn_prepare(p, &f->e));
 	assert_int_equal(fixture_upsert(f, store, "x", "1", 1, false), SOP_ECONFLICT);
-	ok(f, fixture_upsert(f, store, "y", "1", 1, false));
-	ok(f, sop_txn_commit(p, 0, &f->e));
+	fixture_ok(f, fixture_upsert(f, store, "y", "1", 1, false));
+	fixture_ok(f, sop_txn_commit(p, 0, &f->e));
 	assert_int_equal(fixture_has(f, store, "x", "p", 1), 1);
-	p = begin(f, SOP_TXN_WRITE);
-	ok(f, sop_update(p, SOP_NAME(store, "x"), "q", 1, &f->e));
-	ok(f, sop_txn_prepare(p, &f->e));
+	p = fixture_begin(f, SOP_TXN_WRITE);
+	fixture_ok(f, sop_update(p, SOP_NAME(store, "x"), "q", 1, &f->e));
+	fixture_ok(f, sop_txn_prepare(p, &f->e));
 	sop_txn_rollback(p);
-	ok(f, fixture_upsert(f, store, "x", "1", 1, false));
+	fixture_ok(f, fixture_upsert(f, store, "x", "1", 1, false));
 	assert_int_equal(fixture_has(f, store, "x", "1", 1), 1);
 }
 
@@ -313,47 +303,47 @@ static void names_links_and_renames(void **state)
 	uint64_t d, sub, n;
 	struct sop_txn *t;
 
-	ok(f, fixture_store(f, "d", &d));
-	ok(f, fixture_store(f, "d/sub", &sub));
-	t = begin(f, SOP_TXN_SESSION);
-	ok(f, sop_create(t, SOP_NAME(d, "f"), &init, "hello", 5, &a, &f->e));
-	ok(f, sop_txn_commit(t, 0, &f->e));
-	t = begin(f, SOP_TXN_SESSION);
-	ok(f, sop_link(t, SOP_NAME(d, "f"), SOP_NAME(sub, "g"), &a, &f->e));
+	fixture_ok(f, fixture_store(f, "d", &d));
+	fixture_ok(f, fixture_store(f, "d/sub", &sub));
+	t = fixture_begin(f, SOP_TXN_SESSION);
+	fixture_ok(f, sop_create(t, SOP_NAME(d, "f"), &init, "hello", 5, &a, &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+	t = fixture_begin(f, SOP_TXN_SESSION);
+	fixture_ok(f, sop_link(t, SOP_NAME(d, "f"), SOP_NAME(sub, "g"), &a, &f->e));
 	assert_int_equal(a.nlink, 2);
-	ok(f, sop_txn_commit(t, 0, &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
 	fixture_check(f, true);
 	assert_int_equal(fixture_has(f, d, "f", "hello", 5), 1);
 	assert_int_equal(fixture_has(f, sub, "g", "hello", 5), 1);
-	ok(f, fixture_upsert(f, sub, "g", "changed", 7, false));
+	fixture_ok(f, fixture_upsert(f, sub, "g", "changed", 7, false));
 	assert_int_equal(fixture_has(f, d, "f", "changed", 7), 1);
-	ok(f, fixture_remove(f, d, "f"));
-	ok(f, sop_lookup(sop_volume_latest(f->v), SOP_NAME(sub, "g"), &a, &f->e));
+	fixture_ok(f, fixture_remove(f, d, "f"));
+	fixture_ok(f, sop_lookup(sop_volume_latest(f->v), SOP_NAME(sub, "g"), &a, &f->e));
 	assert_int_equal(a.nlink, 1);
 	assert_int_equal(a.mode, S_IFREG | 0640);
 	/* A directory cannot go below itself; a full one is not replaced. */
-	t = begin(f, SOP_TXN_SESSION);
+	t = fixture_begin(f, SOP_TXN_SESSION);
 	assert_int_equal(
 		sop_rename(t, SOP_NAME(SOP_ROOT, "d"), SOP_NAME(sub, "x"), 0, &f->e), -EINVAL);
 	assert_int_equal(sop_store_remove(t, SOP_NAME(d, "sub"), &f->e), -ENOTEMPTY);
-	ok(f, sop_rename(t, SOP_NAME(sub, "g"), SOP_NAME(SOP_ROOT, "top"), 0, &f->e));
-	ok(f, sop_store_remove(t, SOP_NAME(d, "sub"), &f->e));
-	ok(f, sop_txn_commit(t, 0, &f->e));
+	fixture_ok(f, sop_rename(t, SOP_NAME(sub, "g"), SOP_NAME(SOP_ROOT, "top"), 0, &f->e));
+	fixture_ok(f, sop_store_remove(t, SOP_NAME(d, "sub"), &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
 	assert_int_equal(fixture_has(f, SOP_ROOT, "top", "changed", 7), 1);
-	ok(f, sop_count(sop_volume_latest(f->v), d, &n, &f->e));
+	fixture_ok(f, sop_count(sop_volume_latest(f->v), d, &n, &f->e));
 	assert_int_equal(n, 0);
-	t = begin(f, SOP_TXN_SESSION);
-	ok(f, sop_create(t, SOP_NAME(d, "other"), &init, "o", 1, &a, &f->e));
-	ok(f, sop_txn_commit(t, 0, &f->e));
-	t = begin(f, SOP_TXN_SESSION);
-	ok(f, sop_rename(t, SOP_NAME(SOP_ROOT, "top"), SOP_NAME(d, "other"), SOP_RENAME_EXCHANGE,
-		      &f->e));
-	ok(f, sop_txn_commit(t, 0, &f->e));
+	t = fixture_begin(f, SOP_TXN_SESSION);
+	fixture_ok(f, sop_create(t, SOP_NAME(d, "other"), &init, "o", 1, &a, &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+	t = fixture_begin(f, SOP_TXN_SESSION);
+	fixture_ok(f, sop_rename(t, SOP_NAME(SOP_ROOT, "top"), SOP_NAME(d, "other"),
+			      SOP_RENAME_EXCHANGE, &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
 	assert_int_equal(fixture_has(f, d, "other", "changed", 7), 1);
 	assert_int_equal(fixture_has(f, SOP_ROOT, "top", "o", 1), 1);
-	t = begin(f, SOP_TXN_SESSION);
-	ok(f, sop_rename(t, SOP_NAME(d, "other"), SOP_NAME(SOP_ROOT, "top"), 0, &f->e));
-	ok(f, sop_txn_commit(t, 0, &f->e));
+	t = fixture_begin(f, SOP_TXN_SESSION);
+	fixture_ok(f, sop_rename(t, SOP_NAME(d, "other"), SOP_NAME(SOP_ROOT, "top"), 0, &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
 	assert_int_equal(fixture_has(f, SOP_ROOT, "top", "changed", 7), 1);
 	fixture_check(f, true);
 	reopen(f);
@@ -370,13 +360,14 @@ static void extended_attributes_small_and_large(void **state)
 	char list[64];
 
 	fill_random(big, 60000, 5);
-	ok(f, fixture_store(f, "s", &store));
-	ok(f, fixture_upsert(f, store, "x", "0", 1, false));
+	fixture_ok(f, fixture_store(f, "s", &store));
+	fixture_ok(f, fixture_upsert(f, store, "x", "0", 1, false));
 	for (unsigned i = 0; i < 2; i++) {
-		t = begin(f, SOP_TXN_SESSION);
-		ok(f, sop_xattr_set(t, SOP_NAME(store, "x"), "user.a", "1", 1, 0, &f->e));
-		ok(f, sop_xattr_set(t, SOP_NAME(store, "x"), "user.big", big, 60000, 0, &f->e));
-		ok(f, sop_txn_commit(t, 0, &f->e));
+		t = fixture_begin(f, SOP_TXN_SESSION);
+		fixture_ok(f, sop_xattr_set(t, SOP_NAME(store, "x"), "user.a", "1", 1, 0, &f->e));
+		fixture_ok(f,
+			sop_xattr_set(t, SOP_NAME(store, "x"), "user.big", big, 60000, 0, &f->e));
+		fixture_ok(f, sop_txn_commit(t, 0, &f->e));
 	}
 	reopen(f);
 	assert_int_equal(sop_xattr_get(sop_volume_latest(f->v), SOP_NAME(store, "x"), "user.big",
@@ -387,13 +378,13 @@ static void extended_attributes_small_and_large(void **state)
 				 sizeof(list), &f->e),
 		16);
 	fixture_check(f, true);
-	t = begin(f, SOP_TXN_SESSION);
-	ok(f, sop_xattr_remove(t, SOP_NAME(store, "x"), "user.big", &f->e));
+	t = fixture_begin(f, SOP_TXN_SESSION);
+	fixture_ok(f, sop_xattr_remove(t, SOP_NAME(store, "x"), "user.big", &f->e));
 	assert_int_equal(sop_xattr_remove(t, SOP_NAME(store, "x"), "user.none", &f->e), -ENODATA);
 	assert_int_equal(
 		sop_xattr_set(t, SOP_NAME(store, "x"), "user.a", "2", 1, SOP_XATTR_CREATE, &f->e),
 		-EEXIST);
-	ok(f, sop_txn_commit(t, 0, &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
 	assert_int_equal(fixture_has(f, store, "x", "0", 1), 1);
 	fixture_check(f, true);
 	free(big);
@@ -410,20 +401,20 @@ static void cursors_go_both_ways_and_see_own_writes(void **state)
 	size_t len;
 	unsigned n = 0;
 
-	ok(f, fixture_store(f, "s", &store));
-	t = begin(f, SOP_TXN_WRITE);
+	fixture_ok(f, fixture_store(f, "s", &store));
+	t = fixture_begin(f, SOP_TXN_WRITE);
 	for (unsigned i = 0; i < 1000; i += 2) {
 		snprintf(key, sizeof(key), "%04u", i);
-		ok(f, sop_add(t, SOP_NAME(store, key), key, 4, &f->e));
+		fixture_ok(f, sop_add(t, SOP_NAME(store, key), key, 4, &f->e));
 	}
-	ok(f, sop_txn_commit(t, 0, &f->e));
-	t = begin(f, SOP_TXN_WRITE);
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+	t = fixture_begin(f, SOP_TXN_WRITE);
 	for (unsigned i = 1; i < 1000; i += 2) {
 		snprintf(key, sizeof(key), "%04u", i);
-		ok(f, sop_add(t, SOP_NAME(store, key), key, 4, &f->e));
+		fixture_ok(f, sop_add(t, SOP_NAME(store, key), key, 4, &f->e));
 	}
-	ok(f, sop_remove(t, SOP_NAME(store, "0500"), &f->e));
-	ok(f, sop_cursor_open(&c, t, store, &f->e));
+	fixture_ok(f, sop_remove(t, SOP_NAME(store, "0500"), &f->e));
+	fixture_ok(f, sop_cursor_open(&c, t, store, &f->e));
 	for (int rc = sop_cursor_first(c, &f->e); rc == 1; rc = sop_cursor_next(c, &f->e), n++) {
 		if (n == 500)
 			n++;
@@ -442,7 +433,7 @@ static void cursors_go_both_ways_and_see_own_writes(void **state)
 	sop_cursor_close(c);
 	n = 0;
 	assert_int_equal(sop_page_items(t, store, 990, 20, false, count_items, &n, &f->e), 9);
-	ok(f, sop_txn_commit(t, 0, &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
 	fixture_check(f, true);
 }
 
@@ -455,11 +446,11 @@ static void a_value_is_what_an_array_would_be(void **state)
 	uint64_t store, size = 0, seed = 20261123;
 
 	print_message("seed %llu\n", (unsigned long long)seed);
-	ok(f, fixture_store(f, "s", &store));
-	ok(f, fixture_upsert(f, store, "x", "", 0, false));
+	fixture_ok(f, fixture_store(f, "s", &store));
+	fixture_ok(f, fixture_upsert(f, store, "x", "", 0, false));
 	for (unsigned round = 0; round < 400; round++) {
 		bool append = next_random(&seed) % 4 == 0, lost = next_random(&seed) % 6 == 0;
-		struct sop_txn *t = begin(f, SOP_TXN_SESSION);
+		struct sop_txn *t = fixture_begin(f, SOP_TXN_SESSION);
 		uint8_t *saved = NULL;
 		uint64_t saved_size = size;
 		struct sop_value *x;
@@ -468,8 +459,8 @@ static void a_value_is_what_an_array_would_be(void **state)
 			saved = malloc(SIZE);
 			memcpy(saved, model, SIZE);
 		}
-		ok(f, sop_value_open(&x, t, SOP_NAME(store, "x"),
-			      SOP_VALUE_WRITE | (append ? SOP_VALUE_APPEND : 0), &f->e));
+		fixture_ok(f, sop_value_open(&x, t, SOP_NAME(store, "x"),
+				      SOP_VALUE_WRITE | (append ? SOP_VALUE_APPEND : 0), &f->e));
 		for (unsigned op = (unsigned)(next_random(&seed) % 12); op-- > 0;) {
 			static const uint64_t scale[] = {16, 3000, 70000, 600000};
 			uint64_t len = next_random(&seed) % scale[next_random(&seed) % 4] + 1;
@@ -487,13 +478,13 @@ static void a_value_is_what_an_array_would_be(void **state)
 				size = SOP_MAX(size, off + len);
 				break;
 			case 3:
-				ok(f, sop_value_truncate(x, off, &f->e));
+				fixture_ok(f, sop_value_truncate(x, off, &f->e));
 				if (off < size)
 					memset(model + off, 0, size - off);
 				size = off;
 				break;
 			case 4:
-				ok(f, sop_value_punch(x, off, len, &f->e));
+				fixture_ok(f, sop_value_punch(x, off, len, &f->e));
 				if (off < size)
 					memset(model + off, 0, SOP_MIN(len, size - off));
 				break;
@@ -510,11 +501,11 @@ static void a_value_is_what_an_array_would_be(void **state)
 			size = saved_size;
 			free(saved);
 		} else {
-			ok(f, sop_txn_commit(t, 0, &f->e));
+			fixture_ok(f, sop_txn_commit(t, 0, &f->e));
 		}
 		assert_int_equal(fixture_has(f, store, "x", model, size), 1);
 		if (next_random(&seed) % 8 == 0)
-			ok(f, sop_volume_tick(f->v, &f->e));
+			fixture_ok(f, sop_volume_tick(f->v, &f->e));
 		if (next_random(&seed) % 40 == 0)
 			reopen(f);
 		if (next_random(&seed) % 20 == 0)
@@ -550,25 +541,25 @@ static void filled_and_emptied_a_hundred_times_nothing_leaks(void **state)
 	char key[16];
 
 	fill_random(buf, sizeof(buf), 3);
-	ok(f, fixture_store(f, "s", &store));
+	fixture_ok(f, fixture_store(f, "s", &store));
 	for (unsigned round = 0; round < 100; round++) {
-		struct sop_txn *t = begin(f, SOP_TXN_WRITE);
+		struct sop_txn *t = fixture_begin(f, SOP_TXN_WRITE);
 
 		for (unsigned i = 0; i < 100; i++) {
 			snprintf(key, sizeof(key), "%u", i);
-			ok(f, sop_add(t, SOP_NAME(store, key), buf, i * 50, &f->e));
+			fixture_ok(f, sop_add(t, SOP_NAME(store, key), buf, i * 50, &f->e));
 		}
-		ok(f, sop_txn_commit(t, 0, &f->e));
-		t = begin(f, SOP_TXN_WRITE);
+		fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+		t = fixture_begin(f, SOP_TXN_WRITE);
 		for (unsigned i = 0; i < 100; i++) {
 			snprintf(key, sizeof(key), "%u", i);
-			ok(f, sop_remove(t, SOP_NAME(store, key), &f->e));
+			fixture_ok(f, sop_remove(t, SOP_NAME(store, key), &f->e));
 		}
-		ok(f, sop_txn_commit(t, 0, &f->e));
+		fixture_ok(f, sop_txn_commit(t, 0, &f->e));
 		if (round % 10 == 9) {
-			ok(f, sop_volume_tick(f->v, &f->e));
-			ok(f, sop_volume_checkpoint(f->v, &f->e));
-			ok(f, sop_volume_tick(f->v, &f->e));
+			fixture_ok(f, sop_volume_tick(f->v, &f->e));
+			fixture_ok(f, sop_volume_checkpoint(f->v, &f->e));
+			fixture_ok(f, sop_volume_tick(f->v, &f->e));
 			sop_volume_stat(f->v, &s);
 			if (!first) {
 				first = s.live_bytes;
@@ -586,23 +577,25 @@ static void appended_bytes_stay_in_place_when_the_name_changes(void **state)
 	struct fixture *f = *state;
 	uint64_t store;
 
-	ok(f, fixture_store(f, "s", &store));
+	fixture_ok(f, fixture_store(f, "s", &store));
 	for (unsigned how = 0; how < 2; how++) {
-		struct sop_txn *t = begin(f, SOP_TXN_SESSION);
+		struct sop_txn *t = fixture_begin(f, SOP_TXN_SESSION);
 		struct sop_value *x;
 		struct sop_attr a;
 
-		ok(f, fixture_upsert(f, store, "x", "q1", 2, false));
-		ok(f, sop_value_open(&x, t, SOP_NAME(store, "x"),
-			      SOP_VALUE_WRITE | SOP_VALUE_APPEND, &f->e));
+		fixture_ok(f, fixture_upsert(f, store, "x", "q1", 2, false));
+		fixture_ok(f, sop_value_open(&x, t, SOP_NAME(store, "x"),
+				      SOP_VALUE_WRITE | SOP_VALUE_APPEND, &f->e));
 		assert_int_equal(sop_value_write(x, "2", 1, 0, &f->e), 1);
 		if (how)
-			ok(f, sop_link(t, SOP_NAME(store, "x"), SOP_NAME(store, "y"), &a, &f->e));
+			fixture_ok(f,
+				sop_link(t, SOP_NAME(store, "x"), SOP_NAME(store, "y"), &a, &f->e));
 		else
-			ok(f, sop_rename(t, SOP_NAME(store, "x"), SOP_NAME(store, "y"), 0, &f->e));
-		ok(f, sop_txn_commit(t, 0, &f->e));
+			fixture_ok(f, sop_rename(t, SOP_NAME(store, "x"), SOP_NAME(store, "y"), 0,
+					      &f->e));
+		fixture_ok(f, sop_txn_commit(t, 0, &f->e));
 		assert_int_equal(fixture_has(f, store, "y", "q12", 3), 1);
-		ok(f, fixture_remove(f, store, "y"));
+		fixture_ok(f, fixture_remove(f, store, "y"));
 		fixture_check(f, true);
 	}
 }
@@ -628,26 +621,26 @@ static void a_transaction_has_its_longest_time_and_a_session_none(void **state)
 	struct sop_txn *t, *s;
 	uint64_t store;
 
-	ok(f, fixture_store(f, "s", &store));
-	ok(f, fixture_close(f));
+	fixture_ok(f, fixture_store(f, "s", &store));
+	fixture_ok(f, fixture_close(f));
 	fake_ms = 1000;
 	f->opts.clock = &clock;
-	ok(f, fixture_open(f));
-	t = begin(f, SOP_TXN_WRITE);
-	s = begin(f, SOP_TXN_SESSION);
-	ok(f, sop_add(t, SOP_NAME(store, "t"), "1", 1, &f->e));
-	ok(f, sop_add(s, SOP_NAME(store, "s"), "1", 1, &f->e));
+	fixture_ok(f, fixture_open(f));
+	t = fixture_begin(f, SOP_TXN_WRITE);
+	s = fixture_begin(f, SOP_TXN_SESSION);
+	fixture_ok(f, sop_add(t, SOP_NAME(store, "t"), "1", 1, &f->e));
+	fixture_ok(f, sop_add(s, SOP_NAME(store, "s"), "1", 1, &f->e));
 	fake_ms += 16 * 60 * 1000;
 	assert_int_equal(sop_txn_commit(t, 0, &f->e), SOP_ETIMEOUT);
-	ok(f, sop_txn_commit(s, 0, &f->e));
+	fixture_ok(f, sop_txn_commit(s, 0, &f->e));
 	assert_int_equal(fixture_has(f, store, "t", "1", 1), 0);
 	assert_int_equal(fixture_has(f, store, "s", "1", 1), 1);
 	assert_int_equal(
 		sop_txn_begin(&t, f->v, &(struct sop_txn_opts){.timeout_ms = 3600001}, &f->e),
 		-EINVAL);
-	ok(f, fixture_close(f));
+	fixture_ok(f, fixture_close(f));
 	f->opts.clock = NULL;
-	ok(f, fixture_open(f));
+	fixture_ok(f, fixture_open(f));
 }
 
 /* A file that fills more than one segment goes, its segments with it; then the machine stops before
@@ -660,18 +653,18 @@ static void segments_emptied_since_the_checkpoint_do_not_stop_recovery(void **st
 	uint64_t store;
 
 	fill_random(buf, len, 9);
-	ok(f, fixture_store(f, "s", &store));
-	ok(f, fixture_upsert(f, store, "keep", "kept", 4, true));
-	ok(f, sop_volume_checkpoint(f->v, &f->e));
+	fixture_ok(f, fixture_store(f, "s", &store));
+	fixture_ok(f, fixture_upsert(f, store, "keep", "kept", 4, true));
+	fixture_ok(f, sop_volume_checkpoint(f->v, &f->e));
 	for (unsigned round = 0; round < 40; round++) /* 640 MiB: a segment holds 512 */
-		ok(f, fixture_upsert(f, store, "big", buf, len, false));
-	ok(f, fixture_remove(f, store, "big"));
-	ok(f, sop_volume_tick(f->v, &f->e));
-	ok(f, sop_volume_tick(f->v, &f->e));
+		fixture_ok(f, fixture_upsert(f, store, "big", buf, len, false));
+	fixture_ok(f, fixture_remove(f, store, "big"));
+	fixture_ok(f, sop_volume_tick(f->v, &f->e));
+	fixture_ok(f, sop_volume_tick(f->v, &f->e));
 	assert_true(segment_bytes(f) < 64 << 20);
 	sim_power_on(f->sim, SIM_KEEP_ALL, 1); /* the process dies */
 	sop_volume_close(f->v, NULL);
-	ok(f, fixture_open(f));
+	fixture_ok(f, fixture_open(f));
 	assert_int_equal(fixture_has(f, store, "keep", "kept", 4), 1);
 	assert_int_equal(fixture_has(f, store, "big", "", 0), 0);
 	fixture_check(f, true);
@@ -687,27 +680,27 @@ static void disks_that_were_away_are_healed_before_they_count(void **state)
 	char key[16];
 
 	fill_random(buf, 3 << 20, 4);
-	ok(f, fixture_store(f, "s", &store));
-	ok(f, fixture_upsert(f, store, "before", buf, 100000, true));
+	fixture_ok(f, fixture_store(f, "s", &store));
+	fixture_ok(f, fixture_upsert(f, store, "before", buf, 100000, true));
 	f->opts.degraded = true;
 	for (unsigned turn = 0; turn < 4; turn++) {
 		unsigned away = turn % 2 ? 2 : 0;
 
-		ok(f, fixture_close(f));
+		fixture_ok(f, fixture_close(f));
 		sim_disk_gone(f->sim, f->path[away], true);
 		sim_disk_gone(f->sim, f->path[away + 1], true);
-		ok(f, fixture_open(f));
+		fixture_ok(f, fixture_open(f));
 		assert_int_equal(fixture_has(f, store, "before", buf, 100000), 1);
 		for (unsigned i = 0; i < turn; i++) {
 			snprintf(key, sizeof(key), "in%u", i);
 			assert_int_equal(fixture_has(f, store, key, buf, 3 << 20), 1);
 		}
 		snprintf(key, sizeof(key), "in%u", turn);
-		ok(f, fixture_upsert(f, store, key, buf, 3 << 20, true));
-		ok(f, fixture_close(f));
+		fixture_ok(f, fixture_upsert(f, store, key, buf, 3 << 20, true));
+		fixture_ok(f, fixture_close(f));
 		sim_disk_gone(f->sim, f->path[away], false);
 		sim_disk_gone(f->sim, f->path[away + 1], false);
-		ok(f, fixture_open(f));
+		fixture_ok(f, fixture_open(f));
 		fixture_check(f, true); /* all shards of all blobs verify again */
 	}
 	free(buf);
@@ -720,20 +713,20 @@ static void a_volume_made_over_an_old_one_survives_a_power_cut(void **state)
 		.k = 2, .m = 2, .force = true, .open_disk = sim_open_disk, .open_disk_ctx = f->sim};
 	uint64_t store;
 
-	ok(f, fixture_store(f, "s", &store));
-	ok(f, fixture_upsert(f, store, "x", "old", 3, true));
-	ok(f, sop_volume_tick(f->v, &f->e));
+	fixture_ok(f, fixture_store(f, "s", &store));
+	fixture_ok(f, fixture_upsert(f, store, "x", "old", 3, true));
+	fixture_ok(f, sop_volume_tick(f->v, &f->e));
 	for (uint64_t choice = 0; choice < 40; choice++) {
 		if (f->v)
-			ok(f, fixture_close(f));
-		ok(f, sop_format(f->paths, f->disks, &fo, NULL, &f->e));
+			fixture_ok(f, fixture_close(f));
+		fixture_ok(f, sop_format(f->paths, f->disks, &fo, NULL, &f->e));
 		sim_power_on(f->sim, SIM_KEEP_RANDOM, choice);
-		ok(f, fixture_open(f));
+		fixture_ok(f, fixture_open(f));
 		assert_int_equal(fixture_has(f, SOP_ROOT, "s", "", 0), 0);
 		fixture_check(f, true);
-		ok(f, fixture_store(f, "s", &store));
-		ok(f, fixture_upsert(f, store, "x", "old", 3, true));
-		ok(f, sop_volume_tick(f->v, &f->e));
+		fixture_ok(f, fixture_store(f, "s", &store));
+		fixture_ok(f, fixture_upsert(f, store, "x", "old", 3, true));
+		fixture_ok(f, sop_volume_tick(f->v, &f->e));
 	}
 }
 

@@ -11,27 +11,10 @@
 
 static struct fixture fx;
 
-/* The system's clock, and what a test lets pass. */
-static uint64_t skipped_ms;
-
-static uint64_t wall_ns(void *ctx)
-{
-	(void)ctx;
-	return sop_clock_system.wall_ns(sop_clock_system.ctx) + skipped_ms * 1000000;
-}
-
-static uint64_t monotonic_ms(void *ctx)
-{
-	(void)ctx;
-	return sop_clock_system.monotonic_ms(sop_clock_system.ctx) + skipped_ms;
-}
-
-static const struct sop_clock test_clock = {.wall_ns = wall_ns, .monotonic_ms = monotonic_ms};
-
 static int setup(void **state)
 {
 	fixture_init(&fx, 2, 1, 0);
-	fx.opts.clock = &test_clock;
+	fx.opts.clock = &fixture_clock;
 	if (fixture_open(&fx))
 		fail_msg("open: %s", fx.e.text);
 	*state = &fx;
@@ -45,27 +28,13 @@ static int teardown(void **state)
 	return 0;
 }
 
-static void ok(struct fixture *f, int rc)
-{
-	if (rc)
-		fail_msg("%d: %s", rc, f->e.text);
-}
-
-static struct sop_txn *begin(struct fixture *f, enum sop_txn_mode mode)
-{
-	struct sop_txn *t;
-
-	ok(f, sop_txn_begin(&t, f->v, &(struct sop_txn_opts){.mode = mode}, &f->e));
-	return t;
-}
-
 /* Give back what can be given back, so that a blob freed by mistake is lost for good; then check.
  */
 static void settle(struct fixture *f)
 {
-	ok(f, sop_volume_sync(f->v, &f->e));
-	ok(f, sop_volume_tick(f->v, &f->e));
-	ok(f, sop_volume_tick(f->v, &f->e));
+	fixture_ok(f, sop_volume_sync(f->v, &f->e));
+	fixture_ok(f, sop_volume_tick(f->v, &f->e));
+	fixture_ok(f, sop_volume_tick(f->v, &f->e));
 	fixture_check(f, true);
 }
 
@@ -80,11 +49,11 @@ static uint64_t two_files(struct fixture *f)
 
 	fill_random(one, BIG, 1);
 	fill_random(two, BIG, 2);
-	ok(f, fixture_store(f, "s", &store));
-	t = begin(f, SOP_TXN_WRITE);
-	ok(f, sop_create(t, SOP_NAME(store, "a"), &init, one, BIG, NULL, &f->e));
-	ok(f, sop_create(t, SOP_NAME(store, "b"), &init, two, BIG, NULL, &f->e));
-	ok(f, sop_txn_commit(t, 0, &f->e));
+	fixture_ok(f, fixture_store(f, "s", &store));
+	t = fixture_begin(f, SOP_TXN_WRITE);
+	fixture_ok(f, sop_create(t, SOP_NAME(store, "a"), &init, one, BIG, NULL, &f->e));
+	fixture_ok(f, sop_create(t, SOP_NAME(store, "b"), &init, two, BIG, NULL, &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
 	return store;
 }
 
@@ -92,12 +61,12 @@ static void a_name_made_again_and_removed_leaves_the_moved_value(void **state)
 {
 	struct fixture *f = *state;
 	uint64_t store = two_files(f);
-	struct sop_txn *t = begin(f, SOP_TXN_WRITE);
+	struct sop_txn *t = fixture_begin(f, SOP_TXN_WRITE);
 
-	ok(f, sop_rename(t, SOP_NAME(store, "a"), SOP_NAME(store, "c"), 0, &f->e));
-	ok(f, sop_add(t, SOP_NAME(store, "a"), "x", 1, &f->e));
-	ok(f, sop_remove(t, SOP_NAME(store, "a"), &f->e));
-	ok(f, sop_txn_commit(t, 0, &f->e));
+	fixture_ok(f, sop_rename(t, SOP_NAME(store, "a"), SOP_NAME(store, "c"), 0, &f->e));
+	fixture_ok(f, sop_add(t, SOP_NAME(store, "a"), "x", 1, &f->e));
+	fixture_ok(f, sop_remove(t, SOP_NAME(store, "a"), &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
 	settle(f);
 	assert_int_equal(fixture_has(f, store, "a", "", 0), 0);
 	assert_int_equal(fixture_has(f, store, "c", one, BIG), 1);
@@ -107,12 +76,12 @@ static void an_exchange_and_a_removal_free_the_right_value(void **state)
 {
 	struct fixture *f = *state;
 	uint64_t store = two_files(f);
-	struct sop_txn *t = begin(f, SOP_TXN_WRITE);
+	struct sop_txn *t = fixture_begin(f, SOP_TXN_WRITE);
 
-	ok(f, sop_rename(
-		      t, SOP_NAME(store, "a"), SOP_NAME(store, "b"), SOP_RENAME_EXCHANGE, &f->e));
-	ok(f, sop_remove(t, SOP_NAME(store, "b"), &f->e));
-	ok(f, sop_txn_commit(t, 0, &f->e));
+	fixture_ok(f, sop_rename(t, SOP_NAME(store, "a"), SOP_NAME(store, "b"), SOP_RENAME_EXCHANGE,
+			      &f->e));
+	fixture_ok(f, sop_remove(t, SOP_NAME(store, "b"), &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
 	settle(f);
 	assert_int_equal(fixture_has(f, store, "a", two, BIG), 1);
 	assert_int_equal(fixture_has(f, store, "b", "", 0), 0);
@@ -122,14 +91,14 @@ static void a_value_moved_and_removed_in_one_transaction_is_freed(void **state)
 {
 	struct fixture *f = *state;
 	uint64_t store = two_files(f);
-	struct sop_txn *t = begin(f, SOP_TXN_WRITE);
+	struct sop_txn *t = fixture_begin(f, SOP_TXN_WRITE);
 
 	/* Over an existing one, and there and back. */
-	ok(f, sop_rename(t, SOP_NAME(store, "a"), SOP_NAME(store, "b"), 0, &f->e));
-	ok(f, sop_rename(t, SOP_NAME(store, "b"), SOP_NAME(store, "c"), 0, &f->e));
-	ok(f, sop_rename(t, SOP_NAME(store, "c"), SOP_NAME(store, "a"), 0, &f->e));
-	ok(f, sop_remove(t, SOP_NAME(store, "a"), &f->e));
-	ok(f, sop_txn_commit(t, 0, &f->e));
+	fixture_ok(f, sop_rename(t, SOP_NAME(store, "a"), SOP_NAME(store, "b"), 0, &f->e));
+	fixture_ok(f, sop_rename(t, SOP_NAME(store, "b"), SOP_NAME(store, "c"), 0, &f->e));
+	fixture_ok(f, sop_rename(t, SOP_NAME(store, "c"), SOP_NAME(store, "a"), 0, &f->e));
+	fixture_ok(f, sop_remove(t, SOP_NAME(store, "a"), &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
 	settle(f); /* finds the leak */
 }
 
@@ -137,14 +106,14 @@ static void a_file_linked_and_unlinked_twice_in_one_transaction_is_freed(void **
 {
 	struct fixture *f = *state;
 	uint64_t store = two_files(f);
-	struct sop_txn *t = begin(f, SOP_TXN_WRITE);
+	struct sop_txn *t = fixture_begin(f, SOP_TXN_WRITE);
 
-	ok(f, sop_link(t, SOP_NAME(store, "a"), SOP_NAME(store, "c"), NULL, &f->e));
-	ok(f, sop_remove(t, SOP_NAME(store, "a"), &f->e));
-	ok(f, sop_remove(t, SOP_NAME(store, "c"), &f->e));
-	ok(f, sop_link(t, SOP_NAME(store, "b"), SOP_NAME(store, "c"), NULL, &f->e));
-	ok(f, sop_remove(t, SOP_NAME(store, "b"), &f->e));
-	ok(f, sop_txn_commit(t, 0, &f->e));
+	fixture_ok(f, sop_link(t, SOP_NAME(store, "a"), SOP_NAME(store, "c"), NULL, &f->e));
+	fixture_ok(f, sop_remove(t, SOP_NAME(store, "a"), &f->e));
+	fixture_ok(f, sop_remove(t, SOP_NAME(store, "c"), &f->e));
+	fixture_ok(f, sop_link(t, SOP_NAME(store, "b"), SOP_NAME(store, "c"), NULL, &f->e));
+	fixture_ok(f, sop_remove(t, SOP_NAME(store, "b"), &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
 	settle(f);
 	assert_int_equal(fixture_has(f, store, "c", two, BIG), 1);
 }
@@ -153,14 +122,14 @@ static void an_attribute_set_before_a_rename_goes_along(void **state)
 {
 	struct fixture *f = *state;
 	uint64_t store = two_files(f);
-	struct sop_txn *t = begin(f, SOP_TXN_WRITE), *latest = sop_volume_latest(f->v);
+	struct sop_txn *t = fixture_begin(f, SOP_TXN_WRITE), *latest = sop_volume_latest(f->v);
 	char buf[8];
 
-	ok(f, sop_xattr_set(t, SOP_NAME(store, "a"), "user.x", "1", 1, 0, &f->e));
-	ok(f, sop_rename(t, SOP_NAME(store, "a"), SOP_NAME(store, "c"), 0, &f->e));
-	ok(f, sop_xattr_set(t, SOP_NAME(store, "b"), "user.y", "2", 1, 0, &f->e));
-	ok(f, sop_link(t, SOP_NAME(store, "b"), SOP_NAME(store, "d"), NULL, &f->e));
-	ok(f, sop_txn_commit(t, 0, &f->e));
+	fixture_ok(f, sop_xattr_set(t, SOP_NAME(store, "a"), "user.x", "1", 1, 0, &f->e));
+	fixture_ok(f, sop_rename(t, SOP_NAME(store, "a"), SOP_NAME(store, "c"), 0, &f->e));
+	fixture_ok(f, sop_xattr_set(t, SOP_NAME(store, "b"), "user.y", "2", 1, 0, &f->e));
+	fixture_ok(f, sop_link(t, SOP_NAME(store, "b"), SOP_NAME(store, "d"), NULL, &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
 	assert_int_equal(
 		sop_xattr_get(latest, SOP_NAME(store, "c"), "user.x", buf, sizeof(buf), &f->e), 1);
 	assert_int_equal(
@@ -173,13 +142,13 @@ static void a_new_file_does_not_inherit_attributes_of_a_removed_one(void **state
 	struct fixture *f = *state;
 	const struct sop_attr init = {.mode = S_IFREG | 0600};
 	uint64_t store = two_files(f);
-	struct sop_txn *t = begin(f, SOP_TXN_WRITE);
+	struct sop_txn *t = fixture_begin(f, SOP_TXN_WRITE);
 	char buf[8];
 
-	ok(f, sop_xattr_set(t, SOP_NAME(store, "a"), "user.x", "1", 1, 0, &f->e));
-	ok(f, sop_remove(t, SOP_NAME(store, "a"), &f->e));
-	ok(f, sop_create(t, SOP_NAME(store, "a"), &init, NULL, 0, NULL, &f->e));
-	ok(f, sop_txn_commit(t, 0, &f->e));
+	fixture_ok(f, sop_xattr_set(t, SOP_NAME(store, "a"), "user.x", "1", 1, 0, &f->e));
+	fixture_ok(f, sop_remove(t, SOP_NAME(store, "a"), &f->e));
+	fixture_ok(f, sop_create(t, SOP_NAME(store, "a"), &init, NULL, 0, NULL, &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
 	assert_int_equal(sop_xattr_get(sop_volume_latest(f->v), SOP_NAME(store, "a"), "user.x", buf,
 				 sizeof(buf), &f->e),
 		-ENODATA);
@@ -189,26 +158,27 @@ static void a_write_to_a_file_that_was_linked_meanwhile_is_not_lost(void **state
 {
 	struct fixture *f = *state;
 	uint64_t store = two_files(f);
-	struct sop_txn *w = begin(f, SOP_TXN_SESSION), *l = begin(f, SOP_TXN_SESSION);
+	struct sop_txn *w = fixture_begin(f, SOP_TXN_SESSION),
+		       *l = fixture_begin(f, SOP_TXN_SESSION);
 	struct sop_value *x;
 
-	ok(f, sop_value_open(&x, w, SOP_NAME(store, "a"), SOP_VALUE_WRITE, &f->e));
+	fixture_ok(f, sop_value_open(&x, w, SOP_NAME(store, "a"), SOP_VALUE_WRITE, &f->e));
 	assert_int_equal(sop_value_write(x, two, BIG, 0, &f->e), BIG);
-	ok(f, sop_link(l, SOP_NAME(store, "a"), SOP_NAME(store, "c"), NULL, &f->e));
-	ok(f, sop_txn_commit(l, 0, &f->e));
+	fixture_ok(f, sop_link(l, SOP_NAME(store, "a"), SOP_NAME(store, "c"), NULL, &f->e));
+	fixture_ok(f, sop_txn_commit(l, 0, &f->e));
 	/* Told of the move it lands; not told, it says so. */
 	assert_int_equal(sop_txn_commit(w, 0, &f->e), SOP_ECONFLICT);
 	assert_int_equal(fixture_has(f, store, "c", one, BIG), 1);
 	settle(f);
 
-	w = begin(f, SOP_TXN_SESSION);
-	l = begin(f, SOP_TXN_SESSION);
-	ok(f, sop_value_open(&x, w, SOP_NAME(store, "b"), SOP_VALUE_WRITE, &f->e));
+	w = fixture_begin(f, SOP_TXN_SESSION);
+	l = fixture_begin(f, SOP_TXN_SESSION);
+	fixture_ok(f, sop_value_open(&x, w, SOP_NAME(store, "b"), SOP_VALUE_WRITE, &f->e));
 	assert_int_equal(sop_value_write(x, one, BIG, 0, &f->e), BIG);
-	ok(f, sop_link(l, SOP_NAME(store, "b"), SOP_NAME(store, "d"), NULL, &f->e));
-	ok(f, sop_txn_commit(l, 0, &f->e));
-	ok(f, sop_value_moved(x, SOP_NAME(store, "d")));
-	ok(f, sop_txn_commit(w, 0, &f->e));
+	fixture_ok(f, sop_link(l, SOP_NAME(store, "b"), SOP_NAME(store, "d"), NULL, &f->e));
+	fixture_ok(f, sop_txn_commit(l, 0, &f->e));
+	fixture_ok(f, sop_value_moved(x, SOP_NAME(store, "d")));
+	fixture_ok(f, sop_txn_commit(w, 0, &f->e));
 	assert_int_equal(fixture_has(f, store, "b", one, BIG), 1);
 	settle(f);
 }
@@ -217,14 +187,15 @@ static void a_mode_is_not_given_to_another_file_of_the_same_name(void **state)
 {
 	struct fixture *f = *state;
 	uint64_t store = two_files(f);
-	struct sop_txn *a = begin(f, SOP_TXN_SESSION), *r = begin(f, SOP_TXN_SESSION);
+	struct sop_txn *a = fixture_begin(f, SOP_TXN_SESSION),
+		       *r = fixture_begin(f, SOP_TXN_SESSION);
 	struct sop_attr attr = {.mode = 0777};
 
-	ok(f, sop_setattr(a, SOP_NAME(store, "a"), &attr, SOP_ATTR_MODE, &f->e));
-	ok(f, sop_rename(r, SOP_NAME(store, "b"), SOP_NAME(store, "a"), 0, &f->e));
-	ok(f, sop_txn_commit(r, 0, &f->e));
+	fixture_ok(f, sop_setattr(a, SOP_NAME(store, "a"), &attr, SOP_ATTR_MODE, &f->e));
+	fixture_ok(f, sop_rename(r, SOP_NAME(store, "b"), SOP_NAME(store, "a"), 0, &f->e));
+	fixture_ok(f, sop_txn_commit(r, 0, &f->e));
 	assert_int_equal(sop_txn_commit(a, 0, &f->e), -ENOENT);
-	ok(f, sop_lookup(sop_volume_latest(f->v), SOP_NAME(store, "a"), &attr, &f->e));
+	fixture_ok(f, sop_lookup(sop_volume_latest(f->v), SOP_NAME(store, "a"), &attr, &f->e));
 	assert_int_equal(attr.mode, S_IFREG | 0600);
 }
 
@@ -250,8 +221,9 @@ static void a_failed_append_leaves_nothing_behind_the_end(void **state)
 		size_t len;
 
 		fill_random(chunk, sizeof(chunk), 3);
-		t = begin(f, SOP_TXN_SESSION);
-		ok(f, sop_value_open(&x, t, SOP_NAME(store, append ? "b" : "a"), flags, &f->e));
+		t = fixture_begin(f, SOP_TXN_SESSION);
+		fixture_ok(f,
+			sop_value_open(&x, t, SOP_NAME(store, append ? "b" : "a"), flags, &f->e));
 		size = append ? BIG : 0;
 		writes_fail(f, -ENOSPC);
 		/* Memory takes the first ones. */
@@ -263,15 +235,15 @@ static void a_failed_append_leaves_nothing_behind_the_end(void **state)
 		}
 		assert_int_equal(n, -ENOSPC);
 		writes_fail(f, 0);
-		skipped_ms += 60000; /* a disk that was full is tried again */
+		fixture_skipped_ms += 60000; /* a disk that was full is tried again */
 		assert_int_equal(sop_value_write(x, "end", 3, size, &f->e), 3);
 		size += 3;
-		ok(f, sop_txn_commit(t, 0, &f->e));
-		ok(f, sop_lookup(sop_volume_latest(f->v), SOP_NAME(store, append ? "b" : "a"), &a,
-			      &f->e));
+		fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+		fixture_ok(f, sop_lookup(sop_volume_latest(f->v),
+				      SOP_NAME(store, append ? "b" : "a"), &a, &f->e));
 		assert_int_equal(a.size, size);
-		ok(f, sop_get(sop_volume_latest(f->v), SOP_NAME(store, append ? "b" : "a"), &val,
-			      &len, &f->e));
+		fixture_ok(f, sop_get(sop_volume_latest(f->v), SOP_NAME(store, append ? "b" : "a"),
+				      &val, &len, &f->e));
 		assert_int_equal(len, size);
 		assert_memory_equal((uint8_t *)val + len - 3, "end", 3);
 		free(val);
@@ -287,17 +259,17 @@ static void a_write_after_an_append_of_the_same_session_keeps_both(void **state)
 	struct sop_txn *t;
 	struct sop_value *x;
 
-	ok(f, fixture_store(f, "s", &store));
-	ok(f, fixture_upsert(f, store, "x", "0123", 4, false));
-	t = begin(f, SOP_TXN_WRITE);
-	ok(f, sop_value_open(
-		      &x, t, SOP_NAME(store, "x"), SOP_VALUE_WRITE | SOP_VALUE_APPEND, &f->e));
+	fixture_ok(f, fixture_store(f, "s", &store));
+	fixture_ok(f, fixture_upsert(f, store, "x", "0123", 4, false));
+	t = fixture_begin(f, SOP_TXN_WRITE);
+	fixture_ok(f, sop_value_open(&x, t, SOP_NAME(store, "x"),
+			      SOP_VALUE_WRITE | SOP_VALUE_APPEND, &f->e));
 	assert_int_equal(sop_value_write(x, "abcd", 4, 0, &f->e), 4);
 	sop_value_close(x);
-	ok(f, sop_value_open(&x, t, SOP_NAME(store, "x"), SOP_VALUE_WRITE, &f->e));
+	fixture_ok(f, sop_value_open(&x, t, SOP_NAME(store, "x"), SOP_VALUE_WRITE, &f->e));
 	assert_int_equal(sop_value_write(x, "XYZW", 4, 6, &f->e), 4);
 	sop_value_close(x);
-	ok(f, sop_txn_commit(t, 0, &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
 	assert_int_equal(fixture_has(f, store, "x", "0123abXYZW", 10), 1);
 	fixture_check(f, true);
 }
@@ -311,17 +283,17 @@ static void an_extent_that_could_not_be_looked_up_is_not_a_hole(void **state)
 	struct sop_value *x;
 	uint64_t store;
 
-	ok(f, fixture_store(f, "s", &store));
-	ok(f, fixture_upsert(f, store, "x", "", 0, false));
+	fixture_ok(f, fixture_store(f, "s", &store));
+	fixture_ok(f, fixture_upsert(f, store, "x", "", 0, false));
 	fill_random(want, LEN, 7);
-	t = begin(f, SOP_TXN_SESSION);
-	ok(f, sop_value_open(&x, t, SOP_NAME(store, "x"), SOP_VALUE_WRITE, &f->e));
+	t = fixture_begin(f, SOP_TXN_SESSION);
+	fixture_ok(f, sop_value_open(&x, t, SOP_NAME(store, "x"), SOP_VALUE_WRITE, &f->e));
 	for (uint64_t i = 0; i < EXTENTS; i++)
 		assert_int_equal(sop_value_write(x, want, LEN, i * STEP, &f->e), LEN);
-	ok(f, sop_txn_commit(t, 0, &f->e));
-	ok(f, fixture_close(f));
-	ok(f, fixture_open(f)); /* with an empty cache */
-	ok(f, sop_value_open(&x, sop_volume_latest(f->v), SOP_NAME(store, "x"), 0, &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+	fixture_ok(f, fixture_close(f));
+	fixture_ok(f, fixture_open(f)); /* with an empty cache */
+	fixture_ok(f, sop_value_open(&x, sop_volume_latest(f->v), SOP_NAME(store, "x"), 0, &f->e));
 	assert_int_equal(sop_value_read(x, buf, LEN, 0, &f->e), LEN);
 	assert_memory_equal(buf, want, LEN);
 	for (unsigned i = 0; i < f->disks; i++)
@@ -355,17 +327,17 @@ static void a_failed_checkpoint_takes_nothing_with_it(void **state)
 		char key[32];
 
 		fixture_init(&f, 1, 0, 0);
-		f.opts.clock = &test_clock;
-		ok(&f, fixture_open(&f));
-		ok(&f, fixture_store(&f, "s", &store));
+		f.opts.clock = &fixture_clock;
+		fixture_ok(&f, fixture_open(&f));
+		fixture_ok(&f, fixture_store(&f, "s", &store));
 		/* Nodes of many pages, so that giving them back makes holes. */
-		t = begin(&f, SOP_TXN_SESSION);
+		t = fixture_begin(&f, SOP_TXN_SESSION);
 		for (unsigned i = 0; i < 1000; i++) {
 			snprintf(key, sizeof(key), "k%u", i);
-			ok(&f, sop_upsert(t, SOP_NAME(store, key), one, 100, &f.e));
+			fixture_ok(&f, sop_upsert(t, SOP_NAME(store, key), one, 100, &f.e));
 		}
-		ok(&f, sop_txn_commit(t, 0, &f.e));
-		ok(&f, sop_volume_sync(f.v, &f.e));
+		fixture_ok(&f, sop_txn_commit(t, 0, &f.e));
+		fixture_ok(&f, sop_volume_sync(f.v, &f.e));
 		at = sim_steps(f.sim) + n;
 		sim_fail_step(f.sim, at, -EIO);
 		failed += sop_volume_checkpoint(f.v, &f.e) != 0;

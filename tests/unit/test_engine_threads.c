@@ -236,24 +236,7 @@ static void many_threads_commit_and_nothing_is_lost(void **state)
 	fixture_release(&f);
 }
 
-/* ---- full disks
- * ------------------------------------------------------------------------------------------ */
-
-static uint64_t skipped_ms;
-
-static uint64_t wall_ns(void *ctx)
-{
-	(void)ctx;
-	return sop_clock_system.wall_ns(sop_clock_system.ctx) + skipped_ms * 1000000;
-}
-
-static uint64_t monotonic_ms(void *ctx)
-{
-	(void)ctx;
-	return sop_clock_system.monotonic_ms(sop_clock_system.ctx) + skipped_ms;
-}
-
-static const struct sop_clock test_clock = {.wall_ns = wall_ns, .monotonic_ms = monotonic_ms};
+/* ---- full disks ---- */
 
 /* Put items of 64 KiB until there is no room; how many are there. */
 static unsigned fill_up(struct fixture *f, uint64_t store, uint8_t *buf)
@@ -265,7 +248,7 @@ static unsigned fill_up(struct fixture *f, uint64_t store, uint8_t *buf)
 		assert_true(i < 100000);
 		fill_random(buf, 65536, i);
 		snprintf(key, sizeof(key), "k%u", i);
-		skipped_ms += 1500; /* figures of the disks are looked at again */
+		fixture_skipped_ms += 1500; /* figures of the disks are looked at again */
 		rc = fixture_upsert(f, store, key, buf, 65536, false);
 		if (rc == -ENOSPC)
 			return i;
@@ -286,7 +269,7 @@ static void a_full_volume_keeps_what_it_has_and_lets_removes_through(void **stat
 
 	(void)state;
 	fixture_init(&f, 2, 1, 160 << 20);
-	f.opts.clock = &test_clock;
+	f.opts.clock = &fixture_clock;
 	if (fixture_open(&f))
 		fail_msg("open: %s", f.e.text);
 	assert_int_equal(fixture_store(&f, "s", &store), 0);
@@ -303,11 +286,11 @@ static void a_full_volume_keeps_what_it_has_and_lets_removes_through(void **stat
 		if (fixture_remove(&f, store, key))
 			fail_msg("remove %s: %s", key, f.e.text);
 	}
-	skipped_ms += 60000;
+	fixture_skipped_ms += 60000;
 	if (sop_volume_tick(f.v, &f.e) || sop_volume_checkpoint(f.v, &f.e) ||
 		sop_volume_tick(f.v, &f.e))
 		fail_msg("tick: %s", f.e.text);
-	skipped_ms += 60000;
+	fixture_skipped_ms += 60000;
 	fixture_check(&f, true);
 	again = fill_up(&f, store, buf);
 	print_message("and %u the second time\n", again);
@@ -327,8 +310,7 @@ static void a_full_volume_keeps_what_it_has_and_lets_removes_through(void **stat
 	free(buf);
 }
 
-/* ---- each I/O fails once
- * ----------------------------------------------------------------------------------- */
+/* ---- each I/O fails once ---- */
 
 #define STEPS 12
 

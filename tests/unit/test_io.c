@@ -17,8 +17,7 @@
 
 static const enum sop_io_how hows[] = {SOP_IO_SERIAL, SOP_IO_PARALLEL};
 
-/* --- files that hang
- * ------------------------------------------------------------------------------ */
+/* --- files that hang --- */
 
 struct gate {
 	pthread_mutex_t lock;
@@ -161,8 +160,7 @@ static unsigned gate_number(const unsigned *number)
 	return value;
 }
 
-/* --- pools and files
- * ------------------------------------------------------------------------------ */
+/* --- pools and files --- */
 
 struct fixture {
 	struct sop_iopool *pool;
@@ -263,8 +261,7 @@ static void expect_bytes(const uint8_t *buf, int c, size_t len)
 		assert_int_equal(buf[i], c);
 }
 
-/* --- what every pool does
- * ------------------------------------------------------------------------- */
+/* --- what every pool does --- */
 
 static void what_a_batch_wrote_another_reads(void **state)
 {
@@ -494,8 +491,7 @@ static void inline_does_all_in_order_on_this_thread(void **state)
 	sim_free(s);
 }
 
-/* --- devices that hang
- * ----------------------------------------------------------------------------- */
+/* --- devices that hang --- */
 
 static void need_is_enough_while_another_hangs(void **state)
 {
@@ -636,8 +632,7 @@ static void a_pool_goes_while_a_thread_of_it_hangs(void **state)
 	gate_wait(&gate.closed, 1);
 }
 
-/* --- io_uring: a pipe is a device that answers when the test writes to it
- * -------------------------- */
+/* --- io_uring: a pipe is a device that answers when the test writes to it --- */
 
 static struct sop_file *pipe_file(int *write_end)
 {

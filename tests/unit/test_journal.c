@@ -1252,8 +1252,7 @@ static void a_disk_that_hangs_is_set_aside_after_the_bound(void **state)
 	}
 }
 
-/* --- sync beside appends
- * -------------------------------------------------------------------------- */
+/* --- sync beside appends --- */
 
 struct syncer {
 	struct rig *r;
@@ -1315,8 +1314,7 @@ static void what_finished_before_a_sync_began_is_covered_by_it(void **state)
 	rig_close(&r);
 }
 
-/* --- every crash
- * ---------------------------------------------------------------------------------- */
+/* --- every crash --- */
 
 #define LIVES	  3
 #define OPS	  14

@@ -225,8 +225,7 @@ static void assert_replicas_equal(struct rig *g, uint64_t handle)
 	}
 }
 
-/* ---- the codec
- * -------------------------------------------------------------------------------------- */
+/* ---- the codec ---- */
 
 static void block_check_refuses_every_changed_byte_and_every_other_place(void **state)
 {
@@ -258,8 +257,7 @@ static void block_check_refuses_every_changed_byte_and_every_other_place(void **
 	rig_free(&g);
 }
 
-/* ---- reading and applying
- * ------------------------------------------------------------------------------ */
+/* ---- reading and applying ---- */
 
 static void lookup_finds_what_apply_wrote_after_a_remount_too(void **state)
 {
@@ -345,8 +343,7 @@ static void apply_syncs_before_it_returns(void **state)
 	rig_free(&g);
 }
 
-/* ---- one replica is bad
- * ---------------------------------------------------------------------------------- */
+/* ---- one replica is bad ---- */
 
 static void lookup_takes_another_replica_and_repairs_the_bad_one(void **state)
 {
@@ -523,8 +520,7 @@ static void apply_survives_each_single_failure(void **state)
 	assert_true(failures > 10);
 }
 
-/* ---- a crash in the middle
- * ------------------------------------------------------------------------------- */
+/* ---- a crash in the middle ---- */
 
 static const enum sim_keep keeps[] = {SIM_KEEP_SYNCED_ONLY, SIM_KEEP_RANDOM, SIM_KEEP_RANDOM,
 	SIM_KEEP_RANDOM, SIM_KEEP_RANDOM, SIM_KEEP_ALL};
@@ -648,8 +644,7 @@ static void overlay_answers_for_flips_that_cannot_be_applied(void **state)
 	rig_free(&g);
 }
 
-/* ---- handles
- * --------------------------------------------------------------------------------------------- */
+/* ---- handles ---- */
 
 struct checkpoint {
 	struct sop_flip *f;
@@ -850,8 +845,7 @@ static void chain_keeps_a_bounded_part_in_memory(void **state)
 	rig_free(&g);
 }
 
-/* ---- memory, threads
- * ------------------------------------------------------------------------------------- */
+/* ---- memory, threads ---- */
 
 static void each_failed_allocation_is_an_error_and_the_call_works_when_repeated(void **state)
 {
