@@ -85,6 +85,9 @@ static int make_root(struct sop_volume *v, struct sop_err *e)
 
 	it.attr.ino = SOP_ROOT;
 	it.attr.mode = S_IFDIR | 0755;
+	/* Whoever mounts a new volume first owns it, so that an ordinary user can use his own. */
+	it.attr.uid = geteuid();
+	it.attr.gid = getegid();
 	it.attr.nlink = 1;
 	it.attr.mtime = sop_now(v);
 	it.attr.atime = it.attr.ctime = it.attr.btime = it.attr.mtime;

@@ -1,0 +1,19 @@
+#!/bin/bash
+# An ordinary user makes a volume of his own folders, mounts it through fusermount3 and uses it.
+. "$(dirname "$0")/functions.sh"
+requires fusermount3
+requires runuser
+requires_root
+
+runuser -u nobody -- test -w /dev/fuse || skip "/dev/fuse is closed to ordinary users here"
+chmod 755 "$WORK"
+mkdir -m 777 "$WORK/own"
+cp "$SOPFS" "$MKFS" "$WORK/own/"
+export OWN=$WORK/own SOPFS_NAME=${SOPFS##*/} MKFS_NAME=${MKFS##*/}
+# shellcheck disable=SC2016 # expanded by the user's shell
+runuser -u nobody -- sh -euc 'cd "$OWN" && mkdir d1 d2 d3 mnt
+	"./$MKFS_NAME" -q -f d1 d2 d3 2>/dev/null
+	"./$SOPFS_NAME" d1 mnt
+	echo hi >mnt/x
+	test "$(cat mnt/x)" = hi
+	fusermount3 -u mnt'
