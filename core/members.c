@@ -320,6 +320,13 @@ int sop_members_offline(struct sop_members *m, unsigned i, struct sop_err *e)
 	return sop_members_store_labels(m, seq, e);
 }
 
+void sop_members_clear(struct sop_members *m, unsigned i)
+{
+	assert(i < m->given.members);
+	SOP_LOCK_GUARD(&m->lock);
+	m->slot[i].read_errors = m->slot[i].write_errors = m->slot[i].checksum_errors = 0;
+}
+
 /* --- looking --------------------------------------------------------------- */
 
 const struct sop_label *sop_members_label(const struct sop_members *m)

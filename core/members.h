@@ -97,6 +97,7 @@ struct sop_member_status {
 	const char *path;
 };
 void sop_members_status(struct sop_members *m, unsigned i, struct sop_member_status *out);
+void sop_members_clear(struct sop_members *m, unsigned i); /* error counters to 0 */
 
 /* The same for figures at hand, pure: how many bytes can be stored k+m on n disks with these free bytes.
  * Disks with the same device share its room: what they have is divided among them. */

@@ -22,6 +22,7 @@
 
 #include <time.h>
 
+#include "core/admin.h"
 #include "core/clock.h"
 #include "core/err.h"
 #include "core/format_volume.h"
@@ -46,6 +47,7 @@ struct sop_open_opts {
 	bool read_only;
 	bool degraded;            /* accept half or fewer of the labels */
 	bool durable;             /* every commit waits for the media */
+	bool no_repair;           /* bad shards that reads meet are not written anew */
 	const struct sop_log *log;     /* NULL: silent; must outlive the volume */
 	const struct sop_clock *clock; /* NULL: the system's */
 	/* For tests: where disks come from, I/O on the caller's thread, no background thread (then
@@ -87,15 +89,6 @@ struct sop_volume_stat {
 };
 /* From memory; never waits on a disk. */
 void sop_volume_stat(struct sop_volume *v, struct sop_volume_stat *out);
-
-struct sop_volume_disk {
-	const char *path;
-	const char *state; /* "ONLINE", "OFFLINE", ... */
-	bool data, registry;
-	uint64_t read_errors, write_errors, checksum_errors, total_bytes, free_bytes;
-};
-/* Disk i of 0..n-1; false beyond the last. */
-bool sop_volume_disk(struct sop_volume *v, unsigned i, struct sop_volume_disk *out);
 
 struct sop_check_report {
 	uint64_t stores, items, nodes, blobs, blob_bytes; /* met */

@@ -356,25 +356,3 @@ void sop_volume_stat(struct sop_volume *v, struct sop_volume_stat *out)
 	out->cache_bytes = nodes.memory_bytes;
 	out->dirty_bytes = nodes.dirty_bytes;
 }
-
-bool sop_volume_disk(struct sop_volume *v, unsigned i, struct sop_volume_disk *out)
-{
-	static const char *const names[] = {"ONLINE", "OFFLINE", "DRAINING", "REMOVED"};
-	struct sop_member_status s;
-
-	if (i >= sop_members_count(v->mem))
-		return false;
-	sop_members_status(v->mem, i, &s);
-	*out = (struct sop_volume_disk){.path = s.path,
-		.state = !s.present			  ? "OFFLINE"
-			 : s.state < SOP_ARRAY_LEN(names) ? names[s.state]
-							  : "?",
-		.data = s.role & SOP_ROLE_DATA,
-		.registry = s.role & SOP_ROLE_REGISTRY,
-		.read_errors = s.read_errors,
-		.write_errors = s.write_errors,
-		.checksum_errors = s.checksum_errors,
-		.total_bytes = s.total_bytes,
-		.free_bytes = s.free_bytes};
-	return true;
-}

@@ -22,9 +22,10 @@ static void say_status(
 	fprintf(o, "   disks: %u of %u online\n", s->disks_online, s->disks);
 	fprintf(o, "  config: NAME STATE READ WRITE CKSUM PATH\n");
 	for (unsigned i = 0; sop_volume_disk(v, i, &d); i++)
-		fprintf(o, "          d%u %s %llu %llu %llu %s\n", i + 1, d.state,
-			(unsigned long long)d.read_errors, (unsigned long long)d.write_errors,
-			(unsigned long long)d.checksum_errors, d.path);
+		fprintf(o, "          %s %s %llu %llu %llu %s\n", d.name,
+			sop_disk_state_name(d.state), (unsigned long long)d.read_errors,
+			(unsigned long long)d.write_errors, (unsigned long long)d.checksum_errors,
+			d.path);
 	fprintf(o, "   space: %llu bytes, %llu free, %llu items\n",
 		(unsigned long long)s->total_bytes, (unsigned long long)s->free_bytes,
 		(unsigned long long)s->items);

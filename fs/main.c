@@ -192,9 +192,9 @@ static void tell_degraded(struct sop_volume *v)
 		"op=mount: DEGRADED: %u of %u disks are here, %u+%u are wanted for full redundancy",
 		st.disks_online, st.disks, st.k, st.m);
 	for (i = 0; sop_volume_disk(v, i, &d); i++)
-		if (strcmp(d.state, "ONLINE"))
+		if (d.state != SOP_DISK_ONLINE)
 			sop_log(sopfs_log(), SOP_LOG_WARNING, "main", "op=mount disk=%s state=%s",
-				d.path, d.state);
+				d.path, sop_disk_state_name(d.state));
 }
 
 static int open_volume(struct mounted *m, struct sop_err *e)
