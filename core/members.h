@@ -20,6 +20,9 @@ struct sop_members_opts {
 	bool degraded;             /* accept half or fewer of the labels */
 	bool no_lock;              /* for read-only inspection of a mounted volume */
 	unsigned disk_timeout_ms;  /* 0: a default of 30,000 */
+	unsigned wait_ms;          /* for members that are absent: looked for again and again this long */
+	void (*progress)(void *ctx, const char *what, uint64_t done, uint64_t total); /* meanwhile */
+	void *progress_ctx;
 	const struct sop_log *log; /* may be NULL */
 	const struct sop_clock *clock;
 	/* Opens a folder by path; NULL: sop_disk_open_folder. Tests give simulated disks. */

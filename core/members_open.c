@@ -16,6 +16,7 @@
 #define TIMEOUT_DEFAULT_MS 30000
 #define TRIES		   3
 #define MISSING_TEXT	   240
+#define WAIT_STEP_MS	   200
 
 /* --- search ---------------------------------------------------------------- */
 
@@ -508,6 +509,46 @@ static void log_absent(const struct sop_members *m)
 				i, m->label.member[i].path, sop_err_name(-ENODEV));
 }
 
+/* Members that the newest label knows and that have been found; all of them. */
+static unsigned count_here(const struct search *s, unsigned *all)
+{
+	unsigned here = 0;
+
+	*all = 0;
+	for (unsigned j = 0; s->newest && j < s->newest->members; j++) {
+		*all += sop_members_is(&s->newest->member[j]);
+		here += sop_members_is(&s->newest->member[j]) && s->found[j] >= 0;
+	}
+	return here;
+}
+
+/* Disks that are late (an enclosure spins up, a mount unit has not run): search until all are
+ * there, or the time is up. Nothing is locked or written meanwhile, and whatever the last search
+ * finds is judged as ever. */
+static void wait_for_absent(struct search *s, const char *const *paths, size_t n)
+{
+	const struct sop_members_opts *o = s->o;
+	const struct sop_clock *clock = s->m->clock;
+	uint64_t until = clock->monotonic_ms(clock->ctx) + o->wait_ms;
+	const struct timespec pause = {.tv_nsec = WAIT_STEP_MS * 1000000L};
+	unsigned here, all;
+
+	for (;;) {
+		int rc = search_run(s, paths, n, NULL);
+
+		/* Waiting makes no other volume of it, and no older format. */
+		if (rc == SOP_EFOREIGN || rc == SOP_EVERSION)
+			return;
+		here = count_here(s, &all);
+		if ((!rc && here == all) || clock->monotonic_ms(clock->ctx) >= until)
+			return;
+		if (o->progress)
+			o->progress(o->progress_ctx, "waiting for disks", here, all);
+		nanosleep(&pause, NULL);
+		search_release(s);
+	}
+}
+
 /* Search, lock, judge once. 1: something moved meanwhile. */
 static int try_open(struct sop_members *m, struct search *s, const char *const *paths, size_t n,
 	struct sop_err *e)
@@ -570,6 +611,8 @@ int sop_members_open(struct sop_members **out, const char *const *paths, size_t 
 	if (rc)
 		return rc;
 	s.m = m;
+	if (o->wait_ms)
+		wait_for_absent(&s, paths, n);
 	rc = 1;
 	for (int i = 0; i < TRIES && rc == 1; i++) {
 		search_release(&s);

@@ -44,6 +44,7 @@ struct sop_open_opts {
 	unsigned checkpoint_ms;   /* 0: 30,000 */
 	uint64_t journal_bytes;   /* checkpoint when the journal holds this much; 0: 64 MiB */
 	unsigned disk_timeout_ms; /* 0: 30,000 */
+	unsigned wait_ms;         /* for members that are not there yet, before going on without them */
 	bool read_only;
 	bool degraded;            /* accept half or fewer of the labels */
 	bool durable;             /* every commit waits for the media */

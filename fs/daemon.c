@@ -1,9 +1,12 @@
 /* The process: see daemon.h. What is here is global, as a process is. */
 #include "fs/daemon.h"
 
+#include "fs/systemd.h"
+
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <sys/wait.h>
 #include <syslog.h>
@@ -142,6 +145,43 @@ void sopfs_daemon_report(int exit_code)
 	report_fd = -1;
 }
 
+/* ---- other programs ----------------------------------------------------------------------------
+ */
+
+int sopfs_run(const char *const *args)
+{
+	posix_spawn_file_actions_t files;
+	posix_spawnattr_t attr;
+	char *argv[16] = {NULL};
+	int status = 0, rc = 0;
+	sigset_t none;
+	size_t n;
+	pid_t pid;
+
+	for (n = 0; args[n] && !rc; n++) {
+		argv[n] = n < SOP_ARRAY_LEN(argv) - 1 ? strdup(args[n]) : NULL;
+		rc = argv[n] ? 0 : -ENOMEM;
+	}
+	sigemptyset(&none);
+	posix_spawnattr_init(&attr);
+	posix_spawnattr_setsigmask(&attr, &none);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK);
+	posix_spawn_file_actions_init(&files);
+	for (int fd = 0; fd <= STDERR_FILENO; fd++)
+		posix_spawn_file_actions_addopen(&files, fd, "/dev/null", O_RDWR, 0);
+	if (!rc)
+		rc = -posix_spawnp(&pid, argv[0], &files, &attr, argv, environ);
+	posix_spawn_file_actions_destroy(&files);
+	posix_spawnattr_destroy(&attr);
+	while (n)
+		free(argv[--n]);
+	while (!rc && waitpid(pid, &status, 0) < 0)
+		rc = errno == EINTR ? 0 : -errno;
+	if (rc)
+		return rc;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -ECHILD;
+}
+
 /* ---- log ---------------------------------------------------------------------------------------
  */
 
@@ -184,7 +224,8 @@ static void put(enum sop_log_level level, const char *module, const char *line)
 			strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%SZ", &tm);
 		dprintf(out.fd, "%s sopfs[%s] %s %s: %s\n", stamp, out.name,
 			sop_log_level_name(level), module, line);
-	} else if (!out.foreground) {
+	} else if (!out.foreground &&
+		   !sopfs_journal_send(priority(level), out.name, module, line)) {
 		syslog(priority(level), "sopfs[%s] %s %s: %s", out.name, sop_log_level_name(level),
 			module, line);
 	}

@@ -26,6 +26,10 @@ int sopfs_daemon_start(bool foreground, struct sop_err *e);
 /* Once: tell the parent. 0: also leave the terminal, the working directory and stdio. */
 void sopfs_daemon_report(int exit_code);
 
+/* Run a program of the system (args[0] is looked for in PATH) to its end, silently: its exit code, or a
+ * negative code. */
+int sopfs_run(const char *const *args);
+
 /* Lines of the log: to stderr up to warnings until the report; from then on to the file, to stderr in
  * the foreground, or to syslog. name: the volume's, in every line; may be set later again. */
 int sopfs_log_open(bool foreground, bool debug, const char *file, struct sop_err *e);

@@ -15,11 +15,16 @@
 #include "fs/channel.h"
 #include "fs/daemon.h"
 #include "fs/messenger.h"
+#include "fs/mountinfo.h"
 #include "fs/options.h"
+#include "fs/remount.h"
+#include "fs/systemd.h"
 
+#include <fcntl.h>
 #include <fuse_lowlevel.h>
 #include <malloc.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -32,11 +37,13 @@
 #define IN_USE_MS      2000
 #define WORKERS_MAX    10
 #define FILES_MAX      65536
-#define PROGRESS_EVERY 10 /* seconds, when stderr is no terminal */
+#define STOP_USEC      120000000u /* what systemd grants the last writes, at least */
+#define PROGRESS_EVERY 10	  /* seconds, when stderr is no terminal */
 
 struct mounted {
 	struct sopfs_options *o;
 	char *mountpoint; /* canonical */
+	char *settings;
 	struct sop_volume *volume;
 	struct sopfs *fs;
 	struct fuse_session *session;
@@ -154,6 +161,9 @@ static void show_progress(void *ctx, const char *what, uint64_t done, uint64_t t
 	if (now - last < (tty ? 1 : PROGRESS_EVERY))
 		return;
 	last = now;
+	/* Slow is not stuck. */
+	sopfs_notify_service("STATUS=%s %llu of %llu\nEXTEND_TIMEOUT_USEC=%u", what,
+		(unsigned long long)done, (unsigned long long)total, 3 * PROGRESS_EVERY * 1000000u);
 	fprintf(stderr, "%ssopfs: %s %llu of %llu%s", tty ? "\r" : "", what,
 		(unsigned long long)done, (unsigned long long)total, tty ? "\033[K" : "\n");
 	if (tty && done >= total)
@@ -203,6 +213,7 @@ static int open_volume(struct mounted *m, struct sop_err *e)
 	int waited, rc;
 
 	o->volume.log = o->fs.log = sopfs_log();
+	o->fs.settings = m->settings;
 	o->volume.progress = show_progress;
 	/* umount(8) and kill(1) return before the daemon has ended: one that is just ending is
 	 * waited for, so that the next command of a script finds the volume free. */
@@ -225,7 +236,7 @@ static char *shown_source(const struct sopfs_options *o)
 	char *all = NULL, *longer;
 	size_t i;
 
-	if (o->source[0] == '/')
+	if (o->source[0] == '/' || o->named)
 		return strdup(o->source);
 	for (i = 0; i < o->n_paths; i++) {
 		if (asprintf(&longer, "%s%s%s", all ? all : "", all ? ":" : "", o->paths[i]) < 0)
@@ -270,6 +281,19 @@ static int mount_it(struct mounted *m, struct sop_err *e)
 /* ---- serving -----------------------------------------------------------------------------------
  */
 
+/* umount(8) asks the kernel alone, and does not wait for a daemon, unless its own table names a
+ * helper: then it runs umount.sopfs. mount(8) writes the table, for a mount that is there (-f). It
+ * is no error that it cannot: the mount is good without. */
+static void register_umount(const struct mounted *m)
+{
+	sop_autofree char *source = shown_source(m->o);
+
+	if (geteuid() != 0 || !source)
+		return;
+	sopfs_run((const char *const[]){"mount", "-i", "-f", "-t", "fuse.sopfs",
+		"--no-canonicalize", "-o", "rw,helper=sopfs", "--", source, m->mountpoint, NULL});
+}
+
 static void *first_request(void *arg)
 {
 	struct mounted *m = arg;
@@ -284,7 +308,12 @@ static void *first_request(void *arg)
 		}
 		return NULL;
 	}
+	register_umount(m);
 	sop_log(sopfs_log(), SOP_LOG_INFO, "main", "op=mount: %s serves", m->mountpoint);
+	if (m->o->verbose)
+		fprintf(stderr, "sopfs: %s mounted on %s\n", m->o->source, m->mountpoint);
+	sopfs_notify_service(
+		"READY=1\nMAINPID=%ld\nSTATUS=serving %s", (long)getpid(), m->mountpoint);
 	sopfs_daemon_report(SOPFS_EXIT_OK);
 	return NULL;
 }
@@ -318,6 +347,7 @@ static int finish(struct mounted *m)
 	struct sop_err e = {0};
 	int code;
 
+	sopfs_notify_service("STOPPING=1\nSTATUS=writing out\nEXTEND_TIMEOUT_USEC=%u", STOP_USEC);
 	pthread_mutex_lock(&m->lock);
 	m->serving = false;
 	atomic_store(&m->ended, true);
@@ -386,34 +416,84 @@ static void raise_limits(void)
 	setrlimit(RLIMIT_NOFILE, &r);
 }
 
+/* mount(8) -N: the mount is to appear in another mount namespace. All of the daemon moves there,
+ * before it has a thread: so SOURCE is looked for there too. */
+static int enter_namespace(const char *name, struct sop_err *e)
+{
+	char path[64];
+	sop_autoclose int fd = -1;
+
+	if (!name)
+		return 0;
+	if (!name[strspn(name, "0123456789")]) {
+		snprintf(path, sizeof(path), "/proc/%.20s/ns/mnt", name);
+		name = path;
+	}
+	fd = open(name, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || setns(fd, CLONE_NEWNS))
+		return sop_fail(e, -errno, "%s: mount namespace", name);
+	return 0;
+}
+
+static int print_settings(const struct mounted *m)
+{
+	fputs(m->settings, stdout);
+	if (m->o->mountpoint)
+		printf("mountpoint = %s\n", m->o->mountpoint);
+	return fflush(stdout) ? SOPFS_EXIT_SYSTEM : SOPFS_EXIT_OK;
+}
+
+static int check_mountpoint(struct mounted *m, struct sop_err *e)
+{
+	int rc = enter_namespace(m->o->namespace, e);
+
+	if (!rc)
+		rc = sopfs_mountpoint_check(&m->mountpoint, m->o->mountpoint, e);
+	return rc ? rc : check_not_member(m->o, m->mountpoint, e);
+}
+
+static int remount(const struct sopfs_options *o, struct sop_err *e)
+{
+	int rc = enter_namespace(o->namespace, e);
+
+	return rc ? rc : sopfs_remount(o, e);
+}
+
+static int run_daemon(struct mounted *m, struct sop_err *e)
+{
+	int rc = sopfs_log_open(m->o->foreground, m->o->debug, m->o->log_file, e);
+
+	if (!rc)
+		rc = sopfs_daemon_start(m->o->foreground, e);
+	if (rc)
+		return say(e);
+	rc = serve(m);
+	sopfs_daemon_report(rc);
+	return rc;
+}
+
 static int run(struct sopfs_options *o)
 {
 	struct mounted m = {.o = o, .lock = PTHREAD_MUTEX_INITIALIZER};
 	struct sop_err e = {0};
-	int rc;
+	int rc = 0;
 
-	if (o->remount) {
-		sop_say(&e, -EINVAL,
-			"%s: a mounted volume cannot be remounted; umount it and mount it again",
-			o->mountpoint);
-		return say(&e);
-	}
-	rc = sopfs_mountpoint_check(&m.mountpoint, o->mountpoint, &e);
-	if (!rc)
-		rc = check_not_member(o, m.mountpoint, &e);
-	if (!rc && !o->fake) {
-		rc = sopfs_log_open(o->foreground, o->debug, o->log_file, &e);
-		if (!rc)
-			rc = sopfs_daemon_start(o->foreground, &e);
-		if (!rc) {
-			rc = serve(&m);
-			sopfs_daemon_report(rc);
-			free(m.mountpoint);
-			return rc;
-		}
-	}
+	m.settings = sopfs_options_dump(o);
+	if (!m.settings)
+		rc = sop_fail(&e, -ENOMEM, "settings");
+	else if (o->dump)
+		rc = print_settings(&m);
+	else if (o->remount)
+		rc = remount(o, &e);
+	else
+		rc = check_mountpoint(&m, &e);
+	if (rc < 0)
+		rc = say(&e);
+	else if (!o->dump && !o->remount && !o->fake)
+		rc = run_daemon(&m, &e);
 	free(m.mountpoint);
-	return rc ? say(&e) : SOPFS_EXIT_OK;
+	free(m.settings);
+	return rc;
 }
 
 int main(int argc, char **argv)

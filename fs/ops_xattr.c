@@ -72,6 +72,17 @@ static bool is_own(const char *name)
 	return strncmp(name, "sop.", 4) == 0;
 }
 
+static ssize_t copy_out(char *buf, size_t size, const char *text)
+{
+	size_t len = strlen(text);
+
+	if (size && len > size)
+		return -ERANGE;
+	if (size)
+		memcpy(buf, text, len);
+	return (ssize_t)len;
+}
+
 static ssize_t own_get(struct sopfs *f, struct sopfs_view *v, const char *name, char *buf,
 	size_t size, struct sop_err *e)
 {
@@ -86,6 +97,8 @@ static ssize_t own_get(struct sopfs *f, struct sopfs_view *v, const char *name, 
 		rc = sop_store_info(f->latest, v->item->ino, &o, strings, sizeof(strings), e);
 	if (rc)
 		return rc;
+	if (v->item == f->root && strcmp(name, "sop.options") == 0)
+		return copy_out(buf, size, f->o.settings ? f->o.settings : "");
 	if (strcmp(name, "sop.version") == 0) {
 		n = snprintf(text, sizeof(text), "%llu", (unsigned long long)a.version);
 	} else if (strcmp(name, "sop.count") == 0 && dir) {
@@ -95,18 +108,14 @@ static ssize_t own_get(struct sopfs *f, struct sopfs_view *v, const char *name, 
 	} else if (strcmp(name, "sop.session") == 0 && dir) {
 		n = snprintf(
 			text, sizeof(text), "%s", sopfs_dir_direct(f, v->item) ? "write" : "close");
+	} else if (strcmp(name, "sop.daemon") == 0 && v->item == f->root) {
+		n = snprintf(text, sizeof(text), "%ld", (long)getpid());
 	} else if (strcmp(name, "sop.ec") == 0) {
 		sop_volume_stat(f->v, &vs);
 		n = dir && o.profile ? snprintf(text, sizeof(text), "%s", o.profile)
 				     : snprintf(text, sizeof(text), "%u+%u", vs.k, vs.m);
 	}
-	if (n < 0)
-		return -ENODATA;
-	if (size && (size_t)n > size)
-		return -ERANGE;
-	if (size)
-		memcpy(buf, text, (size_t)n);
-	return n;
+	return n < 0 ? -ENODATA : copy_out(buf, size, text);
 }
 
 /* ---- requests ---- */

@@ -2,6 +2,7 @@
 #include "fs/options.h"
 
 #include <ctype.h>
+#include <getopt.h>
 #include <glob.h>
 #include <limits.h>
 #include <math.h>
@@ -98,83 +99,106 @@ enum kind {
 	TEXT,	  /* "name=anything" */
 };
 
-struct option {
+struct option_entry {
 	const char *name;
 	enum kind kind;
 	size_t at;	    /* offset in struct sopfs_options */
 	unsigned long flag; /* MS_*, or the smallest value allowed */
 	uint64_t max;
+	/* What --help says, and that it is a setting --dump-config prints; NULL: another word for
+	 * one that is printed, or not ours. A MS_ON or UNFLAG has its partner behind it. */
+	const char *help;
 };
 
 #define AT(member) offsetof(struct sopfs_options, member)
 
-static const struct option table[] = {
-	{"ro", FLAG, AT(volume.read_only), 0, 0},
-	{"rw", UNFLAG, AT(volume.read_only), 0, 0},
-	{"degraded", FLAG, AT(volume.degraded), 0, 0},
-	{"sync", FLAG, AT(fs.sync), 0, 0},
-	{"async", UNFLAG, AT(fs.sync), 0, 0},
-	{"durability=close", WORD_ON, AT(fs.sync), 0, 0},
-	{"durability=relaxed", WORD_OFF, AT(fs.sync), 0, 0},
-	{"cache=", SIZE, AT(volume.cache_bytes), 8u << 20, 1ull << 44},
-	{"journal=", SIZE, AT(volume.journal_bytes), 1u << 20, 1ull << 36},
-	{"commit=", MSEC, AT(volume.commit_ms), 1, 3600000},
-	{"checkpoint=", MSEC, AT(volume.checkpoint_ms), 100, 86400000},
-	{"disk_timeout=", MSEC, AT(volume.disk_timeout_ms), 100, 3600000},
-	{"append_commit=", MSEC, AT(fs.append_commit_ms), 1, 3600000},
-	{"session=close", WORD_OFF, AT(fs.session_write), 0, 0},
-	{"session=write", WORD_ON, AT(fs.session_write), 0, 0},
-	{"killed=rollback", WORD_OFF, AT(fs.killed_commit), 0, 0},
-	{"killed=commit", WORD_ON, AT(fs.killed_commit), 0, 0},
-	{"exit=commit", WORD_OFF, AT(fs.exit_rollback), 0, 0},
-	{"exit=rollback", WORD_ON, AT(fs.exit_rollback), 0, 0},
-	{"log=", TEXT, AT(log_file), 0, 0},
-	{"allow_other", FLAG, AT(allow_other), 0, 0},
-	{"noallow_other", UNFLAG, AT(allow_other), 0, 0},
-	{"remount", FLAG, AT(remount), 0, 0},
-	{"nosuid", MS_ON, 0, MS_NOSUID, 0},
-	{"suid", MS_OFF, 0, MS_NOSUID, 0},
-	{"nodev", MS_ON, 0, MS_NODEV, 0},
-	{"dev", MS_OFF, 0, MS_NODEV, 0},
-	{"noexec", MS_ON, 0, MS_NOEXEC, 0},
-	{"exec", MS_OFF, 0, MS_NOEXEC, 0},
+static const struct option_entry table[] = {
+	{"ro", FLAG, AT(volume.read_only), 0, 0, "change nothing"},
+	{"rw", UNFLAG, AT(volume.read_only), 0, 0, NULL},
+	{"degraded", FLAG, AT(volume.degraded), 0, 0,
+		"mount though half of the disks or more are missing"},
+	{"mount_wait=", MSEC, AT(volume.wait_ms), 0, 86400000,
+		"wait for disks that are late, then go on without them (0)"},
+	{"durability=close", WORD_ON, AT(fs.sync), 0, 0,
+		"each commit waits for the disks (also sync)"},
+	{"durability=relaxed", WORD_OFF, AT(fs.sync), 0, 0,
+		"it does not: see commit= (default; also async)"},
+	{"sync", FLAG, AT(fs.sync), 0, 0, NULL},
+	{"async", UNFLAG, AT(fs.sync), 0, 0, NULL},
+	{"commit=", MSEC, AT(volume.commit_ms), 1, 3600000,
+		"a commit is on the disks after this at the latest (1s)"},
+	{"checkpoint=", MSEC, AT(volume.checkpoint_ms), 100, 86400000,
+		"the B-trees are brought up to date after this (30s)"},
+	{"journal=", SIZE, AT(volume.journal_bytes), 1u << 20, 1ull << 36,
+		"or when the journal has this size (64M)"},
+	{"cache=", SIZE, AT(cache_bytes), 8u << 20, 1ull << 44,
+		"memory for directories and unwritten data (256M)"},
+	{"disk_timeout=", MSEC, AT(volume.disk_timeout_ms), 100, 3600000,
+		"a disk that does not answer for this long is set aside (30s)"},
+	{"session=close", WORD_OFF, AT(fs.session_write), 0, 0,
+		"a writer's changes are one transaction, from open to close (default)"},
+	{"session=write", WORD_ON, AT(fs.session_write), 0, 0, "every write is one"},
+	{"killed=rollback", WORD_OFF, AT(fs.killed_commit), 0, 0,
+		"what a writer killed by a signal has written is undone (default)"},
+	{"killed=commit", WORD_ON, AT(fs.killed_commit), 0, 0, "it is kept"},
+	{"exit=commit", WORD_OFF, AT(fs.exit_rollback), 0, 0,
+		"what a program that ends with an error has written is kept (default)"},
+	{"exit=rollback", WORD_ON, AT(fs.exit_rollback), 0, 0, "it is undone"},
+	{"append_commit=", MSEC, AT(fs.append_commit_ms), 1, 3600000,
+		"appended data commits after this at the latest (1s)"},
+	{"log=", TEXT, AT(log_file), 0, 0, "log to this file instead of the journal or syslog"},
+	{"allow_other", FLAG, AT(allow_other), 0, 0,
+		"other users may use the mount (default for root)"},
+	{"noallow_other", UNFLAG, AT(allow_other), 0, 0, NULL},
+	{"nosuid", MS_ON, AT(mount_flags), MS_NOSUID, 0, "no set-ID programs (default; or suid)"},
+	{"suid", MS_OFF, AT(mount_flags), MS_NOSUID, 0, NULL},
+	{"nodev", MS_ON, AT(mount_flags), MS_NODEV, 0, "no device files (default; or dev)"},
+	{"dev", MS_OFF, AT(mount_flags), MS_NODEV, 0, NULL},
+	{"noexec", MS_ON, AT(mount_flags), MS_NOEXEC, 0, "no programs are run (else exec)"},
+	{"exec", MS_OFF, AT(mount_flags), MS_NOEXEC, 0, NULL},
+	{"remount", FLAG, AT(remount), 0, 0, NULL},
 	/* Permissions are always the kernel's work; names are changed at once and together; times
 	 * of access are kept as under noatime. */
-	{"default_permissions", IGNORED, 0, 0, 0},
-	{"dirsync", IGNORED, 0, 0, 0},
-	{"atime", IGNORED, 0, 0, 0},
-	{"noatime", IGNORED, 0, 0, 0},
-	{"diratime", IGNORED, 0, 0, 0},
-	{"nodiratime", IGNORED, 0, 0, 0},
-	{"relatime", IGNORED, 0, 0, 0},
-	{"norelatime", IGNORED, 0, 0, 0},
-	{"strictatime", IGNORED, 0, 0, 0},
-	{"nostrictatime", IGNORED, 0, 0, 0},
-	{"lazytime", IGNORED, 0, 0, 0},
-	{"nolazytime", IGNORED, 0, 0, 0},
-	{"defaults", IGNORED, 0, 0, 0},
-	{"auto", IGNORED, 0, 0, 0},
-	{"noauto", IGNORED, 0, 0, 0},
-	{"user", IGNORED, 0, 0, 0},
-	{"user=", PREFIX, 0, 0, 0},
-	{"users", IGNORED, 0, 0, 0},
-	{"nouser", IGNORED, 0, 0, 0},
-	{"nousers", IGNORED, 0, 0, 0},
-	{"owner", IGNORED, 0, 0, 0},
-	{"noowner", IGNORED, 0, 0, 0},
-	{"group", IGNORED, 0, 0, 0},
-	{"nogroup", IGNORED, 0, 0, 0},
-	{"nofail", IGNORED, 0, 0, 0},
-	{"_netdev", IGNORED, 0, 0, 0},
-	{"comment=", PREFIX, 0, 0, 0},
-	{"x-", PREFIX, 0, 0, 0},
-	{"X-", PREFIX, 0, 0, 0},
-	{"helper=", PREFIX, 0, 0, 0},
-	{"uhelper=", PREFIX, 0, 0, 0},
+	{"default_permissions", IGNORED, 0, 0, 0, NULL},
+	{"dirsync", IGNORED, 0, 0, 0, NULL},
+	{"atime", IGNORED, 0, 0, 0, NULL},
+	{"noatime", IGNORED, 0, 0, 0, NULL},
+	{"diratime", IGNORED, 0, 0, 0, NULL},
+	{"nodiratime", IGNORED, 0, 0, 0, NULL},
+	{"relatime", IGNORED, 0, 0, 0, NULL},
+	{"norelatime", IGNORED, 0, 0, 0, NULL},
+	{"strictatime", IGNORED, 0, 0, 0, NULL},
+	{"nostrictatime", IGNORED, 0, 0, 0, NULL},
+	{"lazytime", IGNORED, 0, 0, 0, NULL},
+	{"nolazytime", IGNORED, 0, 0, 0, NULL},
+	{"defaults", IGNORED, 0, 0, 0, NULL},
+	{"auto", IGNORED, 0, 0, 0, NULL},
+	{"noauto", IGNORED, 0, 0, 0, NULL},
+	{"user", IGNORED, 0, 0, 0, NULL},
+	{"user=", PREFIX, 0, 0, 0, NULL},
+	{"users", IGNORED, 0, 0, 0, NULL},
+	{"nouser", IGNORED, 0, 0, 0, NULL},
+	{"nousers", IGNORED, 0, 0, 0, NULL},
+	{"owner", IGNORED, 0, 0, 0, NULL},
+	{"noowner", IGNORED, 0, 0, 0, NULL},
+	{"group", IGNORED, 0, 0, 0, NULL},
+	{"nogroup", IGNORED, 0, 0, 0, NULL},
+	{"nofail", IGNORED, 0, 0, 0, NULL},
+	{"_netdev", IGNORED, 0, 0, 0, NULL},
+	{"comment=", PREFIX, 0, 0, 0, NULL},
+	{"x-", PREFIX, 0, 0, 0, NULL},
+	{"X-", PREFIX, 0, 0, 0, NULL},
+	{"helper=", PREFIX, 0, 0, 0, NULL},
+	{"uhelper=", PREFIX, 0, 0, 0, NULL},
+	/* What the kernel shows of a mount, and mount(8) passes back at a remount. */
+	{"user_id=", PREFIX, 0, 0, 0, NULL},
+	{"group_id=", PREFIX, 0, 0, 0, NULL},
+	{"max_read=", PREFIX, 0, 0, 0, NULL},
+	{"blksize=", PREFIX, 0, 0, 0, NULL},
 };
 
 /* Whether word is this option, or this option with a value: then *value is set. */
-static bool matches(const struct option *t, const char *word, const char **value)
+static bool matches(const struct option_entry *t, const char *word, const char **value)
 {
 	size_t len = strlen(t->name);
 
@@ -199,7 +223,7 @@ static bool matches(const struct option *t, const char *word, const char **value
 	return !strcmp(word, t->name);
 }
 
-static int set_size(struct sopfs_options *o, const struct option *t, const char *word,
+static int set_size(struct sopfs_options *o, const struct option_entry *t, const char *word,
 	const char *value, struct sop_err *e)
 {
 	uint64_t n;
@@ -208,14 +232,11 @@ static int set_size(struct sopfs_options *o, const struct option *t, const char 
 		return sop_say(e, -EINVAL,
 			"option %s: wants a size from %luM to %lluG, such as %s256M", word,
 			t->flag >> 20, (unsigned long long)t->max >> 30, t->name);
-	if (t->at == AT(volume.journal_bytes))
-		o->volume.journal_bytes = n;
-	else
-		o->volume.cache_bytes = (size_t)n;
+	memcpy((char *)o + t->at, &n, sizeof(n));
 	return 0;
 }
 
-static int set_time(struct sopfs_options *o, const struct option *t, const char *word,
+static int set_time(struct sopfs_options *o, const struct option_entry *t, const char *word,
 	const char *value, struct sop_err *e)
 {
 	unsigned ms;
@@ -229,7 +250,7 @@ static int set_time(struct sopfs_options *o, const struct option *t, const char 
 	return 0;
 }
 
-static int set_text(struct sopfs_options *o, const struct option *t, const char *word,
+static int set_text(struct sopfs_options *o, const struct option_entry *t, const char *word,
 	const char *value, struct sop_err *e)
 {
 	char **to = (char **)(void *)((char *)o + t->at);
@@ -245,7 +266,7 @@ static int set_text(struct sopfs_options *o, const struct option *t, const char 
 	return 0;
 }
 
-static int apply(struct sopfs_options *o, const struct option *t, const char *word,
+static int apply(struct sopfs_options *o, const struct option_entry *t, const char *word,
 	const char *value, struct sop_err *e)
 {
 	bool *flag = (bool *)((char *)o + t->at);
@@ -323,6 +344,116 @@ int sopfs_options_list(struct sopfs_options *o, const char *list, struct sop_err
 			return rc;
 	}
 	return 0;
+}
+
+/* "key = value" of a file: the same words, and yes or no for those that have none. */
+int sopfs_options_set(
+	struct sopfs_options *o, const char *key, const char *value, struct sop_err *e)
+{
+	bool yes = !strcmp(value, "yes"), no = !strcmp(value, "no");
+	sop_autofree char *word = NULL;
+	size_t i;
+
+	for (i = 0; i < SOP_ARRAY_LEN(table); i++) {
+		const struct option_entry *t = &table[i];
+
+		if ((t->kind != FLAG && t->kind != MS_ON) || strcmp(t->name, key))
+			continue;
+		if (!yes && !no)
+			return sop_say(e, -EINVAL, "%s = %s: wants yes or no", key, value);
+		/* Its opposite follows it, but for those that are off by default alone. */
+		if (t->kind == MS_ON)
+			return apply(o, yes ? t : t + 1, key, NULL, e);
+		*(bool *)((char *)o + t->at) = yes;
+		return 0;
+	}
+	if (asprintf(&word, "%s=%s", key, value) < 0) {
+		word = NULL;
+		return sop_fail(e, -ENOMEM, "%s", key);
+	}
+	return one_option(o, word, e);
+}
+
+/* ---- as text -----------------------------------------------------------------------------------
+ */
+
+static void print_size(FILE *out, const char *name, uint64_t bytes)
+{
+	static const char units[] = " KMGT";
+	size_t unit = 0;
+
+	while (bytes && !(bytes % 1024) && unit < strlen(units) - 1) {
+		bytes /= 1024;
+		unit++;
+	}
+	fprintf(out, "%s = %llu%.*s\n", name, (unsigned long long)bytes, unit ? 1 : 0,
+		units + unit);
+}
+
+static void print_setting(FILE *out, const struct option_entry *t, const struct sopfs_options *o)
+{
+	const void *at = (const char *)o + t->at;
+	const char *eq = strchr(t->name, '=');
+	sop_autofree char *name = strndup(t->name, eq ? (size_t)(eq - t->name) : strlen(t->name));
+	bool on = false;
+	uint64_t bytes;
+	unsigned ms;
+	char *text;
+
+	if (!name)
+		return;
+	switch (t->kind) {
+	case FLAG:
+		fprintf(out, "%s = %s\n", name, *(const bool *)at ? "yes" : "no");
+		break;
+	case MS_ON:
+		on = o->mount_flags & t->flag;
+		fprintf(out, "%s = %s\n", name, on ? "yes" : "no");
+		break;
+	case WORD_ON:
+	case WORD_OFF:
+		if (*(const bool *)at == (t->kind == WORD_ON))
+			fprintf(out, "%s = %s\n", name, eq + 1);
+		break;
+	case SIZE:
+		memcpy(&bytes, at, sizeof(bytes));
+		print_size(out, name, bytes);
+		break;
+	case MSEC:
+		memcpy(&ms, at, sizeof(ms));
+		fprintf(out, ms % 1000 ? "%s = %ums\n" : "%s = %us\n", name,
+			ms % 1000 ? ms : ms / 1000);
+		break;
+	case TEXT:
+		memcpy(&text, at, sizeof(text));
+		if (text)
+			fprintf(out, "%s = %s\n", name, text);
+		break;
+	case IGNORED:
+	case PREFIX:
+	case UNFLAG:
+	case MS_OFF:
+		break;
+	}
+}
+
+char *sopfs_options_dump(const struct sopfs_options *o)
+{
+	char *text = NULL;
+	size_t len, i;
+	FILE *out = open_memstream(&text, &len);
+
+	if (!out)
+		return NULL;
+	fprintf(out, "source = %s\n", o->folders ? o->folders : "");
+	for (i = 0; i < SOP_ARRAY_LEN(table); i++)
+		if (table[i].help)
+			print_setting(out, &table[i], o);
+	if (fclose(out)) {
+		free(text);
+		return NULL;
+	}
+	return text;
 }
 
 /* ---- SOURCE ------------------------------------------------------------------------------------
@@ -414,147 +545,321 @@ int sopfs_options_source(struct sopfs_options *o, const char *source, struct sop
 	return 0;
 }
 
+/* ---- a volume by name --------------------------------------------------------------------------
+ */
+
+/* A word that can be only a name: no folder list has one without a slash, but a folder in the
+ * working directory, and that is meant when there is no such file. */
+static char *config_path(const char *source)
+{
+	const char *dir = getenv("SOPFS_CONFIG_DIR");
+	char *path;
+
+	if (!*source || strpbrk(source, "/:\\") || *source == '.')
+		return NULL;
+	if (asprintf(&path, "%s/%s.conf", dir ? dir : "/etc/sopfs", source) < 0)
+		return NULL;
+	return path;
+}
+
+static char *trim(char *text)
+{
+	char *end = text + strlen(text);
+
+	while (isspace((unsigned char)*text))
+		text++;
+	while (end > text && isspace((unsigned char)end[-1]))
+		*--end = '\0';
+	return text;
+}
+
+static int config_line(
+	struct sopfs_options *o, char **source, char *line, const char *where, struct sop_err *e)
+{
+	char *key = trim(line), *eq = strchr(key, '='), *value;
+	int rc;
+
+	if (!*key || *key == '#')
+		return 0;
+	if (!eq)
+		return sop_say(
+			e, -EINVAL, "%s: \"%s\" is no setting; write key = value", where, key);
+	*eq = '\0';
+	key = trim(key);
+	value = trim(eq + 1);
+	if (!strcmp(key, "source")) {
+		free(*source);
+		*source = strdup(value);
+		return *source ? 0 : sop_fail(e, -ENOMEM, "%s", where);
+	}
+	if (!strcmp(key, "mountpoint")) {
+		free(o->mountpoint);
+		o->mountpoint = strdup(value);
+		return o->mountpoint ? 0 : sop_fail(e, -ENOMEM, "%s", where);
+	}
+	if (!strcmp(key, "remount"))
+		return sop_say(e, -EINVAL, "%s: unknown key \"%s\"", where, key);
+	rc = sopfs_options_set(o, key, value, e);
+	return rc ? sop_wrap(e, rc, "%s", where) : 0;
+}
+
+/* The settings of /etc/sopfs/NAME.conf, and its source. 0 also when there is no such file: then
+ * *source is NULL. */
+static int read_config(struct sopfs_options *o, char **source, const char *name, struct sop_err *e)
+{
+	sop_autofree char *path = config_path(name), *line = NULL, *where = NULL;
+	FILE *f = path ? fopen(path, "re") : NULL;
+	unsigned number = 0;
+	size_t cap = 0;
+	int rc = 0;
+
+	*source = NULL;
+	if (!f)
+		return !path || errno == ENOENT ? 0 : sop_fail(e, -errno, "%s", path);
+	while (!rc && getline(&line, &cap, f) > 0) {
+		free(where);
+		if (asprintf(&where, "%s:%u", path, ++number) < 0) {
+			where = NULL;
+			rc = sop_fail(e, -ENOMEM, "%s", path);
+			break;
+		}
+		rc = config_line(o, source, line, where, e);
+	}
+	if (!rc && ferror(f))
+		rc = sop_fail(e, -EIO, "%s", path);
+	if (!rc && !*source)
+		rc = sop_say(e, -EINVAL,
+			"%s: says no source; add a line source = /data/d1:/data/d2", path);
+	fclose(f);
+	return rc;
+}
+
 /* ---- the command line --------------------------------------------------------------------------
  */
 
 void sopfs_options_usage(bool to_stderr)
 {
-	static const char text[] =
-		"usage: sopfs [-fd] [-o OPTION,...] SOURCE MOUNTPOINT\n"
+	static const char head[] =
+		"usage: sopfs [-fdv] [-o OPTION,...] SOURCE MOUNTPOINT\n"
 		"\n"
 		"Mounts a sopfs volume. SOURCE is any member folder of it, or several: "
 		"/data/d1:/data/d2\n"
-		"(\\: for a colon in a name; patterns such as /data/d* are expanded).\n"
+		"(\\: for a colon in a name; patterns such as /data/d* are expanded), or a NAME "
+		"with "
+		"its\n"
+		"settings in /etc/sopfs/NAME.conf.\n"
 		"\n"
-		"  -f  stay in the foreground      -d  the same, and show every request\n"
-		"  -h  this help                   -V  version\n"
+		"  -f, --foreground   stay in the foreground\n"
+		"  -d, --debug        the same, and show every request\n"
+		"  -v, --verbose      say what was mounted\n"
+		"      --dump-config  print the settings that would be used, as NAME.conf has "
+		"them\n"
+		"  -h, --help         this help\n"
+		"  -V, --version      the version\n"
 		"\n"
-		"  -o ro                 change nothing\n"
-		"  -o degraded           mount though half of the disks or more are missing\n"
-		"  -o sync               each commit waits for the disks (also durability=close)\n"
-		"  -o commit=TIME        else it is on the disks after this at the latest (1 s; "
-		"500ms)\n"
-		"  -o checkpoint=TIME    B-trees are brought up to date after this (30 s)\n"
-		"  -o journal=SIZE       or when the journal has this size (64M)\n"
-		"  -o cache=SIZE         memory for directories and unwritten data (256M)\n"
-		"  -o disk_timeout=TIME  a disk that does not answer for this long is set aside "
-		"(30 s)\n"
-		"  -o session=close      a writer's changes are one transaction, from open to "
-		"close (default)\n"
-		"  -o session=write      every write is one\n"
-		"  -o killed=commit      keep what a writer killed by a signal has written (else: "
-		"roll back)\n"
-		"  -o exit=rollback      roll back what a program that exits with an error has "
-		"written\n"
-		"  -o append_commit=TIME appended data commits after this at the latest (1 s)\n"
-		"  -o log=FILE           log there instead of to syslog\n"
-		"  -o allow_other        other users may use the mount (default for root; "
-		"noallow_other)\n"
-		"  -o suid,dev,noexec    as in mount(8); nosuid and nodev are the default\n"
+		"Called as mount.sopfs, by mount(8): -f mounts nothing, -s passes over unknown "
+		"options,\n"
+		"-n and -t are accepted, -N NAMESPACE mounts there.\n"
 		"\n"
-		"Unmount with umount MOUNTPOINT, or fusermount3 -u MOUNTPOINT.\n";
+		"Options of -o (SIZE as 64M or 2G, TIME as 5, 5s, 250ms, 2min):\n";
+	FILE *out = to_stderr ? stderr : stdout;
+	char word[64];
+	size_t i;
 
-	fputs(text, to_stderr ? stderr : stdout);
+	fputs(head, out);
+	for (i = 0; i < SOP_ARRAY_LEN(table); i++) {
+		const struct option_entry *t = &table[i];
+		const char *value = t->kind == SIZE   ? "SIZE"
+				    : t->kind == MSEC ? "TIME"
+				    : t->kind == TEXT ? "FILE"
+						      : "";
+
+		if (!t->help)
+			continue;
+		snprintf(word, sizeof(word), "%s%s", t->name, value);
+		fprintf(out, "  %-20s %s\n", word, t->help);
+	}
+	fputs("\nUnmount with umount MOUNTPOINT, or fusermount3 -u MOUNTPOINT. The manual: "
+	      "sopfs(8).\n",
+		out);
 }
 
-static int letters(struct sopfs_options *o, int argc, char **argv, bool helper, struct sop_err *e)
+struct command_line {
+	bool helper; /* called by mount(8) */
+	char *lists; /* of all -o, joined by commas; malloc'ed */
+	const char *word[2];
+	unsigned n_words;
+};
+
+static int add_list(struct command_line *c, const char *list, struct sop_err *e)
 {
-	int c, rc;
+	char *all;
+
+	if (asprintf(&all, "%s%s%s", c->lists ? c->lists : "", c->lists ? "," : "", list) < 0)
+		return sop_fail(e, -ENOMEM, "options");
+	free(c->lists);
+	c->lists = all;
+	return 0;
+}
+
+enum { OPT_DUMP = 256 };
+
+static int letter(struct sopfs_options *o, struct command_line *c, int found, struct sop_err *e)
+{
+	switch (found) {
+	case 'o':
+		return add_list(c, optarg, e);
+	case 'f':
+		*(c->helper ? &o->fake : &o->foreground) = true;
+		return 0;
+	case 'd':
+		o->debug = o->foreground = true;
+		return 0;
+	case 's':
+		o->sloppy = true;
+		return 0;
+	case 'h':
+		o->help = true;
+		return 0;
+	case 'V':
+		o->version = true;
+		return 0;
+	case 'v':
+		o->verbose = true;
+		return 0;
+	case OPT_DUMP:
+		o->dump = true;
+		return 0;
+	case 'N':
+		free(o->namespace);
+		o->namespace = strdup(optarg);
+		return o->namespace ? 0 : sop_fail(e, -ENOMEM, "options");
+	case 'n':
+	case 't':
+		return 0;
+	default:
+		return -EINVAL;
+	}
+}
+
+static int letters(
+	struct sopfs_options *o, struct command_line *c, int argc, char **argv, struct sop_err *e)
+{
+	static const struct option longs[] = {
+		{"foreground", no_argument, NULL, 'f'},
+		{"debug", no_argument, NULL, 'd'},
+		{"verbose", no_argument, NULL, 'v'},
+		{"dump-config", no_argument, NULL, OPT_DUMP},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},
+		{NULL, 0, NULL, 0},
+	};
+	int found, rc;
 
 	opterr = 0;
 	optind = 0; /* again from the start: tests parse more than once */
-	while ((c = getopt(argc, argv, helper ? "+sfnvN:t:o:hV" : "+fdo:hV")) != -1) {
-		switch (c) {
-		case 'o':
-			rc = sopfs_options_list(o, optarg, e);
-			if (rc)
-				return rc;
-			break;
-		case 'f':
-			*(helper ? &o->fake : &o->foreground) = true;
-			break;
-		case 'd':
-			o->debug = o->foreground = true;
-			break;
-		case 's':
-			o->sloppy = true;
-			break;
-		case 'h':
-			o->help = true;
-			break;
-		case 'V':
-			o->version = true;
-			break;
-		case 'n':
-		case 'v':
-		case 'N':
-		case 't':
-			break;
-		default:
+	while ((found = getopt_long(
+			argc, argv, c->helper ? "+sfnvN:t:o:hV" : "+fdvo:hV", longs, NULL)) != -1) {
+		rc = letter(o, c, found, e);
+		if (rc == -EINVAL)
 			return sop_say(e, -EINVAL,
-				"unknown option -%c, or its value is missing; sopfs -h tells more",
-				optopt);
-		}
+				"unknown option %s, or its value is missing; sopfs -h tells more",
+				argv[optind > 1 ? optind - 1 : 1]);
+		if (rc)
+			return rc;
 	}
 	return 0;
 }
 
 /* getopt's "+" keeps it from moving words about in the caller's argv; so options after SOURCE and
  * MOUNTPOINT (mount(8) puts them there) are reached by going on behind each word. */
-static int words(struct sopfs_options *o, int argc, char **argv, bool helper, struct sop_err *e)
+static int words(
+	struct sopfs_options *o, struct command_line *c, int argc, char **argv, struct sop_err *e)
 {
-	const char *word[2];
-	unsigned n = 0;
 	int at = 0, rc;
 
 	for (;;) {
-		rc = letters(o, argc - at, argv + at, helper, e);
+		rc = letters(o, c, argc - at, argv + at, e);
 		if (rc || o->help || o->version)
 			return rc;
 		at += optind;
 		if (at >= argc)
 			break;
-		if (n == 2)
+		if (c->n_words == 2)
 			return sop_say(e, -EINVAL,
 				"\"%s\" is one word too many; usage: sopfs [-o ...] SOURCE "
 				"MOUNTPOINT",
 				argv[at]);
-		word[n++] = argv[at];
+		c->word[c->n_words++] = argv[at];
 	}
-	if (n < 2)
-		return sop_say(e, -EINVAL, "%s is missing; usage: sopfs [-o ...] SOURCE MOUNTPOINT",
-			n ? "MOUNTPOINT" : "SOURCE");
-	o->source = strdup(word[0]);
-	o->mountpoint = strdup(word[1]);
-	if (!o->source || !o->mountpoint)
-		return sop_fail(e, -ENOMEM, "options");
-	return sopfs_options_source(o, word[0], e);
+	return c->n_words ? 0
+			  : sop_say(e, -EINVAL,
+				    "SOURCE is missing; usage: sopfs [-o ...] SOURCE MOUNTPOINT");
+}
+
+void sopfs_options_init(struct sopfs_options *o)
+{
+	memset(o, 0, sizeof(*o));
+	o->allow_other = geteuid() == 0;
+	o->mount_flags = MS_NOSUID | MS_NODEV;
+	o->cache_bytes = 256u << 20;
+	o->volume.journal_bytes = 64u << 20;
+	o->volume.commit_ms = 1000;
+	o->volume.checkpoint_ms = 30000;
+	o->volume.disk_timeout_ms = 30000;
+	o->fs.append_commit_ms = 1000;
+}
+
+/* What follows from the options. */
+static void derive(struct sopfs_options *o)
+{
+	/* cache= bounds both: nodes in the engine, and what sessions hold before they write out. */
+	o->fs.buffer_bytes = (size_t)SOP_MIN(o->cache_bytes / 4, 256ull << 20);
+	o->volume.cache_bytes = (size_t)o->cache_bytes - o->fs.buffer_bytes;
+	o->volume.durable = o->fs.sync;
+	o->fs.read_only = o->volume.read_only;
+	if (o->volume.read_only)
+		o->mount_flags |= MS_RDONLY;
 }
 
 int sopfs_options_parse(struct sopfs_options *o, int argc, char **argv, struct sop_err *e)
 {
 	const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
 	const char *name = argc > 0 ? (slash ? slash + 1 : argv[0]) : "";
-	uint64_t all;
+	struct command_line c = {.helper = !strncmp(name, "mount.", 6)};
+	sop_autofree char *from_file = NULL;
 	int rc;
 
-	memset(o, 0, sizeof(*o));
-	o->allow_other = geteuid() == 0;
-	o->mount_flags = MS_NOSUID | MS_NODEV;
-	o->volume.cache_bytes = 256u << 20;
-	o->fs.append_commit_ms = 1000;
-	rc = words(o, argc, argv, !strncmp(name, "mount.", 6), e);
-	if (rc)
+	sopfs_options_init(o);
+	rc = words(o, &c, argc, argv, e);
+	o->lists = c.lists;
+	if (rc || o->help || o->version)
 		return rc;
-	/* cache= bounds both: nodes in the engine, and what sessions hold before they write out. */
-	all = o->volume.cache_bytes;
-	o->fs.buffer_bytes = (size_t)SOP_MIN(all / 4, 256ull << 20);
-	o->volume.cache_bytes = (size_t)all - o->fs.buffer_bytes;
-	o->volume.durable = o->fs.sync;
-	o->fs.read_only = o->volume.read_only;
-	if (o->volume.read_only)
-		o->mount_flags |= MS_RDONLY;
-	return 0;
+	o->source = strdup(c.word[0]);
+	if (!o->source)
+		return sop_fail(e, -ENOMEM, "options");
+	/* The file first: the command line wins. */
+	rc = read_config(o, &from_file, o->source, e);
+	if (!rc && c.word[1]) {
+		free(o->mountpoint);
+		o->mountpoint = strdup(c.word[1]);
+		rc = o->mountpoint ? 0 : sop_fail(e, -ENOMEM, "options");
+	}
+	if (!rc && !o->mountpoint && !o->dump)
+		rc = sop_say(e, -EINVAL,
+			"MOUNTPOINT is missing; usage: sopfs [-o ...] SOURCE MOUNTPOINT");
+	o->named = from_file != NULL;
+	o->folders = strdup(from_file ? from_file : o->source);
+	if (!rc && !o->folders)
+		rc = sop_fail(e, -ENOMEM, "options");
+	if (!rc && o->lists)
+		rc = sopfs_options_list(o, o->lists, e);
+	/* A remount is told by its mount point alone: mount(8) may pass any source. */
+	if (!rc && !o->remount)
+		rc = sopfs_options_source(o, o->folders, e);
+	if (!rc)
+		derive(o);
+	return rc;
 }
 
 void sopfs_options_release(struct sopfs_options *o)
@@ -565,7 +870,10 @@ void sopfs_options_release(struct sopfs_options *o)
 		free(o->paths[i]);
 	free(o->paths);
 	free(o->source);
+	free(o->folders);
+	free(o->lists);
 	free(o->mountpoint);
 	free(o->log_file);
+	free(o->namespace);
 	memset(o, 0, sizeof(*o));
 }

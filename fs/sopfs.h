@@ -21,6 +21,7 @@ struct sopfs_opts {
 	bool no_acl;               /* without POSIX access control lists: one question a file less */
 	unsigned append_commit_ms; /* append_commit= */
 	size_t buffer_bytes;       /* of all sessions together, before they write out */
+	const char *settings;      /* "key = value" lines, shown as sop.options of the root; outlive it */
 	const struct sop_log *log;
 };
 

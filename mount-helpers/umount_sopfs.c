@@ -1,0 +1,409 @@
+/* umount.sopfs: writes out, unmounts, and waits until the daemon has given the volume back.
+ *
+ * umount(8) runs it when the mount is in its table with helper=sopfs, or as umount.fuse.sopfs. The
+ * kernel's umount(2) of a FUSE file system returns before the daemon has written out and unlocked;
+ * whoever unplugs a drive next must know when it has. */
+#include <dirent.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <mntent.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/xattr.h>
+
+#include "core/sop.h"
+
+#define PROGRAM	     "umount.sopfs"
+#define TYPE	     "fuse.sopfs"
+#define HOLDERS_MAX  5
+#define REPORT_EVERY 10 /* seconds, when stderr is no terminal */
+
+enum { EXIT_OK = 0, EXIT_USAGE = 1, EXIT_SYSTEM = 2, EXIT_INTERRUPTED = 8, EXIT_FAILED = 32 };
+
+static const char usage[] =
+	"usage: " PROGRAM " [-flnrv] [-N NAMESPACE] [-t TYPE] MOUNTPOINT\n"
+	"Unmount a sopfs volume: write out, unmount, wait for the daemon to let go of the disks.\n"
+	"umount(8) calls it.\n"
+	"\n"
+	"  -f             by force: calls under way fail, what is not committed is lost\n"
+	"  -l             lazily: out of sight now, served until the last file is closed;\n"
+	"                 does not wait\n"
+	"  -r             read-only instead, if it is busy\n"
+	"  -N NAMESPACE   in the mount namespace of this process, or of this path\n"
+	"  -n, -t         accepted for umount(8)'s sake\n"
+	"  -v             say what is done\n"
+	"  -h, --help     print this\n"
+	"  -V, --version  print the version\n";
+
+struct args {
+	const char *where;
+	char *dir; /* canonical */
+	const char *namespace;
+	bool force, lazy, read_only, verbose;
+};
+
+static volatile sig_atomic_t interrupted;
+
+static void SOP_PRINTF(1, 2) complain(const char *fmt, ...)
+{
+	va_list ap;
+
+	fputs(PROGRAM ": ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+}
+
+static void note_interrupt(int number)
+{
+	(void)number;
+	interrupted = 1;
+}
+
+/* ---- what is mounted ---------------------------------------------------------------------------
+ */
+
+/* The mount point may be dead: so not realpath(3) of all of it, but of the folder that holds it. */
+static char *canonical(const char *path)
+{
+	sop_autofree char *copy = strdup(path), *parent = NULL;
+	char *slash, *out = NULL;
+	size_t len = strlen(path);
+
+	if (!copy)
+		return NULL;
+	while (len > 1 && copy[len - 1] == '/')
+		copy[--len] = '\0';
+	if (!strcmp(copy, ".") || !strcmp(copy, "..") || !strcmp(copy, "/"))
+		return realpath(copy, NULL);
+	slash = strrchr(copy, '/');
+	if (slash)
+		*slash = '\0';
+	parent = realpath(!slash ? "." : slash == copy ? "/" : copy, NULL);
+	if (parent && asprintf(&out, "%s/%s", strcmp(parent, "/") ? parent : "",
+			      slash ? slash + 1 : copy) < 0)
+		out = NULL;
+	return out;
+}
+
+/* The topmost mount at just this place is ours. */
+static bool is_ours(const char *dir)
+{
+	FILE *table = setmntent("/proc/self/mounts", "re");
+	bool ours = false;
+	struct mntent *m;
+
+	while (table && (m = getmntent(table)))
+		if (!strcmp(m->mnt_dir, dir))
+			ours = !strcmp(m->mnt_type, TYPE);
+	if (table)
+		endmntent(table);
+	return ours;
+}
+
+/* A descriptor of the process that serves it, or -1: dead already, or not to be seen from here. */
+static int daemon_of(const char *dir)
+{
+	char text[32] = "";
+	ssize_t n = getxattr(dir, "sop.daemon", text, sizeof(text) - 1);
+	long pid = n > 0 ? strtol(text, NULL, 10) : 0;
+
+	return pid > 1 ? (int)syscall(SYS_pidfd_open, (pid_t)pid, 0) : -1;
+}
+
+/* ---- waiting -----------------------------------------------------------------------------------
+ */
+
+static void show(const char *what, unsigned seconds)
+{
+	if (isatty(STDERR_FILENO))
+		fprintf(stderr, "\r" PROGRAM ": %s, %u s \033[K", what, seconds);
+	else if (seconds % REPORT_EVERY == 0)
+		complain("%s, %u s", what, seconds);
+}
+
+/* Until the process has ended. 0, or -EINTR. */
+static int wait_end(int pidfd, const char *what)
+{
+	struct pollfd p = {.fd = pidfd, .events = POLLIN};
+	unsigned seconds = 0;
+	int n;
+
+	while (!interrupted && (n = poll(&p, 1, 1000)) <= 0)
+		if (!n)
+			show(what, ++seconds);
+	if (seconds && isatty(STDERR_FILENO))
+		fputs("\r\033[K", stderr);
+	return interrupted ? -EINTR : 0;
+}
+
+/* fsync of the root makes every commit so far durable. In a child: it may take a while, or for
+ * ever, and the user hears of it. */
+static int write_out(const char *dir)
+{
+	pid_t pid = fork();
+	int pidfd, rc, fd;
+
+	if (!pid) {
+		fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		_exit(fd < 0 || fsync(fd) ? 1 : 0);
+	}
+	if (pid < 0)
+		return -errno;
+	pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (pidfd < 0)
+		return -errno;
+	rc = wait_end(pidfd, "writing out");
+	close(pidfd);
+	if (rc)
+		kill(pid, SIGKILL);
+	return rc;
+}
+
+/* ---- who keeps it busy -------------------------------------------------------------------------
+ */
+
+static bool below(const char *target, const char *dir)
+{
+	size_t len = strlen(dir);
+
+	return !strncmp(target, dir, len) && (!target[len] || target[len] == '/');
+}
+
+static bool link_is_below(int at, const char *name, const char *dir)
+{
+	char target[4096];
+	ssize_t n = readlinkat(at, name, target, sizeof(target) - 1);
+
+	if (n <= 0)
+		return false;
+	target[n] = '\0';
+	return below(target, dir);
+}
+
+static bool any_link_below(int proc, const char *sub, const char *dir)
+{
+	int fd = openat(proc, sub, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+	bool found = false;
+
+	if (!d) {
+		if (fd >= 0)
+			close(fd);
+		return false;
+	}
+	while (!found && (entry = readdir(d)))
+		found = link_is_below(fd, entry->d_name, dir);
+	closedir(d);
+	return found;
+}
+
+static void read_name(int proc, char *name, size_t size)
+{
+	sop_autoclose int fd = openat(proc, "comm", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? 0 : read(fd, name, size - 1);
+
+	name[n > 0 ? n : 0] = '\0';
+	name[strcspn(name, "\n")] = '\0';
+}
+
+static void name_holders(const char *dir)
+{
+	DIR *all = opendir("/proc");
+	struct dirent *entry;
+	unsigned found = 0;
+	char name[64];
+
+	while (all && (entry = readdir(all))) {
+		sop_autoclose int proc = -1;
+
+		if (entry->d_name[strspn(entry->d_name, "0123456789")])
+			continue;
+		proc = openat(dirfd(all), entry->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (proc < 0 ||
+			!(link_is_below(proc, "cwd", dir) || link_is_below(proc, "root", dir) ||
+				link_is_below(proc, "exe", dir) ||
+				any_link_below(proc, "fd", dir) ||
+				any_link_below(proc, "map_files", dir)))
+			continue;
+		if (++found > HOLDERS_MAX)
+			continue;
+		read_name(proc, name, sizeof(name));
+		fprintf(stderr, "  held by process %s (%s)\n", entry->d_name, name);
+	}
+	if (found > HOLDERS_MAX)
+		fprintf(stderr, "  and by %u more\n", found - HOLDERS_MAX);
+	if (all)
+		closedir(all);
+}
+
+/* ---- unmounting --------------------------------------------------------------------------------
+ */
+
+static int remount_read_only(const struct args *a)
+{
+	if (mount("none", a->dir, NULL, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV, NULL)) {
+		complain("%s: busy, and not to be made read-only: %s", a->where, strerror(errno));
+		return EXIT_FAILED;
+	}
+	complain("%s: busy; it is read-only now", a->where);
+	return EXIT_OK;
+}
+
+static int detach(const struct args *a)
+{
+	int flags = UMOUNT_NOFOLLOW | (a->force ? MNT_FORCE : 0) | (a->lazy ? MNT_DETACH : 0);
+
+	if (!umount2(a->dir, flags))
+		return EXIT_OK;
+	if (errno == EPERM) {
+		complain("%s: only root may unmount it this way; an own mount is taken down by "
+			 "fusermount3 -u %s",
+			a->where, a->where);
+		return EXIT_USAGE;
+	}
+	if (errno != EBUSY) {
+		complain("%s: %s", a->where, strerror(errno));
+		return EXIT_FAILED;
+	}
+	if (a->read_only)
+		return remount_read_only(a);
+	complain("%s: is busy; close what is open there, or umount -l", a->where);
+	name_holders(a->dir);
+	return EXIT_FAILED;
+}
+
+static int unmount(const struct args *a)
+{
+	sop_autoclose int daemon = daemon_of(a->dir);
+	int rc;
+
+	/* By force nothing is asked of a daemon that may hang. */
+	if (daemon >= 0 && !a->force && !a->lazy) {
+		if (a->verbose)
+			complain("%s: writing out", a->where);
+		rc = write_out(a->dir);
+		if (rc == -EINTR)
+			return EXIT_INTERRUPTED;
+	}
+	rc = detach(a);
+	if (rc)
+		return rc;
+	if (is_ours(a->dir)) /* read-only now, or another lies below */
+		return EXIT_OK;
+	if (a->verbose)
+		complain("%s: unmounted", a->where);
+	if (daemon < 0 || a->lazy)
+		return EXIT_OK;
+	if (wait_end(daemon, "unmounted; its daemon is writing out")) {
+		complain("%s: is unmounted, but its daemon has not ended: leave the disks where "
+			 "they "
+			 "are until it has",
+			a->where);
+		return EXIT_INTERRUPTED;
+	}
+	return EXIT_OK;
+}
+
+static int enter_namespace(const char *name)
+{
+	sop_autoclose int fd = -1;
+	char path[64];
+
+	if (!name)
+		return 0;
+	if (!name[strspn(name, "0123456789")]) {
+		snprintf(path, sizeof(path), "/proc/%.20s/ns/mnt", name);
+		name = path;
+	}
+	fd = open(name, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0 && !setns(fd, CLONE_NEWNS))
+		return 0;
+	complain("%s: mount namespace: %s", name, strerror(errno));
+	return EXIT_SYSTEM;
+}
+
+static int misused(void)
+{
+	fputs("Try '" PROGRAM " --help'.\n", stderr);
+	return EXIT_USAGE;
+}
+
+/* -1: go on; else the exit code. */
+static int parse(struct args *a, int argc, char **argv)
+{
+	static const struct option longs[] = {
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},
+		{NULL, 0, NULL, 0},
+	};
+	int c;
+
+	while ((c = getopt_long(argc, argv, "flnrvN:t:hV", longs, NULL)) != -1) {
+		switch (c) {
+		case 'f':
+			a->force = true;
+			break;
+		case 'l':
+			a->lazy = true;
+			break;
+		case 'r':
+			a->read_only = true;
+			break;
+		case 'v':
+			a->verbose = true;
+			break;
+		case 'N':
+			a->namespace = optarg;
+			break;
+		case 'n':
+		case 't':
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			return EXIT_OK;
+		case 'V':
+			puts(PROGRAM " (sopfs) " SOPFS_VERSION);
+			return EXIT_OK;
+		default:
+			return misused();
+		}
+	}
+	if (argc - optind != 1) {
+		complain(argc == optind ? "no mount point was given" : "give one mount point");
+		return misused();
+	}
+	a->where = argv[optind];
+	return -1;
+}
+
+int main(int argc, char **argv)
+{
+	const struct sigaction note = {.sa_handler = note_interrupt};
+	struct args a = {0};
+	int rc = parse(&a, argc, argv);
+
+	if (rc < 0) {
+		rc = enter_namespace(a.namespace);
+		a.dir = rc ? NULL : canonical(a.where);
+		if (!rc && (!a.dir || !is_ours(a.dir))) {
+			complain("%s: no sopfs is mounted there", a.where);
+			rc = EXIT_FAILED;
+		}
+		if (!rc) {
+			sigaction(SIGINT, &note, NULL);
+			sigaction(SIGTERM, &note, NULL);
+			rc = unmount(&a);
+		}
+	}
+	free(a.dir);
+	return rc;
+}
