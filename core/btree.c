@@ -876,18 +876,13 @@ int sop_tree_del(struct sop_nodes *n, struct sop_tree *t, const void *key, size_
 struct check {
 	struct reader r;
 	const struct sop_tree *t;
-	int (*fn)(void *arg, uint64_t handle);
+	const struct sop_tree_visitor *visit;
 	void *arg;
 	struct sop_err *e;
 };
 
-struct bounds {
-	const void *low, *high; /* low <= keys < high; NULL: no bound */
-	size_t low_len, high_len;
-};
-
 /* A copy of the page, so that the walk holds no lock. -ENOENT: nothing at that LSN. */
-static int copy_page(struct check *c, uint64_t handle, struct sop_page **copy)
+static int copy_page(struct check *c, uint64_t handle, struct sop_page **copy, struct sop_err *e)
 {
 	for (;;) {
 		const struct sop_page *p = NULL;
@@ -901,14 +896,14 @@ static int copy_page(struct check *c, uint64_t handle, struct sop_page **copy)
 		if (see == SOP_SEE_NOTHING)
 			return -ENOENT;
 		if (see == SOP_SEE_PAGE)
-			return *copy ? 0 : sop_fail(c->e, -ENOMEM, "copy of a node");
-		rc = sop_reader_load(&c->r, c->e);
+			return *copy ? 0 : sop_fail(e, -ENOMEM, "copy of a node");
+		rc = sop_reader_load(&c->r, e);
 		if (rc)
 			return rc;
 	}
 }
 
-static int check_keys(const struct check *c, const struct sop_page *p, const struct bounds *b)
+static int check_keys(const struct sop_page *p, const struct sop_range *in, struct sop_err *e)
 {
 	const void *before = NULL;
 	size_t before_len = 0;
@@ -919,62 +914,94 @@ static int check_keys(const struct check *c, const struct sop_page *p, const str
 
 		if (sop_page_level(p) && !i) {
 			if (klen)
-				return corrupt(c->e, sop_page_handle(p), "has a key first");
+				return corrupt(e, sop_page_handle(p), "has a key first");
 			continue;
 		}
 		if (before && sop_bytes_cmp(before, before_len, key, klen) >= 0)
-			return corrupt(c->e, sop_page_handle(p), "keys are out of order");
-		if (b->low && sop_bytes_cmp(key, klen, b->low, b->low_len) < 0)
-			return corrupt(c->e, sop_page_handle(p), "has a key below its range");
-		if (b->high && sop_bytes_cmp(key, klen, b->high, b->high_len) >= 0)
-			return corrupt(c->e, sop_page_handle(p), "has a key above its range");
+			return corrupt(e, sop_page_handle(p), "keys are out of order");
+		if (in->from && sop_bytes_cmp(key, klen, in->from, in->from_len) < 0)
+			return corrupt(e, sop_page_handle(p), "has a key below its range");
+		if (in->to && sop_bytes_cmp(key, klen, in->to, in->to_len) >= 0)
+			return corrupt(e, sop_page_handle(p), "has a key above its range");
 		before = key;
 		before_len = klen;
 	}
-	return 0;
+	return sop_page_count(p) ? 0 : corrupt(e, sop_page_handle(p), "is empty");
 }
 
-static int check_node(struct check *c, uint64_t handle, int level, const struct bounds *b)
+static int check_entries(struct check *c, const struct sop_page *p)
 {
-	struct sop_page *p;
-	int rc = copy_page(c, handle, &p);
+	int rc = 0;
+
+	for (unsigned i = 0; !rc && c->visit->entry && i < sop_page_count(p); i++) {
+		size_t klen, vlen;
+		const void *key = sop_page_key(p, i, &klen);
+		const void *val = sop_page_value(p, i, &vlen);
+
+		rc = c->visit->entry(c->arg, key, klen, val, vlen);
+	}
+	return rc;
+}
+
+static int check_node(
+	struct check *c, uint64_t handle, int level, const struct sop_range *in, unsigned depth)
+{
+	struct sop_err own = {0}, *e = c->visit->bad ? &own : c->e;
+	struct sop_page *p = NULL;
+	int rc = depth < SOP_DEPTH_MAX ? copy_page(c, handle, &p, e)
+				       : corrupt(e, handle, "lies too deep");
 
 	sop_reader_release(&c->r);
+	if (rc == -ENOENT && level < 0 && !c->visit->bad)
+		return 0;
 	if (rc == -ENOENT)
-		return level < 0 ? 0 : corrupt(c->e, handle, "has no version as of its parent");
-	if (rc)
-		return rc;
-	rc = check_place(p, c->t, level, c->e);
+		rc = corrupt(e, handle, "has no version as of its parent");
 	if (!rc)
-		rc = check_keys(c, p, b);
-	if (!rc && !sop_page_count(p))
-		rc = corrupt(c->e, handle, "is empty");
+		rc = check_place(p, c->t, level, e);
 	if (!rc)
-		rc = c->fn ? c->fn(c->arg, handle) : 0;
+		rc = check_keys(p, in, e);
+	if (rc) {
+		sop_page_free(p);
+		if (rc == -ENOMEM)
+			return sop_fail(c->e, rc, "check of a tree");
+		return c->visit->bad ? c->visit->bad(c->arg, handle, in, rc, e) : rc;
+	}
+	rc = c->visit->node ? c->visit->node(c->arg, handle) : 0;
+	if (!rc && !sop_page_level(p))
+		rc = check_entries(c, p);
 	for (unsigned i = 0; !rc && sop_page_level(p) && i < sop_page_count(p); i++) {
-		struct bounds child = *b;
+		struct sop_range child = *in;
 
 		if (i)
-			child.low = sop_page_key(p, i, &child.low_len);
-		if (i + 1 < sop_page_count(p))
-			child.high = sop_page_key(p, i + 1, &child.high_len);
-		rc = check_node(c, sop_page_child(p, i), (int)sop_page_level(p) - 1, &child);
+			child.from = sop_page_key(p, i, &child.from_len);
+		if (i + 1 < sop_page_count(p)) {
+			child.to = sop_page_key(p, i + 1, &child.to_len);
+			child.to_exclusive = true;
+		}
+		rc = check_node(
+			c, sop_page_child(p, i), (int)sop_page_level(p) - 1, &child, depth + 1);
 	}
 	sop_page_free(p);
 	return rc;
 }
 
-int sop_tree_check(struct sop_nodes *n, const struct sop_tree *t, uint64_t lsn,
-	int (*fn)(void *arg, uint64_t handle), void *arg, struct sop_err *e)
+int sop_tree_walk(struct sop_nodes *n, const struct sop_tree *t, uint64_t lsn,
+	const struct sop_tree_visitor *visit, void *arg, struct sop_err *e)
 {
-	struct check c = {.t = t, .fn = fn, .arg = arg, .e = e};
-	struct bounds all = {0};
+	struct check c = {.t = t, .visit = visit, .arg = arg, .e = e};
+	struct sop_range all = {0};
 	int rc;
 
 	if (!t->root)
 		return 0;
 	sop_reader_init(&c.r, n, lsn);
-	rc = check_node(&c, t->root, -1, &all);
+	rc = check_node(&c, t->root, -1, &all, 0);
 	return rc == SOP_ECORRUPT ? sop_wrap(e, rc, "store %llu", (unsigned long long)t->store)
 				  : rc;
+}
+
+int sop_tree_check(struct sop_nodes *n, const struct sop_tree *t, uint64_t lsn,
+	int (*fn)(void *arg, uint64_t handle), void *arg, struct sop_err *e)
+{
+	return sop_tree_walk(n, t, lsn, &(struct sop_tree_visitor){.node = fn}, arg, e);
 }

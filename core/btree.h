@@ -125,7 +125,18 @@ int sop_nodes_freeze(struct sop_nodes *n, uint64_t lsn, struct sop_frozen **list
 void sop_nodes_written(struct sop_nodes *n, struct sop_frozen *list, size_t count);
 void sop_nodes_thaw(struct sop_nodes *n, struct sop_frozen *list, size_t count);
 
-/* Walk a whole tree and check order, bounds, levels; calls fn for every handle met. For tests, fsck. */
+/* Walk a whole tree and check order, bounds, levels, each node before what is in it. For tests, fsck.
+ * Callbacks hold no lock; any may be NULL; a result that is not 0 ends the walk and is returned. */
+struct sop_tree_visitor {
+	int (*node)(void *arg, uint64_t handle); /* is as it should be */
+	sop_entry_fn entry;                      /* of a leaf */
+	/* A node that cannot be used, and the keys that only it leads to; the walk goes on without.
+	 * NULL: the first one ends the walk. */
+	int (*bad)(void *arg, uint64_t handle, const struct sop_range *keys, int rc,
+		const struct sop_err *why);
+};
+int sop_tree_walk(struct sop_nodes *n, const struct sop_tree *t, uint64_t lsn,
+	const struct sop_tree_visitor *visit, void *arg, struct sop_err *e);
 int sop_tree_check(struct sop_nodes *n, const struct sop_tree *t, uint64_t lsn,
 	int (*fn)(void *arg, uint64_t handle), void *arg, struct sop_err *e);
 

@@ -2,59 +2,233 @@
  *
  * The master store leads to every directory and every inode with several names; directories lead to
  * items, items to extents, extents to blobs. What the accounts call live and the walk did not meet
- * is a leak; what the walk met and the accounts do not know is damage. Runs under the checkpoint
- * and commit locks: nothing changes meanwhile. */
-#include "core/engine.h"
+ * is a leak; what the walk met and the accounts do not know is damage. A node that cannot be read
+ * hides what is behind it: the walk goes on beside it, and from then on nothing that was not met
+ * is called a leak. Runs under the checkpoint and commit locks: nothing changes meanwhile. */
+#include "core/check.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <sys/stat.h>
+
+#define DEPTH_MAX 512 /* of directories, in paths and in the search for cycles */
 
 struct met { /* a blob met, and how often */
 	struct sop_blobref ref;
 	uint32_t times;
 	bool used;
+	bool counted; /* its references are as SHARED says */
 };
 
-struct check {
+struct inode { /* of MASTER, or named by a link */
+	struct inode *next;
+	uint64_t ino;
+	uint64_t parent; /* as a directory's record says */
+	uint64_t nlink;
+	uint64_t links;	     /* names met */
+	uint64_t name_store; /* of one of them */
+	void *name;
+	size_t name_len;
+	bool here, dir, state;
+	uint64_t reached; /* number of the search that came by */
+};
+
+struct who { /* the entry that is being looked at */
+	uint64_t store, ino;
+	const void *key;
+	size_t klen;
+	bool tree;
+};
+
+struct todo {
+	uint64_t store;
+	bool extents;
+	struct who who; /* extents: whose; key malloc'ed */
+	uint64_t size;
+};
+
+struct sop_check {
 	struct sop_volume *v;
-	bool data;
-	void (*report)(void *arg, const char *line);
-	void *arg;
-	struct sop_check_report *r;
+	struct sop_check_opts o;
 	struct sop_err *e;
+	struct sop_check_report r;
+	struct sop_check_record *rec;
+	size_t n_rec, cap_rec;
 	struct met *met;
 	size_t n_met, cap_met; /* cap: a power of two */
-	uint64_t *dirs;	       /* stores to walk */
-	size_t n_dirs, cap_dirs;
-	uint64_t store; /* being walked */
-	uint64_t seen;	/* entries of it */
-	uint64_t subdirs;
+	struct todo *todo;
+	size_t n_todo, cap_todo;
+	struct inode **inode;
+	size_t n_inode, cap_inode;
+	struct who who;
+	uint64_t store;		/* being walked */
+	uint64_t seen, subdirs; /* entries of it */
 	uint64_t items;
-	int rc;
+	uint64_t extent_end; /* of the extent before, in an extent tree */
+	uint64_t size;	     /* of the value whose extent tree is walked */
+	uint64_t done_bytes, total_bytes;
+	bool incomplete; /* something could not be reached */
+	bool tree_lost;	 /* ... of the tree that is being walked */
 	struct sop_heal_segment
 		*heal; /* repair the blobs of these segments; no looking for damage */
 	size_t n_heal;
 };
 
-static void found(struct check *c, const char *fmt, ...) SOP_PRINTF(2, 3);
-static void found(struct check *c, const char *fmt, ...)
-{
-	char line[512];
-	va_list ap;
+/* ---- memory ---- */
 
-	c->r->errors++;
-	if (!c->report)
-		return;
-	va_start(ap, fmt);
-	vsnprintf(line, sizeof(line), fmt, ap);
-	va_end(ap);
-	c->report(c->arg, line);
+static int grow(void *p, size_t *cap, size_t n, size_t size)
+{
+	size_t want = *cap ? 2 * *cap : 64;
+	void *old, *more;
+
+	if (n < *cap)
+		return 0;
+	memcpy(&old, p, sizeof(old));
+	more = realloc(old, want * size);
+	if (!more)
+		return -ENOMEM;
+	memcpy(p, &more, sizeof(more));
+	*cap = want;
+	return 0;
+}
+
+static void *copy(const void *p, size_t len)
+{
+	void *c = malloc(len ? len : 1);
+
+	if (c && len)
+		memcpy(c, p, len);
+	return c;
+}
+
+/* ---- records ---- */
+
+/* A new record about the entry being looked at; NULL: no memory. */
+static struct sop_check_record *found(struct sop_check *c, enum sop_check_kind kind)
+{
+	struct sop_check_record *r;
+
+	c->r.errors++;
+	if (grow(&c->rec, &c->cap_rec, c->n_rec, sizeof(*c->rec)))
+		return NULL;
+	r = &c->rec[c->n_rec];
+	*r = (struct sop_check_record){.kind = kind,
+		.store = c->who.store ? c->who.store : c->store,
+		.ino = c->who.ino,
+		.klen = c->who.klen,
+		.tree = c->who.tree};
+	if (c->who.key) {
+		r->key = copy(c->who.key, c->who.klen);
+		if (!r->key)
+			return NULL;
+	}
+	c->n_rec++;
+	if (sop_check_lost(kind))
+		c->incomplete = c->incomplete || kind == SOP_CHECK_NODE ||
+				kind == SOP_CHECK_RECORD || kind == SOP_CHECK_STATE;
+	return r;
+}
+
+static int no_memory(struct sop_check *c)
+{
+	return sop_fail(c->e, -ENOMEM, "check");
+}
+
+/* About a store, or the whole volume, and not about an entry. */
+static struct sop_check_record *found_of(
+	struct sop_check *c, enum sop_check_kind kind, uint64_t store)
+{
+	struct who who = c->who;
+	struct sop_check_record *r;
+
+	c->who = (struct who){.store = store};
+	r = found(c, kind);
+	if (r)
+		r->store = store;
+	c->who = who;
+	return r;
+}
+
+static int found_count(
+	struct sop_check *c, enum sop_check_kind kind, uint64_t store, uint64_t is, uint64_t want)
+{
+	struct sop_check_record *r = found_of(c, kind, store);
+
+	if (!r)
+		return no_memory(c);
+	r->is = is;
+	r->want = want;
+	return 0;
+}
+
+/* ---- inodes and their names ---- */
+
+static struct inode *inode_find(const struct sop_check *c, uint64_t ino)
+{
+	struct inode *i = c->cap_inode ? c->inode[ino % c->cap_inode] : NULL;
+
+	while (i && i->ino != ino)
+		i = i->next;
+	return i;
+}
+
+static int inode_rehash(struct sop_check *c)
+{
+	size_t cap = c->cap_inode ? 2 * c->cap_inode + 1 : 1021;
+	struct inode **b = calloc(cap, sizeof(struct inode *));
+
+	if (!b)
+		return no_memory(c);
+	for (size_t k = 0; k < c->cap_inode; k++)
+		for (struct inode *i = c->inode[k], *next; i; i = next) {
+			next = i->next;
+			i->next = b[i->ino % cap];
+			b[i->ino % cap] = i;
+		}
+	free(c->inode);
+	c->inode = b;
+	c->cap_inode = cap;
+	return 0;
+}
+
+static int inode_get(struct sop_check *c, uint64_t ino, struct inode **out)
+{
+	int rc = 0;
+
+	*out = inode_find(c, ino);
+	if (*out)
+		return 0;
+	if (c->n_inode >= c->cap_inode)
+		rc = inode_rehash(c);
+	*out = rc ? NULL : calloc(1, sizeof(**out));
+	if (!*out)
+		return rc ? rc : no_memory(c);
+	(*out)->ino = ino;
+	(*out)->next = c->inode[ino % c->cap_inode];
+	c->inode[ino % c->cap_inode] = *out;
+	c->n_inode++;
+	return 0;
+}
+
+static int link_met(struct sop_check *c, uint64_t ino, bool dir)
+{
+	struct inode *i;
+	int rc = inode_get(c, ino, &i);
+
+	if (rc)
+		return rc;
+	i->links++;
+	i->dir = i->dir || dir;
+	if (i->name)
+		return 0;
+	i->name = copy(c->who.key, c->who.klen);
+	i->name_len = c->who.klen;
+	i->name_store = c->who.store;
+	return i->name ? 0 : no_memory(c);
 }
 
 /* ---- blobs met ---- */
 
-static struct met *met_slot(struct check *c, const struct sop_blobref *ref)
+static struct met *met_slot(struct sop_check *c, const struct sop_blobref *ref)
 {
 	size_t i = (size_t)((ref->segment * 1000003 + ref->off / 8) * 0x9E3779B97F4A7C15ull >> 20) &
 		   (c->cap_met - 1);
@@ -65,7 +239,7 @@ static struct met *met_slot(struct check *c, const struct sop_blobref *ref)
 	return &c->met[i];
 }
 
-static int met_grow(struct check *c)
+static int met_grow(struct sop_check *c)
 {
 	struct met *old = c->met;
 	size_t cap = c->cap_met;
@@ -75,7 +249,7 @@ static int met_grow(struct check *c)
 	if (!c->met) {
 		c->met = old;
 		c->cap_met = cap;
-		return sop_fail(c->e, -ENOMEM, "check");
+		return no_memory(c);
 	}
 	for (size_t i = 0; i < cap; i++)
 		if (old[i].used)
@@ -84,7 +258,7 @@ static int met_grow(struct check *c)
 	return 0;
 }
 
-static void heal_blob(struct check *c, const struct sop_blobref *ref)
+static void heal_blob(struct sop_check *c, const struct sop_blobref *ref)
 {
 	for (size_t i = 0; i < c->n_heal; i++) {
 		uint32_t good = 0;
@@ -97,321 +271,942 @@ static void heal_blob(struct check *c, const struct sop_blobref *ref)
 	}
 }
 
-static int met_add(struct check *c, const struct sop_blobref *ref, const char *what)
+/* Shards whose disks are here: that a disk is missing is said once, and not of each blob. */
+static uint32_t shards_here(struct sop_check *c, const struct sop_segment_info *info)
 {
+	uint32_t here = 0;
+
+	for (unsigned i = 0; i < (unsigned)info->k + info->m; i++)
+		if (sop_members_disk(c->v->mem, info->disks[i]))
+			here |= 1u << i;
+	return here;
+}
+
+/* 0: fine or repaired or noted; 1: lost. */
+static int blob_verify(struct sop_check *c, const struct sop_blobref *ref)
+{
+	struct sop_segment_info info;
+	struct sop_check_record *r;
+	uint32_t good = 0, here, bad;
+	int rc;
+
+	if (sop_blob_verify(c->v->seg, ref, false, &good, NULL))
+		return 1;
+	rc = sop_segments_info(c->v->seg, ref->segment, &info, c->e);
+	if (rc)
+		return rc;
+	here = shards_here(c, &info);
+	bad = here & ~good;
+	if (!bad)
+		return 0;
+	if (c->o.repair && sop_blob_verify(c->v->seg, ref, true, &good, NULL))
+		good = 0;
+	r = found(c, SOP_CHECK_SHARDS);
+	if (!r)
+		return no_memory(c);
+	r->ref = *ref;
+	r->disks = (uint32_t)__builtin_popcount(bad);
+	r->repaired = c->o.repair && !(here & ~good);
+	if (r->repaired)
+		c->r.errors--;
+	return 0;
+}
+
+/* 0: fine, or noted; 1: the blob cannot be read; negative: an error. */
+static int met_add(struct sop_check *c, const struct sop_blobref *ref, bool verify)
+{
+	struct sop_segment_info info;
 	struct met *m;
-	uint32_t good;
 	int rc = 0;
 
 	if (c->n_met * 2 >= c->cap_met && (rc = met_grow(c)))
 		return rc;
 	m = met_slot(c, ref);
 	if (m->used) {
-		if (m->ref.len != ref->len || m->ref.nonce != ref->nonce)
-			found(c, "%s: two blobs at one address %llx:%llu", what,
-				(unsigned long long)ref->segment, (unsigned long long)ref->off);
+		if (m->ref.len != ref->len || m->ref.nonce != ref->nonce) {
+			struct sop_check_record *r = found(c, SOP_CHECK_PLACE);
+
+			if (!r)
+				return no_memory(c);
+			r->ref = *ref;
+		}
 		m->times++;
 		return 0;
 	}
-	*m = (struct met){*ref, 1, true};
+	*m = (struct met){.ref = *ref, .times = 1, .used = true};
 	c->n_met++;
-	c->r->blobs++;
-	c->r->blob_bytes += ref->len;
+	c->r.blobs++;
+	c->r.blob_bytes += ref->len;
+	if (!sop_segments_info(c->v->seg, ref->segment, &info, NULL))
+		c->done_bytes += sop_blob_shard_bytes(ref->len, info.k) * (info.k + info.m);
+	if (c->o.progress && c->r.blobs % 64 == 0)
+		c->o.progress(c->o.ctx, "checking", c->done_bytes, c->total_bytes);
+	if (c->o.stop && c->o.stop(c->o.ctx))
+		return sop_fail(c->e, -ECANCELED, "check");
 	if (c->n_heal)
 		heal_blob(c, ref);
-	if (c->data) {
-		struct sop_segment_info info;
-		uint32_t want;
+	return verify ? blob_verify(c, ref) : 0;
+}
 
-		rc = sop_blob_verify(c->v->seg, ref, false, &good, NULL);
-		if (rc) {
-			found(c, "%s: blob %llx:%llu is lost", what,
-				(unsigned long long)ref->segment, (unsigned long long)ref->off);
-			return 0;
+/* The bytes of the blob that cannot be read, told of the value at `off`. */
+static int data_lost(struct sop_check *c, const struct sop_extent *x)
+{
+	uint8_t *buf = malloc(SOP_BLOCK_BYTES);
+	struct sop_check_record *r = NULL;
+	int rc = 0;
+
+	if (!buf)
+		return no_memory(c);
+	for (uint32_t at = 0, len; at < x->len && !rc; at += len) {
+		uint64_t off = x->off + at;
+
+		len = SOP_MIN(x->len - at, (uint32_t)SOP_BLOCK_BYTES);
+		if (!sop_blob_read(c->v->seg, &x->ref, buf, len, x->blob_off + at, NULL))
+			continue;
+		if (r && r->off + r->len == off) {
+			r->len += len;
+			continue;
 		}
-		rc = sop_segments_info(c->v->seg, ref->segment, &info, c->e);
-		if (rc)
-			return rc;
-		want = (uint32_t)((1ull << (info.k + info.m)) - 1);
-		if (good != want)
-			found(c, "%s: blob %llx:%llu has lost shards (mask %x of %x)", what,
-				(unsigned long long)ref->segment, (unsigned long long)ref->off,
-				good, want);
+		r = found(c, SOP_CHECK_DATA);
+		if (!r) {
+			rc = no_memory(c);
+			break;
+		}
+		r->off = off;
+		r->len = len;
+		r->ref = x->ref;
 	}
-	return 0;
+	free(buf);
+	return rc;
+}
+
+static int extent_met(struct sop_check *c, const struct sop_extent *x, uint64_t *at, uint64_t size)
+{
+	struct sop_check_record *r;
+	int rc;
+
+	if (x->off < *at || x->off + x->len > size) {
+		r = found(c, SOP_CHECK_EXTENT);
+		if (!r)
+			return no_memory(c);
+		r->off = x->off;
+		r->len = x->len;
+	}
+	*at = x->off + x->len;
+	/* Nobody will read what is being removed. */
+	rc = met_add(c, &x->ref, c->o.data && c->who.store != SOP_STORE_DOOMED);
+	return rc > 0 ? data_lost(c, x) : rc;
 }
 
 /* ---- walking ---- */
 
-static int dir_add(struct check *c, uint64_t store)
+static int todo_add(struct sop_check *c, uint64_t store, bool extents, uint64_t size)
 {
-	if (c->n_dirs == c->cap_dirs) {
-		size_t cap = c->cap_dirs ? 2 * c->cap_dirs : 256;
-		uint64_t *p = realloc(c->dirs, cap * sizeof(*p));
+	struct todo *t;
 
-		if (!p)
-			return sop_fail(c->e, -ENOMEM, "check");
-		c->dirs = p;
-		c->cap_dirs = cap;
+	if (grow(&c->todo, &c->cap_todo, c->n_todo, sizeof(*c->todo)))
+		return no_memory(c);
+	t = &c->todo[c->n_todo];
+	*t = (struct todo){.store = store, .extents = extents, .size = size};
+	if (extents) {
+		t->who = c->who;
+		t->who.tree = true;
+		t->who.key = c->who.key ? copy(c->who.key, c->who.klen) : NULL;
+		if (c->who.key && !t->who.key)
+			return no_memory(c);
 	}
-	c->dirs[c->n_dirs++] = store;
+	c->n_todo++;
 	return 0;
+}
+
+static int node_record(
+	struct sop_check *c, uint64_t handle, const struct sop_range *keys, int rc, const char *why)
+{
+	struct sop_check_record *r = found_of(c, SOP_CHECK_NODE, c->store);
+
+	(void)rc;
+	if (!r)
+		return no_memory(c);
+	r->handle = handle;
+	r->ino = c->who.ino;
+	snprintf(r->why, sizeof(r->why), "%s", why);
+	if (keys && keys->from) {
+		r->key = copy(keys->from, keys->from_len);
+		r->klen = keys->from_len;
+	}
+	if (keys && keys->to) {
+		r->to = copy(keys->to, keys->to_len);
+		r->to_len = keys->to_len;
+	}
+	if (keys && ((keys->from && !r->key) || (keys->to && !r->to)))
+		return no_memory(c);
+	/* Bytes of a value that only this node leads to. */
+	if (c->who.tree) {
+		r->off = keys && keys->from && keys->from_len == 8 ? be64_get(keys->from) : 0;
+		r->len = (keys && keys->to && keys->to_len == 8 ? be64_get(keys->to)
+								: SOP_MAX(c->size, r->off)) -
+			 r->off;
+	}
+	c->tree_lost = true;
+	return 0;
+}
+
+static int node_bad(
+	void *arg, uint64_t handle, const struct sop_range *keys, int rc, const struct sop_err *why)
+{
+	return node_record(arg, handle, keys, rc, why->text);
 }
 
 static int node_met(void *arg, uint64_t handle)
 {
-	struct check *c = arg;
+	struct sop_check *c = arg;
+	struct who who = c->who;
 	struct sop_blobref ref;
-	char what[64];
 	int rc;
 
-	c->r->nodes++;
-	rc = sop_registry_lookup(c->v->reg, handle, &ref, c->e);
-	if (rc) {
-		found(c, "node %llu of store %llu: %s", (unsigned long long)handle,
-			(unsigned long long)c->store, sop_err_text(rc));
+	c->r.nodes++;
+	rc = sop_registry_lookup(c->v->reg, handle, &ref, NULL);
+	/* What a replay has made is in memory alone, when nothing may be written. */
+	if (rc == -ENOENT && c->v->opts.read_only)
 		return 0;
-	}
-	snprintf(what, sizeof(what), "node %llu", (unsigned long long)handle);
-	return met_add(c, &ref, what);
+	if (rc)
+		return node_record(c, handle, NULL, rc, "the registry does not know it");
+	c->who = (struct who){.store = c->store, .ino = who.ino};
+	rc = met_add(c, &ref, c->o.nodes);
+	c->who = who;
+	/* It is in memory, from better days; what is on the disks is gone. */
+	return rc > 0 ? node_record(c, handle, NULL, rc, "too few shards are left") : rc;
 }
 
-static int tree_walk(struct check *c, uint64_t store, sop_entry_fn fn)
+static int tree_walk(struct sop_check *c, uint64_t store, sop_entry_fn fn)
 {
-	struct sop_range all = {0};
+	const struct sop_tree_visitor visit = {.node = node_met, .entry = fn, .bad = node_bad};
 	struct sop_state_view view;
-	int rc = sop_stores_view(c->v->stores, store, SOP_LSN_LATEST, &view, c->e);
+	struct sop_err why = {0};
+	int rc = sop_stores_view(c->v->stores, store, SOP_LSN_LATEST, &view, &why);
 
-	if (rc == -ENOENT) {
-		found(c, "store %llu has no state", (unsigned long long)store);
-		return 0;
-	}
-	if (rc)
-		return rc;
-	c->r->stores++;
 	c->store = store;
-	c->seen = c->subdirs = 0;
-	rc = sop_tree_check(c->v->nodes, &view.tree, SOP_LSN_LATEST, node_met, c, c->e);
+	c->tree_lost = false;
+	if (rc == -ENOMEM)
+		return no_memory(c);
 	if (rc) {
-		found(c, "store %llu: %s", (unsigned long long)store,
-			c->e ? c->e->text : "damaged");
+		struct sop_check_record *r = found_of(c, SOP_CHECK_STATE, store);
+
+		if (!r)
+			return no_memory(c);
+		r->ino = c->who.ino;
+		snprintf(r->why, sizeof(r->why), "%.150s", why.text);
 		return 0;
 	}
-	rc = sop_tree_scan(c->v->nodes, &view.tree, SOP_LSN_LATEST, &all, fn, c, c->e);
-	if (rc < 0)
-		found(c, "store %llu: %s", (unsigned long long)store,
-			c->e ? c->e->text : "damaged");
+	c->r.stores++;
+	c->seen = c->subdirs = 0;
+	rc = sop_tree_walk(c->v->nodes, &view.tree, SOP_LSN_LATEST, &visit, c, c->e);
+	if (rc || c->tree_lost)
+		return rc;
 	if (c->seen != view.at.count)
-		found(c, "store %llu: counts %llu items and has %llu", (unsigned long long)store,
-			(unsigned long long)view.at.count, (unsigned long long)c->seen);
-	if (store >= SOP_STORE_ROOT && c->subdirs != view.at.subdirs)
-		found(c, "store %llu: counts %llu directories and has %llu",
-			(unsigned long long)store, (unsigned long long)view.at.subdirs,
-			(unsigned long long)c->subdirs);
-	return 0;
+		rc = found_count(c, SOP_CHECK_COUNT, store, view.at.count, c->seen);
+	if (!rc && store >= SOP_STORE_ROOT && c->subdirs != view.at.subdirs)
+		rc = found_count(c, SOP_CHECK_SUBDIRS, store, view.at.subdirs, c->subdirs);
+	return rc;
+}
+
+static int record_bad(struct sop_check *c)
+{
+	return found(c, SOP_CHECK_RECORD) ? 0 : no_memory(c);
 }
 
 static int extent_entry(void *arg, const void *key, size_t klen, const void *val, size_t vlen)
 {
-	struct check *c = arg;
+	struct sop_check *c = arg;
 	struct sop_extent x;
-	char what[64];
+	struct sop_check_record *r;
 
 	c->seen++;
-	if (sop_extent_decode(&x, key, klen, val, vlen, NULL)) {
-		found(c, "extent tree %llu: a damaged record", (unsigned long long)c->store);
-		return 0;
-	}
-	snprintf(what, sizeof(what), "extent tree %llu at %llu", (unsigned long long)c->store,
-		(unsigned long long)x.off);
-	c->rc = met_add(c, &x.ref, what);
-	return c->rc;
+	if (!sop_extent_decode(&x, key, klen, val, vlen, NULL))
+		return extent_met(c, &x, &c->extent_end, c->size);
+	r = found(c, SOP_CHECK_RECORD);
+	if (!r)
+		return no_memory(c);
+	r->off = klen == 8 ? be64_get(key) : 0;
+	return 0;
 }
 
-struct pending_tree {
-	uint64_t tree, ino, size;
-};
-
-/* Items are looked at under the tree's lock; the extent trees they name are walked afterwards. */
-static int item_walk(struct check *c, const void *val, size_t vlen, bool inode)
+/* `inode`: of MASTER, under ino; else an entry of a directory. */
+static int item_walk(struct sop_check *c, const void *val, size_t vlen, bool inode, uint64_t ino)
 {
 	struct sop_item it;
+	struct inode *in;
 	uint64_t at = 0;
-	char what[64];
 	int rc;
 
 	rc = sop_item_decode(&it, val, vlen, NULL);
-	if (rc) {
-		found(c, "store %llu: a damaged item record", (unsigned long long)c->store);
-		return 0;
-	}
+	if (rc || (inode && (it.link || it.attr.ino != ino)))
+		return record_bad(c);
 	if (it.link) {
-		c->subdirs += S_ISDIR(it.attr.mode) && !inode;
-		return 0;
+		c->subdirs += S_ISDIR(it.attr.mode);
+		return link_met(c, it.attr.ino, S_ISDIR(it.attr.mode));
+	}
+	c->who.ino = it.attr.ino;
+	if (inode) {
+		rc = inode_get(c, ino, &in);
+		if (rc)
+			return rc;
+		in->here = true;
+		in->dir = S_ISDIR(it.attr.mode);
+		in->nlink = it.attr.nlink;
+		in->parent = it.attr.rdev;
 	}
 	if (S_ISDIR(it.attr.mode))
-		return inode ? dir_add(c, it.attr.ino) : 0;
-	snprintf(what, sizeof(what), "inode %llu", (unsigned long long)it.attr.ino);
+		return inode ? todo_add(c, ino, false, 0) : record_bad(c);
 	for (uint32_t i = 0; i < it.extents; i++) {
-		if (it.extent[i].off < at || it.extent[i].off + it.extent[i].len > it.attr.size)
-			found(c, "%s: an extent overlaps or lies past the end", what);
-		at = it.extent[i].off + it.extent[i].len;
-		rc = met_add(c, &it.extent[i].ref, what);
+		rc = extent_met(c, &it.extent[i], &at, it.attr.size);
 		if (rc)
 			return rc;
 	}
-	if (it.xattr_blob.segment && (rc = met_add(c, &it.xattr_blob, what)))
-		return rc;
-	/* Bit 63 marks an extent tree among the stores to walk. */
-	return it.tree ? dir_add(c, it.tree | 1ull << 63) : 0;
+	if (it.xattr_blob.segment) {
+		rc = met_add(c, &it.xattr_blob, c->o.data);
+		if (rc > 0)
+			rc = found(c, SOP_CHECK_XATTRS) ? 0 : no_memory(c);
+		if (rc)
+			return rc;
+	}
+	return it.tree ? todo_add(c, it.tree, true, it.attr.size) : 0;
 }
 
 static int item_entry(void *arg, const void *key, size_t klen, const void *val, size_t vlen)
 {
-	struct check *c = arg;
+	struct sop_check *c = arg;
+	int rc;
 
-	(void)key;
-	(void)klen;
 	c->seen++;
-	c->r->items++;
+	c->r.items++;
 	c->items++;
-	c->rc = item_walk(c, val, vlen, false);
-	return c->rc;
+	c->who = (struct who){.store = c->store, .key = key, .klen = klen};
+	rc = item_walk(c, val, vlen, false, 0);
+	c->who = (struct who){0};
+	return rc;
 }
 
 static int master_entry(void *arg, const void *key, size_t klen, const void *val, size_t vlen)
 {
-	struct check *c = arg;
+	struct sop_check *c = arg;
+	uint64_t id;
+	int rc = 0;
 
 	c->seen++;
-	if (klen != SOP_MASTER_KEY) {
-		found(c, "master store: a key of %zu bytes", klen);
-		return 0;
-	}
-	if (((const uint8_t *)key)[8] != 'i')
-		return 0;
-	c->rc = item_walk(c, val, vlen, true);
-	return c->rc;
+	c->who = (struct who){.store = SOP_STORE_MASTER, .key = key, .klen = klen};
+	id = klen == SOP_MASTER_KEY ? be64_get(key) : 0;
+	if (!id)
+		rc = record_bad(c);
+	else if (((const uint8_t *)key)[8] == 'i')
+		rc = item_walk(c, val, vlen, true, id);
+	c->who = (struct who){0};
+	return rc;
 }
 
 static int system_entry(void *arg, const void *key, size_t klen, const void *val, size_t vlen)
 {
-	struct check *c = arg;
+	struct sop_check *c = arg;
+	int rc = 0;
 
 	(void)val;
 	(void)vlen;
 	c->seen++;
-	if (c->store == SOP_STORE_DOOMED && klen == 8)
-		c->rc = dir_add(c, be64_get(key) | 1ull << 63);
-	return c->rc;
+	if (c->store == SOP_STORE_DOOMED && klen == 8) {
+		c->who = (struct who){.store = SOP_STORE_DOOMED};
+		rc = todo_add(c, be64_get(key), true, UINT64_MAX);
+		c->who = (struct who){0};
+	}
+	return rc;
+}
+
+static int refs_wrong(
+	struct sop_check *c, const struct sop_blobref *ref, uint64_t is, uint64_t want)
+{
+	struct sop_check_record *r = found_of(c, SOP_CHECK_REFS, SOP_STORE_SHARED);
+
+	if (!r)
+		return no_memory(c);
+	r->ref = *ref;
+	r->is = is;
+	r->want = want;
+	return 0;
 }
 
 static int shared_entry(void *arg, const void *key, size_t klen, const void *val, size_t vlen)
 {
-	struct check *c = arg;
+	struct sop_check *c = arg;
 	struct sop_blobref ref = {0};
 	struct met *m;
 	struct le32 n;
 
 	c->seen++;
-	if (klen != 16 || vlen != 4 || !c->cap_met)
-		return 0;
+	if (klen != 16 || vlen != 4)
+		return record_bad(c);
 	ref.segment = be64_get(key);
 	ref.off = be64_get((const uint8_t *)key + 8);
 	memcpy(&n, val, 4);
+	if (!c->cap_met)
+		return refs_wrong(c, &ref, le32_get(n), 0);
 	m = met_slot(c, &ref);
-	if (!m->used || m->times != le32_get(n))
-		found(c, "blob %llx:%llu: %u references counted, %u met",
-			(unsigned long long)ref.segment, (unsigned long long)ref.off, le32_get(n),
-			m->used ? m->times : 0);
 	if (m->used)
-		m->times = 1; /* settled */
+		m->counted = true;
+	if (!m->used || m->times != le32_get(n))
+		return refs_wrong(c, &ref, le32_get(n), m->used ? m->times : 0);
 	return 0;
 }
 
 /* ---- accounts ---- */
 
-struct account {
-	struct check *c;
-	uint64_t id, bytes;
-	unsigned k;
-};
-
 static int pending_met(void *arg, const struct sop_blobref *ref)
 {
-	struct check *c = arg;
-	bool data = c->data;
+	struct sop_check *c = arg;
 	size_t heal = c->n_heal;
 	int rc;
 
 	/* Still live by account: freed by a transaction, not given back yet; or given back before a
 	 * crash that the account has not heard of. So its bytes are not looked at. */
-	c->data = false;
 	c->n_heal = 0;
-	rc = met_add(c, ref, "pending");
+	rc = met_add(c, ref, false);
 	c->n_heal = heal;
-	c->data = data;
 	return rc;
+}
+
+static int by_place(const void *a, const void *b)
+{
+	const struct sop_blobref *x = a, *y = b;
+
+	if (x->segment != y->segment)
+		return x->segment < y->segment ? -1 : 1;
+	return (x->off > y->off) - (x->off < y->off);
+}
+
+struct sums {
+	struct sop_check *c;
+	struct sop_blobref *ref;
+	size_t n;
+};
+
+static size_t first_of(const struct sums *s, uint64_t id)
+{
+	size_t low = 0, high = s->n;
+
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+
+		if (s->ref[mid].segment < id)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low;
 }
 
 static int segment_check(void *arg, uint64_t id, uint64_t live, unsigned k)
 {
-	struct check *c = arg;
+	const struct sums *s = arg;
+	struct sop_check *c = s->c;
+	struct sop_check_record *r;
 	uint64_t bytes = 0;
 
-	for (size_t i = 0; i < c->cap_met; i++)
-		if (c->met[i].used && c->met[i].ref.segment == id)
-			bytes += sop_blob_shard_bytes(c->met[i].ref.len, k);
-	if (bytes < live) {
-		c->r->leaked_bytes += (live - bytes) * k;
-		found(c, "segment %llx: %llu bytes of a shard are live by account, %llu were met",
-			(unsigned long long)id, (unsigned long long)live,
-			(unsigned long long)bytes);
-	} else if (bytes > live) {
-		found(c, "segment %llx: %llu bytes of a shard were met, %llu are live by account",
-			(unsigned long long)id, (unsigned long long)bytes,
-			(unsigned long long)live);
+	for (size_t i = first_of(s, id); i < s->n && s->ref[i].segment == id; i++)
+		bytes += sop_blob_shard_bytes(s->ref[i].len, k);
+	if (bytes == live)
+		return 0;
+	if (bytes < live)
+		c->r.leaked_bytes += (live - bytes) * k;
+	r = found_of(c, SOP_CHECK_ACCOUNT, SOP_STORE_SEGMENTS);
+	if (!r)
+		return no_memory(c);
+	r->ref.segment = id;
+	r->is = live;
+	r->want = bytes;
+	return 0;
+}
+
+/* No two blobs share a byte, and none lies past the end of its shard files. (What was written since
+ * the last checkpoint of an earlier mount lies past the recorded end.) */
+static int places_check(const struct sums *s)
+{
+	struct sop_check *c = s->c;
+	struct sop_segment_info info = {0};
+	uint64_t end = 0, limit = 0;
+
+	for (size_t i = 0; i < s->n; i++) {
+		const struct sop_blobref *ref = &s->ref[i];
+		struct sop_check_record *r;
+		uint64_t next;
+
+		if (!i || s->ref[i - 1].segment != ref->segment) {
+			end = 0;
+			if (sop_segments_info(c->v->seg, ref->segment, &info, NULL))
+				info = (struct sop_segment_info){.k = 1, .end = UINT64_MAX};
+			limit = info.end;
+		}
+		next = ref->off + sop_blob_shard_bytes(ref->len, info.k);
+		if (next > limit && limit == info.end &&
+			sop_segments_file_end(c->v->seg, ref->segment, &limit, NULL))
+			limit = info.end;
+		if (ref->off >= end && next <= limit) {
+			end = next;
+			continue;
+		}
+		r = found_of(c, SOP_CHECK_PLACE, 0);
+		if (!r)
+			return no_memory(c);
+		r->ref = *ref;
 	}
 	return 0;
 }
 
-static int walk(struct check *c)
+static int accounts_check(struct sop_check *c)
 {
-	int rc = tree_walk(c, SOP_STORE_MASTER, master_entry);
+	struct sums s = {.c = c, .ref = calloc(c->n_met + 1, sizeof(*s.ref))};
+	int rc;
 
+	if (!s.ref)
+		return no_memory(c);
+	for (size_t i = 0; i < c->cap_met; i++)
+		if (c->met[i].used)
+			s.ref[s.n++] = c->met[i].ref;
+	qsort(s.ref, s.n, sizeof(*s.ref), by_place);
+	rc = places_check(&s);
+	if (!rc)
+		rc = sop_space_each(c->v->space, segment_check, &s);
+	free(s.ref);
+	return rc;
+}
+
+/* ---- names against inodes ---- */
+
+static uint64_t parent_of(const struct inode *i)
+{
+	return i->name ? i->name_store : 0;
+}
+
+/* Does this directory hang on the root? Those met on the way are marked. */
+static bool hangs_on_root(struct sop_check *c, struct inode *i)
+{
+	uint64_t number = i->ino;
+
+	for (unsigned depth = 0; i && depth < 100000; depth++) {
+		if (i->ino == SOP_STORE_ROOT || i->reached == 1)
+			return true;
+		if (i->reached == number)
+			return false; /* a circle */
+		i->reached = number;
+		i = inode_find(c, parent_of(i));
+	}
+	return false;
+}
+
+static void mark_reached(struct sop_check *c, struct inode *i)
+{
+	for (; i && i->reached != 1; i = inode_find(c, parent_of(i)))
+		i->reached = 1;
+}
+
+static int inode_record(struct sop_check *c, const struct inode *i, enum sop_check_kind kind,
+	uint64_t is, uint64_t want)
+{
+	struct sop_check_record *r;
+
+	c->who = (struct who){
+		.store = i->name_store, .ino = i->ino, .key = i->name, .klen = i->name_len};
+	r = found(c, kind);
+	c->who = (struct who){0};
+	if (!r)
+		return no_memory(c);
+	r->is = is;
+	r->want = want;
+	return 0;
+}
+
+static int names_check(struct sop_check *c)
+{
+	int rc = 0;
+
+	for (size_t k = 0; k < c->cap_inode && !rc; k++)
+		for (struct inode *i = c->inode[k]; i && !rc; i = i->next) {
+			if (i->ino == SOP_STORE_ROOT && i->here)
+				continue;
+			if (!i->here)
+				rc = inode_record(c, i, SOP_CHECK_DANGLING, i->links, 0);
+			else if (!i->links || (i->dir && !hangs_on_root(c, i)))
+				rc = c->incomplete ? 0 : inode_record(c, i, SOP_CHECK_ORPHAN, 0, 1);
+			else if (i->dir && i->links == 1 && i->parent != i->name_store)
+				rc = inode_record(c, i, SOP_CHECK_PARENT, i->parent, i->name_store);
+			else if ((i->dir ? 1 : i->nlink) != i->links && !c->incomplete)
+				rc = inode_record(
+					c, i, SOP_CHECK_LINKS, i->dir ? 1 : i->nlink, i->links);
+			if (i->here && i->links && i->dir)
+				mark_reached(c, hangs_on_root(c, i) ? i : NULL);
+		}
+	return rc;
+}
+
+/* ---- the whole ---- */
+
+static int walk_todo(struct sop_check *c)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < c->n_todo && !rc; i++) {
+		struct todo t = c->todo[i];
+
+		c->who = t.who;
+		c->size = t.size;
+		c->extent_end = 0;
+		rc = tree_walk(c, t.store, t.extents ? extent_entry : item_entry);
+		c->who = (struct who){0};
+	}
+	return rc;
+}
+
+static int walk(struct sop_check *c)
+{
+	struct sop_space_stat space;
+	int rc;
+
+	sop_space_stat(c->v->space, &space);
+	c->total_bytes = space.live_bytes;
+	rc = tree_walk(c, SOP_STORE_MASTER, master_entry);
 	for (uint64_t id = SOP_STORE_SEGMENTS; id <= SOP_STORE_DOOMED && !rc; id++)
 		if (id != SOP_STORE_SHARED)
 			rc = tree_walk(c, id, system_entry);
-	for (size_t i = 0; i < c->n_dirs && !rc; i++) {
-		bool extents = c->dirs[i] >> 63;
-
-		rc = tree_walk(c, c->dirs[i] & INT64_MAX, extents ? extent_entry : item_entry);
-		if (!rc)
-			rc = c->rc;
-	}
-	if (!rc && c->items != c->v->items)
-		found(c, "the volume counts %llu names and has %llu",
-			(unsigned long long)c->v->items, (unsigned long long)c->items);
+	if (!rc)
+		rc = walk_todo(c);
 	if (!rc)
 		rc = sop_space_each_pending(c->v->space, pending_met, c);
 	if (!rc)
 		rc = tree_walk(c, SOP_STORE_SHARED, shared_entry);
-	for (size_t i = 0; i < c->cap_met && !rc; i++)
-		if (c->met[i].used && c->met[i].times > 1)
-			found(c, "blob %llx:%llu: %u references met, one counted",
-				(unsigned long long)c->met[i].ref.segment,
-				(unsigned long long)c->met[i].ref.off, c->met[i].times);
 	if (!rc)
-		rc = sop_space_each(c->v->space, segment_check, c);
+		rc = names_check(c);
+	/* What was not met may be behind what cannot be read. */
+	if (rc || c->incomplete)
+		return rc;
+	if (c->items != c->v->items)
+		rc = found_count(c, SOP_CHECK_ITEMS, SOP_STORE_ROOT, c->v->items, c->items);
+	for (size_t i = 0; i < c->cap_met && !rc; i++)
+		if (c->met[i].used && c->met[i].times > 1 && !c->met[i].counted)
+			rc = refs_wrong(c, &c->met[i].ref, 1, c->met[i].times);
+	return rc ? rc : accounts_check(c);
+}
+
+int sop_check_run(struct sop_check **out, struct sop_volume *v, const struct sop_check_opts *o,
+	struct sop_err *e)
+{
+	struct sop_check *c = calloc(1, sizeof(*c));
+	struct sop_err own = {0};
+	int rc;
+
+	*out = NULL;
+	if (!c)
+		return sop_fail(e, -ENOMEM, "check");
+	c->v = v;
+	c->o = *o;
+	c->e = e ? e : &own;
+	rc = walk(c);
+	c->e = NULL;
+	if (rc)
+		sop_check_free(c);
+	else
+		*out = c;
 	return rc;
+}
+
+static void release(struct sop_check *c)
+{
+	for (size_t i = 0; i < c->n_rec; i++) {
+		free(c->rec[i].key);
+		free(c->rec[i].to);
+	}
+	for (size_t i = 0; i < c->n_todo; i++)
+		if (c->todo[i].extents)
+			free((void *)(uintptr_t)c->todo[i].who.key);
+	for (size_t k = 0; k < c->cap_inode; k++)
+		for (struct inode *i = c->inode[k], *next; i; i = next) {
+			next = i->next;
+			free(i->name);
+			free(i);
+		}
+	free(c->rec);
+	free(c->todo);
+	free(c->inode);
+	free(c->met);
+}
+
+void sop_check_free(struct sop_check *c)
+{
+	if (!c)
+		return;
+	release(c);
+	free(c);
+}
+
+const struct sop_check_report *sop_check_report(const struct sop_check *c)
+{
+	return &c->r;
+}
+
+size_t sop_check_count(const struct sop_check *c)
+{
+	return c->n_rec;
+}
+
+const struct sop_check_record *sop_check_record(const struct sop_check *c, size_t i)
+{
+	return i < c->n_rec ? &c->rec[i] : NULL;
+}
+
+bool sop_check_complete(const struct sop_check *c)
+{
+	return !c->incomplete;
+}
+
+/* ---- texts ---- */
+
+static size_t put_text(char *buf, size_t size, size_t at, const char *text)
+{
+	while (*text && at + 1 < size)
+		buf[at++] = *text++;
+	buf[at] = '\0';
+	return at;
+}
+
+/* Names are any bytes: what a terminal would not show as it is, is shown as \ooo. */
+static size_t put_name(char *buf, size_t size, size_t at, const void *name, size_t len)
+{
+	const uint8_t *p = name;
+
+	for (size_t i = 0; i < len; i++) {
+		char one[8];
+
+		snprintf(one, sizeof(one),
+			p[i] < 0x20 || p[i] == 0x7f || p[i] == '\\' ? "\\%03o" : "%c", p[i]);
+		at = put_text(buf, size, at, one);
+	}
+	return at;
+}
+
+static size_t put_directory(const struct sop_check *c, uint64_t store, char *buf, size_t size,
+	size_t at, unsigned depth)
+{
+	const struct inode *i = inode_find(c, store);
+	char text[48];
+
+	if (store == SOP_STORE_ROOT)
+		return put_text(buf, size, at, "/");
+	if (!i || !i->name || depth > DEPTH_MAX) {
+		snprintf(text, sizeof(text), "(directory %llu)/", (unsigned long long)store);
+		return put_text(buf, size, at, text);
+	}
+	at = put_directory(c, i->name_store, buf, size, at, depth + 1);
+	at = put_name(buf, size, at, i->name, i->name_len);
+	return put_text(buf, size, at, "/");
+}
+
+static const char *system_name(uint64_t store)
+{
+	static const char *const names[] = {"", "(index of directories)", "(table of segments)",
+		"(shared blobs)", "(partly free pages)", "(files being removed)"};
+
+	return store < SOP_ARRAY_LEN(names) ? names[store] : "(system store)";
+}
+
+/* An item of MASTER goes by one of its names. */
+static size_t put_inode(const struct sop_check *c, uint64_t ino, char *buf, size_t size)
+{
+	const struct inode *i = inode_find(c, ino);
+	char text[48];
+	size_t at;
+
+	if (i && i->dir)
+		return put_directory(c, ino, buf, size, 0, 0);
+	if (!i || !i->name) {
+		snprintf(text, sizeof(text), "(inode %llu)", (unsigned long long)ino);
+		return put_text(buf, size, 0, text);
+	}
+	at = put_directory(c, i->name_store, buf, size, 0, 0);
+	return put_name(buf, size, at, i->name, i->name_len);
+}
+
+static bool is_orphaned_tree(const struct sop_check_record *r)
+{
+	return r->store == SOP_STORE_DOOMED && !r->key;
+}
+
+void sop_check_path(
+	const struct sop_check *c, const struct sop_check_record *r, char *buf, size_t size)
+{
+	size_t at;
+
+	buf[0] = '\0';
+	if (r->kind == SOP_CHECK_ITEMS) {
+		put_text(buf, size, 0, "(volume)");
+	} else if (r->kind == SOP_CHECK_ACCOUNT || r->kind == SOP_CHECK_REFS ||
+		   (r->kind == SOP_CHECK_PLACE && !r->store)) {
+		snprintf(buf, size, "(segment %016llx)", (unsigned long long)r->ref.segment);
+	} else if (is_orphaned_tree(r)) {
+		put_text(buf, size, 0, system_name(SOP_STORE_DOOMED));
+	} else if (r->ino && (r->kind == SOP_CHECK_NODE || r->kind == SOP_CHECK_STATE) &&
+		   r->store != r->ino) {
+		put_inode(c, r->ino, buf, size);
+	} else if (r->store == SOP_STORE_MASTER && r->ino) {
+		put_inode(c, r->ino, buf, size);
+	} else if (r->store && r->store < SOP_STORE_ROOT) {
+		put_text(buf, size, 0, system_name(r->store));
+	} else if (r->key && r->kind != SOP_CHECK_NODE && r->kind != SOP_CHECK_ORPHAN) {
+		at = put_directory(c, r->store, buf, size, 0, 0);
+		put_name(buf, size, at, r->key, r->klen);
+	} else if (r->kind == SOP_CHECK_ORPHAN) {
+		snprintf(buf, size, "(inode %llu)", (unsigned long long)r->ino);
+	} else {
+		put_directory(c, r->store, buf, size, 0, 0);
+	}
+}
+
+static void keys_text(const struct sop_check_record *r, char *buf, size_t size)
+{
+	size_t at = 0;
+
+	if (!r->key && !r->to) {
+		put_text(buf, size, 0, "all entries");
+		return;
+	}
+	at = put_text(buf, size, at, "entries");
+	if (r->key) {
+		at = put_text(buf, size, at, " from \"");
+		at = put_name(buf, size, at, r->key, r->klen);
+		at = put_text(buf, size, at, "\"");
+	}
+	if (r->to) {
+		at = put_text(buf, size, at, " to before \"");
+		at = put_name(buf, size, at, r->to, r->to_len);
+		put_text(buf, size, at, "\"");
+	}
+}
+
+static void node_text(const struct sop_check_record *r, char *buf, size_t size)
+{
+	char keys[400] = "";
+
+	if (r->len) {
+		put_text(keys, sizeof(keys), 0, "the extents of this range");
+	} else if (r->store && r->store < SOP_STORE_ROOT) {
+		snprintf(keys, sizeof(keys), "%s",
+			r->store == SOP_STORE_MASTER ? "directories, and files with several names"
+						     : "a part of the accounts");
+		if (r->store == SOP_STORE_MASTER && r->key && r->klen >= 8)
+			snprintf(keys, sizeof(keys),
+				"directories, and files with several names, from inode %llu on",
+				(unsigned long long)be64_get(r->key));
+	} else {
+		keys_text(r, keys, sizeof(keys));
+	}
+	snprintf(buf, size, "%s: tree node %llu cannot be read: %s", keys,
+		(unsigned long long)r->handle, r->why);
+}
+
+void sop_check_what(
+	const struct sop_check *c, const struct sop_check_record *r, char *buf, size_t size)
+{
+	unsigned long long is = r->is, want = r->want;
+
+	(void)c;
+	buf[0] = '\0';
+	switch (r->kind) {
+	case SOP_CHECK_SHARDS:
+		snprintf(buf, size,
+			"blob %016llx:%llu: %u shard%s not verify; the others make up for it",
+			(unsigned long long)r->ref.segment, (unsigned long long)r->ref.off,
+			r->disks, r->disks == 1 ? " does" : "s do");
+		break;
+	case SOP_CHECK_DATA:
+		snprintf(buf, size, "blob %016llx:%llu: too few shards are left",
+			(unsigned long long)r->ref.segment, (unsigned long long)r->ref.off);
+		break;
+	case SOP_CHECK_XATTRS:
+		snprintf(buf, size, "extended attributes: too few shards are left");
+		break;
+	case SOP_CHECK_NODE:
+		node_text(r, buf, size);
+		break;
+	case SOP_CHECK_RECORD:
+		snprintf(buf, size, "the record of this entry makes no sense");
+		break;
+	case SOP_CHECK_STATE:
+		snprintf(buf, size, "store %llu: its state cannot be read: %s",
+			(unsigned long long)r->store, r->why);
+		break;
+	case SOP_CHECK_DANGLING:
+		snprintf(buf, size, "the name is there, inode %llu is not",
+			(unsigned long long)r->ino);
+		break;
+	case SOP_CHECK_ORPHAN:
+		snprintf(buf, size, "no name leads to it");
+		break;
+	case SOP_CHECK_LINKS:
+		snprintf(buf, size, "counts %llu names and has %llu", is, want);
+		break;
+	case SOP_CHECK_PARENT:
+		snprintf(
+			buf, size, "names directory %llu as its parent and lies in %llu", is, want);
+		break;
+	case SOP_CHECK_EXTENT:
+		snprintf(buf, size, "an extent overlaps the one before or lies past the end");
+		break;
+	case SOP_CHECK_COUNT:
+		snprintf(buf, size, "counts %llu entries and has %llu", is, want);
+		break;
+	case SOP_CHECK_SUBDIRS:
+		snprintf(buf, size, "counts %llu directories and has %llu", is, want);
+		break;
+	case SOP_CHECK_ITEMS:
+		snprintf(buf, size, "counts %llu names and has %llu", is, want);
+		break;
+	case SOP_CHECK_REFS:
+		snprintf(buf, size, "blob at %llu: %llu references counted, %llu met",
+			(unsigned long long)r->ref.off, is, want);
+		break;
+	case SOP_CHECK_ACCOUNT:
+		snprintf(buf, size, "%llu bytes of a shard are live by account, %llu were met", is,
+			want);
+		break;
+	case SOP_CHECK_PLACE:
+		snprintf(buf, size, "blob at %llu overlaps another or lies past the end",
+			(unsigned long long)r->ref.off);
+		break;
+	}
+}
+
+/* ---- the public face ---- */
+
+static void report_all(
+	const struct sop_check *c, void (*report)(void *arg, const char *line), void *arg)
+{
+	char path[1024], what[768], line[2048];
+
+	for (size_t i = 0; i < c->n_rec; i++) {
+		const struct sop_check_record *r = &c->rec[i];
+
+		sop_check_path(c, r, path, sizeof(path));
+		sop_check_what(c, r, what, sizeof(what));
+		if (r->len)
+			snprintf(line, sizeof(line), "%s: bytes %llu-%llu: %s", path,
+				(unsigned long long)r->off,
+				(unsigned long long)(r->off + r->len - 1), what);
+		else
+			snprintf(line, sizeof(line), "%s: %s", path, what);
+		report(arg, line);
+	}
 }
 
 int sop_volume_check(struct sop_volume *v, bool data, void (*report)(void *arg, const char *line),
 	void *arg, struct sop_check_report *out, struct sop_err *e)
 {
-	struct sop_err own = {0};
-	struct check c = {
-		.v = v, .data = data, .report = report, .arg = arg, .r = out, .e = e ? e : &own};
+	const struct sop_check_opts o = {.nodes = data, .data = data};
+	struct sop_check *c;
 	bool more = true;
 	int rc = 0;
 
@@ -427,25 +1222,27 @@ int sop_volume_check(struct sop_volume *v, bool data, void (*report)(void *arg, 
 		return rc;
 	sop_lock(&v->ckpt_lock);
 	sop_lock(&v->commit);
-	rc = walk(&c);
+	rc = sop_check_run(&c, v, &o, e);
 	sop_unlock(&v->commit);
 	sop_unlock(&v->ckpt_lock);
-	free(c.met);
-	free(c.dirs);
-	return rc;
+	if (rc)
+		return rc;
+	*out = c->r;
+	if (report)
+		report_all(c, report, arg);
+	sop_check_free(c);
+	return 0;
 }
 
 int sop_check_heal(struct sop_volume *v, struct sop_heal_segment *seg, size_t n, struct sop_err *e)
 {
-	struct sop_check_report r = {0};
 	struct sop_err own = {0};
-	struct check c = {.v = v, .r = &r, .e = e ? e : &own, .heal = seg, .n_heal = n};
+	struct sop_check c = {.v = v, .e = e ? e : &own, .heal = seg, .n_heal = n};
 	int rc = walk(&c);
 
 	/* Who cannot be reached cannot be healed: then no segment is taken for whole. */
-	for (size_t i = 0; i < n && r.errors; i++)
+	for (size_t i = 0; i < n && c.r.errors; i++)
 		seg[i].failed = seg[i].shards;
-	free(c.met);
-	free(c.dirs);
+	release(&c);
 	return rc;
 }
