@@ -3,6 +3,7 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -191,7 +192,8 @@ void sopfs_closer_look(int tid, struct sopfs_closer *out)
 	if (!(flags & PF_EXITING))
 		return;
 	out->exiting = true;
-	out->killed = (code & 0x7f) != 0;
+	out->signal = code & 0x7f;
+	out->killed = out->signal != 0;
 	out->status = (code >> 8) & 0xff;
 }
 
@@ -199,7 +201,7 @@ void sopfs_closer_look(int tid, struct sopfs_closer *out)
  * device decide, as far as they can, by a statx that answers from the kernel's inode and never asks
  * us. Ours has no device behind it (major 0); which of those it is need not be known, as a wrong
  * "yes" only delays a commit to the last close. */
-static bool descriptor_is(int dir, const char *name, uint64_t ino)
+static bool descriptor_is(int dir, const char *name, uint64_t ino, int access)
 {
 	char path[280], text[256];
 	struct statx sx;
@@ -219,30 +221,37 @@ static bool descriptor_is(int dir, const char *name, uint64_t ino)
 	line = strstr(text, "\nino:");
 	if (!line || strtoull(line + 5, NULL, 10) != ino)
 		return false;
+	line = strstr(text, "\nflags:");
+	if (access >= 0 && line && (int)(strtoul(line + 7, NULL, 8) & O_ACCMODE) != access)
+		return false;
 	if (statx(dir, name, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_TYPE, &sx))
 		return false;
 	return S_ISREG(sx.stx_mode) && sx.stx_dev_major == 0;
 }
 
-enum sopfs_holds sopfs_closer_holds(int process, uint64_t ino)
+int sopfs_closer_descriptors(int process, uint64_t ino, int access)
 {
 	char path[32];
 	struct dirent *d;
-	bool held = false;
 	unsigned seen = 0;
+	int count = 0;
 	DIR *dir;
 
 	if (process <= 0)
-		return SOPFS_HOLDS_UNKNOWN;
+		return -1;
 	snprintf(path, sizeof(path), "/proc/%d/fd", process);
 	dir = opendir(path);
 	if (!dir)
-		return errno == ENOENT ? SOPFS_HOLDS_NOT : SOPFS_HOLDS_UNKNOWN;
-	while (!held && (d = readdir(dir))) {
+		return errno == ENOENT ? 0 : -1;
+	while ((d = readdir(dir))) {
 		if (!isdigit((unsigned char)d->d_name[0]))
 			continue;
-		held = ++seen > DESCRIPTORS_MAX || descriptor_is(dirfd(dir), d->d_name, ino);
+		if (++seen > DESCRIPTORS_MAX) {
+			count = INT_MAX;
+			break;
+		}
+		count += descriptor_is(dirfd(dir), d->d_name, ino, access);
 	}
 	closedir(dir);
-	return held ? SOPFS_HOLDS : SOPFS_HOLDS_NOT;
+	return count;
 }

@@ -16,6 +16,7 @@
 struct sopfs_closer {
 	bool exiting; /* not an explicit close() */
 	bool killed;  /* by a signal */
+	int signal;   /* by which */
 	int status;   /* exit code, when it exits by itself */
 	int process;  /* as sopfs_closer_process */
 };
@@ -26,9 +27,10 @@ void sopfs_closer_look(int tid, struct sopfs_closer *out);
  * itself when that cannot be seen, 0 for 0. */
 int sopfs_closer_process(int tid);
 
-enum sopfs_holds { SOPFS_HOLDS_NOT, SOPFS_HOLDS, SOPFS_HOLDS_UNKNOWN /* it cannot be looked at */ };
-/* Does a process hold a descriptor of the file with this inode number? Looks at no more than a few thousand descriptors; beyond, the answer is yes. */
-enum sopfs_holds sopfs_closer_holds(int process, uint64_t ino);
+/* How many descriptors of the file with this inode number a process holds; access: O_RDONLY, O_WRONLY or
+ * O_RDWR, of those opened so alone, or -1. Negative: it cannot be looked at. After a few thousand
+ * descriptors it stops looking, and says that there are very many. */
+int sopfs_closer_descriptors(int process, uint64_t ino, int access);
 
 /* Pure parts. statm: true when all numbers are 0. stat: flags (field 9) and exit_code (field 52); false
  * when the line is not understood. */

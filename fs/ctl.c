@@ -1,10 +1,13 @@
 #include "fs/ctl.h"
 
 #include <stdio.h>
+#include <time.h>
 
 #include "fs/posix.h"
+#include "fs/recent.h"
 
-#define CTL_DIR 2u /* inode numbers: the directory, then its files */
+#define STATUS_RECENT 10
+#define CTL_DIR	      2u /* inode numbers: the directory, then its files */
 
 static void say_status(
 	FILE *o, struct sop_volume *v, const struct sop_volume_stat *s, const struct sopfs_stat *x)
@@ -37,6 +40,22 @@ static void say_status(
 		(unsigned long long)x->sessions_open, (unsigned long long)x->committed,
 		(unsigned long long)x->rolled_back, (unsigned long long)x->conflicts,
 		(unsigned long long)x->failed);
+}
+
+/* The last sessions that came to nothing. */
+static void say_recent(FILE *o, struct sopfs *f)
+{
+	struct sopfs_ending x;
+	char stamp[32];
+	struct tm tm;
+
+	for (unsigned i = 0; i < STATUS_RECENT && sopfs_recent_get(f, i, &x); i++) {
+		if (!gmtime_r(&x.time.tv_sec, &tm) ||
+			!strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%SZ", &tm))
+			stamp[0] = 0;
+		fprintf(o, "%s %s %s: %s: %s\n", i ? "         " : "  recent:", stamp, x.path,
+			sop_err_name(x.code), x.reason);
+	}
 }
 
 /* The numbers, as JSON members or metrics. */
@@ -103,6 +122,7 @@ static void write_status(struct sopfs *f, FILE *o)
 	sop_volume_stat(f->v, &s);
 	sopfs_stat(f, &x);
 	say_status(o, f->v, &s, &x);
+	say_recent(o, f);
 }
 
 static void write_json(struct sopfs *f, FILE *o)

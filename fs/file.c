@@ -1,6 +1,7 @@
 /* Requests by handle: what a read, a write, a close does to a session. See session.h. */
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <stdio.h>
 #include <time.h>
 
 #include "fs/closer.h"
@@ -103,6 +104,7 @@ static ssize_t session_change(struct sopfs *f, struct sopfs_session *s, int tid,
 		n = sopfs_apply(s->value, op, e);
 	if (n >= 0) {
 		s->changed = true;
+		s->closed = s->closed && op->mapped;
 		remember_writer(s, tid);
 		touch_again(s);
 	}
@@ -136,7 +138,8 @@ static ssize_t change(struct sopfs *f, struct sopfs_handle *h, int tid, const st
 ssize_t sopfs_write(struct sopfs *f, struct sopfs_handle *h, int tid, uid_t uid, const void *buf,
 	size_t len, uint64_t off, struct sopfs_notes *notes, struct sop_err *e)
 {
-	struct sopfs_op op = {.change = SOPFS_WRITE, .buf = buf, .off = off, .len = len};
+	struct sopfs_op op = {
+		.change = SOPFS_WRITE, .buf = buf, .off = off, .len = len, .mapped = tid == 0};
 
 	(void)uid; /* the kernel itself asks for suid bits to be cleared */
 	return change(f, h, tid, &op, notes, e);
@@ -206,28 +209,29 @@ int64_t sopfs_seek(
 	return n;
 }
 
-static int commit(struct sopfs *f, struct sopfs_session *s, unsigned flags,
-	struct sopfs_notes *notes, struct sop_err *e)
+static int commit(
+	struct sopfs *f, struct sopfs_session *s, struct sopfs_notes *notes, struct sop_err *e)
 {
 	struct sopfs_item *item = s->item;
 	int rc;
 
 	pthread_mutex_lock(&item->lock);
 	pthread_mutex_lock(&s->lock);
-	rc = sopfs_session_commit(f, s, flags, notes, e);
+	rc = sopfs_session_commit(f, s, notes, e);
 	s->told = s->told || rc;
 	pthread_mutex_unlock(&s->lock);
 	pthread_mutex_unlock(&item->lock);
 	return rc;
 }
 
-static void rollback(struct sopfs *f, struct sopfs_session *s, struct sopfs_notes *notes)
+static void rollback(
+	struct sopfs *f, struct sopfs_session *s, const char *reason, struct sopfs_notes *notes)
 {
 	struct sopfs_item *item = s->item;
 
 	pthread_mutex_lock(&item->lock);
 	pthread_mutex_lock(&s->lock);
-	sopfs_session_rollback(f, s, -EIO, notes);
+	sopfs_session_rollback(f, s, -EIO, reason, notes);
 	pthread_mutex_unlock(&s->lock);
 	pthread_mutex_unlock(&item->lock);
 }
@@ -240,6 +244,41 @@ static int tell(struct sopfs_session *s, int dead)
 	return dead;
 }
 
+/* Does the process that opened the session hold a descriptor of it? What can be seen are
+ * descriptors of the file; those of its other sessions, one at least of each, are none of this one.
+ */
+static bool opener_holds(struct sopfs *f, struct sopfs_session *s)
+{
+	int count = sopfs_closer_descriptors(s->opener, s->item->ino, s->flags & O_ACCMODE);
+
+	if (count <= 0)
+		return false;
+	pthread_mutex_lock(&f->lock);
+	for (struct sopfs_session *t = s->item->sessions; t; t = t->next)
+		count -= t != s && t->opener == s->opener && t->handles &&
+			 (t->flags & O_ACCMODE) == (s->flags & O_ACCMODE);
+	pthread_mutex_unlock(&f->lock);
+	return count > 0;
+}
+
+/* Is it the end of a process that takes back what the session has written? Says why. */
+static bool takes_back(struct sopfs *f, const struct sopfs_session *s,
+	const struct sopfs_closer *who, char *reason, size_t size)
+{
+	bool opener = who->process == s->opener;
+
+	if (who->killed && !f->o.killed_commit && (opener || is_writer(s, who->process))) {
+		snprintf(reason, size, "process %d was killed by signal %d", who->process,
+			who->signal);
+		return true;
+	}
+	if (who->exiting && who->status && f->o.exit_rollback && opener) {
+		snprintf(reason, size, "process %d exited with code %d", who->process, who->status);
+		return true;
+	}
+	return false;
+}
+
 /* See "Who is closing?" in closer.h; what follows from it is the table in SEMANTICS.md. Where
  * written data decides, nothing but statm is read; the scan for other copies of the descriptor is
  * made only where it decides. */
@@ -248,7 +287,8 @@ int sopfs_flush(struct sopfs *f, struct sopfs_handle *h, int tid, struct sopfs_n
 {
 	struct sopfs_session *s = h->session;
 	struct sopfs_closer who;
-	bool pending, changed, opener, ends;
+	bool pending, changed;
+	char reason[80];
 	int dead;
 
 	if (!s || (h->flags & O_ACCMODE) == O_RDONLY)
@@ -257,32 +297,28 @@ int sopfs_flush(struct sopfs *f, struct sopfs_handle *h, int tid, struct sopfs_n
 	pending = sopfs_session_pending(s);
 	changed = s->changed;
 	dead = s->told ? 0 : s->dead;
+	s->closed = s->closed || !pending;
 	pthread_mutex_unlock(&s->lock);
 	if (!dead && !pending)
 		return 0;
 	sopfs_closer_look(tid, &who);
 	if (dead)
 		return who.killed ? 0 : tell(s, dead);
-	opener = who.process == s->opener;
-	ends = (who.killed && !f->o.killed_commit && (opener || is_writer(s, who.process))) ||
-	       (who.exiting && who.status && f->o.exit_rollback && opener);
-	if (ends) {
-		rollback(f, s, notes);
+	if (takes_back(f, s, &who, reason, sizeof(reason))) {
+		rollback(f, s, reason, notes);
 		return 0;
 	}
-	if (opener) {
-		if (!changed && !who.exiting &&
-			sopfs_closer_holds(who.process, s->item->ino) == SOPFS_HOLDS)
+	if (who.process == s->opener) {
+		if (!changed && !who.exiting && opener_holds(f, s))
 			return 0;
-	} else if (!(s->append && changed) &&
-		   sopfs_closer_holds(s->opener, s->item->ino) == SOPFS_HOLDS) {
+	} else if (!(s->append && changed) && opener_holds(f, s)) {
 		return 0;
 	}
-	return commit(f, s, 0, notes, e);
+	return commit(f, s, notes, e);
 }
 
-/* What it has read and will read is of the version it has just committed: a change by others in
- * between is a conflict, as it would be for a session that begins now. */
+/* What comes after it is on top of the version it has committed: a change by others in between is a
+ * conflict for who depends on it, as it would be for a session that begins now. */
 static int commit_and_go_on(
 	struct sopfs *f, struct sopfs_session *s, struct sopfs_notes *notes, struct sop_err *e)
 {
@@ -291,10 +327,10 @@ static int commit_and_go_on(
 
 	pthread_mutex_lock(&item->lock);
 	pthread_mutex_lock(&s->lock);
-	rc = sopfs_session_commit(f, s, SOP_COMMIT_DURABLE, notes, e);
+	rc = sopfs_session_commit(f, s, notes, e);
 	s->told = s->told || rc;
 	/* Committed it is; should it not begin again now, the next use of it tells. */
-	if (!rc && !s->txn)
+	if (!rc && s->reads)
 		(void)sopfs_session_begin(f, s, false, notes, NULL);
 	pthread_mutex_unlock(&s->lock);
 	pthread_mutex_unlock(&item->lock);
@@ -311,8 +347,12 @@ int sopfs_fsync(
 		pthread_mutex_lock(&s->lock);
 		pending = s->dead || sopfs_session_pending(s);
 		pthread_mutex_unlock(&s->lock);
-		if (pending)
-			return commit_and_go_on(f, s, notes, e);
+		if (pending) {
+			int rc = commit_and_go_on(f, s, notes, e);
+
+			if (rc)
+				return rc;
+		}
 	}
 	return sop_volume_sync(f->v, e);
 }
@@ -327,7 +367,7 @@ static void session_end(struct sopfs *f, struct sopfs_session *s, struct sopfs_n
 
 	pthread_mutex_lock(&item->lock);
 	pthread_mutex_lock(&s->lock);
-	(void)sopfs_session_commit(f, s, 0, notes, NULL); /* logged and counted there */
+	(void)sopfs_session_commit(f, s, notes, NULL); /* logged and counted there */
 	pthread_mutex_unlock(&s->lock);
 	pthread_mutex_lock(&f->lock);
 	for (p = &item->sessions; *p != s; p = &(*p)->next)
@@ -394,15 +434,35 @@ void sopfs_release(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *
 	sopfs_handle_free(f, h);
 }
 
+/* The mount has ended under an open file. What was written since its last close was never closed,
+ * and who wrote it has been told so by the calls that failed: it is rolled back. But appends are
+ * whole each by itself; and what a mapping has written after the close is a leftover of an ordinary
+ * end, its RELEASE lost with the mount. */
+static void end_by_force(struct sopfs *f, struct sopfs_session *s, struct sopfs_notes *notes)
+{
+	bool whole;
+
+	pthread_mutex_lock(&s->lock);
+	whole = s->closed || s->append || !sopfs_session_pending(s) || f->o.killed_commit;
+	pthread_mutex_unlock(&s->lock);
+	if (!whole)
+		rollback(f, s, "the mount ended before it was closed", notes);
+}
+
 void sopfs_handles_finish(struct sopfs *f)
 {
 	struct sopfs_notes notes = {0};
 
 	while (f->handles) {
-		if (f->handles->text)
-			sopfs_handle_free(f, f->handles);
-		else
-			sopfs_release(f, f->handles, &notes);
+		struct sopfs_handle *h = f->handles;
+
+		if (h->text) {
+			sopfs_handle_free(f, h);
+			continue;
+		}
+		if (h->session && h->session->item)
+			end_by_force(f, h->session, &notes);
+		sopfs_release(f, h, &notes);
 		sopfs_notify_later(f, &notes);
 	}
 }
@@ -444,5 +504,5 @@ int sopfs_session_unlock(
 	pthread_mutex_lock(&s->lock);
 	changed = s->changed && !s->dead;
 	pthread_mutex_unlock(&s->lock);
-	return changed ? commit(f, s, 0, notes, e) : 0;
+	return changed ? commit(f, s, notes, e) : 0;
 }

@@ -273,6 +273,26 @@ bool sopfs_item_where(const struct sopfs_item *item, struct sopfs_where *w)
 	return true;
 }
 
+/* Written from the end to the front of buf, then moved. */
+void sopfs_item_path(struct sopfs *f, const struct sopfs_item *item, char *buf, size_t size)
+{
+	size_t at = size - 1;
+	const struct sopfs_item *up = item;
+
+	buf[at] = 0;
+	while (up && up->names && at > up->names->len + 4u) {
+		at -= up->names->len;
+		memcpy(buf + at, up->names->text, up->names->len);
+		buf[--at] = '/';
+		up = sopfs_item_find(f, up->names->store);
+	}
+	if (up != f->root) {
+		at -= 3;
+		memcpy(buf + at, "...", 3);
+	}
+	memmove(buf, buf + at, size - at);
+}
+
 /* ---- names that are not committed --------------------------------------------------------------
  */
 

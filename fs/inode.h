@@ -107,6 +107,9 @@ void sopfs_name_remove(struct sopfs_item *item, uint64_t store, const char *name
 /* False when the item has no name that we know. */
 bool sopfs_item_where(const struct sopfs_item *item, struct sopfs_where *w);
 
+/* Where it lies below the mount, by one of its names ("/a/b"); what is not known of it begins with "...". */
+void sopfs_item_path(struct sopfs *f, const struct sopfs_item *item, char *buf, size_t size);
+
 /* Names that are not committed. */
 struct sopfs_item *sopfs_overlay_find(struct sopfs *f, uint64_t store, const char *name, size_t len);
 void sopfs_overlay_add(struct sopfs *f, struct sopfs_item *item); /* by its one name */

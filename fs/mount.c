@@ -1,12 +1,14 @@
 /* One mount: made before the session loop, ended after it. */
 #include "fs/ctl.h"
 #include "fs/names.h"
+#include "fs/recent.h"
 
 static void state_free(struct sopfs *f)
 {
 	sopfs_ticker_stop(f);
 	sopfs_notifier_stop(f);
 	sopfs_ctl_stop(f);
+	sopfs_recent_stop(f);
 	sopfs_table_release(f);
 	pthread_mutex_destroy(&f->locks_lock);
 	pthread_mutex_destroy(&f->lock);
@@ -31,6 +33,8 @@ int sopfs_new(
 	rc = sopfs_table_init(f, e);
 	if (!rc)
 		rc = sopfs_ctl_start(f, e);
+	if (!rc)
+		rc = sopfs_recent_start(f, e);
 	if (!rc)
 		rc = sopfs_notifier_start(f, e);
 	if (!rc)

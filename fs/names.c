@@ -389,10 +389,8 @@ static int commit_with(struct sopfs *f, struct sopfs_session *s, sopfs_txn_fn fn
 	s->txn = NULL;
 	s->value = NULL;
 	rc = sop_txn_commit(t, sopfs_commit_flags(f), e);
-	if (rc) {
-		atomic_fetch_add(rc == SOP_ECONFLICT ? &f->conflicts : &f->failed, 1);
-		sopfs_session_rollback(f, s, rc, notes);
-	}
+	if (rc)
+		sopfs_session_failed(f, s, rc, e, notes);
 	return rc;
 }
 

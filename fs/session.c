@@ -5,6 +5,7 @@
 
 #include "fs/closer.h"
 #include "fs/names.h"
+#include "fs/recent.h"
 #include "fs/views.h"
 
 #define COPY_BYTES (1024 * 1024)
@@ -21,6 +22,7 @@ struct sopfs_session *sopfs_session_new(
 	s->item = item;
 	s->opener = process;
 	s->refs = 1;
+	s->flags = flags;
 	s->append = (flags & O_APPEND) != 0;
 	s->reads = (flags & O_ACCMODE) != O_WRONLY;
 	return s;
@@ -80,6 +82,7 @@ int sopfs_session_begin(struct sopfs *f, struct sopfs_session *s, bool truncate,
 		return s->dead;
 	if (s->txn)
 		return 0;
+	atomic_store(&s->idle, false);
 	/* A rename between our look and the open makes it fail once; the name is right after that.
 	 */
 	for (unsigned i = 0; rc == -EAGAIN && i < SOPFS_TRIES; i++)
@@ -162,14 +165,10 @@ void sopfs_session_committed(struct sopfs *f, struct sopfs_session *s, struct so
 	s->creating = s->truncating = s->changed = s->blind_all = false;
 	s->set_mask = 0;
 	atomic_fetch_add(&f->committed, 1);
-}
-
-static void count_failure(struct sopfs *f, struct sopfs_session *s, int rc, const struct sop_err *e)
-{
-	atomic_fetch_add(rc == SOP_ECONFLICT ? &f->conflicts : &f->failed, 1);
-	sop_log(f->o.log, SOP_LOG_WARNING, "session", "op=commit inode=%llu code=%s: %s",
-		(unsigned long long)s->item->ino, sop_err_name(rc),
-		e && e->text[0] ? e->text : sop_err_text(rc));
+	atomic_store(&s->idle, true);
+	if (s->ever_read && s->handles)
+		(void)sopfs_session_begin(
+			f, s, false, notes, NULL); /* should it fail, its next use does */
 }
 
 static bool is_nameless(struct sopfs *f, const struct sopfs_item *item)
@@ -182,8 +181,18 @@ static bool is_nameless(struct sopfs *f, const struct sopfs_item *item)
 	return nameless;
 }
 
-int sopfs_session_commit(struct sopfs *f, struct sopfs_session *s, unsigned flags,
-	struct sopfs_notes *notes, struct sop_err *e)
+/* A commit can fail and be in effect: when the wait for the media failed that comes after it (-o
+ * sync). */
+static bool took_effect(struct sopfs *f, struct sopfs_session *s, int rc)
+{
+	uint64_t version = 0;
+
+	return rc != SOP_ECONFLICT && !newest_version(f, s->item, &version, NULL) &&
+	       (s->creating || version != s->base);
+}
+
+int sopfs_session_commit(
+	struct sopfs *f, struct sopfs_session *s, struct sopfs_notes *notes, struct sop_err *e)
 {
 	struct sop_txn *txn = s->txn;
 	struct sop_err own = {0};
@@ -196,23 +205,30 @@ int sopfs_session_commit(struct sopfs *f, struct sopfs_session *s, unsigned flag
 		return 0;
 	s->txn = NULL;
 	s->value = NULL;
-	rc = sop_txn_commit(txn, flags | sopfs_commit_flags(f), e ? e : &own);
-	if (rc) {
-		count_failure(f, s, rc, e ? e : &own);
-		sopfs_session_rollback(f, s, rc, notes);
-		return rc;
-	}
-	sopfs_session_committed(f, s, notes);
-	return 0;
+	e = e ? e : &own;
+	rc = sop_txn_commit(txn, sopfs_commit_flags(f), e);
+	if (rc && !took_effect(f, s, rc))
+		sopfs_session_failed(f, s, rc, e, notes);
+	else
+		sopfs_session_committed(f, s, notes);
+	return rc;
 }
 
-void sopfs_session_rollback(
-	struct sopfs *f, struct sopfs_session *s, int why, struct sopfs_notes *notes)
+void sopfs_session_failed(struct sopfs *f, struct sopfs_session *s, int rc, const struct sop_err *e,
+	struct sopfs_notes *notes)
+{
+	atomic_fetch_add(rc == SOP_ECONFLICT ? &f->conflicts : &f->failed, 1);
+	sopfs_session_rollback(f, s, rc, e->text[0] ? e->text : sop_err_text(rc), notes);
+}
+
+void sopfs_session_rollback(struct sopfs *f, struct sopfs_session *s, int why, const char *reason,
+	struct sopfs_notes *notes)
 {
 	struct sopfs_item *item = s->item;
 
 	if (s->dead)
 		return;
+	sopfs_recent_add(f, item, why, reason);
 	sop_txn_rollback(s->txn);
 	s->txn = NULL;
 	s->value = NULL;
@@ -332,6 +348,7 @@ int sopfs_materialise(struct sopfs *f, struct sopfs_item *item, struct sop_err *
 	struct sop_attr attr;
 	struct sopfs_where w;
 	struct sopfs_notes notes = {0};
+	struct sop_err own = {0};
 	uint64_t version;
 	bool there;
 	int rc;
@@ -358,8 +375,10 @@ int sopfs_materialise(struct sopfs *f, struct sopfs_item *item, struct sop_err *
 			item->current->version = version;
 		pthread_mutex_unlock(&f->lock);
 		/* Its creator's trouble is not that of who made us do this. */
-		if (carry_over(f, s, e)) {
-			sopfs_session_rollback(f, s, -EIO, &notes);
+		rc = carry_over(f, s, &own);
+		if (rc) {
+			sopfs_session_failed(f, s, rc, &own, &notes);
+			rc = 0;
 			sopfs_notify_later(f, &notes);
 		} else {
 			s->base = version;

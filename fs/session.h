@@ -1,8 +1,9 @@
 /* Open files. A handle is one open file description; one opened for writing has a session: a transaction
  * of libsop with the item's value open in it, which is its private view.
  *
- * Between a commit and the next use a session is idle: it has no transaction and pins nothing. Only an
- * item that has no name any more keeps its transaction to the end, as it could not be opened again.
+ * Between a commit and the next use a session that has never read is idle: it has no transaction and pins
+ * nothing; one that has read goes on from the version it has committed, on which it depends. An item that
+ * has no name any more keeps its transaction to the end, as it could not be opened again.
  *
  * A session that creates its item has the creation in its transaction, and is item->provisional. When
  * somebody else needs the item to be there (a second writer, a rename or a link by another process), it
@@ -32,7 +33,10 @@ struct sopfs_session {
 	bool creating, truncating; /* its commit does */
 	bool changed;              /* written, truncated or punched since the last commit */
 	bool blind_all;            /* began empty: what it shows is all there is */
+	int flags; /* it was opened with */
 	bool append, reads, ever_read;
+	bool closed; /* since a process last wrote by a call */
+	_Atomic bool idle; /* between a commit and the next use */
 	int dead;   /* it was rolled back: the code that says why, or -EIO */
 	bool told;  /* and somebody was told */
 	bool has_xattr; /* set while creating */
@@ -80,14 +84,18 @@ static inline bool sopfs_session_pending(const struct sopfs_session *s)
 {
 	return s->creating || s->truncating || s->changed || s->set_mask;
 }
-/* item.lock and s.lock held. Commits what is pending; the session is idle afterwards, or dead after a
- * failure. */
-int sopfs_session_commit(struct sopfs *f, struct sopfs_session *s, unsigned flags,
-	struct sopfs_notes *notes, struct sop_err *e);
+/* item.lock and s.lock held. Commits what is pending. Afterwards the session goes on on top of what it has
+ * committed if it has ever read, else it is idle; after a failure it is dead. */
+int sopfs_session_commit(struct sopfs *f, struct sopfs_session *s, struct sopfs_notes *notes,
+	struct sop_err *e);
 /* What follows a commit of the session's transaction that somebody else made (a rename with it). */
 void sopfs_session_committed(struct sopfs *f, struct sopfs_session *s, struct sopfs_notes *notes);
-/* item.lock and s.lock held. It never happened. why: what its users are told from now on. */
-void sopfs_session_rollback(struct sopfs *f, struct sopfs_session *s, int why,
+/* The same locks: its commit failed, with rc. Counted, and rolled back. */
+void sopfs_session_failed(struct sopfs *f, struct sopfs_session *s, int rc, const struct sop_err *e,
+	struct sopfs_notes *notes);
+/* item.lock and s.lock held. It never happened: logged, and kept for status (recent.h). why: what its users
+ * are told from now on; reason: the same for people. */
+void sopfs_session_rollback(struct sopfs *f, struct sopfs_session *s, int why, const char *reason,
 	struct sopfs_notes *notes);
 /* item.lock held. The item is committed as an empty file, and its creator goes on. */
 int sopfs_materialise(struct sopfs *f, struct sopfs_item *item, struct sop_err *e);
@@ -125,6 +133,7 @@ struct sopfs_op {
 	const void *buf;
 	uint64_t off, len; /* SOPFS_SIZE: len */
 	bool keep_size;
+	bool mapped; /* what was written in a mapping, whenever the kernel brings it */
 };
 /* A count for SOPFS_WRITE, else 0. */
 ssize_t sopfs_apply(struct sop_value *value, const struct sopfs_op *op, struct sop_err *e);
@@ -156,7 +165,7 @@ void sopfs_handle_free(struct sopfs *f, struct sopfs_handle *h);
 int sopfs_ticker_start(struct sopfs *f, struct sop_err *e);
 void sopfs_ticker_stop(struct sopfs *f);
 void sopfs_ticker_add(struct sopfs *f, struct sopfs_session *s);
-/* At the end: what is still open is closed, as by its owner. */
+/* At the end: what is still open is ended, see file.c. */
 void sopfs_handles_finish(struct sopfs *f);
 
 #endif

@@ -27,8 +27,7 @@ struct sopfs_opts {
 
 int sopfs_new(struct sopfs **out, struct sop_volume *v, const struct sopfs_opts *o,
 	struct sop_err *e);
-/* After the session loop has ended: open writing sessions are rolled back or committed as if closed
- * normally (unmount: committed). */
+/* After the session loop has ended. Sessions that are still open: file.c. */
 void sopfs_free(struct sopfs *f);
 
 extern const struct fuse_lowlevel_ops sopfs_ops; /* userdata: the struct sopfs */

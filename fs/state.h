@@ -6,7 +6,7 @@
  *   sopfs_session.lock   one session's transaction and value
  *   sopfs_snap.lock      one reader's value
  *   sopfs.lock           tables, names, views, counts: short, no call that waits
- *   leaves: notify queue, locks.c, cookie tables
+ *   leaves: notify queue, locks.c, cookie tables, recent.c
  * None of them is held while the kernel is notified: an invalidation waits for a directory's lock that
  * another request may hold until we have answered it. */
 #ifndef SOPFS_STATE_H
@@ -29,6 +29,7 @@ struct sopfs_handle;
 struct sopfs_mark;
 struct sopfs_notifier;
 struct sopfs_ticker;
+struct sopfs_recent;
 struct sopfs_waiter;
 
 struct sopfs {
@@ -59,7 +60,9 @@ struct sopfs {
 
 	struct sopfs_notifier *notifier;
 	struct sopfs_ticker *ticker;
+	struct sopfs_recent *recent; /* recent.h */
 
+	/* rolled_back: all that came to nothing, conflicts and failed ones too */
 	atomic_ullong sessions_open, committed, rolled_back, conflicts, failed;
 };
 

@@ -33,7 +33,7 @@ static void commit_due(struct sopfs *f, struct sopfs_session *s)
 		s->ticking = false;
 		/* It may have ended while we waited. */
 		if (s->item && s->changed)
-			(void)sopfs_session_commit(f, s, 0, &notes, NULL); /* told at close */
+			(void)sopfs_session_commit(f, s, &notes, NULL); /* told at close */
 		pthread_mutex_unlock(&s->lock);
 		pthread_mutex_unlock(&item->lock);
 		sopfs_item_put(f, item);

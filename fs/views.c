@@ -321,8 +321,7 @@ static bool is_stranger(const struct sopfs_session *s, uint64_t ino, int tid)
 {
 	int process = sopfs_closer_process(tid);
 
-	return process && process != s->opener &&
-	       sopfs_closer_holds(process, ino) == SOPFS_HOLDS_NOT;
+	return process && process != s->opener && sopfs_closer_descriptors(process, ino, -1) == 0;
 }
 
 /* A reader's version, seen through any handle of the view that has one. */
@@ -545,6 +544,13 @@ void sopfs_superseded(struct sopfs *f, struct sopfs_item *item, struct sopfs_vie
 			sopfs_note_attr(f, notes, old);
 		}
 		sopfs_view_reap(f, old);
+	}
+	/* A session that is idle goes on from here: with nothing of what it had before. */
+	for (struct sopfs_session *s = item->sessions; s; s = s->next) {
+		if (!atomic_load(&s->idle) || s->view == mine)
+			continue;
+		s->view->version = 0;
+		sopfs_note_data(f, notes, s->view);
 	}
 	pthread_mutex_unlock(&f->lock);
 }
@@ -799,7 +805,7 @@ static int open_read(struct sopfs *f, int tid, struct sopfs_view *v, struct sopf
 	pthread_mutex_lock(&f->lock);
 	strange = v->session && mark_find(f, tid, item);
 	pthread_mutex_unlock(&f->lock);
-	if (strange && sopfs_closer_holds(sopfs_closer_process(tid), item->ino) == SOPFS_HOLDS_NOT)
+	if (strange && sopfs_closer_descriptors(sopfs_closer_process(tid), item->ino, -1) == 0)
 		return -ESTALE;
 	for (unsigned i = 0; i < SOPFS_TRIES; i++) {
 		pthread_mutex_lock(&f->lock);

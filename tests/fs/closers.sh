@@ -108,6 +108,40 @@ os.close(os.dup(a))
 assert open('g').read() == '12'
 os.close(a)
 assert open('g').read() == ''
+# Another session of the same process on the same file is no copy: close() commits, and does not wait.
+other = os.open('g', os.O_WRONLY)
+for i in range(200):
+    os.close(os.open('g', os.O_WRONLY | os.O_TRUNC))
+    assert os.stat('g').st_size == 0 and open('g').read() == ''
+    with open('g', 'w') as f:
+        f.write('x')
+os.close(other)
+# A session that was committed by the close of one copy goes on from that version, if it has read.
+import errno
+open('c', 'w').write('old')
+a = os.open('c', os.O_RDWR)
+assert os.pread(a, 9, 0) == b'old'
+os.pwrite(a, b'new', 0)
+b = os.dup(a)
+os.close(a)
+assert open('c').read() == 'new'
+open('c', 'w').write('by others')
+assert os.fstat(b).st_size == 3 and os.pread(b, 99, 0) == b'new'
+os.pwrite(b, b'N', 0)
+try:
+    os.close(b)
+    raise SystemExit('a session that depends on what it has committed does not conflict')
+except OSError as e:
+    assert e.errno == errno.EBUSY, e
+assert open('c').read() == 'by others'
+# One that has never read goes on from the newest version, with nothing of its own left.
+a = os.open('c', os.O_RDWR)
+os.pwrite(a, b'x' * 9000, 0)
+b = os.dup(a)
+os.close(a)
+open('c', 'w').write('by others')
+assert os.fstat(b).st_size == 9 and os.pread(b, 99, 0) == b'by others', os.pread(b, 99, 0)
+os.close(b)
 # Threads: the one that opened is not the one that closes, nor there any more.
 import threading
 fds = []
