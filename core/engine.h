@@ -250,7 +250,19 @@ void sop_attr_merge(struct sop_attr *a, bool *plain, const struct sop_attr *p, u
 void sop_txn_free(struct sop_txn *t); /* ends pins and values; abandons what was not committed */
 struct timespec sop_now(struct sop_volume *v);
 
-/* ---- values (value.c) --------------------------------------------------------------------------- */
+/* ---- values (value.c, clip.c) -------------------------------------------------------------------- */
+
+/* Pins that keep blobs of other items alive, to which a value or a clip refers. */
+struct sop_loan {
+	uint64_t ino, lsn;
+};
+struct sop_loans {
+	struct sop_loan *loan;
+	size_t n, cap;
+};
+/* Pinned there already. -ENOMEM. */
+int sop_loans_add(struct sop_loans *l, struct sop_pins *p, uint64_t ino, uint64_t lsn);
+void sop_loans_release(struct sop_loans *l, struct sop_pins *p);
 
 struct sop_value {
 	struct sop_txn *t;
@@ -271,12 +283,25 @@ struct sop_value {
 	struct sop_imap map; /* written, by offset */
 	struct sop_imap app; /* appended, from 0 at whatever the end will be */
 	uint64_t app_len;
+	struct sop_loans loans; /* of what map has SHARED */
 	struct sop_lock lock; /* VALUE: the window of extents (readers come in parallel) */
 	struct sop_extent *window;
 	uint32_t n_window;
 	uint64_t window_from, window_to;
 };
 
+/* From off on, the run of one kind that it lies in. */
+enum sop_run_kind { SOP_RUN_HOLE, SOP_RUN_STORED /* in a committed blob */, SOP_RUN_OWN };
+struct sop_value_run {
+	enum sop_run_kind kind;
+	uint64_t end;
+	struct sop_blobref ref; /* STORED, with blob_off: where off is in it */
+	uint32_t blob_off;
+};
+/* off is below the size. */
+int sop_value_run(struct sop_value *x, uint64_t off, struct sop_value_run *out, struct sop_err *e);
+/* Appended bytes take their place in this view: from now on the session depends on it. */
+int sop_value_settle_appends(struct sop_value *x, struct sop_err *e);
 /* Write what is large to the disks, outside of any lock, before the transaction queues for commit. */
 int sop_value_settle(struct sop_value *x, struct sop_err *e);
 /* What was appended becomes what was written, from offset `end` on. */

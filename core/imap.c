@@ -219,10 +219,11 @@ static int cut_at(struct sop_imap *m, uint64_t off)
 		r->e.mem = r->base;
 		r->room = r->e.len;
 		m->mem_bytes += r->room;
-	} else if (n->e.kind == SOP_IMAP_BLOB) {
+	} else if (n->e.kind != SOP_IMAP_ZERO) {
 		r->e.blob_off += (uint32_t)left;
 		r->blob = n->blob;
-		r->blob->intervals++;
+		if (r->blob)
+			r->blob->intervals++;
 	}
 	n->e.len = left;
 	if (n->e.kind == SOP_IMAP_MEM)
@@ -254,20 +255,37 @@ static int set(struct sop_imap *m, struct node *n)
 	return 0;
 }
 
-int sop_imap_set_zero(struct sop_imap *m, uint64_t off, uint64_t len)
+/* An interval without bytes of its own. */
+static int set_plain(struct sop_imap *m, const struct sop_imap_entry *e)
 {
 	struct node *n;
 
-	if (!len)
+	if (!e->len)
 		return 0;
 	n = calloc(1, sizeof(*n));
 	if (!n)
 		return -ENOMEM;
-	n->e = (struct sop_imap_entry){.off = off, .len = len, .kind = SOP_IMAP_ZERO};
+	n->e = *e;
 	if (!set(m, n))
 		return 0;
 	free(n);
 	return -ENOMEM;
+}
+
+int sop_imap_set_zero(struct sop_imap *m, uint64_t off, uint64_t len)
+{
+	return set_plain(
+		m, &(struct sop_imap_entry){.off = off, .len = len, .kind = SOP_IMAP_ZERO});
+}
+
+int sop_imap_set_shared(struct sop_imap *m, uint64_t off, uint32_t len,
+	const struct sop_blobref *ref, uint32_t blob_off)
+{
+	return set_plain(m, &(struct sop_imap_entry){.off = off,
+				    .len = len,
+				    .kind = SOP_IMAP_SHARED,
+				    .ref = *ref,
+				    .blob_off = blob_off});
 }
 
 int sop_imap_set_blob(struct sop_imap *m, uint64_t off, uint32_t len, const struct sop_blobref *ref,

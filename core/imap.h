@@ -1,6 +1,7 @@
 /* An ordered map of non-overlapping intervals of a file: what a session has written and not committed.
  *
- * An interval is bytes in memory, a run of a blob, or a hole. Setting one cuts or removes what it
+ * An interval is bytes in memory, a run of a blob, a run of a blob that others have committed and
+ * somebody else keeps alive, or a hole. Setting one cuts or removes what it
  * covers. Memory intervals that touch merge (up to SOP_IMAP_MEM_MAX), so that small sequential writes
  * make one buffer. A balanced tree: a million intervals are fine. One thread at a time. */
 #ifndef SOP_IMAP_H
@@ -10,12 +11,12 @@
 
 #define SOP_IMAP_MEM_MAX (1u << 20)
 
-enum sop_imap_kind { SOP_IMAP_MEM, SOP_IMAP_BLOB, SOP_IMAP_ZERO };
+enum sop_imap_kind { SOP_IMAP_MEM, SOP_IMAP_BLOB, SOP_IMAP_SHARED, SOP_IMAP_ZERO };
 
 struct sop_imap_entry {
 	uint64_t off, len;
 	enum sop_imap_kind kind;
-	struct sop_blobref ref; /* BLOB: data [blob_off, blob_off + len) of it */
+	struct sop_blobref ref; /* BLOB, SHARED: data [blob_off, blob_off + len) of it */
 	uint32_t blob_off;
 	uint8_t *mem; /* MEM: its len bytes; owned by the map */
 	/* the map's own fields follow in imap.c */
@@ -44,6 +45,8 @@ void sop_imap_forget(struct sop_imap *m);
 int sop_imap_write(struct sop_imap *m, uint64_t off, const void *data, size_t len);
 int sop_imap_set_blob(struct sop_imap *m, uint64_t off, uint32_t len, const struct sop_blobref *ref,
 	uint32_t blob_off);
+int sop_imap_set_shared(struct sop_imap *m, uint64_t off, uint32_t len,
+	const struct sop_blobref *ref, uint32_t blob_off);
 int sop_imap_set_zero(struct sop_imap *m, uint64_t off, uint64_t len);
 /* Nothing is known of [off, off+len) any more. */
 int sop_imap_remove(struct sop_imap *m, uint64_t off, uint64_t len);

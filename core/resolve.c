@@ -608,7 +608,8 @@ static int ref_order(const void *a, const void *b)
 	return (x->off > y->off) - (x->off < y->off);
 }
 
-/* The session's own intervals as extents; their blobs are allocated, those met twice referred to.
+/* The session's own intervals as extents; their blobs are allocated, those met twice referred to,
+ * and so are those that others have allocated: the session's loans keep them until this is applied.
  */
 static int add_new(struct edit *d, const struct sop_value *x, const struct sop_plan *p,
 	const struct sop_puts *puts, uint64_t *added)
@@ -630,7 +631,10 @@ static int add_new(struct edit *d, const struct sop_value *x, const struct sop_p
 			ext.ref = i->ref;
 			ext.blob_off = i->blob_off;
 		}
-		refs[n++] = ext.ref;
+		if (i->kind == SOP_IMAP_SHARED)
+			sop_buf_ref(d->ops, SOP_OP_REF, 0, &ext.ref);
+		else
+			refs[n++] = ext.ref;
 		*added += i->len;
 		keep_add(d, &ext);
 	}

@@ -284,6 +284,18 @@ int sop_value_punch(struct sop_value *x, uint64_t off, uint64_t len, struct sop_
 /* Next data (hole false) or hole at or after off; -ENXIO past the end. */
 int64_t sop_value_seek(struct sop_value *x, uint64_t off, bool hole, struct sop_err *e);
 
+/* A piece of a value, to be put into others. What is stored goes by reference and takes no space again;
+ * holes stay holes; short runs and what is not committed are copied. It keeps what it refers to, so free
+ * it soon. take: as much of [off, off+len) as one clip holds, and of a value with bytes there at least one;
+ * a session depends on what it takes, as if it had read it. put: a count, as of a write; not for APPEND.
+ * Any transaction of the volume, as often as wanted. */
+struct sop_clip;
+int sop_clip_take(struct sop_clip **out, struct sop_value *x, uint64_t off, uint64_t len,
+	struct sop_err *e);
+uint64_t sop_clip_len(const struct sop_clip *c); /* 0: off is at or past the end */
+ssize_t sop_clip_put(struct sop_value *x, const struct sop_clip *c, uint64_t off, struct sop_err *e);
+void sop_clip_free(struct sop_clip *c);
+
 uint64_t sop_value_size(const struct sop_value *x); /* looks without depending */
 uint64_t sop_value_bytes(const struct sop_value *x);
 void sop_value_depend(struct sop_value *x); /* what was seen of it decides what is written */

@@ -56,6 +56,7 @@ static void unpin(struct sop_value *x)
 static void value_free(struct sop_value *x)
 {
 	unpin(x);
+	sop_loans_release(&x->loans, x->t->v->pins);
 	sop_imap_release(&x->map);
 	sop_imap_release(&x->app);
 	sop_lock_release(&x->lock);
@@ -393,6 +394,7 @@ static int read_entry(struct sop_value *x, const struct sop_imap_entry *i, uint8
 		memset(buf, 0, len);
 		return 0;
 	case SOP_IMAP_BLOB:
+	case SOP_IMAP_SHARED:
 		return sop_blob_read(x->t->v->seg, &i->ref, buf, len, i->blob_off + at, e);
 	}
 	return -EINVAL;
@@ -525,8 +527,6 @@ static int write_map(struct sop_value *x, struct sop_imap *m, const void *buf, s
 	return m->mem_bytes >= MEMORY_MAX ? write_out(x, m, 1, e) : 0;
 }
 
-static int settle_appends(struct sop_value *x, struct sop_err *e);
-
 /* A write that failed half way: nothing of it may lie beyond the size, where commit would take it
  * for part of the value. What it has put over earlier bytes of the session stays. */
 static void write_failed(struct sop_value *x, uint64_t off, uint64_t end)
@@ -572,7 +572,7 @@ ssize_t sop_value_write(
 		/* Appended before, without a place of their own yet: this write is about this view.
 		 */
 		if (x->app_len)
-			rc = settle_appends(x, e);
+			rc = sop_value_settle_appends(x, e);
 		if (!rc)
 			rc = write_map(x, &x->map, buf, len, off, e);
 	}
@@ -607,7 +607,7 @@ int sop_value_place_appends(struct sop_value *x, uint64_t end, struct sop_err *e
 }
 
 /* Appended bytes take their place in this view: from now on the session depends on it. */
-static int settle_appends(struct sop_value *x, struct sop_err *e)
+int sop_value_settle_appends(struct sop_value *x, struct sop_err *e)
 {
 	bool any = x->app_len > 0;
 	int rc = sop_value_place_appends(x, x->size - x->app_len, e);
@@ -625,7 +625,7 @@ int sop_value_truncate(struct sop_value *x, uint64_t size, struct sop_err *e)
 		return sop_say(e, -EBADF, "the value is open for reading only");
 	if (size > INT64_MAX)
 		return sop_fail(e, -EFBIG, "truncate");
-	rc = settle_appends(x, e);
+	rc = sop_value_settle_appends(x, e);
 	if (!rc && size < sop_imap_end(&x->map) &&
 		sop_imap_remove(&x->map, size, sop_imap_end(&x->map) - size))
 		rc = sop_fail(e, -ENOMEM, "write buffer");
@@ -646,7 +646,7 @@ int sop_value_punch(struct sop_value *x, uint64_t off, uint64_t len, struct sop_
 		return sop_say(e, -EBADF, "the value is open for reading only");
 	if (off >= x->size || !len)
 		return 0;
-	rc = settle_appends(x, e);
+	rc = sop_value_settle_appends(x, e);
 	if (!rc && sop_imap_set_zero(&x->map, off, SOP_MIN(len, x->size - off)))
 		rc = sop_fail(e, -ENOMEM, "write buffer");
 	if (!rc)
@@ -656,44 +656,52 @@ int sop_value_punch(struct sop_value *x, uint64_t off, uint64_t len, struct sop_
 
 /* ---- data and holes ---- */
 
-/* The run of data or hole that off lies in: its end, and which of the two. */
-static int run_at(struct sop_value *x, uint64_t off, uint64_t *end, bool *data, struct sop_err *e)
+int sop_value_run(struct sop_value *x, uint64_t off, struct sop_value_run *out, struct sop_err *e)
 {
-	uint64_t app_at = x->size - x->app_len, stop = app_at;
+	uint64_t app_at = x->size - x->app_len;
 	const struct sop_item *b = &x->base;
 	const struct sop_imap_entry *i;
 	struct sop_extent ext;
 	int rc;
 
+	*out = (struct sop_value_run){.kind = SOP_RUN_HOLE, .end = app_at};
 	if (off >= app_at) {
-		*end = x->size;
-		*data = true;
+		out->kind = SOP_RUN_OWN;
+		out->end = x->size;
 		return 0;
 	}
 	i = x->map.count ? sop_imap_at(&x->map, off) : NULL;
 	if (i && i->off <= off) {
-		*end = i->off + i->len;
-		*data = i->kind != SOP_IMAP_ZERO;
+		out->end = i->off + i->len;
+		if (i->kind == SOP_IMAP_SHARED) {
+			out->kind = SOP_RUN_STORED;
+			out->ref = i->ref;
+			out->blob_off = i->blob_off + (uint32_t)(off - i->off);
+		} else if (i->kind != SOP_IMAP_ZERO) {
+			out->kind = SOP_RUN_OWN;
+		}
 		return 0;
 	}
 	if (i)
-		stop = SOP_MIN(stop, i->off);
-	*data = false;
-	*end = stop;
+		out->end = SOP_MIN(out->end, i->off);
 	if (off >= SOP_MIN(x->limit, b->attr.size))
 		return 0;
-	*end = SOP_MIN(stop, x->limit);
+	out->end = SOP_MIN(out->end, x->limit);
 	if (b->run_len && off >= b->run_off && off < b->run_off + b->run_len) {
-		*end = SOP_MIN(*end, b->run_off + b->run_len);
-		*data = true;
+		out->end = SOP_MIN(out->end, b->run_off + b->run_len);
+		out->kind = SOP_RUN_OWN;
 		return 0;
 	}
 	if (b->run_len && off < b->run_off)
-		*end = SOP_MIN(*end, b->run_off);
+		out->end = SOP_MIN(out->end, b->run_off);
 	rc = extent_at(x, off, &ext, e);
-	if (rc == 1) {
-		*data = ext.off <= off;
-		*end = SOP_MIN(*end, *data ? ext.off + ext.len : ext.off);
+	if (rc == 1 && ext.off <= off) {
+		out->kind = SOP_RUN_STORED;
+		out->end = SOP_MIN(out->end, ext.off + ext.len);
+		out->ref = ext.ref;
+		out->blob_off = ext.blob_off + (uint32_t)(off - ext.off);
+	} else if (rc == 1) {
+		out->end = SOP_MIN(out->end, ext.off);
 	}
 	return rc < 0 ? rc : 0;
 }
@@ -703,15 +711,14 @@ int64_t sop_value_seek(struct sop_value *x, uint64_t off, bool hole, struct sop_
 	if (off >= x->size)
 		return sop_fail(e, -ENXIO, "seek");
 	while (off < x->size) {
-		uint64_t end;
-		bool data;
-		int rc = run_at(x, off, &end, &data, e);
+		struct sop_value_run run;
+		int rc = sop_value_run(x, off, &run, e);
 
 		if (rc)
 			return rc;
-		if (data != hole)
+		if ((run.kind != SOP_RUN_HOLE) != hole)
 			return (int64_t)off;
-		off = end;
+		off = run.end;
 	}
 	return hole ? (int64_t)x->size : sop_fail(e, -ENXIO, "seek");
 }

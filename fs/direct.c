@@ -109,8 +109,9 @@ static struct sopfs_session *orphan_of(struct sopfs *f, struct sopfs_item *item)
 	return o;
 }
 
-static int64_t direct_look(struct sopfs *f, struct sopfs_handle *h, void *buf, size_t len,
-	uint64_t off, bool hole, struct sop_err *e)
+/* Reads into buf, takes a clip, or seeks. */
+static int64_t direct_look(struct sopfs *f, struct sopfs_handle *h, void *buf,
+	struct sop_clip **clip, uint64_t len, uint64_t off, bool hole, struct sop_err *e)
 {
 	struct sopfs_session *o = orphan_of(f, h->view->item);
 	pthread_mutex_t *lock = o ? &o->lock : &h->direct_lock;
@@ -123,7 +124,9 @@ static int64_t direct_look(struct sopfs *f, struct sopfs_handle *h, void *buf, s
 	if (!n) {
 		value = o ? o->value : h->snap->value;
 		if (buf)
-			n = value ? sop_value_read(value, buf, len, off, e) : -EIO;
+			n = value ? sop_value_read(value, buf, (size_t)len, off, e) : -EIO;
+		else if (clip)
+			n = value ? sop_clip_take(clip, value, off, len, e) : -EIO;
 		else
 			n = value ? sop_value_seek(value, off, hole, e) : -ENXIO;
 	}
@@ -134,13 +137,19 @@ static int64_t direct_look(struct sopfs *f, struct sopfs_handle *h, void *buf, s
 ssize_t sopfs_direct_read(struct sopfs *f, struct sopfs_handle *h, void *buf, size_t len,
 	uint64_t off, struct sop_err *e)
 {
-	return (ssize_t)direct_look(f, h, buf, len, off, false, e);
+	return (ssize_t)direct_look(f, h, buf, NULL, len, off, false, e);
+}
+
+int sopfs_direct_clip(struct sopfs *f, struct sopfs_handle *h, struct sop_clip **clip, uint64_t off,
+	uint64_t len, struct sop_err *e)
+{
+	return (int)direct_look(f, h, NULL, clip, len, off, false, e);
 }
 
 int64_t sopfs_direct_seek(
 	struct sopfs *f, struct sopfs_handle *h, uint64_t off, bool hole, struct sop_err *e)
 {
-	return direct_look(f, h, NULL, 0, off, hole, e);
+	return direct_look(f, h, NULL, NULL, 0, off, hole, e);
 }
 
 int sopfs_direct_orphan(struct sopfs *f, struct sopfs_item *item, struct sop_err *e)

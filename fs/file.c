@@ -14,6 +14,8 @@ ssize_t sopfs_apply(struct sop_value *value, const struct sopfs_op *op, struct s
 
 	if (op->change == SOPFS_WRITE)
 		return sop_value_write(value, op->buf, (size_t)op->len, op->off, e);
+	if (op->change == SOPFS_COPY)
+		return sop_clip_put(value, op->clip, op->off, e);
 	if (op->change == SOPFS_SIZE)
 		return sop_value_truncate(value, op->len, e);
 	if (sop_add_over(&end, op->off, op->len) || end > INT64_MAX)
@@ -176,6 +178,50 @@ int sopfs_fallocate(struct sopfs *f, struct sopfs_handle *h, int mode, uint64_t 
 	if (op.change == SOPFS_ALLOCATE && op.keep_size)
 		return 0;
 	return (int)change(f, h, 0, &op, notes, e);
+}
+
+/* What a handle reads, as a clip. */
+static int take_clip(struct sopfs *f, struct sopfs_handle *h, struct sop_clip **out, uint64_t off,
+	uint64_t len, struct sopfs_notes *notes, struct sop_err *e)
+{
+	struct sopfs_session *s = h->session;
+	int rc;
+
+	*out = NULL;
+	if (h->direct)
+		return sopfs_direct_clip(f, h, out, off, len, e);
+	if (!s) {
+		if (!h->snap->value)
+			return 0;
+		pthread_mutex_lock(&h->snap->lock);
+		rc = sop_clip_take(out, h->snap->value, off, len, e);
+		pthread_mutex_unlock(&h->snap->lock);
+		return rc;
+	}
+	pthread_mutex_lock(&s->lock);
+	rc = sopfs_session_begin(f, s, false, notes, e);
+	if (!rc) {
+		rc = sop_clip_take(out, s->value, off, len, e);
+		s->ever_read = true;
+	}
+	pthread_mutex_unlock(&s->lock);
+	return rc;
+}
+
+ssize_t sopfs_copy(struct sopfs *f, struct sopfs_handle *in, uint64_t off_in,
+	struct sopfs_handle *out, uint64_t off_out, uint64_t len, int tid,
+	struct sopfs_notes *notes, struct sop_err *e)
+{
+	struct sopfs_op op = {.change = SOPFS_COPY, .off = off_out};
+	struct sop_clip *clip;
+	ssize_t n = take_clip(f, in, &clip, off_in, len, notes, e);
+
+	if (!n && clip && sop_clip_len(clip)) {
+		op.clip = clip;
+		n = change(f, out, tid, &op, notes, e);
+	}
+	sop_clip_free(clip);
+	return n;
 }
 
 int64_t sopfs_seek(

@@ -63,6 +63,9 @@ void sopfs_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence,
 	struct fuse_file_info *fi);
 void sopfs_op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
 	struct fuse_file_info *fi);
+void sopfs_op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
+	struct fuse_file_info *fi_in, fuse_ino_t ino_out, off_t off_out,
+	struct fuse_file_info *fi_out, size_t len, int flags);
 
 /* ops_xattr.c */
 void sopfs_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);

@@ -4,6 +4,9 @@
 
 #include "fs/locks.h"
 
+/* The reply's count has 32 bits. */
+#define COPY_MAX ((size_t)1 << 30)
+
 struct opening {
 	struct sopfs *f;
 	fuse_req_t req;
@@ -221,4 +224,28 @@ void sopfs_op_fallocate(
 			f, sopfs_handle_of(fi), mode, (uint64_t)off, (uint64_t)len, &notes, &e);
 	sopfs_notify_later(f, &notes);
 	sopfs_reply_rc(f, req, rc, &e);
+}
+
+void sopfs_op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
+	struct fuse_file_info *fi_in, fuse_ino_t ino_out, off_t off_out,
+	struct fuse_file_info *fi_out, size_t len, int flags)
+{
+	struct sopfs *f = sopfs_of(req);
+	struct sopfs_handle *in = sopfs_handle_of(fi_in);
+	struct sopfs_notes notes = {0};
+	struct sop_err e = {0};
+	ssize_t n = -EINVAL;
+
+	(void)ino_in;
+	(void)ino_out;
+	if (in->text)
+		n = -EOPNOTSUPP; /* of .sop: the kernel copies */
+	else if (!flags && off_in >= 0 && off_out >= 0)
+		n = sopfs_copy(f, in, (uint64_t)off_in, sopfs_handle_of(fi_out), (uint64_t)off_out,
+			SOP_MIN(len, COPY_MAX), fuse_req_ctx(req)->pid, &notes, &e);
+	sopfs_notify_later(f, &notes);
+	if (n < 0)
+		sopfs_reply_rc(f, req, (int)n, &e);
+	else
+		fuse_reply_write(req, (size_t)n);
 }

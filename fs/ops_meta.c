@@ -231,6 +231,7 @@ const struct fuse_lowlevel_ops sopfs_ops = {
 	.release = sopfs_op_release,
 	.lseek = sopfs_op_lseek,
 	.fallocate = sopfs_op_fallocate,
+	.copy_file_range = sopfs_op_copy_file_range,
 	.opendir = sopfs_op_opendir,
 	.readdir = sopfs_op_readdir,
 	.readdirplus = sopfs_op_readdirplus,

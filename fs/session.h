@@ -112,6 +112,10 @@ int sopfs_session_truncate(struct sopfs *f, struct sopfs_handle *h, uint64_t siz
 	struct sopfs_notes *notes, struct sop_err *e);
 int sopfs_fallocate(struct sopfs *f, struct sopfs_handle *h, int mode, uint64_t off, uint64_t len,
 	struct sopfs_notes *notes, struct sop_err *e);
+/* From one handle to another, by reference where it can be: a count, perhaps short. */
+ssize_t sopfs_copy(struct sopfs *f, struct sopfs_handle *in, uint64_t off_in,
+	struct sopfs_handle *out, uint64_t off_out, uint64_t len, int tid,
+	struct sopfs_notes *notes, struct sop_err *e);
 int64_t sopfs_seek(struct sopfs *f, struct sopfs_handle *h, uint64_t off, bool hole,
 	struct sop_err *e);
 int sopfs_flush(struct sopfs *f, struct sopfs_handle *h, int tid, struct sopfs_notes *notes,
@@ -127,15 +131,16 @@ int sopfs_session_unlock(struct sopfs *f, struct sopfs_handle *h, struct sopfs_n
 	struct sop_err *e);
 
 /* What a request does to a value. */
-enum sopfs_change { SOPFS_WRITE, SOPFS_SIZE, SOPFS_ALLOCATE, SOPFS_PUNCH, SOPFS_ZERO };
+enum sopfs_change { SOPFS_WRITE, SOPFS_SIZE, SOPFS_ALLOCATE, SOPFS_PUNCH, SOPFS_ZERO, SOPFS_COPY };
 struct sopfs_op {
 	enum sopfs_change change;
 	const void *buf;
 	uint64_t off, len; /* SOPFS_SIZE: len */
+	const struct sop_clip *clip; /* SOPFS_COPY */
 	bool keep_size;
 	bool mapped; /* what was written in a mapping, whenever the kernel brings it */
 };
-/* A count for SOPFS_WRITE, else 0. */
+/* A count for SOPFS_WRITE and SOPFS_COPY, else 0. */
 ssize_t sopfs_apply(struct sop_value *value, const struct sopfs_op *op, struct sop_err *e);
 
 /* ---- session=write: every write a transaction (direct.c) ---- */
@@ -144,6 +149,8 @@ ssize_t sopfs_change_now(struct sopfs *f, struct sopfs_item *item, bool append,
 	const struct sopfs_op *op, uint64_t *version, struct sop_err *e);
 ssize_t sopfs_direct_read(struct sopfs *f, struct sopfs_handle *h, void *buf, size_t len,
 	uint64_t off, struct sop_err *e);
+int sopfs_direct_clip(struct sopfs *f, struct sopfs_handle *h, struct sop_clip **clip, uint64_t off,
+	uint64_t len, struct sop_err *e);
 int64_t sopfs_direct_seek(struct sopfs *f, struct sopfs_handle *h, uint64_t off, bool hole,
 	struct sop_err *e);
 /* item.lock held; the item is about to lose its last name: its bytes live on in a session that is

@@ -60,6 +60,45 @@ static void note_state(struct run *r, unsigned n)
 		r->hist[n].hash[k] = r->there[k] ? hash_bytes(r->model[k], r->len[k]) : 0;
 }
 
+/* A piece of another key, by reference, as it is in the transaction. 1: there is none. */
+static int copy_piece(struct run *r, struct sop_txn *t, unsigned k, uint64_t *rng)
+{
+	unsigned from = (unsigned)(next_random(rng) % KEYS);
+	uint64_t off = next_random(rng) % VALUE, at = next_random(rng) % VALUE, len;
+	struct sop_value *x, *y;
+	char key[2][8];
+	struct sop_clip *c;
+	ssize_t n;
+	int rc;
+
+	if (from == k || !r->there[from] || at >= r->len[from])
+		return 1;
+	len = SOP_MIN(r->len[from] - at, VALUE - off);
+	snprintf(key[0], sizeof(key[0]), "k%u", from);
+	snprintf(key[1], sizeof(key[1]), "k%u", k);
+	rc = sop_value_open(&x, t, SOP_NAME(r->store[from % 2], key[0]), 0, &r->f.e);
+	if (rc)
+		return rc;
+	rc = sop_clip_take(&c, x, at, len, &r->f.e);
+	sop_value_close(x);
+	if (rc)
+		return rc;
+	rc = sop_value_open(&y, t, SOP_NAME(r->store[k % 2], key[1]), SOP_VALUE_WRITE, &r->f.e);
+	if (!rc) {
+		n = sop_clip_put(y, c, off, &r->f.e);
+		sop_value_close(y);
+		rc = n < 0 ? (int)n : 0;
+		if (n > 0) {
+			if (off > r->len[k])
+				memset(r->model[k] + r->len[k], 0, off - r->len[k]);
+			memcpy(r->model[k] + off, r->model[from] + at, (size_t)n);
+			r->len[k] = SOP_MAX(r->len[k], off + (uint64_t)n);
+		}
+	}
+	sop_clip_free(c);
+	return rc;
+}
+
 /* One change to a key, in the transaction and in the model. */
 static int change(struct run *r, struct sop_txn *t, unsigned k, uint64_t *rng)
 {
@@ -75,7 +114,7 @@ static int change(struct run *r, struct sop_txn *t, unsigned k, uint64_t *rng)
 
 	snprintf(key, sizeof(key), "k%u", k);
 	name = SOP_NAME(r->store[k % 2], key);
-	switch (r->there[k] ? next_random(rng) % 6 : 0) {
+	switch (r->there[k] ? next_random(rng) % 8 : 0) {
 	case 0:
 	case 1:
 		fill_random(buf, len, next_random(rng));
@@ -96,6 +135,12 @@ static int change(struct run *r, struct sop_txn *t, unsigned k, uint64_t *rng)
 		len = SOP_MIN(len, VALUE - off);
 		rc = sop_value_open(&x, t, name, SOP_VALUE_WRITE, e);
 		break;
+	case 5:
+	case 6:
+		rc = copy_piece(r, t, k, rng);
+		if (rc <= 0)
+			return rc;
+		__attribute__((fallthrough));
 	default: /* truncate */
 		rc = sop_value_open(&x, t, name, SOP_VALUE_WRITE, e);
 		if (rc)

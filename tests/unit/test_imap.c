@@ -24,12 +24,12 @@ static size_t below(uint64_t *s, size_t n)
 	return (size_t)(next_random(s) % n);
 }
 
-enum what { NOTHING, ZERO, MEM, BLOB };
+enum what { NOTHING, ZERO, MEM, BLOB, SHARED };
 
 struct byte {
 	enum what what;
 	uint8_t value;	   /* MEM */
-	uint32_t blob, at; /* BLOB: which, and which of its bytes */
+	uint32_t blob, at; /* BLOB, SHARED: which, and which of its bytes */
 };
 
 struct model {
@@ -67,6 +67,8 @@ static void model_set(
 		if (b.what == BLOB) {
 			m->byte[i].at = b.at + (uint32_t)(i - off);
 			m->left[b.blob]++;
+		} else if (b.what == SHARED) {
+			m->byte[i].at = b.at + (uint32_t)(i - off);
 		}
 	}
 }
@@ -82,7 +84,8 @@ static void check_entry(const struct model *m, const struct sop_imap_entry *x)
 			assert_int_equal(b->value, x->mem[i]);
 			break;
 		case SOP_IMAP_BLOB:
-			assert_int_equal(b->what, BLOB);
+		case SOP_IMAP_SHARED:
+			assert_int_equal(b->what, x->kind == SOP_IMAP_BLOB ? BLOB : SHARED);
 			assert_int_equal(b->blob, x->ref.nonce);
 			assert_int_equal(b->at, x->blob_off + i);
 			break;
@@ -141,7 +144,14 @@ static void random_change(struct sop_imap *map, struct model *m, uint64_t *s)
 	uint32_t blob_off;
 
 	len = SOP_MIN(len, SPACE - off);
-	switch (below(s, 12)) {
+	switch (below(s, 13)) {
+	case 12: /* never told of */
+		blob_off = (uint32_t)below(s, 100);
+		ref = blob_of((uint32_t)below(s, BLOBS), (uint32_t)len + 100);
+		model_set(m, off, len,
+			(struct byte){.what = SHARED, .blob = ref.nonce, .at = blob_off}, NULL);
+		assert_int_equal(sop_imap_set_shared(map, off, (uint32_t)len, &ref, blob_off), 0);
+		break;
 	case 0:
 		model_set(m, off, len, (struct byte){.what = ZERO}, NULL);
 		assert_int_equal(sop_imap_set_zero(map, off, len), 0);
