@@ -805,7 +805,8 @@ static bool lives_on(const struct moved *m, const struct sop_wentry *w)
 /* ---- emit: records ---- */
 
 static int emit_put(struct sop_txn *t, struct sop_wentry *w, const struct moved *moved,
-	const struct sop_puts *puts, uint64_t lsn, struct sop_buf *ops, struct sop_err *e)
+	const struct sop_puts *puts, uint64_t lsn, uint64_t time_ns, struct sop_buf *ops,
+	struct sop_err *e)
 {
 	uint8_t raw[SOP_ITEM_BYTES_MAX];
 	struct sop_plan *p = w->plan;
@@ -840,6 +841,11 @@ static int emit_put(struct sop_txn *t, struct sop_wentry *w, const struct moved 
 	}
 	if (w->attr_mask)
 		sop_attr_merge(&it.attr, &it.plain, &w->attr, w->attr_mask);
+	/* Nobody has seen the change before: who looked an hour ago, when it was written but not
+	 * committed, must find the ctime newer than his look (incremental backups go by that). */
+	if (value && w->attr_mask & SOP_ATTR_CTIME)
+		it.attr.ctime = (struct timespec){
+			(time_t)(time_ns / 1000000000u), (long)(time_ns % 1000000000u)};
 	it.attr.version = lsn;
 	if (value || !same)
 		it.attr.value_version =
@@ -897,7 +903,6 @@ int sop_resolve_emit(struct sop_txn *t, const struct sop_puts *puts, uint64_t ls
 	struct moved m = {0};
 	int rc = moved_gather(&m, t, e);
 
-	(void)time_ns;
 	if (rc)
 		return rc;
 	for (struct sop_dropped *d = t->stores; d; d = d->next)
@@ -913,7 +918,7 @@ int sop_resolve_emit(struct sop_txn *t, const struct sop_puts *puts, uint64_t ls
 			break;
 		case SOP_WRITE_PUT:
 		case SOP_WRITE_PATCH:
-			rc = emit_put(t, w, &m, puts, lsn, ops, e);
+			rc = emit_put(t, w, &m, puts, lsn, time_ns, ops, e);
 			break;
 		}
 	}

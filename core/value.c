@@ -148,12 +148,26 @@ static int open_newest(
 	}
 }
 
+/* Its bytes or size are no more what they were. A plain item of libsop has no times. */
+static void changed(struct sop_value *x)
+{
+	const struct sop_wentry *w = x->entry;
+	bool plain = w && w->write == SOP_WRITE_PUT ? w->item->plain : x->base.plain;
+	struct sop_attr now;
+
+	x->changed = true;
+	if (plain)
+		return;
+	now.mtime = now.ctime = sop_now(x->t->v);
+	sop_value_setattr(x, &now, SOP_ATTR_MTIME | SOP_ATTR_CTIME);
+}
+
 static void begin_empty(struct sop_value *x)
 {
 	x->limit = 0;
 	x->fixed = true;
 	x->size = 0;
-	x->changed = true;
+	changed(x);
 }
 
 int sop_value_open(struct sop_value **out, struct sop_txn *t, struct sop_name name, unsigned flags,
@@ -581,7 +595,7 @@ ssize_t sop_value_write(
 		return rc;
 	}
 	x->size = SOP_MAX(x->size, end);
-	x->changed = true;
+	changed(x);
 	return (ssize_t)len;
 }
 
@@ -634,7 +648,7 @@ int sop_value_truncate(struct sop_value *x, uint64_t size, struct sop_err *e)
 	x->limit = SOP_MIN(x->limit, size);
 	x->size = size;
 	x->fixed = true;
-	x->changed = true;
+	changed(x);
 	return 0;
 }
 
@@ -650,7 +664,7 @@ int sop_value_punch(struct sop_value *x, uint64_t off, uint64_t len, struct sop_
 	if (!rc && sop_imap_set_zero(&x->map, off, SOP_MIN(len, x->size - off)))
 		rc = sop_fail(e, -ENOMEM, "write buffer");
 	if (!rc)
-		x->changed = true;
+		changed(x);
 	return rc;
 }
 

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "fs/closer.h"
+#include "fs/posix.h"
 #include "fs/views.h"
 
 ssize_t sopfs_apply(struct sop_value *value, const struct sopfs_op *op, struct sop_err *e)
@@ -24,7 +25,13 @@ ssize_t sopfs_apply(struct sop_value *value, const struct sopfs_op *op, struct s
 		rc = sop_value_punch(value, op->off, op->len, e);
 	/* Space is not set aside: what is written goes elsewhere in any case. */
 	if (!rc && !op->keep_size && end > sop_value_size(value))
-		rc = sop_value_truncate(value, end, e);
+		return sop_value_truncate(value, end, e);
+	if (!rc) {
+		/* A change by its name, though no byte is another. */
+		const struct sop_attr now = {.mtime = sopfs_now(), .ctime = sopfs_now()};
+
+		sop_value_setattr(value, &now, SOP_ATTR_MTIME | SOP_ATTR_CTIME);
+	}
 	return rc;
 }
 
@@ -85,15 +92,6 @@ static bool is_writer(const struct sopfs_session *s, int process)
 	return false;
 }
 
-/* A time set by hand is older than what is written after it. s.lock held. */
-static void touch_again(struct sopfs_session *s)
-{
-	if (!(s->set_mask & SOP_ATTR_MTIME))
-		return;
-	clock_gettime(CLOCK_REALTIME, &s->set.mtime);
-	sop_value_setattr(s->value, &s->set, SOP_ATTR_MTIME);
-}
-
 static ssize_t session_change(struct sopfs *f, struct sopfs_session *s, int tid,
 	const struct sopfs_op *op, struct sopfs_notes *notes, struct sop_err *e)
 {
@@ -108,7 +106,7 @@ static ssize_t session_change(struct sopfs *f, struct sopfs_session *s, int tid,
 		s->changed = true;
 		s->closed = s->closed && op->mapped;
 		remember_writer(s, tid);
-		touch_again(s);
+		s->set_mask &= ~(unsigned)SOP_ATTR_MTIME; /* set by hand, and older */
 	}
 	tick = n >= 0 && s->append && !s->ticking;
 	if (tick)
@@ -175,8 +173,6 @@ int sopfs_fallocate(struct sopfs *f, struct sopfs_handle *h, int mode, uint64_t 
 	default:
 		return -EOPNOTSUPP;
 	}
-	if (op.change == SOPFS_ALLOCATE && op.keep_size)
-		return 0;
 	return (int)change(f, h, 0, &op, notes, e);
 }
 
@@ -337,7 +333,9 @@ int sopfs_flush(struct sopfs *f, struct sopfs_handle *h, int tid, struct sopfs_n
 	char reason[80];
 	int dead;
 
-	if (!s || (h->flags & O_ACCMODE) == O_RDONLY)
+	/* A reader that shares a session has changed nothing; one that has emptied or made the file
+	 * has. */
+	if (!s || ((h->flags & O_ACCMODE) == O_RDONLY && !(h->flags & (O_TRUNC | O_CREAT))))
 		return 0;
 	pthread_mutex_lock(&s->lock);
 	pending = sopfs_session_pending(s);

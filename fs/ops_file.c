@@ -51,7 +51,7 @@ void sopfs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	fi->fh = (uintptr_t)opened.handle;
 	fi->keep_cache = opened.keep_cache;
 	fi->direct_io = opened.handle->text != NULL;
-	fi->noflush = (fi->flags & O_ACCMODE) == O_RDONLY;
+	fi->noflush = (fi->flags & O_ACCMODE) == O_RDONLY && !(fi->flags & O_TRUNC);
 	o = notes.first ? malloc(sizeof(*o)) : NULL;
 	if (!o) {
 		sopfs_notify_later(f, &notes);
@@ -90,7 +90,6 @@ void sopfs_op_create(
 	p.attr_timeout = SOPFS_CACHE_SECONDS;
 	fi->fh = (uintptr_t)opened.handle;
 	fi->keep_cache = 1;
-	fi->noflush = (fi->flags & O_ACCMODE) == O_RDONLY;
 	if (fuse_reply_create(req, &p, fi) == -ENOENT) {
 		sopfs_release(f, opened.handle, &notes);
 		sopfs_notify_later(f, &notes);

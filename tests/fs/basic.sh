@@ -45,6 +45,15 @@ chmod 640 hard
 assert_eq "$(stat -c %a hard)" 640 "chmod"
 touch -d '2001-02-03 04:05:06.123456789 UTC' hard
 assert_eq "$(TZ=UTC stat -c %y hard)" '2001-02-03 04:05:06.123456789 +0000' "utimens"
+stat -c %z hard >"$WORK/ctime"
+for change in 'echo x >>hard' 'echo y >hard' 'truncate -s 7 hard' 'truncate -s 7 hard'; do
+	touch -d '2001-02-03 04:05:06.123456789 UTC' hard
+	sh -c "$change"
+	[ "$(stat -c %Y hard)" -gt 1000000000 ] || fail "$change: the mtime stays"
+	[ "$(stat -c %z hard)" != "$(cat "$WORK/ctime")" ] || fail "$change: the ctime stays"
+	stat -c %z hard >"$WORK/ctime"
+done
+echo changed >hard
 if [ "$(id -u)" = 0 ]; then
 	chown 12:34 hard
 	assert_eq "$(stat -c %u:%g hard)" 12:34 "chown"
