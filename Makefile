@@ -81,7 +81,8 @@ BENCH_BIN   := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/bench/*.c tests/
 TOOLS       := $(patsubst mount-helpers/%_sopfs.c,%.sopfs,$(wildcard mount-helpers/*_sopfs.c))
 TOOL_BIN    := $(TOOLS:%=$(BUILD)/%)
 
-.PHONY: all lib tools tests deps deps-lint run stop check check-all check-unit check-fs check-tools \
+.PHONY: all lib tools tests deps deps-lint run stop check check-all check-unit check-crash check-fs \
+	check-tools \
 	check-asan check-tsan check-long bench lint install clean help
 
 all: lib tools $(BUILD)/sopfs $(EXAMPLE_BIN)
@@ -90,7 +91,7 @@ tools: $(TOOL_BIN)
 tests: $(UNIT_BIN) $(MODEL_BIN) $(EXAMPLE_BIN) $(BENCH_BIN)
 
 help:
-	@echo 'all run stop check check-unit check-fs check-tools check-asan check-tsan check-long'
+	@echo 'all run stop check check-unit check-crash check-fs check-tools check-asan check-tsan check-long'
 	@echo 'bench lint deps install clean'
 	@echo 'one test:   make check-fs TESTS=tests/fs/basic.sh;  make check-unit TESTS=$(BUILD)/unit/test_ec'
 
@@ -196,10 +197,14 @@ check:
 
 # One run of all, one summary at its end.
 check-all: all tests
-	@$(RUN_TESTS) $(UNIT_BIN) $(MODEL_BIN) $(call SH_TESTS,fs tools)
+	@$(RUN_TESTS) $(UNIT_BIN) $(MODEL_BIN) $(call SH_TESTS,crash fs tools)
 
 check-unit: $(UNIT_BIN) $(MODEL_BIN)
 	@$(RUN_TESTS) $(or $(TESTS),$(UNIT_BIN) $(MODEL_BIN))
+
+# Crash points by the ten thousand; make check-long has a million of them.
+check-crash: all tests
+	@$(RUN_TESTS) $(filter $(BUILD)/crash/%,$(MODEL_BIN)) $(call SH_TESTS,crash)
 
 check-fs: all tests
 	@$(RUN_TESTS) $(or $(TESTS),$(call SH_TESTS,fs))
@@ -216,7 +221,7 @@ check-tsan:
 
 check-long: all tests
 	@LONG=1 TEST_TIMEOUT=3600 $(RUN_TESTS) $(UNIT_BIN) $(MODEL_BIN) \
-		$(call SH_TESTS,fs tools long)
+		$(call SH_TESTS,crash fs tools long)
 
 bench: all tests
 	@BUILD=$(BUILD) tests/bench/bench.sh

@@ -116,6 +116,9 @@ int sop_segments_add(struct sop_segments *s, const struct sop_segment_info *info
 int sop_segments_info(struct sop_segments *s, uint64_t id, struct sop_segment_info *out,
 	struct sop_err *e);
 void sop_segments_seal(struct sop_segments *s, uint64_t id);
+/* Of a segment that may have been written after its entry in the table: its shards on members that are
+ * behind (sop_members_behind) count as stale from now on. */
+void sop_segments_distrust(struct sop_segments *s, uint64_t id);
 /* These shards (bits) have been repaired, every live blob of them, and synced: no longer stale. */
 void sop_segments_healed(struct sop_segments *s, uint64_t id, uint32_t shards);
 /* Give [off, off+len) of every shard file back to the file systems (whole 4 KiB pages of it). */

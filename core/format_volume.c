@@ -464,7 +464,7 @@ static int make_label(struct job *j, struct sop_label *l, struct sop_err *e)
 		rc = sop_uuid_new(&who->uuid, e);
 		who->role = j->folder[i].role;
 		who->state = SOP_MEMBER_ONLINE;
-		who->current_since = who->role & SOP_ROLE_REGISTRY ? l->generation : 0;
+		who->current_since = l->generation;
 		memcpy(who->path, j->folder[i].path, sizeof(who->path));
 	}
 	return rc;

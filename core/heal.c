@@ -245,13 +245,32 @@ static int heal_shards(struct sop_volume *v, struct sop_err *e)
 	return rc;
 }
 
+/* Members without a replica: the checkpoint of this recovery has recorded which of their shards are
+ * stale, so that a later crash cannot make anybody forget it. */
+static int record_data_members(struct sop_volume *v, struct sop_err *e)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; i < sop_members_count(v->mem) && !rc; i++) {
+		struct sop_member_status s;
+
+		sop_members_status(v->mem, i, &s);
+		if (sop_members_disk(v->mem, i) && s.role == SOP_ROLE_DATA &&
+			sop_members_behind(v->mem, i))
+			rc = sop_members_replica_current(v->mem, i, e);
+	}
+	return rc;
+}
+
 int sop_heal(struct sop_volume *v, struct sop_err *e)
 {
 	int rc;
 
 	sop_lock(&v->ckpt_lock);
 	sop_lock(&v->commit);
-	rc = heal_shards(v, e);
+	rc = record_data_members(v, e);
+	if (!rc)
+		rc = heal_shards(v, e);
 	if (!rc)
 		rc = heal_replicas(v, e);
 	sop_unlock(&v->commit);

@@ -115,8 +115,9 @@ static uint64_t set_aside(struct sop_members *m, unsigned i)
 	m->slot[i].aside = true;
 	atomic_store(&m->usable[i], NULL);
 	for (unsigned j = 0; j < m->label.members; j++)
-		others = others ||
-			 (j != i && atomic_load(&m->usable[j]) && m->label.member[j].current_since);
+		others = others || (j != i && atomic_load(&m->usable[j]) &&
+					   m->label.member[j].role & SOP_ROLE_REGISTRY &&
+					   m->label.member[j].current_since);
 	if (who->state == SOP_MEMBER_ONLINE)
 		who->state = SOP_MEMBER_OFFLINE;
 	if (others)
@@ -271,6 +272,12 @@ unsigned sop_members_replicas(struct sop_members *m, unsigned *idx)
 	return n;
 }
 
+bool sop_members_behind(struct sop_members *m, unsigned i)
+{
+	SOP_LOCK_GUARD(&m->lock);
+	return i >= m->label.members || !m->label.member[i].current_since;
+}
+
 int sop_members_replica_current(struct sop_members *m, unsigned i, struct sop_err *e)
 {
 	uint64_t seq;
@@ -278,9 +285,9 @@ int sop_members_replica_current(struct sop_members *m, unsigned i, struct sop_er
 
 	assert(i < m->label.members);
 	sop_lock(&m->lock);
-	if (!atomic_load(&m->usable[i]) || !(m->label.member[i].role & SOP_ROLE_REGISTRY)) {
+	if (!atomic_load(&m->usable[i])) {
 		sop_unlock(&m->lock);
-		return sop_say(e, -ENODEV, "%s: holds no registry replica that could be current",
+		return sop_say(e, -ENODEV, "%s: is not here to be brought up to date",
 			m->given.member[i].path);
 	}
 	if (m->label.member[i].current_since) {

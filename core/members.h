@@ -76,7 +76,11 @@ void sop_members_event(struct sop_members *m, unsigned i, enum sop_member_event 
 
 /* Members with the REGISTRY role whose replica is current. Fills idx (SOP_MEMBERS_MAX), returns n. */
 unsigned sop_members_replicas(struct sop_members *m, unsigned *idx);
-/* Mark a healed replica as current (raises and stores the generation). */
+/* Has member i missed writes since it was current last: is its replica not to be believed, and may its
+ * shards of segments that were written since be stale, without a record of it? */
+bool sop_members_behind(struct sop_members *m, unsigned i);
+/* It is so no more: its replica, if it has that role, is healed, and the segment table on the media says
+ * which of its shards are stale. Raises and stores the generation. */
 int sop_members_replica_current(struct sop_members *m, unsigned i, struct sop_err *e);
 
 /* Take member i in again: it was set aside or absent, and answers now. Opens it at path (NULL: the last

@@ -343,6 +343,22 @@ void sop_segments_seal(struct sop_segments *s, uint64_t id)
 		seal_locked(s, seg);
 }
 
+void sop_segments_distrust(struct sop_segments *s, uint64_t id)
+{
+	struct segment *seg = find_get(s, id);
+	uint32_t behind = 0;
+
+	if (!seg)
+		return;
+	for (unsigned i = 0; i < seg->n; i++)
+		if (sop_members_behind(s->mem, seg->info.disks[i]))
+			behind |= 1u << i;
+	sop_lock(&s->lock);
+	seg->info.stale |= behind;
+	sop_unlock(&s->lock);
+	sop_segment_put(s, seg);
+}
+
 void sop_segments_healed(struct sop_segments *s, uint64_t id, uint32_t shards)
 {
 	struct segment *seg;

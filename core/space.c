@@ -65,6 +65,7 @@ struct sop_space {
 	 * published, since recovery from the one before goes through them again. Under commit. */
 	uint64_t *emptied;
 	size_t n_emptied, cap_emptied, n_emptied_flushed;
+	uint64_t table_epoch; /* of the mount that wrote the table as loaded */
 	bool replaying;
 };
 
@@ -1097,6 +1098,7 @@ int sop_space_load(struct sop_space *s, const struct sop_checkpoint *c, struct s
 	struct sop_state_view view;
 	int rc = sop_stores_view(s->v->stores, SOP_STORE_SEGMENTS, SOP_LSN_LATEST, &view, e);
 
+	s->table_epoch = c->epoch;
 	if (!rc)
 		rc = sop_tree_scan(
 			s->v->nodes, &view.tree, SOP_LSN_LATEST, &all, load_segment, &l, e);
@@ -1190,6 +1192,12 @@ int sop_space_settle(struct sop_space *s, struct sop_err *e)
 
 	/* Segments of which nobody knows: made by sessions that never committed anything in them.
 	 */
+	/* What a disk missed after the table was written is in no record: the segments of the mount
+	 * before and of recoveries that were cut are those that it can be in. */
+	for (size_t b = 0; b < BUCKETS; b++)
+		for (struct seg *g = s->seg[b]; g; g = g->next)
+			if (!g->recorded || g->id >> 20 >= s->table_epoch)
+				sop_segments_distrust(s->v->seg, g->id);
 	rc = sop_segments_scan(s->v->seg, orphan, &o, e);
 	for (size_t i = 0; i < o.n && !rc; i++)
 		rc = sop_segments_remove(s->v->seg, o.id[i], e);

@@ -1,249 +1,177 @@
-/* Crash enumeration: a workload on simulated disks is cut at every step that changes a disk; what a
- * power cut may leave is drawn; then the volume is opened and must hold an exact prefix of the
- * commit history, with everything that was durable in it, and check clean. Recovery is cut as well.
+/* Crash enumeration. Sequences of operations run on simulated disks: all of one and of two
+ * operations, a sample of three, and some long ones, on healthy and degraded volumes. At every step
+ * that changes a disk the machine is copied as it would be if it stopped there. What a power cut
+ * may leave of a copy is drawn, for each disk apart; then the volume is opened and must hold an
+ * exact prefix of the history of commits with all that was durable, or, when only the daemon died,
+ * all that was acknowledged; everything must verify and nothing leak. Recovery is cut too, twice in
+ * a row, and what it has shown once must stay.
  *
- *     crash_engine [--points N] [--seed S] [--only SEED:STEP:CHOICE] */
+ *     crash_engine [--points N] [--per-sequence N] [--seed S] [--jobs J]
+ *     crash_engine --only 2+1:append-big!,checkpoint:STEP:CHOICE      (! commits durably)
+ *     crash_engine --broken RULE        the program forgets a sync: this must fail; --broken list
+ */
+#include <malloc.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 
-#include "tests/lib/fixture.h"
+#include "tests/lib/scenario.h"
 
-#define KEYS	8
-#define COMMITS 24
-#define VALUE	120000
+#define OPS_MAX	   24
+#define POINTS_MAX 4096
+#define LONG_OPS   20
+#define LONGS	   100 /* sequences of a round */
+#define THREES	   400
 
-/* The state after n commits: a hash of each key's value, 0: absent. */
-struct state {
-	uint64_t hash[KEYS];
+/* Which disks, and which one is away from the beginning. */
+static const struct config {
+	const char *name;
+	unsigned k, m;
+	unsigned gone; /* bit mask */
+	bool fresh;    /* formatted, and never mounted */
+} configs[] = {
+	{"2+1", 2, 1, 0, false},
+	{"1+0", 1, 0, 0, false},
+	{"2+2", 2, 2, 0, false},
+	{"1+1", 1, 1, 0, false},
+	{"2+1-first", 2, 1, 1, false},
+	{"2+1-last", 2, 1, 4, false},
+	{"2+2-two", 2, 2, 3, false},
+	{"2+1-fresh", 2, 1, 0, true},
+};
+#define CONFIGS SOP_ARRAY_LEN(configs)
+
+/* Programs with a fault: these syncs are not done, or only after another. */
+static const struct broken {
+	const char *name, *what;
+	bool names;
+	const char *until;
+} broken[] = {
+	{"no-shard-sync", "segments/", false, NULL},
+	{"no-shard-name-sync", "segments/", true, NULL},
+	{"no-journal-sync", "journal/", false, NULL},
+	{"no-journal-name-sync", "journal", true, NULL},
+	{"no-checkpoint-sync", "checkpoint", false, NULL},
+	{"no-checkpoint-name-sync", "", true, NULL},
+	{"no-registry-sync", "registry/", false, NULL},
+	{"no-registry-name-sync", "registry", true, NULL},
+	{"journal-before-shards", "segments/", false, "journal/"},
+	{"flips-before-checkpoint", "", true, "registry/"},
+};
+
+struct seq {
+	const struct config *c;
+	unsigned op[OPS_MAX];
+	bool durable[OPS_MAX];
+	unsigned n;
+};
+
+struct past {
+	uint64_t hash, lsn;
+	char *text;
+};
+
+struct point {
+	struct sim *sim;
+	uint64_t step;
+	unsigned op;	  /* in progress; the state before it is history[op] */
+	unsigned durable; /* at least this far */
+	unsigned gone;
+	bool opening, unborn;
 };
 
 struct run {
+	const struct seq *q;
 	struct fixture f;
-	uint64_t seed, step, choice;
-	struct state hist[COMMITS + 1];
-	unsigned tried;	  /* commits begun */
-	unsigned durable; /* the newest known to be on the media */
-	unsigned acked;
-	uint64_t store[2];
-	bool have_store; /* the stores' own commit was acknowledged */
-	uint8_t *model[KEYS];
-	size_t len[KEYS];
-	bool there[KEYS];
+	struct past history[OPS_MAX + 2]; /* [i]: after i operations */
+	unsigned op, durable;
+	bool opening; /* the history has not begun */
+	bool unborn;  /* its beginning is not durable: the volume is new */
+	unsigned gone, faults;
+	uint64_t steps;
+	uint64_t only_step; /* 0: a sample */
+	uint64_t rng;
+	struct point point[POINTS_MAX];
+	unsigned n, want;
+	const struct point *at; /* being looked at, for messages */
+	uint64_t choice;
 };
 
+struct shared {
+	unsigned long points, deep, later, sequences, steps;
+};
+
+/* Without a thread to be had the engine does everything on the caller's: in order, the same each
+ * time. */
+int pthread_create(pthread_t *restrict thread, const pthread_attr_t *restrict attr,
+	void *(*fn)(void *), void *restrict arg)
+{
+	(void)thread;
+	(void)attr;
+	(void)fn;
+	(void)arg;
+	return EAGAIN;
+}
+
 static const char *program;
-static unsigned long points, deep;
+static struct fixture bases[CONFIGS];
+static bool verbose;
+static const struct broken *lie;
+static struct shared *shared;
+static struct run *current;
+
+static void *must_calloc(size_t n)
+{
+	void *p = calloc(1, n);
+
+	if (!p)
+		abort();
+	return p;
+}
+
+static void add(unsigned long *counter, unsigned long n)
+{
+	__atomic_fetch_add(counter, n, __ATOMIC_RELAXED);
+}
+
+/* ---- telling ---- */
+
+static void print_seq(FILE *to, const struct seq *q)
+{
+	fprintf(to, "%s:", q->c->name);
+	for (unsigned i = 0; i < q->n; i++)
+		fprintf(to, "%s%s%s", i ? "," : "", scenario_name(q->op[i]),
+			q->durable[i] ? "!" : "");
+}
+
+static void print_again(struct run *r)
+{
+	fprintf(stderr, "  again: %s --only ", program);
+	print_seq(stderr, r->q);
+	fprintf(stderr, ":%llu:%llu\n", (unsigned long long)(r->at ? r->at->step : 0),
+		(unsigned long long)r->choice);
+}
 
 static void die(struct run *r, const char *what)
 {
-	fprintf(stderr,
-		"crash_engine: %s: %s\n  tried %u acked %u durable %u\n"
-		"  again: %s --only %llu:%llu:%llu\n",
-		what, r->f.e.text, r->tried, r->acked, r->durable, program,
-		(unsigned long long)r->seed, (unsigned long long)r->step,
-		(unsigned long long)r->choice);
-	exit(1);
+	fprintf(stderr, "crash_engine: %s: %s\n", what, r->f.e.text);
+	if (r->at)
+		fprintf(stderr, "  in operation %u of %u, durable are %u\n", r->at->op + 1, r->q->n,
+			r->at->durable);
+	print_again(r);
+	_exit(1);
 }
 
-static uint64_t hash_bytes(const uint8_t *p, size_t len)
+/* An assertion of the engine, or worse. */
+static void on_signal(int sig)
 {
-	uint64_t h = 0xcbf29ce484222325ull ^ len;
-
-	for (size_t i = 0; i < len; i++)
-		h = (h ^ p[i]) * 0x100000001b3ull;
-	return h | 1;
-}
-
-static void note_state(struct run *r, unsigned n)
-{
-	for (unsigned k = 0; k < KEYS; k++)
-		r->hist[n].hash[k] = r->there[k] ? hash_bytes(r->model[k], r->len[k]) : 0;
-}
-
-/* A piece of another key, by reference, as it is in the transaction. 1: there is none. */
-static int copy_piece(struct run *r, struct sop_txn *t, unsigned k, uint64_t *rng)
-{
-	unsigned from = (unsigned)(next_random(rng) % KEYS);
-	uint64_t off = next_random(rng) % VALUE, at = next_random(rng) % VALUE, len;
-	struct sop_value *x, *y;
-	char key[2][8];
-	struct sop_clip *c;
-	ssize_t n;
-	int rc;
-
-	if (from == k || !r->there[from] || at >= r->len[from])
-		return 1;
-	len = SOP_MIN(r->len[from] - at, VALUE - off);
-	snprintf(key[0], sizeof(key[0]), "k%u", from);
-	snprintf(key[1], sizeof(key[1]), "k%u", k);
-	rc = sop_value_open(&x, t, SOP_NAME(r->store[from % 2], key[0]), 0, &r->f.e);
-	if (rc)
-		return rc;
-	rc = sop_clip_take(&c, x, at, len, &r->f.e);
-	sop_value_close(x);
-	if (rc)
-		return rc;
-	rc = sop_value_open(&y, t, SOP_NAME(r->store[k % 2], key[1]), SOP_VALUE_WRITE, &r->f.e);
-	if (!rc) {
-		n = sop_clip_put(y, c, off, &r->f.e);
-		sop_value_close(y);
-		rc = n < 0 ? (int)n : 0;
-		if (n > 0) {
-			if (off > r->len[k])
-				memset(r->model[k] + r->len[k], 0, off - r->len[k]);
-			memcpy(r->model[k] + off, r->model[from] + at, (size_t)n);
-			r->len[k] = SOP_MAX(r->len[k], off + (uint64_t)n);
-		}
-	}
-	sop_clip_free(c);
-	return rc;
-}
-
-/* One change to a key, in the transaction and in the model. */
-static int change(struct run *r, struct sop_txn *t, unsigned k, uint64_t *rng)
-{
-	static const size_t sizes[] = {0, 10, 1500, 3000, 5000, 70000, VALUE / 2};
-	struct sop_err *e = &r->f.e;
-	char key[8];
-	struct sop_name name;
-	struct sop_value *x;
-	size_t len = sizes[next_random(rng) % SOP_ARRAY_LEN(sizes)], off;
-	uint8_t *buf = r->model[k];
-	ssize_t n = 0;
-	int rc;
-
-	snprintf(key, sizeof(key), "k%u", k);
-	name = SOP_NAME(r->store[k % 2], key);
-	switch (r->there[k] ? next_random(rng) % 8 : 0) {
-	case 0:
-	case 1:
-		fill_random(buf, len, next_random(rng));
-		r->len[k] = len;
-		r->there[k] = true;
-		return sop_upsert(t, name, buf, len, e);
-	case 2:
-		r->there[k] = false;
-		r->len[k] = 0;
-		return sop_remove(t, name, e);
-	case 3: /* append */
-		len = SOP_MIN(len, VALUE - r->len[k]);
-		off = r->len[k];
-		rc = sop_value_open(&x, t, name, SOP_VALUE_WRITE | SOP_VALUE_APPEND, e);
-		break;
-	case 4: /* overwrite a range */
-		off = r->len[k] ? next_random(rng) % r->len[k] : 0;
-		len = SOP_MIN(len, VALUE - off);
-		rc = sop_value_open(&x, t, name, SOP_VALUE_WRITE, e);
-		break;
-	case 5:
-	case 6:
-		rc = copy_piece(r, t, k, rng);
-		if (rc <= 0)
-			return rc;
-		__attribute__((fallthrough));
-	default: /* truncate */
-		rc = sop_value_open(&x, t, name, SOP_VALUE_WRITE, e);
-		if (rc)
-			return rc;
-		off = next_random(rng) % VALUE;
-		if (off > r->len[k])
-			memset(buf + r->len[k], 0, off - r->len[k]);
-		r->len[k] = off;
-		rc = sop_value_truncate(x, off, e);
-		sop_value_close(x);
-		return rc;
-	}
-	if (rc)
-		return rc;
-	fill_random(buf + off, len, next_random(rng));
-	if (len)
-		n = sop_value_write(x, buf + off, len, off, e);
-	r->len[k] = SOP_MAX(r->len[k], off + len);
-	sop_value_close(x);
-	return n < 0 ? (int)n : 0;
-}
-
-static int make_stores(struct run *r)
-{
-	int rc = fixture_store(&r->f, "a", &r->store[0]);
-
-	return rc ? rc : fixture_store(&r->f, "a/b", &r->store[1]);
-}
-
-/* Run until done or until the machine stops. Returns what ended it. */
-static int workload(struct run *r)
-{
-	uint64_t rng = r->seed;
-	int rc = fixture_open(&r->f);
-
-	if (rc)
-		return rc;
-	rc = make_stores(r);
-	if (rc)
-		return rc;
-	r->have_store = true;
-	note_state(r, 0);
-	for (unsigned n = 1; n <= COMMITS; n++) {
-		bool durable = next_random(&rng) % 3 == 0;
-		struct sop_txn *t;
-		unsigned keys = 1 + (unsigned)(next_random(&rng) % 3);
-		unsigned first = (unsigned)(next_random(&rng) % KEYS);
-
-		rc = sop_txn_begin(
-			&t, r->f.v, &(struct sop_txn_opts){.mode = SOP_TXN_SESSION}, &r->f.e);
-		if (rc)
-			return rc;
-		for (unsigned k = 0; k < keys && !rc; k++)
-			rc = change(r, t, (first + k) % KEYS, &rng);
-		if (rc) {
-			sop_txn_rollback(t);
-			return rc;
-		}
-		if (next_random(&rng) % 8 == 0) { /* a session that ends without a commit */
-			sop_txn_rollback(t);
-			return -ECANCELED;
-		}
-		note_state(r, n);
-		r->tried = n;
-		rc = sop_txn_commit(t, durable ? SOP_COMMIT_DURABLE : 0, &r->f.e);
-		if (rc)
-			return rc;
-		r->acked = n;
-		if (durable)
-			r->durable = n;
-		switch (next_random(&rng) % 6) {
-		case 0:
-			rc = sop_volume_tick(r->f.v, &r->f.e);
-			break;
-		case 1:
-			rc = sop_volume_checkpoint(r->f.v, &r->f.e);
-			break;
-		default:
-			break;
-		}
-		if (rc)
-			return rc;
-	}
-	return 0;
-}
-
-static uint64_t key_hash(struct run *r, uint64_t store, unsigned k)
-{
-	char key[8];
-	void *val;
-	size_t len;
-	uint64_t h;
-	int rc;
-
-	snprintf(key, sizeof(key), "k%u", k);
-	rc = sop_get(sop_volume_latest(r->f.v), SOP_NAME(store, key), &val, &len, &r->f.e);
-	if (rc == -ENOENT)
-		return 0;
-	if (rc)
-		die(r, "a committed value cannot be read");
-	h = hash_bytes(val, len);
-	free(val);
-	return h;
+	fprintf(stderr, "crash_engine: signal %d\n", sig);
+	if (current)
+		print_again(current);
+	_exit(1);
 }
 
 static void report(void *arg, const char *line)
@@ -252,147 +180,546 @@ static void report(void *arg, const char *line)
 	fprintf(stderr, "check: %s\n", line);
 }
 
-/* The opened volume holds a prefix at or after what was durable, and checks clean. */
-static void verify(struct run *r, unsigned at_least, unsigned at_most)
+/* ---- the workload ---- */
+
+static uint64_t salt_of(unsigned i)
 {
-	struct sop_check_report rep;
-	struct sop_attr a, b;
-	struct state now = {{0}};
-	unsigned n;
+	return 1000 + i;
+}
+
+static void set_gone(struct fixture *f, unsigned gone)
+{
+	for (unsigned i = 0; i < f->disks; i++)
+		sim_disk_gone(f->sim, f->path[i], gone >> i & 1);
+	/* Half of the disks or fewer want a word. */
+	f->opts.degraded = gone;
+}
+
+static void take_point(void *arg)
+{
+	struct run *r = arg;
+	unsigned slot = r->n;
+
+	r->steps++;
+	if (r->only_step) {
+		if (r->steps != r->only_step)
+			return;
+	} else if (r->n == r->want) { /* each step with the same chance */
+		slot = (unsigned)(next_random(&r->rng) % r->steps);
+		if (slot >= r->want)
+			return;
+		sim_free(r->point[slot].sim);
+		r->n--;
+	}
+	r->point[slot] = (struct point){.sim = sim_clone(r->f.sim, r->steps),
+		.step = r->steps,
+		.op = r->op,
+		.durable = r->durable,
+		.gone = r->gone,
+		.opening = r->opening,
+		.unborn = r->unborn};
+	r->n++;
+}
+
+static void note_state(struct run *r, unsigned n)
+{
+	struct sop_volume_stat st;
+	struct past *p = &r->history[n];
+	size_t len;
+	FILE *text = verbose ? open_memstream(&p->text, &len) : NULL;
+	int rc = scenario_digest(&r->f, &p->hash, text);
+
+	if (text)
+		fclose(text);
+	if (rc)
+		die(r, "the state cannot be read");
+	sop_volume_stat(r->f.v, &st);
+	p->lsn = st.lsn;
+	if (st.durable_lsn >= r->history[0].lsn)
+		r->unborn = false;
+	for (unsigned i = r->durable; i <= n; i++)
+		if (r->history[i].lsn <= st.durable_lsn)
+			r->durable = i;
+}
+
+static bool promises_durability(const char *op)
+{
+	return !strcmp(op, "sync") || !strcmp(op, "checkpoint") || !strcmp(op, "remount");
+}
+
+static int run_op(struct run *r, unsigned i)
+{
+	const char *name = scenario_name(r->q->op[i]);
+	unsigned flags = r->q->durable[i] ? SCENARIO_DURABLE : 0;
+	unsigned last = r->f.disks - 1;
+	bool fault = !strcmp(name, "first-gone") || !strcmp(name, "last-gone") ||
+		     !strcmp(name, "write-fails");
+
+	/* As many faults as the volume is made for; a disk that is back counts until a mount has
+	 * healed it. */
+	if (fault && r->faults == r->q->c->m)
+		return 0;
+	r->faults += fault;
+	if (!strcmp(name, "back")) {
+		set_gone(&r->f, r->gone = 0);
+		return 0;
+	}
+	if (!strcmp(name, "first-gone"))
+		r->gone |= 1;
+	if (!strcmp(name, "last-gone"))
+		r->gone |= 1u << last;
+	if (fault && strcmp(name, "write-fails") != 0) {
+		set_gone(&r->f, r->gone);
+		return 0;
+	}
+	if (!strcmp(name, "remount")) {
+		sim_fail_step(r->f.sim, 0, 0);
+		r->f.opts.degraded = r->gone;
+		r->faults = (unsigned)__builtin_popcount(r->gone);
+	}
+	return scenario_run(&r->f, r->q->op[i], salt_of(i), flags);
+}
+
+static void workload(struct run *r)
+{
 	int rc;
 
-	if (r->f.v == NULL)
-		die(r, "not open");
-	rc = sop_lookup(sop_volume_latest(r->f.v), SOP_NAME(SOP_ROOT, "a"), &a, &r->f.e);
-	if (!rc)
-		rc = sop_lookup(sop_volume_latest(r->f.v), SOP_NAME(a.ino, "b"), &b, &r->f.e);
-	if (rc == -ENOENT) {
-		if (at_least || r->durable)
-			die(r, "durable stores are gone");
-	} else if (rc) {
-		die(r, "the stores cannot be read");
-	} else {
-		for (unsigned k = 0; k < KEYS; k++)
-			now.hash[k] = key_hash(r, k % 2 ? b.ino : a.ino, k);
-		for (n = at_most + 1; n-- > at_least;)
-			if (!memcmp(&now, &r->hist[n], sizeof(now)))
-				break;
-		if (n + 1 == at_least || n > at_most)
-			die(r, "what is there is no prefix of what was committed");
-	}
-	rc = sop_volume_check(r->f.v, true, report, NULL, &rep, &r->f.e);
-	if (rc || rep.errors)
-		die(r, "the volume does not check clean");
-}
-
-static void run_free(struct run *r)
-{
-	fixture_release(&r->f);
-	for (unsigned k = 0; k < KEYS; k++)
-		free(r->model[k]);
-}
-
-static void run_init(struct run *r, uint64_t seed, uint64_t step, uint64_t choice)
-{
-	memset(r, 0, sizeof(*r));
-	r->seed = seed;
-	r->step = step;
-	r->choice = choice;
-	fixture_init(&r->f, 2, 1, 0);
-	r->f.opts.cache_bytes = 4 << 20;
-	for (unsigned k = 0; k < KEYS; k++)
-		r->model[k] = calloc(1, VALUE);
-}
-
-/* Power on; now and then the machine stops again inside of recovery. */
-static void recover_and_verify(struct run *r, bool process_crash)
-{
-	uint64_t rng = r->choice ^ r->seed ^ r->step;
-	enum sim_keep keep = process_crash		  ? SIM_KEEP_ALL
-			     : next_random(&rng) % 4 == 0 ? SIM_KEEP_SYNCED_ONLY
-							  : SIM_KEEP_RANDOM;
-	unsigned least = process_crash ? r->acked : r->durable;
-	int rc;
-
-	sim_power_on(r->f.sim, keep, next_random(&rng));
-	for (unsigned level = 0; level < 2 && next_random(&rng) % 3 == 0; level++) {
-		deep++;
-		sim_crash_at(r->f.sim, sim_steps(r->f.sim) + 1 + next_random(&rng) % 60);
-		rc = fixture_open(&r->f);
-		if (!rc)
-			sop_volume_close(r->f.v, NULL);
-		r->f.v = NULL;
-		sim_crash_at(r->f.sim, 0);
-		sim_power_on(r->f.sim, keep, next_random(&rng));
-	}
+	set_gone(&r->f, r->gone);
+	if (lie)
+		sim_lie(r->f.sim, lie->what, lie->names, lie->until);
+	r->opening = true;
+	r->unborn = r->q->c->fresh;
+	if (r->q->n == 1 || r->q->c->fresh)
+		sim_watch(r->f.sim, take_point, r);
 	rc = fixture_open(&r->f);
 	if (rc)
 		die(r, "the volume does not open");
-	verify(r, least, r->tried);
+	r->opening = false;
+	note_state(r, 0);
+	sim_watch(r->f.sim, take_point, r);
+	for (unsigned i = 0; i < r->q->n; i++) {
+		r->op = i;
+		rc = run_op(r, i);
+		if (rc && !scenario_refused(rc)) {
+			fprintf(stderr, "%s: ", scenario_name(r->q->op[i]));
+			die(r, "failed without a crash");
+		}
+		note_state(r, i + 1);
+		if (!rc && (r->q->durable[i] || promises_durability(scenario_name(r->q->op[i]))) &&
+			r->durable != i + 1)
+			die(r, "what returned as durable is not called so");
+	}
+	r->op = r->q->n;
+	sim_watch(r->f.sim, NULL, NULL);
 }
 
-/* One crash point. False: the workload ended before it. */
-static bool point(uint64_t seed, uint64_t step, uint64_t choice)
+/* ---- after the crash ---- */
+
+static void mismatch(struct run *r, struct fixture *g, unsigned least, unsigned most)
 {
-	struct run r;
-	bool process_crash = choice % 5 == 4, crashed;
+	uint64_t h;
+
+	r->f.e = g->e;
+	if (verbose) {
+		for (unsigned i = 0; i <= r->q->n; i++)
+			fprintf(stderr, "%s after %u operations, lsn %llu:\n%s",
+				i >= least && i <= most ? "*" : " ", i,
+				(unsigned long long)r->history[i].lsn,
+				r->history[i].text ? r->history[i].text : "");
+		fprintf(stderr, "found:\n");
+		(void)scenario_digest(g, &h, stderr);
+	}
+	die(r, "what is there is no prefix of what was committed");
+}
+
+/* The state of the opened volume is one of [least, most]: which. */
+static unsigned which_state(struct run *r, struct fixture *g, unsigned least, unsigned most)
+{
+	uint64_t h;
+	int rc = scenario_digest(g, &h, NULL);
+
+	if (rc) {
+		r->f.e = g->e;
+		die(r, "committed data cannot be read");
+	}
+	for (unsigned i = most + 1; i-- > least;)
+		if (r->history[i].hash == h)
+			return i;
+	mismatch(r, g, least, most);
+	return 0;
+}
+
+struct ids {
+	uint64_t id[256];
+	unsigned n;
+};
+
+static void take_id(void *arg, const char *file, uint64_t size, uint64_t allocated)
+{
+	struct ids *ids = arg;
+	unsigned long long id;
+	unsigned i;
+
+	(void)size;
+	(void)allocated;
+	if (sscanf(file, "segments/%*2x/%16llx.", &id) != 1)
+		return;
+	for (i = 0; i < ids->n && ids->id[i] != id; i++)
+		;
+	if (i == ids->n && ids->n < SOP_ARRAY_LEN(ids->id))
+		ids->id[ids->n++] = id;
+}
+
+static void check(struct run *r, struct fixture *g)
+{
+	struct sop_check_report rep;
+	struct sop_volume_stat st;
+	struct ids ids = {.n = 0};
+	/* With a disk away all its shards are missing, and that is that. */
+	int rc = sop_volume_check(g->v, !g->opts.degraded, report, NULL, &rep, &g->e);
+
+	r->f.e = g->e;
+	if (rc || rep.errors || rep.leaked_bytes)
+		die(r, "the volume does not check clean");
+	sop_volume_stat(g->v, &st);
+	for (unsigned i = 0; i < g->disks; i++)
+		sim_each_file(g->sim, g->path[i], take_id, &ids);
+	if (ids.n > st.segments && !g->opts.degraded)
+		die(r, "shard files that belong to no segment were left");
+}
+
+static void power_cut(struct fixture *g, enum sim_keep keep, uint64_t choice)
+{
+	sim_power_on(g->sim, keep, choice);
+	if (g->v)
+		sop_volume_close(g->v, NULL);
+	g->v = NULL;
+}
+
+static void reopen(struct run *r, struct fixture *g)
+{
+	int rc = fixture_open(g);
+
+	r->f.e = g->e;
+	if (rc)
+		die(r, "the volume does not open after a crash");
+}
+
+/* What recovery has shown stays, and what is made durable now stays too. */
+static void life_goes_on(struct run *r, struct fixture *g, unsigned state, uint64_t *rng)
+{
+	struct past *next = &r->history[r->q->n + 1];
+	unsigned op = (unsigned)(next_random(rng) % scenario_ops());
 	int rc;
 
-	run_init(&r, seed, step, choice);
-	sim_crash_at(r.f.sim, sim_steps(r.f.sim) + step);
-	rc = workload(&r);
-	crashed = sim_crashed(r.f.sim);
-	if (rc && !crashed && rc != -ECANCELED)
-		die(&r, "the workload failed without a crash");
-	if (r.f.v)
-		sop_volume_close(r.f.v, NULL);
-	r.f.v = NULL;
-	crashed = crashed || sim_crashed(r.f.sim);
-	sim_crash_at(r.f.sim, 0);
-	recover_and_verify(&r, process_crash);
-	if (fixture_close(&r.f))
-		die(&r, "close after recovery");
-	run_free(&r);
-	points++;
-	return crashed;
+	add(&shared->later, 1);
+	power_cut(g, SIM_KEEP_SYNCED_ONLY, next_random(rng));
+	reopen(r, g);
+	which_state(r, g, state, state);
+	rc = scenario_run(g, op, 99, SCENARIO_DURABLE | SCENARIO_NO_FAULTS);
+	r->f.e = g->e;
+	if (rc && !scenario_refused(rc))
+		die(r, "an operation after recovery fails");
+	if (!rc)
+		rc = sop_volume_sync(g->v, &g->e);
+	if (rc && !scenario_refused(rc))
+		die(r, "a sync after recovery fails");
+	if (scenario_digest(g, &next->hash, NULL))
+		die(r, "the state after recovery cannot be read");
+	power_cut(g, SIM_KEEP_MIXED, next_random(rng));
+	reopen(r, g);
+	which_state(r, g, r->q->n + 1, r->q->n + 1);
+	check(r, g);
+}
+
+/* A root directory that was not durable yet is made anew, at another time. */
+static void note_unborn(struct run *r, struct fixture *g)
+{
+	struct sop_volume_stat st;
+
+	sop_volume_stat(g->v, &st);
+	if (!st.items && scenario_digest(g, &r->history[0].hash, NULL))
+		die(r, "the new volume cannot be read");
+}
+
+static void look_at(struct run *r, const struct point *p, uint64_t choice)
+{
+	uint64_t rng = choice * 1000003 + p->step;
+	uint64_t kind = next_random(&rng) % 10;
+	bool process = kind < 2;
+	enum sim_keep keep = process	? SIM_KEEP_ALL
+			     : kind < 4 ? SIM_KEEP_SYNCED_ONLY
+			     : kind < 7 ? SIM_KEEP_RANDOM
+					: SIM_KEEP_MIXED;
+	unsigned least = process ? p->op : p->durable, most = p->op + 1, state;
+	struct fixture g;
+
+	r->at = p;
+	r->choice = choice;
+	most = p->opening ? 0 : SOP_MIN(most, r->q->n);
+	scenario_clone(&g, &r->f, p->sim, choice);
+	/* Disks that were away may be back, or not. */
+	set_gone(&g, next_random(&rng) % 2 ? p->gone : 0);
+	power_cut(&g, keep, next_random(&rng));
+	for (unsigned level = 0; level < 2 && next_random(&rng) % 3 == 0; level++) {
+		add(&shared->deep, 1);
+		sim_crash_at(g.sim, sim_steps(g.sim) + 1 + next_random(&rng) % 90);
+		if (!fixture_open(&g))
+			sop_volume_close(g.v, NULL);
+		g.v = NULL;
+		power_cut(&g, keep, next_random(&rng));
+	}
+	reopen(r, &g);
+	if (p->unborn)
+		note_unborn(r, &g);
+	state = which_state(r, &g, least, most);
+	check(r, &g);
+	if (next_random(&rng) % 4 == 0)
+		life_goes_on(r, &g, state, &rng);
+	if (fixture_close(&g)) {
+		r->f.e = g.e;
+		die(r, "close after recovery");
+	}
+	sim_free(g.sim);
+	add(&shared->points, 1);
+	r->at = NULL;
+}
+
+/* Run q; look at `want` of its crash points (or at one) by one choice each. */
+static void run_seq(
+	const struct seq *q, unsigned want, uint64_t seed, uint64_t only_step, uint64_t only_choice)
+{
+	struct run *r = must_calloc(sizeof(*r));
+	const struct fixture *base = &bases[q->c - configs];
+
+	r->q = q;
+	r->want = SOP_MIN(want, (unsigned)POINTS_MAX);
+	r->rng = seed;
+	r->only_step = only_step;
+	r->gone = q->c->gone;
+	r->faults = (unsigned)__builtin_popcount(r->gone);
+	current = r;
+	scenario_clone(&r->f, base, base->sim, 1);
+	workload(r);
+	for (unsigned i = 0; i < r->n; i++) {
+		look_at(r, &r->point[i], only_step ? only_choice : next_random(&r->rng) % 1000000);
+		sim_free(r->point[i].sim);
+	}
+	if (only_step && !r->n)
+		die(r, "there is no such step");
+	set_gone(&r->f, 0);
+	fixture_release(&r->f);
+	for (unsigned i = 0; i < SOP_ARRAY_LEN(r->history); i++)
+		free(r->history[i].text);
+	add(&shared->sequences, 1);
+	add(&shared->steps, r->steps);
+	current = NULL;
+	free(r);
+}
+
+/* ---- which sequences ---- */
+
+/* Number i of a round: long ones, all of one operation, all of two, a sample of three. False: no
+ * more. */
+static bool seq_at(struct seq *q, unsigned long i, unsigned long round, uint64_t seed)
+{
+	const unsigned long n = scenario_ops(), ends[] = {LONGS, n, n * n, THREES};
+	const unsigned sizes[] = {LONG_OPS, 1, 2, 3};
+	uint64_t rng = seed * 7919 + i * 31 + round;
+	unsigned kind = 0;
+
+	q->c = &configs[(next_random(&rng) + round) % CONFIGS];
+	while (kind < SOP_ARRAY_LEN(ends) && i >= ends[kind])
+		i -= ends[kind++];
+	if (kind == SOP_ARRAY_LEN(ends))
+		return false;
+	q->n = sizes[kind];
+	for (unsigned k = 0; k < q->n; k++)
+		q->op[k] = (unsigned)(next_random(&rng) % n);
+	if (kind == 1)
+		q->op[0] = (unsigned)i;
+	if (kind == 2) {
+		q->op[0] = (unsigned)(i / n);
+		q->op[1] = (unsigned)(i % n);
+	}
+	for (unsigned k = 0; k < q->n; k++)
+		q->durable[k] = next_random(&rng) % 4 == 0 && scenario_is_txn(q->op[k]);
+	return true;
+}
+
+static void worker(unsigned w, unsigned jobs, unsigned long points, unsigned per_seq, uint64_t seed)
+{
+	struct seq q = {0};
+
+	for (unsigned long round = 0;; round++)
+		for (unsigned long i = 0; seq_at(&q, i, round, seed); i++) {
+			if (i % jobs != w)
+				continue;
+			/* At least one whole round, whatever number was asked for. */
+			if (round && shared->points >= points)
+				return;
+			run_seq(&q, per_seq, seed + i + round * 1000003, 0, 0);
+			if (round == 0 && lie && shared->points >= points)
+				return;
+		}
+}
+
+static int run_all(unsigned jobs, unsigned long points, unsigned per_seq, uint64_t seed)
+{
+	pid_t *pid = must_calloc(jobs * sizeof(*pid));
+	int bad = 0, status;
+
+	printf("crash_engine: seed %llu, %u operations, at least %lu points, %u jobs\n",
+		(unsigned long long)seed, scenario_ops(), points, jobs);
+	fflush(stdout);
+	for (unsigned w = 0; w < jobs; w++) {
+		pid[w] = fork();
+		if (pid[w] < 0) {
+			perror("fork");
+			return 2;
+		}
+		if (!pid[w]) {
+			worker(w, jobs, points, per_seq, seed);
+			_exit(0);
+		}
+	}
+	for (unsigned left = jobs; left; left--) {
+		pid_t ended = wait(&status);
+
+		if (ended < 0)
+			break;
+		for (unsigned w = 0; w < jobs; w++)
+			if (pid[w] == ended)
+				pid[w] = 0;
+		if (!WIFEXITED(status) || WEXITSTATUS(status)) {
+			bad = 1;
+			for (unsigned w = 0; w < jobs; w++)
+				if (pid[w])
+					kill(pid[w], SIGKILL);
+		}
+	}
+	free(pid);
+	printf("crash_engine: %lu crash points of %lu in %lu sequences; recovery was cut %lu "
+	       "times; "
+	       "%lu volumes went on and were cut again\n",
+		shared->points, shared->steps, shared->sequences, shared->deep, shared->later);
+	printf("%lu passed, %d failed\n", shared->points, bad);
+	return bad;
+}
+
+/* ---- command line ---- */
+
+static const struct config *config_named(const char *name)
+{
+	for (unsigned i = 0; i < CONFIGS; i++)
+		if (!strcmp(configs[i].name, name))
+			return &configs[i];
+	return NULL;
+}
+
+static bool parse_only(struct seq *q, uint64_t *step, uint64_t *choice, char *text)
+{
+	char *config = strtok(text, ":"), *list = strtok(NULL, ":"), *s = strtok(NULL, ":"),
+	     *c = strtok(NULL, ":");
+
+	memset(q, 0, sizeof(*q));
+	q->c = config ? config_named(config) : NULL;
+	if (!q->c || !list || !s || !c)
+		return false;
+	*step = strtoull(s, NULL, 10);
+	*choice = strtoull(c, NULL, 10);
+	for (char *name = strtok(list, ","); name; name = strtok(NULL, ",")) {
+		size_t len = strlen(name);
+		int op;
+
+		if (q->n == OPS_MAX)
+			return false;
+		q->durable[q->n] = name[len - 1] == '!';
+		if (q->durable[q->n])
+			name[len - 1] = '\0';
+		op = scenario_find(name);
+		if (op < 0)
+			return false;
+		q->op[q->n++] = (unsigned)op;
+	}
+	return q->n > 0;
+}
+
+static int usage(void)
+{
+	fprintf(stderr,
+		"usage: %s [--points N] [--per-sequence N] [--seed S] [--jobs J] [--broken RULE]\n"
+		"       %s --only CONFIG:OPERATION,...:STEP:CHOICE\n",
+		program, program);
+	return 2;
+}
+
+static bool find_broken(const char *name)
+{
+	for (unsigned i = 0; i < SOP_ARRAY_LEN(broken); i++)
+		if (!strcmp(broken[i].name, name))
+			lie = &broken[i];
+	return lie;
+}
+
+static void prepare(void)
+{
+	/* Memory comes and goes in the same sizes: keep it. */
+	mallopt(M_MMAP_THRESHOLD, 1 << 30);
+	mallopt(M_TRIM_THRESHOLD, 1 << 30);
+	shared = mmap(
+		NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (shared == MAP_FAILED)
+		abort();
+	for (unsigned i = 0; i < CONFIGS; i++)
+		if (configs[i].fresh)
+			fixture_init(&bases[i], configs[i].k, configs[i].m, 0);
+		else
+			scenario_make(&bases[i], configs[i].k, configs[i].m);
+	signal(SIGABRT, on_signal);
+	signal(SIGSEGV, on_signal);
+	signal(SIGBUS, on_signal);
 }
 
 int main(int argc, char **argv)
 {
-	unsigned long want = 1500;
-	uint64_t seed = 1, stride;
+	bool heavy = getenv("LONG") && *getenv("LONG");
+	unsigned long points = heavy ? 1000000 : 10000;
+	unsigned per_seq = heavy ? 40 : 4, jobs = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+	uint64_t seed = 1, step = 0, choice = 0;
+	struct seq only = {0};
 
 	program = argv[0];
-	for (int i = 1; i < argc; i++) {
-		unsigned long long a, b, c;
-
-		if (!strcmp(argv[i], "--points") && i + 1 < argc) {
-			want = strtoul(argv[++i], NULL, 10);
-		} else if (!strcmp(argv[i], "--seed") && i + 1 < argc) {
-			seed = strtoull(argv[++i], NULL, 10);
-		} else if (!strcmp(argv[i], "--only") && i + 1 < argc &&
-			   sscanf(argv[++i], "%llu:%llu:%llu", &a, &b, &c) == 3) {
-			point(a, b, c);
-			puts("passed");
-			return 0;
-		} else {
-			fprintf(stderr,
-				"usage: %s [--points N] [--seed S] [--only SEED:STEP:CHOICE]\n",
-				program);
-			return 2;
-		}
+	if (argc == 3 && !strcmp(argv[1], "--broken") && !strcmp(argv[2], "list")) {
+		for (unsigned i = 0; i < SOP_ARRAY_LEN(broken); i++)
+			puts(broken[i].name);
+		return 0;
 	}
-	printf("crash_engine: seed %llu, %lu points\n", (unsigned long long)seed, want);
-	/* All steps of many short workloads, in strides when the points are few. */
-	stride = want >= 20000 ? 1 : 7;
-	for (; points < want; seed++)
-		for (uint64_t step = 1 + seed % stride;
-			points < want &&
-			point(seed, step, next_random(&(uint64_t){seed * 1000 + step}) % 1000);
-			step += stride)
-			;
-	printf("crash_engine: %lu crash points, %lu of them also inside of recovery\n", points,
-		deep);
-	printf("%lu passed, 0 failed\n", points);
-	return 0;
+	for (int i = 1; i < argc; i += 2) {
+		const char *value = i + 1 < argc ? argv[i + 1] : NULL;
+
+		if (!value)
+			return usage();
+		if (!strcmp(argv[i], "--points"))
+			points = strtoul(value, NULL, 10);
+		else if (!strcmp(argv[i], "--per-sequence"))
+			per_seq = (unsigned)strtoul(value, NULL, 10);
+		else if (!strcmp(argv[i], "--seed"))
+			seed = strtoull(value, NULL, 10);
+		else if (!strcmp(argv[i], "--jobs"))
+			jobs = (unsigned)strtoul(value, NULL, 10);
+		else if (!strcmp(argv[i], "--broken")
+				 ? !find_broken(value)
+				 : strcmp(argv[i], "--only") != 0 ||
+					   !parse_only(&only, &step, &choice, argv[i + 1]))
+			return usage();
+	}
+	prepare();
+	if (only.n) {
+		verbose = true;
+		run_seq(&only, 1, seed, step, choice);
+		puts("passed");
+		return 0;
+	}
+	return run_all(jobs ? jobs : 1, points, per_seq, seed);
 }

@@ -479,6 +479,14 @@ static void entries_copy(struct entries *to, const struct entries *from)
 /* --- the machine --------------------------------------------------------------------------------
  */
 
+/* Syncs that are not done: the files and directories are owed one. */
+struct lie {
+	char *what, *until;
+	bool names;
+	struct node **owed;
+	size_t n;
+};
+
 struct machine_disk {
 	char *path;
 	uint64_t bytes; /* 0: no bound */
@@ -502,6 +510,13 @@ struct sim {
 	uint64_t next_op; /* numbers the changes of names */
 	uint64_t marks;
 	struct sim_counts counts;
+	uint64_t ios, fail_io; /* reads and steps */
+	int fail_io_rc;
+	bool fail_io_stays;
+	void (*watch)(void *arg);
+	void *watch_arg;
+	bool watch_due;
+	struct lie lie;
 };
 
 /* An opened disk. disks[] may move when disks are added: an index, not a pointer. */
@@ -517,6 +532,7 @@ struct handle {
 struct handle_file {
 	struct sop_file file;
 	struct node *node;
+	char *path; /* as opened */
 	uint64_t boot;
 	bool writable;
 };
@@ -560,11 +576,22 @@ static int enter(struct handle *h, uint64_t boot, enum access access)
 	d = disk_at(h);
 	if (s->crashed || boot != s->boot || d->gone)
 		return -EIO;
-	if (access == ACCESS_READ)
-		return d->read_rc;
 	if (access == ACCESS_LOOK)
 		return 0;
+	if (++s->ios == s->fail_io) {
+		if (s->fail_io_stays)
+			d->read_rc = d->write_rc = d->sync_rc = s->fail_io_rc;
+		return s->fail_io_rc;
+	}
+	if (access == ACCESS_READ)
+		return d->read_rc;
 	s->steps++;
+	if (s->watch && access == ACCESS_SYNC) {
+		pthread_mutex_unlock(&s->lock);
+		s->watch(s->watch_arg);
+		pthread_mutex_lock(&s->lock);
+	}
+	s->watch_due = s->watch && access == ACCESS_WRITE;
 	if (s->steps == s->crash_step)
 		s->crashed = true;
 	else if (s->steps == s->fail_step)
@@ -574,9 +601,15 @@ static int enter(struct handle *h, uint64_t boot, enum access access)
 
 static ssize_t leave(struct handle *h, ssize_t rc)
 {
-	if (h->sim->crashed)
+	struct sim *s = h->sim;
+	bool watch = s->watch_due;
+
+	if (s->crashed)
 		rc = -EIO;
-	pthread_mutex_unlock(&h->sim->lock);
+	s->watch_due = false;
+	pthread_mutex_unlock(&s->lock);
+	if (watch)
+		s->watch(s->watch_arg);
 	return rc;
 }
 
@@ -779,6 +812,7 @@ static int sim_file_open(struct sop_file **out, struct sop_disk *disk, const cha
 		f->file.disk = disk;
 		f->file.fd = -1;
 		f->node = node_get(node);
+		f->path = must(strdup(path));
 		f->boot = h->sim->boot;
 		f->writable = flags & SOP_OPEN_WRITE;
 		node->handles++;
@@ -805,6 +839,7 @@ static void sim_file_close(struct sop_file *file)
 	}
 	node_put(f->node);
 	pthread_mutex_unlock(&h->sim->lock);
+	free(f->path);
 	free(f);
 	handle_put(h);
 }
@@ -861,7 +896,7 @@ static ssize_t sim_preadv_cached(
 	struct handle *h = handle_of(f->disk);
 	ssize_t rc = enter_file(f, ACCESS_LOOK);
 
-	if (rc || disk_at(h)->delay_ms || disk_at(h)->read_rc ||
+	if (rc || disk_at(h)->delay_ms || disk_at(h)->read_rc || h->sim->fail_io ||
 		bad_range(off, iov_bytes(iov, iovcnt)))
 		rc = -EAGAIN;
 	else
@@ -942,19 +977,60 @@ static ssize_t sim_pwritev(struct sop_file *f, const struct iovec *iov, int iovc
 	return leave(h, rc);
 }
 
+static void sync_data(struct node *n)
+{
+	image_get(n->now);
+	image_put(n->durable);
+	n->durable = n->now;
+	changes_clear(n);
+}
+
+static void sync_names(struct node *dir)
+{
+	for (size_t i = 0; i < dir->names_changes.n; i++)
+		entries_set(&dir->names_durable, dir->names_changes.e[i].name,
+			dir->names_changes.e[i].node);
+	entries_clear(&dir->names_changes);
+}
+
+static void pay_up(struct lie *l)
+{
+	while (l->n) {
+		struct node *n = l->owed[--l->n];
+
+		if (n->is_dir)
+			sync_names(n);
+		else
+			sync_data(n);
+		node_put(n);
+	}
+}
+
+/* A sync of the node at path: now, or never, or later. */
+static void sync_node(struct sim *s, const char *path, struct node *n)
+{
+	struct lie *l = &s->lie;
+
+	s->counts.syncs++;
+	if (l->until && !strncmp(path, l->until, strlen(l->until)))
+		pay_up(l);
+	if (l->what && l->names == n->is_dir && !strncmp(path, l->what, strlen(l->what))) {
+		l->owed = must(realloc(l->owed, (l->n + 1) * sizeof(l->owed[0])));
+		l->owed[l->n++] = node_get(n);
+	} else if (n->is_dir) {
+		sync_names(n);
+	} else {
+		sync_data(n);
+	}
+}
+
 static int sim_datasync(struct sop_file *f)
 {
 	struct handle *h = handle_of(f->disk);
-	struct node *n = file_of(f)->node;
 	int rc = enter_file(f, ACCESS_SYNC);
 
-	if (!rc && !h->sim->crashed) {
-		h->sim->counts.syncs++;
-		image_get(n->now);
-		image_put(n->durable);
-		n->durable = n->now;
-		changes_clear(n);
-	}
+	if (!rc && !h->sim->crashed)
+		sync_node(h->sim, file_of(f)->path, file_of(f)->node);
 	return (int)leave(h, rc);
 }
 
@@ -1159,13 +1235,8 @@ static int sim_syncdir(struct sop_disk *disk, const char *path)
 		rc = look_up(disk_at(h), path, &dir);
 	if (!rc && !dir->is_dir)
 		rc = -ENOTDIR;
-	if (!rc && !h->sim->crashed) {
-		h->sim->counts.syncs++;
-		for (size_t i = 0; i < dir->names_changes.n; i++)
-			entries_set(&dir->names_durable, dir->names_changes.e[i].name,
-				dir->names_changes.e[i].node);
-		entries_clear(&dir->names_changes);
-	}
+	if (!rc && !h->sim->crashed)
+		sync_node(h->sim, path, dir);
 	return (int)leave(h, rc);
 }
 
@@ -1284,6 +1355,11 @@ void sim_free(struct sim *s)
 {
 	if (!s)
 		return;
+	while (s->lie.n)
+		node_put(s->lie.owed[--s->lie.n]);
+	free(s->lie.owed);
+	free(s->lie.what);
+	free(s->lie.until);
 	for (unsigned i = 0; i < s->n; i++) {
 		handle_put(s->disks[i].own);
 		node_put(s->disks[i].root);
@@ -1440,6 +1516,42 @@ void sim_fail_step(struct sim *s, uint64_t step, int rc)
 	pthread_mutex_unlock(&s->lock);
 }
 
+void sim_fail_io(struct sim *s, uint64_t n, int rc, bool stays)
+{
+	pthread_mutex_lock(&s->lock);
+	s->fail_io = n ? s->ios + n : 0;
+	s->fail_io_rc = rc;
+	s->fail_io_stays = stays;
+	pthread_mutex_unlock(&s->lock);
+}
+
+bool sim_io_failed(struct sim *s)
+{
+	bool failed;
+
+	pthread_mutex_lock(&s->lock);
+	failed = s->fail_io && s->ios >= s->fail_io;
+	pthread_mutex_unlock(&s->lock);
+	return failed;
+}
+
+void sim_watch(struct sim *s, void (*fn)(void *arg), void *arg)
+{
+	pthread_mutex_lock(&s->lock);
+	s->watch = fn;
+	s->watch_arg = arg;
+	pthread_mutex_unlock(&s->lock);
+}
+
+void sim_lie(struct sim *s, const char *what, bool names, const char *until)
+{
+	pthread_mutex_lock(&s->lock);
+	s->lie.what = must(strdup(what));
+	s->lie.names = names;
+	s->lie.until = until ? must(strdup(until)) : NULL;
+	pthread_mutex_unlock(&s->lock);
+}
+
 void sim_crash_at(struct sim *s, uint64_t step)
 {
 	pthread_mutex_lock(&s->lock);
@@ -1543,6 +1655,7 @@ static bool name_survives(struct power *p, const struct entry *c)
 	case SIM_KEEP_SYNCED_ONLY:
 		return false;
 	case SIM_KEEP_RANDOM:
+	case SIM_KEEP_MIXED:
 		break;
 	}
 	return p->names == FATE_ALL || (p->names == FATE_SOME && mix(p->rng.seed, ~c->op) % 2);
@@ -1586,10 +1699,18 @@ void sim_power_on(struct sim *s, enum sim_keep keep, uint64_t choice)
 	s->crashed = false;
 	s->crash_step = 0;
 	s->marks++;
+	s->watch_due = false;
 	p.names = draw_fate(&p.rng);
 	for (unsigned i = 0; i < s->n; i++) {
 		p.disk = &s->disks[i];
 		p.disk->used = 0;
+		if (keep == SIM_KEEP_MIXED) {
+			static const enum sim_keep of_a_disk[] = {SIM_KEEP_SYNCED_ONLY,
+				SIM_KEEP_ALL, SIM_KEEP_RANDOM, SIM_KEEP_RANDOM};
+
+			p.keep = of_a_disk[draw(&p.rng) % SOP_ARRAY_LEN(of_a_disk)];
+			p.names = draw_fate(&p.rng);
+		}
 		power_node(&p, p.disk->root);
 	}
 	pthread_mutex_unlock(&s->lock);

@@ -28,6 +28,16 @@ void sim_disk_error(struct sim *s, const char *path, int read_rc, int write_rc, 
 void sim_disk_delay(struct sim *s, const char *path, unsigned ms); /* every I/O sleeps that long */
 void sim_disk_resize(struct sim *s, const char *path, uint64_t bytes);
 void sim_fail_step(struct sim *s, uint64_t step, int rc); /* that step fails, once; 0: none */
+/* The n-th I/O from now on, reads counted too, fails (0: none); stays: and all later ones of its disk. */
+void sim_fail_io(struct sim *s, uint64_t n, int rc, bool stays);
+bool sim_io_failed(struct sim *s);
+/* fn is called at every step, when the machine is as sim_crash_at() would have stopped it there: with
+ * the change of this step done and not synced, a sync not begun. It may clone, and set faults. For I/O
+ * on one thread. */
+void sim_watch(struct sim *s, void (*fn)(void *arg), void *arg);
+/* A broken program: syncs of files (names: of directories) whose path begins with `what` are not done,
+ * or only when something that begins with `until` is synced. Once a sim; clones are honest. */
+void sim_lie(struct sim *s, const char *what, bool names, const char *until);
 /* At this step the machine stops: it and all later operations of every kind give -EIO, until
  * sim_power_on(). 0: never. */
 void sim_crash_at(struct sim *s, uint64_t step);
@@ -38,7 +48,12 @@ uint64_t sim_steps(struct sim *s);
  * with or without data; names not synced there or not (a rename: old or new; a file synced whose name was
  * not: there or not). kept: all = everything written survives (a process crash). All handles are
  * invalid afterwards (their calls give -EIO). */
-enum sim_keep { SIM_KEEP_SYNCED_ONLY, SIM_KEEP_ALL, SIM_KEEP_RANDOM };
+enum sim_keep {
+	SIM_KEEP_SYNCED_ONLY,
+	SIM_KEEP_ALL,
+	SIM_KEEP_RANDOM,
+	SIM_KEEP_MIXED, /* each disk one of these */
+};
 void sim_power_on(struct sim *s, enum sim_keep keep, uint64_t choice);
 /* A copy of the whole machine, as it is now, without handles and faults. */
 struct sim *sim_clone(struct sim *s, uint64_t seed);

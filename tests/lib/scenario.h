@@ -1,0 +1,34 @@
+/* A small volume with one of everything, and an alphabet of operations on it, for tests that run all
+ * short sequences of operations against crashes and faults. An operation commits at most one
+ * transaction; the state after it is known by a digest of all that the public face shows. */
+#ifndef TESTS_SCENARIO_H
+#define TESTS_SCENARIO_H
+
+#include "tests/lib/fixture.h"
+
+enum scenario_flags {
+	SCENARIO_DURABLE = 1,  /* commit so */
+	SCENARIO_NO_FAULTS = 2 /* operations that take disks away do nothing */
+};
+
+/* Format k+m disks and fill them: small and large values, an extent tree, names, attributes, a store
+ * of small nodes. Closed afterwards. */
+void scenario_make(struct fixture *f, unsigned k, unsigned m);
+/* The machine of f, copied: to be opened with g. Release g with fixture_release(). */
+void scenario_clone(struct fixture *g, const struct fixture *f, struct sim *sim, uint64_t seed);
+
+unsigned scenario_ops(void);
+const char *scenario_name(unsigned op);
+bool scenario_is_txn(unsigned op); /* else it is something done to the volume */
+int scenario_find(const char *name); /* -1: there is none */
+
+/* Run one on the opened volume. `salt` decides what is written. A code from -1 to -4095 is the answer to an
+ * operation whose object is not there (any more), or an I/O error: the caller knows what to expect. */
+int scenario_run(struct fixture *f, unsigned op, uint64_t salt, unsigned flags);
+/* Is this what an operation answers when earlier ones have taken its object away? */
+bool scenario_refused(int rc);
+
+/* Of everything that users can see. text: also as lines, for people (NULL: no). 0 or a code. */
+int scenario_digest(struct fixture *f, uint64_t *out, FILE *text);
+
+#endif
