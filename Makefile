@@ -42,7 +42,7 @@ endif
 pkg_cflags = $(patsubst -I%,-isystem %,$(shell pkg-config --cflags $(1) 2>/dev/null))
 pkg_libs   = $(shell pkg-config --libs $(1) 2>/dev/null)
 
-FUSE_CFLAGS   := $(call pkg_cflags,fuse3)
+FUSE_CFLAGS   := $(call pkg_cflags,fuse3 jansson)
 FUSE_LIBS     := $(call pkg_libs,fuse3)
 CORE_PKG      := libisal liburing $(shell pkg-config --exists hiredis && echo hiredis) \
 		 $(shell pkg-config --exists jansson && echo jansson)
@@ -77,8 +77,13 @@ UNIT_FS_BIN := $(filter $(BUILD)/unit/test_fs_%,$(UNIT_BIN))
 MODEL_BIN   := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/model/*.c tests/crash/*.c))
 EXAMPLE_BIN := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/examples/*.c))
 BENCH_BIN   := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/bench/*.c tests/fs/*.c))
-# Tools: mount-helpers/mkfs_sopfs.c -> mkfs.sopfs
-TOOLS       := $(patsubst mount-helpers/%_sopfs.c,%.sopfs,$(wildcard mount-helpers/*_sopfs.c))
+# Tools: mount-helpers/mkfs_sopfs.c -> mkfs.sopfs, mount-helpers/sopctl.c -> sopctl, each with the files
+# that begin with its name (mkfs_*.c, sopctl_*.c); what belongs to none of them goes into all.
+TOOL_STEMS  := $(patsubst mount-helpers/%_sopfs.c,%,$(wildcard mount-helpers/*_sopfs.c)) sopctl
+TOOLS       := $(patsubst %,%.sopfs,$(filter-out sopctl,$(TOOL_STEMS))) sopctl
+tool_src     = $(wildcard mount-helpers/$(1).c mount-helpers/$(1)_*.c)
+tool_obj     = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+TOOL_SHARED := $(filter-out $(foreach t,$(TOOL_STEMS),$(call tool_src,$(t))),$(wildcard mount-helpers/*.c))
 TOOL_BIN    := $(TOOLS:%=$(BUILD)/%)
 
 .PHONY: all lib tools tests deps deps-lint run stop check check-all check-unit check-crash check-fs \
@@ -109,7 +114,7 @@ $(BUILD)/obj/fs/%.o: fs/%.c
 
 $(BUILD)/obj/mount-helpers/%.o: mount-helpers/%.c
 	@mkdir -p $(@D)
-	$(call SAY,CC)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	$(call SAY,CC)$(CC) $(ALL_CFLAGS) $(CORE_CFLAGS) -MMD -MP -c -o $@ $<
 
 $(BUILD)/obj/tests/%.o: tests/%.c
 	@mkdir -p $(@D)
@@ -125,7 +130,7 @@ $(BUILD)/libsop.a: $(CORE_OBJ)
 	$(call SAY,AR)ar rcsD $@ $^
 
 # The shared library shows what the public face declares and nothing else.
-FACE := core/sop.h core/err.h core/log.h core/id.h core/clock.h core/range.h
+FACE := core/sop.h core/admin.h core/peek.h core/err.h core/log.h core/id.h core/clock.h core/range.h
 $(BUILD)/libsop.map: $(FACE)
 	@mkdir -p $(@D)
 	@{ echo 'SOP_0 { global:'; \
@@ -140,8 +145,10 @@ $(BUILD)/libsop.so.0: $(CORE_OBJ) $(BUILD)/libsop.map
 $(BUILD)/sopfs: $(FS_OBJ) $(BUILD)/libsop.a
 	$(call SAY,LD)$(LINK) $^ $(FUSE_LIBS) $(CORE_LIBS)
 
-$(TOOL_BIN): $(BUILD)/%.sopfs: $(BUILD)/obj/mount-helpers/%_sopfs.o $(BUILD)/libsop.a
-	$(call SAY,LD)$(LINK) $^ $(CORE_LIBS)
+$(TOOL_BIN): $(call tool_obj,$(TOOL_SHARED)) $(BUILD)/libsop.a
+	$(call SAY,LD)$(LINK) $(filter %.o,$^) $(filter %.a,$^) $(CORE_LIBS)
+$(foreach t,$(filter-out sopctl,$(TOOL_STEMS)),$(eval $(BUILD)/$(t).sopfs: $(call tool_obj,$(call tool_src,$(t)))))
+$(BUILD)/sopctl: $(call tool_obj,$(call tool_src,sopctl))
 
 # Unit tests of fs have its objects beside them, without main.
 $(UNIT_FS_BIN): $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(filter-out %/main.o,$(FS_OBJ)) \

@@ -28,6 +28,7 @@
 #include "core/format_volume.h"
 #include "core/id.h"
 #include "core/log.h"
+#include "core/peek.h"
 #include "core/range.h"
 
 struct sop_volume;

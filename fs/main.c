@@ -44,6 +44,7 @@ struct mounted {
 	struct sopfs_options *o;
 	char *mountpoint; /* canonical */
 	char *settings;
+	char *source; /* as mount(8) and df show it */
 	struct sop_volume *volume;
 	struct sopfs *fs;
 	struct fuse_session *session;
@@ -207,6 +208,25 @@ static void tell_degraded(struct sop_volume *v)
 				d.path, sop_disk_state_name(d.state));
 }
 
+/* What mount(8) and df show: the words of the command line, with folders by their full names. */
+static char *shown_source(const struct sopfs_options *o)
+{
+	char *all = NULL, *longer;
+	size_t i;
+
+	if (o->source[0] == '/' || o->named)
+		return strdup(o->source);
+	for (i = 0; i < o->n_paths; i++) {
+		if (asprintf(&longer, "%s%s%s", all ? all : "", all ? ":" : "", o->paths[i]) < 0)
+			longer = NULL;
+		free(all);
+		all = longer;
+		if (!all)
+			return NULL;
+	}
+	return all;
+}
+
 static int open_volume(struct mounted *m, struct sop_err *e)
 {
 	struct sopfs_options *o = m->o;
@@ -227,26 +247,13 @@ static int open_volume(struct mounted *m, struct sop_err *e)
 	if (rc)
 		return rc;
 	tell_degraded(m->volume);
+	m->source = shown_source(o);
+	if (!m->source)
+		return sop_fail(e, -ENOMEM, "%s", o->source);
+	o->fs.mountpoint = m->mountpoint;
+	o->fs.source = m->source;
+	o->fs.allow_other = o->allow_other;
 	return sopfs_new(&m->fs, m->volume, &o->fs, e);
-}
-
-/* What mount(8) and df show: the words of the command line, with folders by their full names. */
-static char *shown_source(const struct sopfs_options *o)
-{
-	char *all = NULL, *longer;
-	size_t i;
-
-	if (o->source[0] == '/' || o->named)
-		return strdup(o->source);
-	for (i = 0; i < o->n_paths; i++) {
-		if (asprintf(&longer, "%s%s%s", all ? all : "", all ? ":" : "", o->paths[i]) < 0)
-			longer = NULL;
-		free(all);
-		all = longer;
-		if (!all)
-			return NULL;
-	}
-	return all;
 }
 
 static int mount_it(struct mounted *m, struct sop_err *e)
@@ -254,17 +261,14 @@ static int mount_it(struct mounted *m, struct sop_err *e)
 	char name[] = "sopfs", debug[] = "-odebug";
 	char *argv[] = {name, debug, NULL};
 	struct fuse_args args = FUSE_ARGS_INIT(m->o->debug ? 2 : 1, argv);
-	sop_autofree char *source = shown_source(m->o);
 	const struct sopfs_channel_opts opts = {
-		.source = source,
+		.source = m->source,
 		.allow_other = m->o->allow_other,
 		.mount_flags = m->o->mount_flags,
 		.messenger = m->messenger,
 	};
 	int rc;
 
-	if (!source)
-		return sop_fail(e, -ENOMEM, "%s", m->o->source);
 	m->session = fuse_session_new(&args, &sopfs_ops, sizeof(sopfs_ops), m->fs);
 	fuse_opt_free_args(&args);
 	if (!m->session)
@@ -275,6 +279,10 @@ static int mount_it(struct mounted *m, struct sop_err *e)
 	rc = sopfs_channel_open(&m->channel, m->session, m->mountpoint, &opts, e);
 	m->serving = !rc;
 	pthread_mutex_unlock(&m->lock);
+	if (!rc && sopfs_control_start(m->fs, e))
+		sop_log(sopfs_log(), SOP_LOG_WARNING, "main",
+			"op=control code=%s: %s; sopctl will not find this mount",
+			sop_err_name(e->code), e->text);
 	return rc;
 }
 
@@ -356,8 +364,10 @@ static int finish(struct mounted *m)
 	pthread_join(m->signals, NULL);
 	if (m->channel)
 		sopfs_channel_unmount(m->channel, true, NULL);
-	if (m->fs)
+	if (m->fs) {
+		sopfs_control_stop(m->fs);
 		sopfs_free(m->fs);
+	}
 	if (m->session)
 		fuse_session_destroy(m->session);
 	sopfs_messenger_stop(m->messenger); /* the last descriptor of the connection */
@@ -491,6 +501,7 @@ static int run(struct sopfs_options *o)
 		rc = say(&e);
 	else if (!o->dump && !o->remount && !o->fake)
 		rc = run_daemon(&m, &e);
+	free(m.source);
 	free(m.mountpoint);
 	free(m.settings);
 	return rc;

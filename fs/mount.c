@@ -3,6 +3,8 @@
 #include "fs/names.h"
 #include "fs/recent.h"
 
+#include <time.h>
+
 static void state_free(struct sopfs *f)
 {
 	sopfs_ticker_stop(f);
@@ -19,6 +21,7 @@ int sopfs_new(
 	struct sopfs **out, struct sop_volume *v, const struct sopfs_opts *o, struct sop_err *e)
 {
 	struct sopfs *f = calloc(1, sizeof(*f));
+	struct timespec boot = {0};
 	int rc;
 
 	if (!f)
@@ -26,6 +29,9 @@ int sopfs_new(
 	f->v = v;
 	f->latest = sop_volume_latest(v);
 	f->o = *o;
+	clock_gettime(CLOCK_REALTIME, &f->started);
+	clock_gettime(CLOCK_BOOTTIME, &boot);
+	f->started_boot_s = boot.tv_sec;
 	if (!f->o.append_commit_ms)
 		f->o.append_commit_ms = 1000;
 	pthread_mutex_init(&f->lock, NULL);

@@ -490,16 +490,17 @@ static int add_path(struct sopfs_options *o, const char *path, struct sop_err *e
 	return 0;
 }
 
-/* One entry of the list: "\:" has been undone, what glob(3) escapes has not. */
-static int add_pattern(struct sopfs_options *o, const char *pattern, struct sop_err *e)
+/* One entry of the list, as a plain name and, if it has characters of patterns, for glob(3). A
+ * folder of just that name wins over a pattern: "/srv/disk[1]" may be a name. */
+static int add_entry(
+	struct sopfs_options *o, const char *name, const char *pattern, struct sop_err *e)
 {
 	glob_t g;
 	size_t i;
 	int rc;
 
-	/* A folder of just that name wins over a pattern: "/srv/disk[1]" may be a name. */
-	if (!strpbrk(pattern, "*?[") || !access(pattern, F_OK))
-		return add_path(o, pattern, e);
+	if (!pattern || !access(name, F_OK))
+		return add_path(o, name, e);
 	rc = glob(pattern, 0, NULL, &g);
 	if (rc == GLOB_NOMATCH)
 		return sop_say(e, -ENOENT,
@@ -513,27 +514,40 @@ static int add_pattern(struct sopfs_options *o, const char *pattern, struct sop_
 	return rc;
 }
 
+/* From *p to the next ":" or the end. A backslash takes the meaning from the character behind it,
+ * if it has one; elsewhere it is itself. True: there were characters of patterns. */
+static bool next_entry(const char **p, char *name, char *pattern)
+{
+	bool wild = false;
+
+	for (; **p && **p != ':'; ++*p) {
+		bool escaped = **p == '\\' && (*p)[1] && strchr(":\\*?[", (*p)[1]);
+
+		*p += escaped;
+		wild |= !escaped && strchr("*?[", **p);
+		if (escaped || **p == '\\')
+			*pattern++ = '\\';
+		*pattern++ = *name++ = **p;
+	}
+	*pattern = *name = '\0';
+	return wild;
+}
+
 int sopfs_options_source(struct sopfs_options *o, const char *source, struct sop_err *e)
 {
-	sop_autofree char *word = malloc(strlen(source) + 1);
+	sop_autofree char *name = malloc(strlen(source) + 1);
+	sop_autofree char *pattern = malloc(2 * strlen(source) + 1);
 	const char *p = source;
-	size_t len;
 	int rc;
 
-	if (!word)
+	if (!name || !pattern)
 		return sop_fail(e, -ENOMEM, "%s", source);
 	for (;;) {
-		for (len = 0; *p && *p != ':'; p++) {
-			if (p[0] == '\\' && (p[1] == ':' || p[1] == '\\'))
-				p++;
-			word[len++] = *p;
-		}
-		word[len] = '\0';
-		if (len) {
-			rc = add_pattern(o, word, e);
-			if (rc)
-				return rc;
-		}
+		bool wild = next_entry(&p, name, pattern);
+
+		rc = name[0] ? add_entry(o, name, wild ? pattern : NULL, e) : 0;
+		if (rc)
+			return rc;
 		if (!*p)
 			break;
 		p++;

@@ -23,6 +23,9 @@ struct sopfs_opts {
 	size_t buffer_bytes;       /* of all sessions together, before they write out */
 	const char *settings;      /* "key = value" lines, shown as sop.options of the root; outlive it */
 	const struct sop_log *log;
+	bool allow_other;          /* others may use the mount: they may see its status, too */
+	const char *mountpoint;    /* canonical; for status. Outlives the mount, as does source */
+	const char *source;
 };
 
 int sopfs_new(struct sopfs **out, struct sop_volume *v, const struct sopfs_opts *o,
@@ -34,6 +37,11 @@ extern const struct fuse_lowlevel_ops sopfs_ops; /* userdata: the struct sopfs *
 
 /* For notifications; call once, before the loop. */
 void sopfs_set_session(struct sopfs *f, struct fuse_session *se);
+
+/* The control socket (fs/control.h). Without one the mount serves all the same. Stop it before
+ * sopfs_free(). */
+int sopfs_control_start(struct sopfs *f, struct sop_err *e);
+void sopfs_control_stop(struct sopfs *f);
 
 /* Sessions: counted for status. */
 struct sopfs_stat {

@@ -31,6 +31,7 @@ struct sopfs_notifier;
 struct sopfs_ticker;
 struct sopfs_recent;
 struct sopfs_waiter;
+struct sopfs_control;
 
 struct sopfs {
 	struct sop_volume *v;
@@ -61,6 +62,9 @@ struct sopfs {
 	struct sopfs_notifier *notifier;
 	struct sopfs_ticker *ticker;
 	struct sopfs_recent *recent; /* recent.h */
+	struct sopfs_control *control; /* or NULL */
+	struct timespec started;       /* real time */
+	int64_t started_boot_s;        /* CLOCK_BOOTTIME */
 
 	/* rolled_back: all that came to nothing, conflicts and failed ones too */
 	atomic_ullong sessions_open, committed, rolled_back, conflicts, failed;
@@ -76,6 +80,12 @@ struct sopfs_where {
 static inline struct sop_name sopfs_where_name(const struct sopfs_where *w)
 {
 	return (struct sop_name){w->store, w->text, w->len};
+}
+
+/* Root and the daemon's own user: they may see names of files anywhere, and change things. */
+static inline bool sopfs_trusts(uid_t uid)
+{
+	return uid == 0 || uid == geteuid();
 }
 
 static inline unsigned sopfs_commit_flags(const struct sopfs *f)

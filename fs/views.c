@@ -1016,7 +1016,7 @@ int sopfs_open(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_vie
 	if (v->item->type != S_IFREG)
 		return -EISDIR;
 	if (sopfs_is_ctl(v))
-		return write ? -EACCES : sopfs_ctl_open(f, v, flags, out);
+		return write ? -EACCES : sopfs_ctl_open(f, who, v, flags, out);
 	if (write && f->o.read_only)
 		return -EROFS;
 	h = sopfs_handle_new(f, v, flags);

@@ -3,7 +3,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "core/human.h"
 #include "core/sop.h"
+#include "mount-helpers/fstab.h"
 
 #ifndef SOPFS_VERSION
 #define SOPFS_VERSION "0.1"
@@ -218,43 +220,13 @@ static int parse(struct args *a, int argc, char **argv)
 
 /* --- what is printed ------------------------------------------------------- */
 
-static const char *size_text(char *text, size_t size, uint64_t bytes)
-{
-	static const char *const unit[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
-	double value = (double)bytes;
-	size_t i = 0;
-
-	for (; value >= 1024 && i < SOP_ARRAY_LEN(unit) - 1; i++)
-		value /= 1024;
-	snprintf(text, size, i && value < 100 ? "%.2f %s" : "%.0f %s", value, unit[i]);
-	return text;
-}
-
-/* One folder in the first field of fstab. What the list of folders gives a meaning to (: and the
- * characters of patterns) gets a backslash; then what fstab gives a meaning to, the backslash too,
- * is written in octal. */
-static void print_fstab_path(const char *path)
-{
-	for (const char *p = path; *p; p++) {
-		if (strchr(":\\*?[", *p))
-			fputs("\\134", stdout);
-		if (strchr(" \t\n\\", *p))
-			printf("\\%03o", (unsigned)(unsigned char)*p);
-		else
-			putchar(*p);
-	}
-}
-
 static void print_fstab(const struct sop_format_report *r)
 {
-	const char *colon = "";
+	const char *paths[SOP_FORMAT_MEMBERS];
 
-	for (unsigned i = 0; i < r->members; i++) {
-		fputs(colon, stdout);
-		print_fstab_path(r->member[i].path);
-		colon = ":";
-	}
-	puts("  /MOUNTPOINT  sopfs  nofail,x-systemd.mount-timeout=5min  0 0");
+	for (unsigned i = 0; i < r->members; i++)
+		paths[i] = r->member[i].path;
+	fstab_line(stdout, paths, r->members, "/MOUNTPOINT");
 }
 
 static void print_members(const struct sop_format_report *r)
@@ -269,13 +241,13 @@ static void print_members(const struct sop_format_report *r)
 
 static void print_made(const struct args *a, const struct sop_format_report *r)
 {
-	char uuid[SOP_UUID_TEXT], total[32], left[32];
+	char uuid[SOP_UUID_TEXT], total[SOP_HUMAN_TEXT], left[SOP_HUMAN_TEXT];
 
 	printf("%s volume%s%s (uuid %s)\n", a->format.dry_run ? "would make" : "made",
 		r->name[0] ? " " : "", r->name, sop_uuid_format(uuid, &r->uuid));
 	printf("  capacity:   %s of data, %s free now (%u disks, erasure code %u+%u)\n",
-		size_text(total, sizeof(total), r->total_bytes),
-		size_text(left, sizeof(left), r->free_bytes), r->disks, r->k, r->m);
+		sop_human_size(total, r->total_bytes), sop_human_size(left, r->free_bytes),
+		r->disks, r->k, r->m);
 	if (r->m)
 		printf("  tolerance:  any %u disk%s may fail (metadata: %u of %u replicas)\n", r->m,
 			r->m == 1 ? "" : "s", r->replicas - 1, r->replicas);

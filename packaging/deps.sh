@@ -4,7 +4,7 @@
 set -eu
 
 packages='gcc make pkg-config libc6-dev libfuse3-dev fuse3 libisal-dev liburing-dev libhiredis-dev
-	libjansson-dev libcmocka-dev attr acl e2fsprogs mount util-linux'
+	libjansson-dev libcmocka-dev attr acl e2fsprogs mount util-linux jq tmux'
 if [ "${1:-}" = lint ]; then
 	packages="$packages clang clang-format shellcheck codespell"
 fi

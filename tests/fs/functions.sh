@@ -16,6 +16,8 @@ BUILD=$(cd "$TOP" && realpath -m "${BUILD:-build}")
 SOPFS=$BUILD/sopfs
 MKFS=$BUILD/mkfs.sopfs
 CHECK=$BUILD/examples/check_volume
+# shellcheck disable=SC2034
+SOPCTL=$BUILD/sopctl
 LONG=${LONG:-}
 # shellcheck source=tests/mounts.sh
 . "$TOP/tests/mounts.sh"
@@ -29,6 +31,10 @@ SOURCE=
 MOUNTS=("$MNT")
 LOOPS=()
 mkdir "$MNT"
+# A label of this test's own, for those that want one; and its daemons' control sockets.
+# shellcheck disable=SC2034
+NAME=t${WORK##*.}
+export SOPFS_RUN_DIR=$WORK/run
 
 # The same every time, unless another is wanted.
 SEED=${SEED:-4711}

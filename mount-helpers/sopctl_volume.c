@@ -1,0 +1,513 @@
+/* Finding a volume by whatever name its owner uses, and talking to its daemon.
+ *
+ * Mounted volumes are found by their control sockets alone. Names are compared as text first, so
+ * that nothing touches a mount or a disk that hangs; only a path that no daemon knows is looked at,
+ * and that with a bound. */
+#include "mount-helpers/sopctl.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <math.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <time.h>
+
+#include "core/ctlsock.h"
+
+#define HELLO_MS   1500
+#define REALPATH_S 2
+#define ANSWER_MAX (64u << 20)
+
+/* ---- texts -------------------------------------------------------------------------------------
+ */
+
+char *sopctl_clean(char *text)
+{
+	for (char *p = text; *p; p++)
+		if (((unsigned char)*p < ' ' && *p != '\n') || *p == 127)
+			*p = '?';
+	return text;
+}
+
+bool sopctl_parse_size(uint64_t *bytes, const char *text)
+{
+	static const char units[] = "KMGT";
+	const char *unit;
+	char *end;
+	double v;
+
+	if (!isdigit((unsigned char)text[0]))
+		return false;
+	v = strtod(text, &end);
+	if (*end) {
+		unit = strchr(units, toupper((unsigned char)*end));
+		if (!unit || !*unit)
+			return false;
+		v = ldexp(v, 10 * (int)(unit - units + 1));
+		end++;
+		if (strcasecmp(end, "iB") == 0 || strcasecmp(end, "B") == 0)
+			end += strlen(end);
+	}
+	if (*end || !(v >= 0 && v < 0x1p62))
+		return false;
+	*bytes = (uint64_t)v;
+	return true;
+}
+
+char *sopctl_absolute(const char *path)
+{
+	sop_autofree char *cwd = path[0] == '/' ? NULL : getcwd(NULL, 0);
+	sop_autofree char *all = NULL;
+	char *out, *to;
+
+	if (asprintf(&all, "%s/%s", cwd ? cwd : "", path) < 0) {
+		all = NULL;
+		return NULL;
+	}
+	out = to = malloc(strlen(all) + 2);
+	if (!out)
+		return NULL;
+	for (const char *p = all; *p;) {
+		size_t len;
+
+		p += strspn(p, "/");
+		len = strcspn(p, "/");
+		if (len == 2 && p[0] == '.' && p[1] == '.') {
+			while (to > out && *--to != '/')
+				;
+		} else if (len && !(len == 1 && *p == '.')) {
+			*to++ = '/';
+			memcpy(to, p, len);
+			to += len;
+		}
+		p += len;
+	}
+	if (to == out)
+		*to++ = '/';
+	*to = '\0';
+	return out;
+}
+
+struct resolving {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	char *path, *out;
+	bool done, left;
+};
+
+static void resolving_free(struct resolving *r)
+{
+	free(r->path);
+	free(r->out);
+	free(r);
+}
+
+static void *resolve(void *arg)
+{
+	struct resolving *r = arg;
+	char *out = realpath(r->path, NULL);
+	bool left;
+
+	pthread_mutex_lock(&r->lock);
+	r->out = out;
+	r->done = true;
+	left = r->left;
+	pthread_cond_signal(&r->cond);
+	pthread_mutex_unlock(&r->lock);
+	if (left)
+		resolving_free(r);
+	return NULL;
+}
+
+char *sopctl_realpath(const char *path)
+{
+	struct resolving *r = calloc(1, sizeof(*r));
+	struct timespec until;
+	pthread_t thread;
+	char *out = NULL;
+	bool done;
+	int rc = 0;
+
+	if (!r)
+		return NULL;
+	pthread_mutex_init(&r->lock, NULL);
+	pthread_cond_init(&r->cond, NULL);
+	r->path = strdup(path);
+	if (!r->path || pthread_create(&thread, NULL, resolve, r)) {
+		resolving_free(r);
+		return NULL;
+	}
+	pthread_detach(thread);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += REALPATH_S;
+	pthread_mutex_lock(&r->lock);
+	while (!r->done && !rc)
+		rc = pthread_cond_timedwait(&r->cond, &r->lock, &until);
+	done = r->done;
+	r->left = !done;
+	if (done) {
+		out = r->out;
+		r->out = NULL;
+	}
+	pthread_mutex_unlock(&r->lock);
+	if (done)
+		resolving_free(r);
+	return out;
+}
+
+/* ---- conversation ------------------------------------------------------------------------------
+ */
+
+static int64_t now_ms(void)
+{
+	return (int64_t)sop_clock_system.monotonic_ms(NULL);
+}
+
+void sopctl_close(struct sopctl_volume *v)
+{
+	if (v->fd >= 0)
+		close(v->fd);
+	json_decref(v->hello);
+	free(v->in);
+	*v = (struct sopctl_volume){.fd = -1};
+}
+
+const char *sopctl_name(const struct sopctl_volume *v)
+{
+	const char *name = sopctl_text(v->hello, "name");
+
+	return name[0] ? name : sopctl_text(v->hello, "uuid");
+}
+
+int sopctl_send(struct sopctl_volume *v, json_t *request)
+{
+	sop_autofree char *line = NULL;
+	size_t len, at = 0;
+
+	if (request)
+		json_object_set_new(request, "version", json_integer(SOP_CTL_VERSION));
+	line = request ? json_dumps(request, JSON_COMPACT) : NULL;
+	json_decref(request);
+	if (!line)
+		return -ENOMEM;
+	len = strlen(line);
+	line[len++] = '\n'; /* in place of the NUL */
+	while (at < len) {
+		ssize_t n = send(v->fd, line + at, len - at, MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		at += (size_t)n;
+	}
+	return 0;
+}
+
+static int read_more(struct sopctl_volume *v, int wait_ms)
+{
+	struct pollfd p = {.fd = v->fd, .events = POLLIN};
+	char *grown;
+	ssize_t n;
+	int rc = poll(&p, 1, wait_ms);
+
+	if (rc <= 0)
+		return rc < 0 && errno != EINTR ? -errno : 0;
+	if (v->in_len > ANSWER_MAX)
+		return -EMSGSIZE;
+	grown = realloc(v->in, v->in_len + 65536);
+	if (!grown)
+		return -ENOMEM;
+	v->in = grown;
+	n = recv(v->fd, v->in + v->in_len, 65536, 0);
+	if (n < 0)
+		return errno == EINTR ? 0 : -errno;
+	if (!n)
+		return -ECONNRESET;
+	v->in_len += (size_t)n;
+	return 1;
+}
+
+int sopctl_line(struct sopctl_volume *v, json_t **out, int wait_ms)
+{
+	int64_t until = wait_ms < 0 ? INT64_MAX : now_ms() + wait_ms;
+	size_t seen = 0;
+
+	for (;;) {
+		char *end = v->in_len > seen ? memchr(v->in + seen, '\n', v->in_len - seen) : NULL;
+		int64_t left;
+		int rc;
+
+		if (end) {
+			size_t len = (size_t)(end - v->in) + 1;
+
+			*out = json_loadb(v->in, len, 0, NULL);
+			memmove(v->in, v->in + len, v->in_len - len);
+			v->in_len -= len;
+			return *out ? 1 : -EPROTO;
+		}
+		seen = v->in_len;
+		left = until - now_ms();
+		if (left <= 0)
+			return 0;
+		rc = read_more(v, wait_ms < 0 ? -1 : (int)left);
+		if (rc < 0)
+			return rc;
+	}
+}
+
+/* "SOP_EDISKS" as the daemon wrote it. */
+static int exit_of_name(const char *code)
+{
+	static const int codes[] = {-EPERM, -EACCES, SOP_EINUSE, SOP_EDISKS};
+
+	for (size_t i = 0; i < SOP_ARRAY_LEN(codes); i++)
+		if (strcmp(code, sop_err_name(codes[i])) == 0)
+			return sopctl_exit_of(codes[i]);
+	return SOPCTL_FAILURE;
+}
+
+static int exchange(
+	struct sopctl_volume *v, json_t *request, int wait_ms, json_t **answer, int *why)
+{
+	int rc = sopctl_send(v, request);
+
+	*answer = NULL;
+	if (!rc)
+		rc = sopctl_line(v, answer, wait_ms);
+	*why = rc;
+	return rc == 1 ? 0 : -1;
+}
+
+json_t *sopctl_ask(struct sopctl_volume *v, json_t *request, int wait_ms, int *code)
+{
+	json_t *answer, *result;
+	int why;
+
+	*code = SOPCTL_OK;
+	if (exchange(v, request, wait_ms, &answer, &why)) {
+		*code = sopctl_fail(SOPCTL_FAILURE, "%s: the daemon %s", sopctl_name(v),
+			!why		     ? "does not answer"
+			: why == -ECONNRESET ? "has ended"
+					     : sop_err_text(why));
+		return NULL;
+	}
+	if (!json_is_true(json_object_get(answer, "ok"))) {
+		*code = sopctl_fail(exit_of_name(sopctl_text(answer, "code")), "%s: %s",
+			sopctl_name(v), sopctl_text(answer, "message"));
+		json_decref(answer);
+		return NULL;
+	}
+	result = json_incref(json_object_get(answer, "result"));
+	json_decref(answer);
+	if (!result)
+		*code = sopctl_fail(
+			SOPCTL_FAILURE, "%s: an answer without a result", sopctl_name(v));
+	return result;
+}
+
+/* ---- finding -----------------------------------------------------------------------------------
+ */
+
+/* 1: talks; 0: nobody there; -EACCES: it does not talk to this user. */
+static int greet(struct sopctl_volume *v, int folder, const char *name)
+{
+	const struct timeval bound = {.tv_sec = HELLO_MS / 1000, .tv_usec = HELLO_MS % 1000 * 1000};
+	struct sockaddr_un address;
+	json_t *answer;
+	int why;
+
+	*v = (struct sopctl_volume){.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+	if (v->fd < 0 || sop_ctl_address(&address, folder, name))
+		return 0;
+	setsockopt(v->fd, SOL_SOCKET, SO_SNDTIMEO, &bound, sizeof(bound));
+	if (connect(v->fd, (const struct sockaddr *)&address, sizeof(address)))
+		return errno == EACCES ? -EACCES : 0;
+	if (exchange(v, json_pack("{s:s}", "verb", "hello"), HELLO_MS, &answer, &why))
+		return 0;
+	v->hello = json_incref(json_object_get(json_object_get(answer, "result"), "uuid")
+				       ? json_object_get(answer, "result")
+				       : NULL);
+	why = v->hello ? 1 : strcmp(sopctl_text(answer, "code"), "EPERM") == 0 ? -EACCES : 0;
+	json_decref(answer);
+	return why;
+}
+
+struct found {
+	struct sopctl_volume *all;
+	size_t n;
+	bool refused; /* some daemon does not talk to this user */
+};
+
+static void look_in(struct found *f, int folder)
+{
+	int copy = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = copy < 0 ? NULL : fdopendir(copy);
+	struct dirent *d;
+
+	if (!dir) {
+		if (copy >= 0)
+			close(copy);
+		return;
+	}
+	while ((d = readdir(dir))) {
+		size_t len = strlen(d->d_name), suffix = sizeof(SOP_CTL_SUFFIX) - 1;
+		struct sopctl_volume *grown, v;
+		int rc;
+
+		if (d->d_name[0] == '.' || len <= suffix ||
+			strcmp(d->d_name + len - suffix, SOP_CTL_SUFFIX))
+			continue;
+		rc = greet(&v, folder, d->d_name);
+		grown = rc == 1 ? realloc(f->all, (f->n + 1) * sizeof(*grown)) : NULL;
+		f->refused |= rc == -EACCES;
+		if (!grown) {
+			sopctl_close(&v);
+			continue;
+		}
+		f->all = grown;
+		f->all[f->n++] = v;
+	}
+	closedir(dir);
+}
+
+static void look(struct found *f)
+{
+	char path[4096];
+
+	*f = (struct found){0};
+	for (unsigned i = 0; sop_ctl_folder(path, sizeof(path), i); i++) {
+		struct sop_err e = {0};
+		int folder = sop_ctl_folder_open(path, false, &e);
+
+		if (folder == -ENOENT || folder == -ENOTDIR)
+			continue;
+		if (folder < 0) {
+			sopctl_fail(0, "%s", e.text);
+			continue;
+		}
+		look_in(f, folder);
+		close(folder);
+	}
+}
+
+size_t sopctl_mounted(struct sopctl_volume **out)
+{
+	struct found f;
+
+	look(&f);
+	*out = f.all;
+	return f.n;
+}
+
+void sopctl_mounted_free(struct sopctl_volume *all, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		sopctl_close(&all[i]);
+	free(all);
+}
+
+static const char *mount_point(const struct sopctl_volume *v)
+{
+	return sopctl_text(json_object_get(v->hello, "mount"), "point");
+}
+
+static bool is_path(const struct sopctl_volume *v, const char *path, bool inside)
+{
+	const char *point = mount_point(v);
+	size_t len = strlen(point), i;
+	const json_t *disk;
+
+	if (strcmp(path, point) == 0)
+		return true;
+	if (inside && len && strncmp(path, point, len) == 0 && path[len] == '/')
+		return true;
+	json_array_foreach(json_object_get(v->hello, "disks"), i,
+		disk) if (!inside && strcmp(path, json_string_value(disk)) == 0) return true;
+	return false;
+}
+
+static bool is_uuid(const struct sopctl_volume *v, const char *name)
+{
+	size_t len = strlen(name);
+
+	return len >= 4 && strncasecmp(sopctl_text(v->hello, "uuid"), name, len) == 0;
+}
+
+enum by { BY_LABEL, BY_UUID, BY_PATH };
+
+/* How many are meant; the last of them is *at. */
+static size_t matches(const struct found *f, const char *name, enum by by, bool inside, size_t *at)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < f->n; i++) {
+		const struct sopctl_volume *v = &f->all[i];
+		bool yes = by == BY_LABEL  ? strcmp(sopctl_text(v->hello, "name"), name) == 0
+			   : by == BY_UUID ? is_uuid(v, name)
+					   : is_path(v, name, inside);
+
+		if (!yes)
+			continue;
+		/* Below several mounts: the innermost. */
+		if (n && by == BY_PATH && inside) {
+			if (strlen(mount_point(v)) > strlen(mount_point(&f->all[*at])))
+				*at = i;
+			continue;
+		}
+		*at = i;
+		n++;
+	}
+	return n;
+}
+
+static size_t search(const struct found *f, const char *name, bool inside, size_t *at)
+{
+	sop_autofree char *plain = sopctl_absolute(name), *real = NULL;
+	size_t n = 0;
+
+	if (!inside && !strchr(name, '/'))
+		n = matches(f, name, BY_LABEL, false, at);
+	if (!n && plain)
+		n = matches(f, plain, BY_PATH, inside, at);
+	if (!n && !inside && !strchr(name, '/'))
+		n = matches(f, name, BY_UUID, false, at);
+	if (n || !f->n)
+		return n;
+	real = sopctl_realpath(name);
+	return real ? matches(f, real, BY_PATH, inside, at) : 0;
+}
+
+int sopctl_find(struct sopctl_volume *out, const char *name, bool inside, bool say)
+{
+	struct found f;
+	size_t at = 0, n;
+	int rc = SOPCTL_OK;
+
+	*out = (struct sopctl_volume){.fd = -1};
+	look(&f);
+	n = search(&f, name, inside, &at);
+	if (n == 1) {
+		*out = f.all[at];
+		f.all[at] = (struct sopctl_volume){.fd = -1};
+	} else if (n) {
+		rc = sopctl_fail(SOPCTL_USAGE,
+			"%s: %zu mounted volumes go by this name; give the mount point", name, n);
+	} else if (!say) {
+		rc = SOPCTL_NO_VOLUME;
+	} else if (f.refused) {
+		rc = sopctl_fail(SOPCTL_PERMISSION,
+			"%s: no mounted volume of this user's; ask as root, or as the user who "
+			"mounted it",
+			name);
+	} else {
+		rc = sopctl_fail(SOPCTL_NO_VOLUME,
+			"%s: no mounted volume goes by this name; 'sopctl status' lists them",
+			name);
+	}
+	sopctl_mounted_free(f.all, f.n);
+	return rc;
+}
