@@ -265,6 +265,9 @@ static int finish_part(struct sop_append *a, struct part *p, struct sop_err *e)
 	uint32_t ok = 0;
 	int first = 0;
 
+	SOP_EACH_BIT(l, p->place.present)
+	sop_segment_note(
+		a->s, seg->info.disks[l], SOP_EVENT_WRITE, sop_batch_result(a->b, p->request[l]));
 	SOP_EACH_BIT(i, p->place.present)
 	{
 		struct sop_disk *disk = sop_members_disk(a->s->mem, seg->info.disks[i]);

@@ -45,6 +45,14 @@ void sop_errand_put(struct sop_errand *x)
 	}
 }
 
+bool sop_errand_over(struct sop_errand *x)
+{
+	if (!x->group)
+		return x->finished;
+	SOP_LOCK_GUARD(&x->group->lock);
+	return x->done;
+}
+
 static void *errand_thread(void *arg)
 {
 	struct sop_errand *x = arg;

@@ -33,6 +33,10 @@ void sop_errand_init(struct sop_errand *x, void (*run)(struct sop_errand *self),
 void sop_errands_run(struct sop_errand *const *list, size_t n, bool on_threads,
 	unsigned timeout_ms);
 
+/* Has run() returned since? For who keeps one that did not end in time, so as not to send another to
+ * the same place. */
+bool sop_errand_over(struct sop_errand *x);
+
 /* The owner lets go; NULL is fine. */
 void sop_errand_put(struct sop_errand *x);
 

@@ -55,7 +55,9 @@ struct sop_disk_member {
 	uint8_t uuid[16];           /* 0 */
 	uint8_t role;               /* 16: enum sop_member_role bits; 0: slot unused */
 	uint8_t state;              /* 17: enum sop_member_state */
-	uint8_t pad[6];             /* 18 */
+	struct le16 to;             /* 18: DRAINING: 1 + the member that takes its content; 0: the others */
+	uint8_t flags;              /* 20: enum sop_member_flags */
+	uint8_t pad[3];             /* 21 */
 	struct le64 current_since;  /* 24: generation since which its registry replica is current; 0: is not */
 	char path[SOP_MEMBER_PATH]; /* 32: last known, ended by NUL */
 };
@@ -66,6 +68,11 @@ enum sop_member_state {
 	SOP_MEMBER_OFFLINE = 1,  /* set aside or missing: its content may be stale */
 	SOP_MEMBER_DRAINING = 2, /* gets nothing new */
 	SOP_MEMBER_REMOVED = 3,
+};
+
+enum sop_member_flags {
+	SOP_MEMBER_BY_HAND = 1, /* OFFLINE until it is put online by hand */
+	SOP_MEMBER_AWAY = 2,    /* DRAINING, and set aside or missing as well */
 };
 
 struct sop_disk_label {

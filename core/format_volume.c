@@ -366,7 +366,7 @@ static int unlink_if_there(struct sop_disk *d, const char *path)
 }
 
 /* The labels go first and for good: from then on the folder is nobody's, whatever is left in it. */
-static int wipe_labels(struct sop_disk *d)
+int sop_members_wipe_labels(struct sop_disk *d)
 {
 	int rc = unlink_if_there(d, SOP_PATH_LABEL0);
 
@@ -377,7 +377,7 @@ static int wipe_labels(struct sop_disk *d)
 
 /* Files of an old volume must not be met by the new one, whose numbers begin at 1 again. What else
  * is in the folder is left alone. */
-static int wipe_content(struct sop_disk *d)
+int sop_members_wipe_content(struct sop_disk *d)
 {
 	static const char *const directory[] = {
 		SOP_PATH_SEGMENTS, SOP_PATH_REGISTRY, SOP_PATH_JOURNAL};
@@ -405,9 +405,9 @@ static int prepare(struct job *j, struct folder *f, struct sop_err *e)
 		rc = sop_members_lock(f->at, j->claim, true, e);
 	if (rc)
 		return rc;
-	rc = wipe_labels(d);
+	rc = sop_members_wipe_labels(d);
 	if (!rc)
-		rc = wipe_content(d);
+		rc = sop_members_wipe_content(d);
 	if (!rc && f->role & SOP_ROLE_DATA)
 		rc = d->ops->mkdir(d, SOP_PATH_SEGMENTS);
 	if (!rc && f->role & SOP_ROLE_REGISTRY)

@@ -241,6 +241,9 @@ static int settle(
 	}
 	/* Short memory is no replica's fault, and the step fails as a whole. */
 	all = t.good && !t.no_memory;
+	for (size_t i = 0; i < n; i++)
+		if (j->replica[i]->active && is_bad(result[i]))
+			sop_members_note(j->mem, j->replica[i]->member, SOP_EVENT_WRITE, result[i]);
 	for (size_t i = 0; i < n; i++) {
 		struct replica *r = j->replica[i];
 

@@ -62,6 +62,8 @@ void sop_label_encode(void *raw, const struct sop_label *l)
 		memcpy(to->uuid, from->uuid.b, sizeof(to->uuid));
 		to->role = from->role;
 		to->state = from->state;
+		to->flags = from->flags;
+		to->to = le16_make(from->to);
 		to->current_since = le64_make(from->current_since);
 		put_string(to->path, sizeof(to->path), from->path);
 	}
@@ -120,6 +122,10 @@ static int decode_members(struct sop_label *out, const struct sop_disk_label *d,
 		memcpy(to->uuid.b, from->uuid, sizeof(to->uuid.b));
 		to->role = from->role;
 		to->state = from->state;
+		to->flags = from->flags;
+		to->to = le16_get(from->to);
+		if (to->to > out->members)
+			return sop_say(e, SOP_ECORRUPT, "member %u goes to member %u", i, to->to);
 		to->current_since = le64_get(from->current_since);
 		if (to->current_since > out->generation)
 			return sop_say(e, SOP_ECORRUPT,
@@ -247,6 +253,18 @@ static int weight(int rc)
 	default: /* the disk gives errors: nothing is known */
 		return 4;
 	}
+}
+
+unsigned sop_label_bad_copies(struct sop_disk *d)
+{
+	sop_autofree struct copy *c = calloc(1, sizeof(*c));
+	unsigned bad = 0;
+
+	for (unsigned i = 0; c && i < 2; i++) {
+		copy_load(c, d, i);
+		bad += c->rc != 0 && c->rc != -ENOMEM;
+	}
+	return bad;
 }
 
 int sop_label_load(struct sop_label *out, struct sop_disk *d, struct sop_err *e)

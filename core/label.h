@@ -11,6 +11,8 @@ struct sop_member {
 	struct sop_uuid uuid;
 	uint8_t role;  /* enum sop_member_role bits; 0: unused slot */
 	uint8_t state; /* enum sop_member_state */
+	uint8_t flags; /* enum sop_member_flags */
+	uint16_t to;   /* DRAINING: 1 + the member that takes its content; 0: the others */
 	uint64_t current_since;
 	char path[SOP_MEMBER_PATH];
 };
@@ -45,6 +47,8 @@ int sop_label_decode(struct sop_label *out, const void *raw, size_t len, struct 
 
 /* The newer whole copy of the two. SOP_ENOTVOLUME when neither file is there. */
 int sop_label_load(struct sop_label *out, struct sop_disk *d, struct sop_err *e);
+/* How many of the two copies are not whole. */
+unsigned sop_label_bad_copies(struct sop_disk *d);
 int sop_label_store(struct sop_disk *d, const struct sop_label *l, struct sop_err *e);
 
 #endif

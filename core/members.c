@@ -89,6 +89,13 @@ static void store_release(struct sop_errand *x)
 	free(s);
 }
 
+void sop_members_label_for(struct sop_label *out, const struct sop_members *m, unsigned i)
+{
+	*out = m->label;
+	out->index = (uint16_t)i;
+	out->disk_uuid = m->label.member[i].uuid;
+}
+
 static struct store *store_new(const struct sop_members *m, unsigned i)
 {
 	struct store *s = calloc(1, sizeof(*s));
@@ -98,10 +105,24 @@ static struct store *store_new(const struct sop_members *m, unsigned i)
 	sop_errand_init(&s->errand, store_run, store_release);
 	s->at = sop_attached_get(m->slot[i].at);
 	s->member = i;
-	s->label = m->label;
-	s->label.index = (uint16_t)i;
-	s->label.disk_uuid = m->label.member[i].uuid;
+	sop_members_label_for(&s->label, m, i);
 	return s;
+}
+
+#define RETRY_MIN_MS 2000u
+#define RETRY_MAX_MS 300000u
+#define CALM_MS	     600000u /* who has been fine for so long is believed to be well */
+
+/* Under the lock. One that comes and goes is tried ever more rarely. */
+static void schedule_retry(struct sop_members *m, struct sop_slot *s)
+{
+	uint64_t now = m->clock->monotonic_ms(m->clock->ctx);
+
+	if (s->back_ms && now - s->back_ms > CALM_MS)
+		s->retry_wait_ms = 0;
+	s->retry_wait_ms =
+		SOP_MIN(SOP_MAX(2 * s->retry_wait_ms, (unsigned)RETRY_MIN_MS), RETRY_MAX_MS);
+	s->retry_ms = now + s->retry_wait_ms;
 }
 
 /* Under the lock. The change number after which the media know that member i is set aside. */
@@ -120,10 +141,20 @@ static uint64_t set_aside(struct sop_members *m, unsigned i)
 					   m->label.member[j].current_since);
 	if (who->state == SOP_MEMBER_ONLINE)
 		who->state = SOP_MEMBER_OFFLINE;
+	else
+		who->flags |= SOP_MEMBER_AWAY;
+	m->slot[i].seen_ns = m->clock->wall_ns(m->clock->ctx);
+	schedule_retry(m, &m->slot[i]);
 	if (others)
 		who->current_since = 0;
 	m->slot[i].aside_seq = ++m->change_seq;
 	return m->slot[i].aside_seq;
+}
+
+/* Under the lock. */
+static void say_reason(struct sop_members *m, unsigned i, const char *op, int rc)
+{
+	snprintf(m->slot[i].reason, sizeof(m->slot[i].reason), "%s: %s", op, sop_err_text(rc));
 }
 
 static void log_aside(const struct sop_members *m, unsigned i, const char *op, int rc)
@@ -160,7 +191,7 @@ static unsigned store_round(struct sop_members *m)
 	}
 	sop_unlock(&m->lock);
 
-	sop_errands_run(errands, n, m->threads, m->timeout_ms);
+	sop_errands_run(errands, n, m->threads, m->label_ms);
 
 	for (unsigned j = 0; j < n; j++) {
 		unsigned i = list[j]->member;
@@ -175,6 +206,7 @@ static unsigned store_round(struct sop_members *m)
 		if (failed[i] && !m->slot[i].aside) {
 			m->slot[i].write_errors++;
 			set_aside(m, i);
+			say_reason(m, i, "label", rcs[i]);
 		}
 	}
 	m->stored_seq = seq;
@@ -215,6 +247,9 @@ int sop_members_store_labels(struct sop_members *m, uint64_t seq, struct sop_err
 
 /* --- events ---------------------------------------------------------------- */
 
+#define ERRORS_MAX 100u /* reads that fail within ERRORS_MS set a disk aside */
+#define ERRORS_MS  30000u
+
 static bool is_full(int rc)
 {
 	return rc == -ENOSPC || rc == -EDQUOT;
@@ -225,18 +260,32 @@ static bool is_timeout(int rc)
 	return rc == -ETIMEDOUT || rc == SOP_ETIMEOUT;
 }
 
-void sop_members_event(struct sop_members *m, unsigned i, enum sop_member_event what, int rc)
+/* Under the lock. A disk none of whose sectors can be read is better left alone: each read of it
+ * costs the device's own retries. */
+static bool too_many_errors(struct sop_members *m, unsigned i)
 {
-	bool aside = false, news = false;
-	uint64_t seq = 0;
+	struct sop_slot *s = &m->slot[i];
+	uint64_t now = m->clock->monotonic_ms(m->clock->ctx);
 
-	assert(i < m->label.members);
-	sop_lock(&m->lock);
+	if (!s->errors || now - s->errors_ms > ERRORS_MS) {
+		s->errors_ms = now;
+		s->errors = 0;
+	}
+	return ++s->errors >= ERRORS_MAX;
+}
+
+/* Under the lock. The change after which the media know that it is set aside; 0: it is not. */
+static uint64_t take_note(
+	struct sop_members *m, unsigned i, enum sop_member_event what, int rc, bool *news)
+{
+	bool aside = false;
+
+	*news = false;
 	if (what == SOP_EVENT_CHECKSUM) {
 		m->slot[i].checksum_errors++;
 	} else if (what == SOP_EVENT_READ) {
 		m->slot[i].read_errors++;
-		aside = is_timeout(rc);
+		aside = is_timeout(rc) || too_many_errors(m, i);
 	} else if (is_full(rc)) {
 		if (!m->slot[i].full)
 			m->slot[i].full_free = UINT64_MAX;
@@ -246,10 +295,41 @@ void sop_members_event(struct sop_members *m, unsigned i, enum sop_member_event 
 		m->slot[i].write_errors++;
 		aside = true;
 	}
-	if (aside && m->slot[i].at) {
-		news = !m->slot[i].aside;
-		seq = set_aside(m, i);
+	if (!aside || !m->slot[i].at)
+		return 0;
+	*news = !m->slot[i].aside;
+	if (*news)
+		say_reason(m, i, what == SOP_EVENT_READ ? "read" : "write", rc);
+	return set_aside(m, i);
+}
+
+void sop_members_note(struct sop_members *m, unsigned i, enum sop_member_event what, int rc)
+{
+	const char *op = what == SOP_EVENT_READ ? "read" : "write";
+	bool news = false;
+
+	assert(i < sop_members_count(m));
+	if (what == SOP_EVENT_CHECKSUM || (what == SOP_EVENT_WRITE && is_full(rc)))
+		return; /* sets nobody aside: the event alone counts it */
+	sop_lock(&m->lock);
+	if (!m->slot[i].aside && m->slot[i].at && (what == SOP_EVENT_WRITE || is_timeout(rc))) {
+		news = true;
+		say_reason(m, i, op, rc);
+		(void)set_aside(m, i);
 	}
+	sop_unlock(&m->lock);
+	if (news)
+		log_aside(m, i, op, rc);
+}
+
+void sop_members_event(struct sop_members *m, unsigned i, enum sop_member_event what, int rc)
+{
+	bool news = false;
+	uint64_t seq;
+
+	assert(i < sop_members_count(m));
+	sop_lock(&m->lock);
+	seq = take_note(m, i, what, rc, &news);
 	sop_unlock(&m->lock);
 	if (news)
 		log_aside(m, i, what == SOP_EVENT_READ ? "read" : "write", rc);
@@ -283,7 +363,7 @@ int sop_members_replica_current(struct sop_members *m, unsigned i, struct sop_er
 	uint64_t seq;
 	int rc;
 
-	assert(i < m->label.members);
+	assert(i < sop_members_count(m));
 	sop_lock(&m->lock);
 	if (!atomic_load(&m->usable[i])) {
 		sop_unlock(&m->lock);
@@ -309,11 +389,14 @@ int sop_members_offline(struct sop_members *m, unsigned i, struct sop_err *e)
 	uint64_t seq;
 	int rc = 0;
 
-	assert(i < m->label.members);
+	assert(i < sop_members_count(m));
 	sop_lock(&m->lock);
 	if (!atomic_load(&m->usable[i])) {
+		/* It has failed, or is missing: it is not to be taken in again by itself. */
+		m->label.member[i].flags |= SOP_MEMBER_BY_HAND;
+		seq = ++m->change_seq;
 		sop_unlock(&m->lock);
-		return 0;
+		return sop_members_store_labels(m, seq, e);
 	}
 	atomic_store(&m->usable[i], NULL);
 	rc = sop_members_check_quorum(m, true, e);
@@ -322,16 +405,26 @@ int sop_members_offline(struct sop_members *m, unsigned i, struct sop_err *e)
 		sop_unlock(&m->lock);
 		return sop_wrap(e, rc, "%s: is needed", m->given.member[i].path);
 	}
+	atomic_store(&m->usable[i], m->slot[i].at->disk);
 	seq = set_aside(m, i);
+	m->label.member[i].flags |= SOP_MEMBER_BY_HAND;
+	snprintf(m->slot[i].reason, sizeof(m->slot[i].reason), "taken offline by hand");
 	sop_unlock(&m->lock);
 	return sop_members_store_labels(m, seq, e);
 }
 
 void sop_members_clear(struct sop_members *m, unsigned i)
 {
-	assert(i < m->given.members);
+	assert(i < sop_members_count(m));
 	SOP_LOCK_GUARD(&m->lock);
 	m->slot[i].read_errors = m->slot[i].write_errors = m->slot[i].checksum_errors = 0;
+}
+
+void sop_members_repaired(struct sop_members *m, unsigned i, uint64_t bytes)
+{
+	assert(i < SOP_MEMBERS_MAX);
+	SOP_LOCK_GUARD(&m->lock);
+	m->slot[i].repaired_bytes += bytes;
 }
 
 /* --- looking --------------------------------------------------------------- */
@@ -348,12 +441,12 @@ uint64_t sop_members_epoch(const struct sop_members *m)
 
 unsigned sop_members_count(const struct sop_members *m)
 {
-	return m->given.members;
+	return atomic_load(&m->count);
 }
 
 unsigned sop_members_timeout_ms(const struct sop_members *m)
 {
-	return m->timeout_ms;
+	return m->call_ms;
 }
 
 const struct sop_log *sop_members_log(const struct sop_members *m)
@@ -414,6 +507,7 @@ void sop_members_close(struct sop_members *m)
 		if (a && a->lock_file && !m->slot[i].aside)
 			(void)a->lock_file->ops->truncate(a->lock_file, 0);
 		sop_attached_put(a);
+		sop_errand_put(m->slot[i].hung);
 	}
 	while (m->retired) {
 		struct sop_retired *r = m->retired;

@@ -15,6 +15,8 @@
 
 struct sop_members;
 
+enum sop_member_event { SOP_EVENT_READ, SOP_EVENT_WRITE, SOP_EVENT_CHECKSUM };
+
 struct sop_members_opts {
 	bool read_only;            /* take no lock, write nothing */
 	bool degraded;             /* accept half or fewer of the labels */
@@ -64,6 +66,10 @@ struct sop_disk *sop_members_disk(struct sop_members *m, unsigned i);
 /* The same, though it is set aside (for closing files, healing). */
 struct sop_disk *sop_members_disk_any(struct sop_members *m, unsigned i);
 
+/* A step that met trouble on several members reports each by note, which sets it aside in memory, and
+ * then all by event: one round of label stores serves all, and waits for none of them. */
+void sop_members_note(struct sop_members *m, unsigned i, enum sop_member_event what, int rc);
+
 /* What a read or write on member i met. Errors on reads are counted; on writes, syncs and timeouts the
  * member is set aside: state OFFLINE, current_since 0, the generation raised and stored on the others
  * before the call returns (so that nothing committed without this member can be followed by believing
@@ -71,7 +77,6 @@ struct sop_disk *sop_members_disk_any(struct sop_members *m, unsigned i);
  * stays the one to believe. ENOSPC and EDQUOT only mark the member full: a writer whose replica missed
  * something for want of room must report EIO. Checksum errors: op "checksum", counted alone.
  * Waits for label writes, at most a few times the disk timeout; hold no lock of rank LEAF. */
-enum sop_member_event { SOP_EVENT_READ, SOP_EVENT_WRITE, SOP_EVENT_CHECKSUM };
 void sop_members_event(struct sop_members *m, unsigned i, enum sop_member_event what, int rc);
 
 /* Members with the REGISTRY role whose replica is current. Fills idx (SOP_MEMBERS_MAX), returns n. */
@@ -87,8 +92,35 @@ int sop_members_replica_current(struct sop_members *m, unsigned i, struct sop_er
  * known), checks label and lock. Its replica is current only if nothing was committed without it.
  * -EBUSY: a call on it still hangs. */
 int sop_members_online(struct sop_members *m, unsigned i, const char *path, struct sop_err *e);
-/* Set member i aside on request. SOP_EDISKS: the volume cannot do without it. */
+/* Set member i aside on request; it stays so over mounts. SOP_EDISKS: the volume cannot do without. */
 int sop_members_offline(struct sop_members *m, unsigned i, struct sop_err *e);
+/* Look after them: one whose folder has been deleted is set aside; those that failed or were missing are
+ * tried again when it is time (at once: now). The mask, by member, of those that are back. */
+struct sop_member_set {
+	uint64_t bits[SOP_MEMBERS_MAX / 64];
+};
+bool sop_members_watch(struct sop_members *m, bool at_once, struct sop_member_set *back);
+
+/* --- changes of membership ---------------------------------------------------------------------- */
+
+enum sop_members_add_flags { SOP_MEMBERS_FORCE = 1, SOP_MEMBERS_DRY_RUN = 2 };
+/* Make the folder at path a member. *member: its index. See sop_disk_replace() for the errors.
+ * min_bytes: the file system must have that much free. The crash in between leaves a folder with a label
+ * that nobody else knows: it is no member. */
+int sop_members_add(struct sop_members *m, const char *path, uint8_t role, unsigned flags,
+	uint64_t min_bytes, unsigned *member, struct sop_err *e);
+/* Nothing new goes to member i from now on: its content goes to member `to`, or (-1) to the others. */
+int sop_members_drain(struct sop_members *m, unsigned i, int to, struct sop_err *e);
+int sop_members_undrain(struct sop_members *m, unsigned i, struct sop_err *e);
+/* It is no member any more: nothing of the volume lies on it. Its label goes first, then (best effort)
+ * what else it holds of ours. */
+int sop_members_remove(struct sop_members *m, unsigned i, struct sop_err *e);
+/* The member that takes one more shard of a segment, which lies on n members already: online, with room,
+ * a DATA member. -ENOSPC, SOP_EDISKS. */
+int sop_members_place_one(struct sop_members *m, const uint16_t *taken, unsigned n, uint16_t *out,
+	struct sop_err *e);
+/* Verify both copies of each label, and write them anew where one is bad. The number that was. */
+unsigned sop_members_scrub_labels(struct sop_members *m);
 
 /* Pick k+m members with the DATA role for a new segment of a profile: online, not full, most free
  * space first, spread; parity rotates with `rotate`. Fewer than k+m but at least k online: the rest of
@@ -96,15 +128,26 @@ int sop_members_offline(struct sop_members *m, unsigned i, struct sop_err *e);
 int sop_members_place(struct sop_members *m, unsigned profile, uint64_t rotate, uint16_t *disks,
 	uint32_t *absent, struct sop_err *e);
 
+#define SOP_MEMBER_REASON 160
+
 struct sop_member_status {
 	bool present;
+	bool missing;  /* not seen since open */
+	bool by_hand;  /* offline on request */
+	bool current;  /* its replica is */
 	uint8_t role, state;
-	uint64_t read_errors, write_errors, checksum_errors;
+	int to;        /* DRAINING: where its content goes; -1: to the others */
+	struct sop_uuid uuid;
+	uint64_t generation;
+	uint64_t read_errors, write_errors, checksum_errors, repaired_bytes;
 	uint64_t total_bytes, free_bytes; /* as of the last look, at most some seconds ago */
+	uint64_t seen_ns;                 /* wall clock: last answer; 0: none */
+	char reason[SOP_MEMBER_REASON];   /* why it is not present */
 	const char *path;
 };
 void sop_members_status(struct sop_members *m, unsigned i, struct sop_member_status *out);
 void sop_members_clear(struct sop_members *m, unsigned i); /* error counters to 0 */
+void sop_members_repaired(struct sop_members *m, unsigned i, uint64_t bytes); /* written anew */
 
 /* The same for figures at hand, pure: how many bytes can be stored k+m on n disks with these free bytes.
  * Disks with the same device share its room: what they have is divided among them. */

@@ -84,6 +84,10 @@ static int install(struct sop_members *m, unsigned i, struct sop_attached *at, u
 		m->slot[i].at = sop_attached_get(at);
 	m->slot[i].aside = false;
 	m->slot[i].full = false;
+	m->slot[i].reason[0] = '\0';
+	m->slot[i].errors = 0;
+	m->slot[i].back_ms = m->clock->monotonic_ms(m->clock->ctx);
+	who->flags &= (uint8_t) ~(SOP_MEMBER_BY_HAND | SOP_MEMBER_AWAY);
 	if (who->state == SOP_MEMBER_OFFLINE)
 		who->state = SOP_MEMBER_ONLINE;
 	if (strlen(at->disk->name) < sizeof(who->path))
@@ -95,7 +99,16 @@ static int install(struct sop_members *m, unsigned i, struct sop_attached *at, u
 	return 0;
 }
 
-static int reopen(struct sop_members *m, unsigned i, const char *path, struct sop_err *e)
+/* A visit that did not come back in time is kept: sending one after the other to a disk that hangs
+ * would leave a thread in each. */
+static void keep_hung(struct sop_members *m, unsigned i, struct sop_errand *x)
+{
+	SOP_LOCK_GUARD(&m->lock);
+	m->slot[i].hung = x;
+}
+
+static int reopen(
+	struct sop_members *m, unsigned i, const char *path, unsigned wait_ms, struct sop_err *e)
 {
 	const struct sop_members_opts o = {
 		.open_disk = m->open_disk, .open_disk_ctx = m->open_disk_ctx};
@@ -108,10 +121,12 @@ static int reopen(struct sop_members *m, unsigned i, const char *path, struct so
 	if (!v)
 		return sop_fail(e, -ENOMEM, "%s", path);
 	x = &v->errand;
-	sop_errands_run(&x, 1, m->threads, m->timeout_ms);
-	if (!x->finished)
-		rc = sop_fail(e, -ETIMEDOUT, "%s", path);
-	else if (v->rc)
+	sop_errands_run(&x, 1, m->threads, wait_ms);
+	if (!x->finished) {
+		keep_hung(m, i, x);
+		return sop_fail(e, -ETIMEDOUT, "%s", path);
+	}
+	if (v->rc)
 		rc = sop_say(e, v->rc, "%s", v->e.text);
 	else
 		rc = check_returning(m, i, &v->label, path, e);
@@ -131,33 +146,125 @@ static int reopen(struct sop_members *m, unsigned i, const char *path, struct so
 	return rc;
 }
 
-int sop_members_online(struct sop_members *m, unsigned i, const char *path, struct sop_err *e)
+/* Is it free for another visit? Under the lock. */
+static bool is_busy(struct sop_members *m, unsigned i)
+{
+	struct sop_slot *s = &m->slot[i];
+
+	if (s->hung && sop_errand_over(s->hung)) {
+		sop_errand_put(s->hung);
+		s->hung = NULL;
+	}
+	return m->reopening || s->hung || (s->at && atomic_load(&s->at->storing));
+}
+
+static int online(
+	struct sop_members *m, unsigned i, const char *path, unsigned wait_ms, struct sop_err *e)
 {
 	char clean[SOP_MEMBER_PATH];
-	bool busy;
-	int rc;
+	int rc = 0;
 
-	assert(i < m->given.members);
-	if (!sop_members_is(&m->given.member[i]))
-		return sop_say(e, -EINVAL, "disk %u is not a member of the volume", i);
 	sop_lock(&m->lock);
-	busy = m->reopening || (m->slot[i].at && atomic_load(&m->slot[i].at->storing));
-	if (busy || atomic_load(&m->usable[i])) {
-		sop_unlock(&m->lock);
-		return busy ? sop_say(e, -EBUSY, "%s: a call on it still hangs",
-				      m->given.member[i].path)
-			    : 0;
-	}
-	m->reopening = true;
+	if (!sop_members_is(&m->label.member[i]))
+		rc = sop_say(e, -EINVAL, "d%u is not a member of the volume", i + 1);
+	else if (atomic_load(&m->usable[i]))
+		rc = 1;
+	else if (is_busy(m, i))
+		rc = sop_say(e, -EBUSY, "%s: a call on it still hangs", m->label.member[i].path);
+	else
+		m->reopening = true;
 	snprintf(clean, sizeof(clean), "%s", m->label.member[i].path);
 	sop_unlock(&m->lock);
+	if (rc)
+		return SOP_MIN(rc, 0);
 	rc = path ? sop_members_path(clean, path, !m->open_disk) : 0;
 	if (rc)
 		rc = sop_fail(e, rc, "%s", path);
 	else
-		rc = reopen(m, i, clean, e);
+		rc = reopen(m, i, clean, wait_ms, e);
 	sop_lock(&m->lock);
 	m->reopening = false;
 	sop_unlock(&m->lock);
 	return rc;
+}
+
+int sop_members_online(struct sop_members *m, unsigned i, const char *path, struct sop_err *e)
+{
+	assert(i < sop_members_count(m));
+	return online(m, i, path, m->timeout_ms, e);
+}
+
+/* --- watching ---------------------------------------------------------------
+ */
+
+#define VISIT_MS 2000u /* a disk that takes longer to say who it is is not well yet */
+
+static void watch_present(struct sop_members *m, unsigned n)
+{
+	struct sop_attached *at[SOP_MEMBERS_MAX] = {NULL};
+
+	sop_lock(&m->lock);
+	for (unsigned i = 0; i < n; i++)
+		if (atomic_load(&m->usable[i]))
+			at[i] = m->slot[i].at; /* open until m is closed */
+	sop_unlock(&m->lock);
+	sop_members_look(at, n, m->clock->monotonic_ms(m->clock->ctx), m->threads, 0);
+	for (unsigned i = 0; i < n; i++) {
+		bool gone = false;
+
+		if (at[i]) {
+			sop_lock(&at[i]->lock);
+			gone = at[i]->unlabelled;
+			sop_unlock(&at[i]->lock);
+		}
+		if (gone)
+			sop_members_event(m, i, SOP_EVENT_WRITE, -ENOENT);
+	}
+}
+
+static bool is_due(struct sop_members *m, unsigned i, bool at_once)
+{
+	const struct sop_member *who = &m->label.member[i];
+	uint64_t now = m->clock->monotonic_ms(m->clock->ctx);
+
+	SOP_LOCK_GUARD(&m->lock);
+	return sop_members_is(who) && !atomic_load(&m->usable[i]) &&
+	       !(who->flags & SOP_MEMBER_BY_HAND) && (at_once || now >= m->slot[i].retry_ms);
+}
+
+static void note_absent(struct sop_members *m, unsigned i, const struct sop_err *e)
+{
+	struct sop_slot *s = &m->slot[i];
+
+	SOP_LOCK_GUARD(&m->lock);
+	s->retry_wait_ms = SOP_MIN(SOP_MAX(2 * s->retry_wait_ms, 1000u), 60000u);
+	s->retry_ms = m->clock->monotonic_ms(m->clock->ctx) + s->retry_wait_ms;
+	if (!s->at || !s->reason[0])
+		snprintf(s->reason, sizeof(s->reason), "%.*s", SOP_MEMBER_REASON - 1, e->text);
+}
+
+bool sop_members_watch(struct sop_members *m, bool at_once, struct sop_member_set *back)
+{
+	unsigned n = sop_members_count(m);
+	bool any = false;
+
+	memset(back, 0, sizeof(*back));
+	if (m->read_only)
+		return false;
+	watch_present(m, n);
+	for (unsigned i = 0; i < n; i++) {
+		struct sop_err e = {0};
+
+		if (!is_due(m, i, at_once))
+			continue;
+		if (online(m, i, NULL, SOP_MIN(m->timeout_ms, VISIT_MS), &e)) {
+			note_absent(m, i, &e);
+			continue;
+		}
+		sop_log(m->log, SOP_LOG_INFO, "members", "op=online disk=%u path=%s: is back", i,
+			m->given.member[i].path);
+		back->bits[i / 64] |= 1ULL << (i % 64);
+		any = true;
+	}
+	return any;
 }

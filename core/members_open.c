@@ -269,10 +269,11 @@ int sop_members_check_quorum(const struct sop_members *m, bool degraded, struct 
 		if (!sop_members_is(&l->member[i]))
 			continue;
 		all++;
-		here += usable;
+		/* One that is offline by hand is here all the same, and nobody else has it. */
+		here += usable || (m->slot[i].at && l->member[i].flags & SOP_MEMBER_BY_HAND);
 		/* `given` is the newest label as it was found. */
-		online += m->given.member[i].state != SOP_MEMBER_OFFLINE;
-		online_here += usable && m->given.member[i].state != SOP_MEMBER_OFFLINE;
+		online += !sop_members_away(&m->given.member[i]);
+		online_here += usable && !sop_members_away(&m->given.member[i]);
 		replicas += usable && l->member[i].role & SOP_ROLE_REGISTRY &&
 			    l->member[i].current_since;
 	}
@@ -340,6 +341,7 @@ static void merge(struct sop_members *m, const struct search *s)
 			if (l->member[i].state == SOP_MEMBER_OFFLINE &&
 				who->state == SOP_MEMBER_ONLINE)
 				who->state = SOP_MEMBER_OFFLINE;
+			who->flags |= l->member[i].flags;
 			if (!l->member[i].current_since)
 				who->current_since = 0;
 		}
@@ -353,7 +355,7 @@ static void distrust_set_back(struct sop_members *m, const struct search *s)
 		struct sop_member *who = &m->label.member[i];
 		const struct sop_label *l = s->found[i] < 0 ? NULL : label_of(&s->c[s->found[i]]);
 
-		if (!l || who->state != SOP_MEMBER_ONLINE ||
+		if (!l || sop_members_away(who) || who->state == SOP_MEMBER_REMOVED ||
 			l->generation + 1 >= m->label.generation)
 			continue;
 		if (who->current_since)
@@ -387,6 +389,7 @@ static void adopt(struct sop_members *m, const struct search *s)
 	m->label.disk_uuid = (struct sop_uuid){{0}};
 	merge(m, s);
 	m->given = m->label;
+	atomic_store(&m->count, m->label.members);
 	distrust_set_back(m, s);
 	for (unsigned i = 0; i < m->label.members; i++) {
 		struct sop_visit *v = s->found[i] < 0 ? NULL : s->c[s->found[i]].visit;
@@ -470,7 +473,7 @@ static void catch_up(struct sop_members *m, const struct search *s)
 	for (unsigned i = 0; i < m->label.members; i++) {
 		const struct sop_label *l = s->found[i] < 0 ? NULL : label_of(&s->c[s->found[i]]);
 
-		if (!l || !m->slot[i].at || m->label.member[i].state == SOP_MEMBER_OFFLINE ||
+		if (!l || !m->slot[i].at || sop_members_away(&m->label.member[i]) ||
 			l->generation == m->label.generation)
 			continue;
 		m->label.generation--; /* the round to come raises it to what it was */
@@ -486,7 +489,15 @@ static void bring_up_to_date(struct sop_members *m)
 
 		if (!sop_members_is(who))
 			continue;
+		if (m->slot[i].at && who->flags & SOP_MEMBER_BY_HAND) {
+			/* Here, and locked, but not to be used. */
+			m->slot[i].aside = true;
+			atomic_store(&m->usable[i], NULL);
+			who->current_since = 0;
+			continue;
+		}
 		if (m->slot[i].at) {
+			who->flags &= (uint8_t)~SOP_MEMBER_AWAY;
 			if (who->state == SOP_MEMBER_OFFLINE)
 				who->state = SOP_MEMBER_ONLINE;
 			if (strlen(m->slot[i].at->disk->name) < sizeof(who->path))
@@ -496,6 +507,8 @@ static void bring_up_to_date(struct sop_members *m)
 		}
 		if (who->state == SOP_MEMBER_ONLINE)
 			who->state = SOP_MEMBER_OFFLINE;
+		else
+			who->flags |= SOP_MEMBER_AWAY;
 		who->current_since = 0;
 	}
 }
@@ -586,6 +599,8 @@ static int members_new(
 	m->read_only = o->read_only;
 	m->threads = !o->open_disk || o->threads;
 	m->timeout_ms = o->disk_timeout_ms ? o->disk_timeout_ms : TIMEOUT_DEFAULT_MS;
+	m->call_ms = SOP_MAX(m->timeout_ms / 3 * 2, 1u);
+	m->label_ms = SOP_MAX(m->timeout_ms / 4, 1u);
 	m->log = o->log;
 	m->clock = o->clock ? o->clock : &sop_clock_system;
 	m->open_disk = o->open_disk;
@@ -643,6 +658,7 @@ int sop_members_open(struct sop_members **out, const char *const *paths, size_t 
 			goto out;
 	}
 	m->given = m->label;
+	atomic_store(&m->count, m->label.members);
 	m->epoch = m->label.generation;
 out:
 	search_release(&s);

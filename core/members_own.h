@@ -19,6 +19,7 @@ struct sop_attached {
 
 	struct sop_lock lock; /* LEAF; covers what follows */
 	bool looking;         /* a look at the space is under way */
+	bool unlabelled;      /* the last look found no label: the folder has been deleted */
 	bool seen;
 	uint64_t look_ms; /* monotonic, when the last look began */
 	uint64_t seen_ms; /* when the look began that `space` comes from */
@@ -32,6 +33,15 @@ void sop_attached_put(struct sop_attached *a); /* NULL is fine */
 struct sop_slot {
 	struct sop_attached *at; /* NULL: absent */
 	bool aside;
+	char reason[SOP_MEMBER_REASON];
+	uint64_t seen_ns;         /* wall clock, of the last answer before it was set aside */
+	uint64_t repaired_bytes;
+	struct sop_errand *hung;  /* a visit that has not come back: no second one */
+	uint64_t retry_ms;        /* monotonic: when it may be tried again */
+	unsigned retry_wait_ms;   /* 0: has not failed lately */
+	uint64_t back_ms;         /* when it was taken in again */
+	uint64_t errors_ms;       /* since when `errors` are counted */
+	unsigned errors;          /* reads that failed since */
 	uint64_t aside_seq; /* the change that set it aside */
 	uint64_t read_errors, write_errors, checksum_errors;
 	bool full;
@@ -46,7 +56,10 @@ struct sop_retired {
 
 struct sop_members {
 	bool read_only, threads;
-	unsigned timeout_ms;
+	unsigned timeout_ms; /* of opening: what the user gave */
+	/* A request may meet a hung disk in a call, and then in the round of labels that sets it, or
+	 * another one, aside: both together stay below timeout_ms. */
+	unsigned call_ms, label_ms;
 	const struct sop_log *log;
 	const struct sop_clock *clock;
 	int (*open_disk)(void *ctx, struct sop_disk **out, const char *path, struct sop_err *e);
@@ -54,6 +67,7 @@ struct sop_members {
 	char claim[SOP_CLAIM_TEXT]; /* what we wrote into the lock files */
 	struct sop_label given;     /* as of open, for sop_members_label() */
 	uint64_t epoch;
+	_Atomic unsigned count; /* of members; grows when one is added */
 
 	/* The disk to use for a member, or NULL: read without the lock. */
 	_Atomic(struct sop_disk *) usable[SOP_MEMBERS_MAX];
@@ -63,7 +77,7 @@ struct sop_members {
 	struct sop_label label;
 	struct sop_slot slot[SOP_MEMBERS_MAX];
 	bool storing;        /* a round of label stores is under way */
-	bool reopening;      /* sop_members_online is at work */
+	bool reopening;      /* sop_members_online, or a change of membership, is at work */
 	uint64_t change_seq; /* rises with each change of label */
 	uint64_t stored_seq; /* the change that the last finished round stored */
 	struct sop_retired *retired; /* replaced, but open until close */
@@ -72,6 +86,13 @@ struct sop_members {
 /* Bring the label on the media up to change `seq`, in rounds. Returns when it is, or no member is left
  * to store on (-EIO). Called without the lock. */
 int sop_members_store_labels(struct sop_members *m, uint64_t seq, struct sop_err *e);
+
+/* Under the lock: the label of member i as it is to be stored now. */
+void sop_members_label_for(struct sop_label *out, const struct sop_members *m, unsigned i);
+
+/* See core/format_volume.c: files of an old volume must not be met by another. */
+int sop_members_wipe_labels(struct sop_disk *d);
+int sop_members_wipe_content(struct sop_disk *d);
 
 /* Is there enough to go on? See sop_members_open(). Under the lock, or before m is shared. */
 int sop_members_check_quorum(const struct sop_members *m, bool degraded, struct sop_err *e);
@@ -117,6 +138,12 @@ struct sop_claim {
 };
 
 struct sop_claim *sop_members_claim_new(struct sop_attached *at, const char *text);
+
+/* Set aside, or missing, by the labels: what it holds may be stale. */
+static inline bool sop_members_away(const struct sop_member *who)
+{
+	return who->state == SOP_MEMBER_OFFLINE || who->flags & SOP_MEMBER_AWAY;
+}
 
 static inline bool sop_members_is(const struct sop_member *who)
 {

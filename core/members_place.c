@@ -19,14 +19,28 @@ struct look {
 	struct sop_attached *at;
 };
 
+/* A folder that somebody has deleted takes writes to files that are open, which nobody will ever
+ * find: its label tells. */
+static bool has_label(struct sop_disk *d)
+{
+	struct sop_file *f;
+	int rc = d->ops->file_open(&f, d, SOP_PATH_LABEL0, SOP_OPEN_READ);
+
+	if (!rc)
+		f->ops->file_close(f);
+	return rc != -ENOENT;
+}
+
 static void look_run(struct sop_errand *x)
 {
 	struct sop_attached *a = ((struct look *)x)->at;
 	struct sop_disk_space space;
 	int rc = a->disk->ops->space(a->disk, &space);
+	bool unlabelled = !rc && !has_label(a->disk);
 
 	SOP_LOCK_GUARD(&a->lock);
 	a->looking = false;
+	a->unlabelled = unlabelled;
 	if (rc) /* the old figures stay; an error here shows in reads and writes soon enough */
 		return;
 	a->space = space;
@@ -146,7 +160,7 @@ void sop_members_status(struct sop_members *m, unsigned i, struct sop_member_sta
 	struct sop_attached *a;
 
 	memset(out, 0, sizeof(*out));
-	assert(i < m->given.members);
+	assert(i < sop_members_count(m));
 	sop_lock(&m->lock);
 	a = m->slot[i].at;
 	out->present = atomic_load(&m->usable[i]) != NULL;
@@ -155,6 +169,15 @@ void sop_members_status(struct sop_members *m, unsigned i, struct sop_member_sta
 	out->read_errors = m->slot[i].read_errors;
 	out->write_errors = m->slot[i].write_errors;
 	out->checksum_errors = m->slot[i].checksum_errors;
+	out->repaired_bytes = m->slot[i].repaired_bytes;
+	out->missing = !a;
+	out->by_hand = m->label.member[i].flags & SOP_MEMBER_BY_HAND;
+	out->current = m->label.member[i].current_since != 0;
+	out->to = (int)m->label.member[i].to - 1;
+	out->uuid = m->label.member[i].uuid;
+	out->generation = m->label.generation;
+	out->seen_ns = m->slot[i].seen_ns;
+	memcpy(out->reason, m->slot[i].reason, sizeof(out->reason));
 	out->path = a ? a->disk->name : m->given.member[i].path;
 	sop_unlock(&m->lock);
 	if (!a)
@@ -326,5 +349,31 @@ int sop_members_place(struct sop_members *m, unsigned profile, uint64_t rotate, 
 		if (!view[i].usable)
 			*absent |= 1u << s;
 	}
+	return 0;
+}
+
+int sop_members_place_one(struct sop_members *m, const uint16_t *taken_by, unsigned n_taken,
+	uint16_t *out, struct sop_err *e)
+{
+	static const struct sop_profile any = {.k = 1}; /* every DATA member */
+	struct view view[SOP_MEMBERS_MAX];
+	bool taken[SOP_MEMBERS_MAX] = {false};
+	unsigned n = view_members(m, &any, view), best, online = 0;
+	uint64_t most = 0;
+
+	for (unsigned i = 0; i < n_taken; i++)
+		taken[taken_by[i]] = true;
+	for (unsigned i = 0; i < n; i++) {
+		if (taken[i] || !view[i].eligible || !view[i].usable || !view[i].online)
+			continue;
+		online++;
+		if (!view[i].full)
+			most = SOP_MAX(most, view[i].space.free_bytes);
+	}
+	best = pick(view, n, taken, most / BUCKETS + 1, 0);
+	if (best == n)
+		return online ? sop_say(e, -ENOSPC, "the other disks have no room")
+			      : sop_say(e, SOP_EDISKS, "there is no other disk for a shard");
+	*out = (uint16_t)best;
 	return 0;
 }

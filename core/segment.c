@@ -754,10 +754,14 @@ static void add_requests(struct sop_segments *s, struct sync_item *it, struct so
 
 static void take_results(struct sop_segments *s, struct sync_item *it, struct sop_batch *b)
 {
+	SOP_EACH_BIT(l, it->dirty)
+	{
+		if (!it->rc[l])
+			it->rc[l] = sop_batch_result(b, it->request[l]);
+		sop_segment_note(s, it->seg->info.disks[l], SOP_EVENT_WRITE, it->rc[l]);
+	}
 	SOP_EACH_BIT(i, it->dirty)
 	{
-		if (!it->rc[i])
-			it->rc[i] = sop_batch_result(b, it->request[i]);
 		sop_shard_file_put(s, it->file[i]);
 		if (!it->rc[i])
 			continue;

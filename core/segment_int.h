@@ -186,6 +186,13 @@ static inline bool sop_segment_blameless(int rc)
 	return !rc || rc == -ENOMEM || rc == -EMFILE || rc == -ENFILE || rc == -EAGAIN ||
 		rc == -EINTR || rc == -EINVAL || rc == -EOPNOTSUPP || rc == -ENODEV;
 }
+/* Before blame, for each disk that a step met trouble on: see sop_members_note(). */
+static inline void sop_segment_note(struct sop_segments *s, unsigned member,
+	enum sop_member_event what, int rc)
+{
+	if (!sop_segment_blameless(rc))
+		sop_members_note(s->mem, member, what, rc);
+}
 static inline void sop_segment_blame(struct sop_segments *s, unsigned member,
 	enum sop_member_event what, int rc)
 {

@@ -238,7 +238,8 @@ static void any_one_member_finds_all_others(void **unused)
 		assert_int_equal(present(m), 0xf);
 		assert_int_equal(replicas(m), 0x7);
 		assert_int_equal(sop_members_epoch(m), 2 + i);
-		assert_int_equal(sop_members_timeout_ms(m), 30000);
+		/* Of 30 s: what is left is for the labels. */
+		assert_int_equal(sop_members_timeout_ms(m), 20000);
 		for (unsigned j = 0; j < 4; j++)
 			assert_int_equal(generation_on(r, paths[j]), 2 + i);
 		sop_members_close(m);
@@ -1265,7 +1266,9 @@ static void a_disk_that_hangs_at_open_is_done_without(void **unused)
 	assert_int_equal(present(m), 0xd);
 	assert_int_equal(sop_members_online(m, 1, NULL, &e), -ETIMEDOUT);
 	gate_set(NULL);
-	assert_int_equal(sop_members_online(m, 1, NULL, &e), 0);
+	/* The visit that hung has to come back before there is another. */
+	for (unsigned i = 0; sop_members_online(m, 1, NULL, &e) == -EBUSY && i < 10000000; i++)
+		sched_yield();
 	assert_int_equal(present(m), 0xf);
 	assert_int_equal(replicas(m), 0x5);
 	sop_members_close(m);

@@ -921,7 +921,7 @@ static void *read_all(void *arg)
 			continue;
 		}
 		version = ref.segment >> 20;
-		if (ref.off != h * 8 || version < low || version > low + 1)
+		if (ref.off != h * 8 || version < low || version > atomic_load(&a->low) + 1)
 			atomic_fetch_add(&a->bad, 1);
 		atomic_fetch_add(&a->reads, 1);
 	}
