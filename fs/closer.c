@@ -5,14 +5,17 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 #define PF_EXITING	0x4ul
 #define STAT_FLAGS	9
 #define STAT_EXIT_CODE	52
 #define DESCRIPTORS_MAX 4096
 #define STATM_CACHE	4
+#define ASLEEP_TRIES	100
 
 bool sopfs_closer_statm_empty(const char *text, size_t len)
 {
@@ -227,6 +230,74 @@ static bool descriptor_is(int dir, const char *name, uint64_t ino, int access)
 	if (statx(dir, name, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_TYPE, &sx))
 		return false;
 	return S_ISREG(sx.stx_mode) && sx.stx_dev_major == 0;
+}
+
+enum sopfs_lock_kind sopfs_closer_parse_syscall(const char *text)
+{
+	unsigned long number, fd, command;
+
+	if (sscanf(text, "%lu %lx %lx", &number, &fd, &command) != 3 || number != SYS_fcntl)
+		return SOPFS_LOCK_UNKNOWN;
+	return command == F_OFD_SETLK || command == F_OFD_SETLKW || command == F_OFD_GETLK
+		       ? SOPFS_LOCK_OFD
+		       : SOPFS_LOCK_POSIX;
+}
+
+/* /proc/TID/syscall waits for an execve of the process; but a thread that waits for us in fcntl is
+ * not in execve, and another thread of it that is goes on only when this one has ended. */
+enum sopfs_lock_kind sopfs_closer_lock_kind(int tid)
+{
+	char path[32], text[256];
+
+	snprintf(path, sizeof(path), "/proc/%d/syscall", tid);
+	for (unsigned i = 0; tid > 0 && i < ASLEEP_TRIES; i++) {
+		ssize_t n = read_all(path, text, sizeof(text) - 1);
+
+		if (n <= 0)
+			break;
+		text[n] = 0;
+		/* Its request is here, and it has not gone to sleep yet. */
+		if (strncmp(text, "running", 7))
+			return sopfs_closer_parse_syscall(text);
+		sched_yield();
+	}
+	return SOPFS_LOCK_UNKNOWN;
+}
+
+unsigned sopfs_closer_list(int process, uint64_t ino, int *fd, unsigned max)
+{
+	char path[32];
+	struct dirent *d;
+	unsigned n = 0, seen = 0;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", process);
+	dir = process > 0 ? opendir(path) : NULL;
+	if (!dir)
+		return 0;
+	while (seen++ <= DESCRIPTORS_MAX && (d = readdir(dir))) {
+		if (!isdigit((unsigned char)d->d_name[0]) ||
+			!descriptor_is(dirfd(dir), d->d_name, ino, -1))
+			continue;
+		if (n < max)
+			fd[n] = (int)strtol(d->d_name, NULL, 10);
+		n++;
+	}
+	closedir(dir);
+	return n;
+}
+
+bool sopfs_closer_closed(int process, int fd, uint64_t ino)
+{
+	char path[32], name[16];
+	sop_autoclose int dir = -1;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", process);
+	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return errno == ENOENT;
+	snprintf(name, sizeof(name), "%d", fd);
+	return !descriptor_is(dir, name, ino, -1);
 }
 
 int sopfs_closer_descriptors(int process, uint64_t ino, int access)

@@ -32,7 +32,18 @@ int sopfs_closer_process(int tid);
  * descriptors it stops looking, and says that there are very many. */
 int sopfs_closer_descriptors(int process, uint64_t ino, int access);
 
-/* Pure parts. statm: true when all numbers are 0. stat: flags (field 9) and exit_code (field 52); false
+/* The numbers of at most max such descriptors; how many there are. */
+unsigned sopfs_closer_list(int process, uint64_t ino, int *fd, unsigned max);
+/* Has one that it had been closed, as far as can be seen? */
+bool sopfs_closer_closed(int process, int fd, uint64_t ino);
+
+/* What lock a thread asks for that waits for our answer. OFD: one of the description. */
+enum sopfs_lock_kind { SOPFS_LOCK_UNKNOWN, SOPFS_LOCK_POSIX, SOPFS_LOCK_OFD };
+enum sopfs_lock_kind sopfs_closer_lock_kind(int tid);
+
+/* Pure parts. syscall: of /proc/TID/syscall. */
+enum sopfs_lock_kind sopfs_closer_parse_syscall(const char *text);
+/* statm: true when all numbers are 0. stat: flags (field 9) and exit_code (field 52); false
  * when the line is not understood. */
 bool sopfs_closer_statm_empty(const char *text, size_t len);
 bool sopfs_closer_parse_stat(const char *text, size_t len, unsigned long *flags, int *exit_code);

@@ -63,7 +63,8 @@ struct sopfs_item {
 	struct sopfs_session *provisional;
 	struct sopfs_item *overlay_next, *list_next, *list_prev;
 
-	struct sopfs_locks *locks;     /* locks.c */
+	struct sopfs_locks *locks;     /* locks.c; there from the first lock on */
+	unsigned quiet;                /* locks_lock: open descriptors that send no FLUSH */
 	struct sopfs_cookies *cookies; /* dir.c */
 	uint8_t session_mode;          /* directories: 0 not known, 1 close, 2 write */
 	uint8_t default_acl;           /* directories: 0 not known, 1 has none, 2 has one */

@@ -1,8 +1,17 @@
 #include "fs/locks.h"
 
 #include <fcntl.h>
+#include <time.h>
 
+#include "fs/closer.h"
 #include "fs/inode.h"
+#include "fs/session.h"
+
+/* A lock that is in the way of who may not wait: how long its RELEASE is waited for, where there is
+ * reason to think that it is coming. */
+#define RELEASE_TRIES 20
+#define RELEASE_MS    1
+#define FLUSHED_MS    2000
 
 struct sopfs_locks {
 	struct sopfs_lock *list; /* by owner unordered; of one owner and kind none overlap */
@@ -26,24 +35,30 @@ size_t sopfs_locks_count(const struct sopfs_locks *l)
 	return l->count;
 }
 
+static bool conflicts(const struct sopfs_lock *k, const struct sopfs_lock *want)
+{
+	return k->whole == want->whole && k->owner != want->owner && k->end >= want->start &&
+	       k->start <= want->end && (k->type == F_WRLCK || want->type == F_WRLCK);
+}
+
 bool sopfs_locks_blocked(
 	const struct sopfs_locks *l, const struct sopfs_lock *want, struct sopfs_lock *by)
 {
+	const struct sopfs_lock *first = NULL;
+
 	if (want->type == F_UNLCK)
 		return false;
 	for (size_t i = 0; i < l->count; i++) {
 		const struct sopfs_lock *k = &l->list[i];
 
-		if (k->whole != want->whole || k->owner == want->owner || k->end < want->start ||
-			k->start > want->end)
-			continue;
-		if (k->type == F_RDLCK && want->type == F_RDLCK)
-			continue;
-		if (by)
-			*by = *k;
-		return true;
+		if (conflicts(k, want) && (!first || k->start < first->start))
+			first = k;
+		if (first && !by)
+			return true;
 	}
-	return false;
+	if (first)
+		*by = *first;
+	return first != NULL;
 }
 
 static void take_out(struct sopfs_locks *l, size_t i)
@@ -104,7 +119,6 @@ int sopfs_locks_put(struct sopfs_locks *l, const struct sopfs_lock *lock)
 		struct sopfs_lock *k = &l->list[i];
 
 		if (k->whole == mine.whole && k->owner == mine.owner && k->type == mine.type &&
-			k->handle == mine.handle &&
 			((k->end != UINT64_MAX && k->end + 1 == mine.start) ||
 				(mine.end != UINT64_MAX && mine.end + 1 == k->start))) {
 			mine.start = SOP_MIN(mine.start, k->start);
@@ -118,13 +132,31 @@ int sopfs_locks_put(struct sopfs_locks *l, const struct sopfs_lock *lock)
 	return 0;
 }
 
-void sopfs_locks_drop_handle(struct sopfs_locks *l, const void *handle)
+/* All byte ranges of one owner. */
+static bool drop_ranges(struct sopfs_locks *l, uint64_t owner)
 {
+	size_t before = l->count;
+
 	for (size_t i = 0; i < l->count;) {
-		if (l->list[i].handle == handle)
+		if (!l->list[i].whole && l->list[i].owner == owner)
 			take_out(l, i);
 		else
 			i++;
+	}
+	return l->count < before;
+}
+
+void sopfs_locks_drop_handle(struct sopfs_locks *l, const struct sopfs_handle *handle)
+{
+	for (size_t i = 0; i < l->count;) {
+		if (l->list[i].handle != handle) {
+			i++;
+		} else if (l->list[i].whole) {
+			take_out(l, i);
+		} else {
+			drop_ranges(l, l->list[i].owner);
+			i = 0;
+		}
 	}
 }
 
@@ -137,6 +169,7 @@ struct sopfs_waiter {
 	void (*done)(void *arg, int rc);
 	void *arg;
 	bool queued, interrupted;
+	unsigned round; /* deadlock: of the search that has been here */
 	int rc;
 };
 
@@ -196,39 +229,265 @@ static void finish(struct sopfs_waiter *w)
 	}
 }
 
-int sopfs_lock_set(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *lock,
+/* ---- descriptors that send no FLUSH; locks_lock held ---- */
+
+static bool closed(const struct sopfs_item *item, const struct sopfs_lock *k)
+{
+	int process = sopfs_closer_process(k->pid);
+
+	for (unsigned i = 0; i < k->fds; i++)
+		if (sopfs_closer_closed(process, k->fd[i], item->ino))
+			return true;
+	return false;
+}
+
+/* Locks whose process has closed a descriptor of the file since, without a word. */
+static bool drop_closed(struct sopfs_item *item)
+{
+	struct sopfs_locks *l = item->locks;
+	bool any = false;
+
+	for (size_t i = 0; i < l->count;) {
+		if (l->list[i].fds && closed(item, &l->list[i])) {
+			any = drop_ranges(l, l->list[i].owner);
+			i = 0;
+		} else {
+			i++;
+		}
+	}
+	return any;
+}
+
+static bool blocked_by_quiet(const struct sopfs_item *item, const struct sopfs_lock *want)
+{
+	for (size_t i = 0; i < item->locks->count; i++)
+		if (item->locks->list[i].fds && conflicts(&item->locks->list[i], want))
+			return true;
+	return false;
+}
+
+/* An fcntl lock on a file that has quiet descriptors: if its process has some, they are noted. */
+static void note_quiet(struct sopfs_item *item, struct sopfs_lock *lock)
+{
+	unsigned n;
+
+	if (!item->quiet || lock->whole || lock->type == F_UNLCK ||
+		sopfs_closer_lock_kind(lock->tid) == SOPFS_LOCK_OFD)
+		return;
+	n = sopfs_closer_list(sopfs_closer_process(lock->tid), item->ino, lock->fd, SOPFS_LOCK_FDS);
+	lock->fds = (uint8_t)SOP_MIN(n, (unsigned)SOPFS_LOCK_FDS);
+}
+
+bool sopfs_lock_quiet(struct sopfs *f, struct sopfs_handle *h)
+{
+	struct sopfs_item *item = h->view->item;
+
+	pthread_mutex_lock(&f->locks_lock);
+	h->quiet = !item->locks;
+	item->quiet += h->quiet;
+	pthread_mutex_unlock(&f->locks_lock);
+	return h->quiet;
+}
+
+void sopfs_lock_release_quiet(struct sopfs *f, struct sopfs_handle *h)
+{
+	if (!h->quiet)
+		return;
+	pthread_mutex_lock(&f->locks_lock);
+	h->quiet = false;
+	h->view->item->quiet--;
+	pthread_mutex_unlock(&f->locks_lock);
+}
+
+/* ---- deadlocks; locks_lock held ---- */
+
+/* Does whoever holds what is in the way of `want` wait for `owner`, by way of others or not? Who
+ * waits by a lock of a description may be let in by another thread of its own process: that is no
+ * deadlock, and is looked at only where it would be one. */
+static bool waits_for(struct sopfs *f, const struct sopfs_item *item, const struct sopfs_lock *want,
+	uint64_t owner, unsigned round)
+{
+	for (size_t i = 0; i < item->locks->count; i++) {
+		const struct sopfs_lock *k = &item->locks->list[i];
+
+		if (!conflicts(k, want))
+			continue;
+		if (k->owner == owner)
+			return true;
+		for (struct sopfs_waiter *w = f->waiters; w; w = w->next) {
+			if (w->lock.owner != k->owner || w->lock.whole || w->round == round)
+				continue;
+			w->round = round;
+			if (waits_for(f, w->item, &w->lock, owner, round) &&
+				sopfs_closer_lock_kind(w->lock.tid) != SOPFS_LOCK_OFD)
+				return true;
+		}
+	}
+	return false;
+}
+
+static bool deadlock(struct sopfs *f, const struct sopfs_item *item, const struct sopfs_lock *want)
+{
+	bool any = false;
+
+	/* Of the waiters of all that stand in the way; `want` itself is not among them yet. */
+	if (want->whole)
+		return false;
+	f->locks_round++;
+	for (struct sopfs_waiter *w = f->waiters; w && !any; w = w->next)
+		any = !w->lock.whole;
+	return any && waits_for(f, item, want, want->owner, f->locks_round) &&
+	       sopfs_closer_lock_kind(want->tid) != SOPFS_LOCK_OFD;
+}
+
+/* ---- set and get ---- */
+
+static uint64_t now_ms(void)
+{
+	return sop_clock_system.monotonic_ms(sop_clock_system.ctx);
+}
+
+void sopfs_lock_flushed(struct sopfs *f, struct sopfs_handle *h)
+{
+	if (!h->view->item->locks)
+		return;
+	pthread_mutex_lock(&f->locks_lock);
+	h->flushed_ms = now_ms();
+	pthread_mutex_unlock(&f->locks_lock);
+}
+
+/* May the lock's description have been closed, and its RELEASE not have come? locks_lock held. */
+static bool going(const struct sopfs_item *item, const struct sopfs_lock *k)
+{
+	if (k->handle->flushed_ms && now_ms() - k->handle->flushed_ms < FLUSHED_MS)
+		return true;
+	return k->handle->quiet && k->pid > 0 &&
+	       sopfs_closer_descriptors(sopfs_closer_process(k->pid), item->ino, -1) == 0;
+}
+
+static bool blocked(struct sopfs_item *item, const struct sopfs_lock *lock, struct sopfs_lock *by)
+{
+	if (!sopfs_locks_blocked(item->locks, lock, by))
+		return false;
+	return !drop_closed(item) || sopfs_locks_blocked(item->locks, lock, by);
+}
+
+/* Nobody waits here: what is on its way out may take a moment. */
+static bool blocked_now(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *lock)
+{
+	const struct timespec moment = {.tv_nsec = RELEASE_MS * 1000000L};
+	struct sopfs_lock by;
+	unsigned i;
+
+	for (i = 0; blocked(item, lock, &by); i++) {
+		if (i == RELEASE_TRIES || (i && !by.handle) || !going(item, &by))
+			break;
+		pthread_mutex_unlock(&f->locks_lock);
+		nanosleep(&moment, NULL);
+		pthread_mutex_lock(&f->locks_lock);
+	}
+	if (i == RELEASE_TRIES && sopfs_locks_blocked(item->locks, lock, &by))
+		by.handle->flushed_ms = 0; /* others have it open: not again */
+	return sopfs_locks_blocked(item->locks, lock, NULL);
+}
+
+static void enqueue(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *lock,
 	struct sopfs_waiter *waiter)
 {
-	struct sopfs_waiter *ready = NULL, **p;
-	struct sopfs_locks *l;
+	struct sopfs_waiter **p = &f->waiters;
+
+	waiter->item = item;
+	waiter->lock = *lock;
+	waiter->queued = true;
+	while (*p)
+		p = &(*p)->next;
+	*p = waiter;
+	if (blocked_by_quiet(item, lock))
+		sopfs_ticker_poll(f);
+}
+
+int sopfs_lock_set(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *given,
+	struct sopfs_waiter *waiter)
+{
+	struct sopfs_waiter *ready = NULL;
+	struct sopfs_lock lock = *given;
 	int rc;
 
 	pthread_mutex_lock(&f->locks_lock);
-	l = locks_of(item);
-	if (!l) {
-		rc = -ENOMEM;
-	} else if (!sopfs_locks_blocked(l, lock, NULL)) {
-		rc = sopfs_locks_put(l, lock);
+	if (!locks_of(item)) {
+		pthread_mutex_unlock(&f->locks_lock);
+		return -ENOMEM;
+	}
+	if (item->quiet)
+		drop_closed(item);
+	/* flock gives up what it has before it waits for something else: two that turn a shared
+	 * lock into an exclusive one get it one after the other. */
+	if (lock.whole && lock.type != F_UNLCK && sopfs_locks_blocked(item->locks, &lock, NULL)) {
+		struct sopfs_lock none = lock;
+
+		none.type = F_UNLCK;
+		(void)sopfs_locks_put(item->locks, &none);
+		ready = wake(f, item);
+	}
+	if (waiter ? !blocked(item, &lock, NULL) : !blocked_now(f, item, &lock)) {
+		note_quiet(item, &lock);
+		rc = sopfs_locks_put(item->locks, &lock);
 		/* A range given back, or a write lock turned into a read lock, may let others in.
 		 */
-		if (!rc)
+		if (!rc && !ready)
 			ready = wake(f, item);
 	} else if (!waiter) {
 		rc = -EAGAIN;
 	} else if (waiter->interrupted) {
 		rc = -EINTR;
+	} else if (deadlock(f, item, &lock)) {
+		rc = -EDEADLK;
 	} else {
-		waiter->item = item;
-		waiter->lock = *lock;
-		waiter->queued = true;
-		for (p = &f->waiters; *p; p = &(*p)->next)
-			;
-		*p = waiter;
+		note_quiet(item, &lock);
+		enqueue(f, item, &lock, waiter);
 		rc = -EINPROGRESS;
 	}
 	pthread_mutex_unlock(&f->locks_lock);
 	finish(ready);
 	return rc;
+}
+
+void sopfs_lock_poll(struct sopfs *f)
+{
+	struct sopfs_waiter *ready = NULL, **end = &ready;
+	bool more = false;
+
+	pthread_mutex_lock(&f->locks_lock);
+	for (struct sopfs_waiter *w = f->waiters; w; w = w->next) {
+		if (!blocked_by_quiet(w->item, &w->lock))
+			continue;
+		more = true;
+		if (!drop_closed(w->item))
+			continue;
+		*end = wake(f, w->item);
+		while (*end)
+			end = &(*end)->next;
+		break; /* the list is another now; the rest has its turn */
+	}
+	if (more)
+		sopfs_ticker_poll(f);
+	pthread_mutex_unlock(&f->locks_lock);
+	finish(ready);
+}
+
+bool sopfs_lock_writes(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *range)
+{
+	bool found = false;
+
+	pthread_mutex_lock(&f->locks_lock);
+	for (size_t i = 0; item->locks && i < item->locks->count && !found; i++) {
+		const struct sopfs_lock *k = &item->locks->list[i];
+
+		found = k->owner == range->owner && k->whole == range->whole &&
+			k->type == F_WRLCK && k->end >= range->start && k->start <= range->end;
+	}
+	pthread_mutex_unlock(&f->locks_lock);
+	return found;
 }
 
 void sopfs_lock_interrupt(struct sopfs *f, struct sopfs_waiter *w)
@@ -255,13 +514,13 @@ void sopfs_lock_interrupt(struct sopfs *f, struct sopfs_waiter *w)
 bool sopfs_lock_get(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *want,
 	struct sopfs_lock *by)
 {
-	bool blocked = false;
+	bool found = false;
 
 	pthread_mutex_lock(&f->locks_lock);
 	if (item->locks)
-		blocked = sopfs_locks_blocked(item->locks, want, by);
+		found = blocked(item, want, by);
 	pthread_mutex_unlock(&f->locks_lock);
-	return blocked;
+	return found;
 }
 
 void sopfs_lock_drop_owner(struct sopfs *f, struct sopfs_item *item, uint64_t owner, bool whole)
@@ -276,7 +535,7 @@ void sopfs_lock_drop_owner(struct sopfs *f, struct sopfs_item *item, uint64_t ow
 	(void)sopfs_lock_set(f, item, &all, NULL);
 }
 
-void sopfs_lock_drop_handle(struct sopfs *f, struct sopfs_item *item, const void *handle)
+void sopfs_lock_drop_handle(struct sopfs *f, struct sopfs_item *item, struct sopfs_handle *handle)
 {
 	struct sopfs_waiter *ready;
 
@@ -284,6 +543,8 @@ void sopfs_lock_drop_handle(struct sopfs *f, struct sopfs_item *item, const void
 		return;
 	pthread_mutex_lock(&f->locks_lock);
 	sopfs_locks_drop_handle(item->locks, handle);
+	if (handle->quiet)
+		drop_closed(item);
 	ready = wake(f, item);
 	pthread_mutex_unlock(&f->locks_lock);
 	finish(ready);

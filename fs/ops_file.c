@@ -51,7 +51,8 @@ void sopfs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	fi->fh = (uintptr_t)opened.handle;
 	fi->keep_cache = opened.keep_cache;
 	fi->direct_io = opened.handle->text != NULL;
-	fi->noflush = (fi->flags & O_ACCMODE) == O_RDONLY && !(fi->flags & O_TRUNC);
+	fi->noflush = (fi->flags & O_ACCMODE) == O_RDONLY && !(fi->flags & O_TRUNC) &&
+		      sopfs_lock_quiet(f, opened.handle);
 	o = notes.first ? malloc(sizeof(*o)) : NULL;
 	if (!o) {
 		sopfs_notify_later(f, &notes);
@@ -151,6 +152,7 @@ void sopfs_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct sop_err e = {0};
 	int rc = sopfs_flush(f, sopfs_handle_of(fi), fuse_req_ctx(req)->pid, &notes, &e);
 
+	sopfs_lock_flushed(f, sopfs_handle_of(fi));
 	/* A close takes all locks of its process with it: after the commit, so that the next holder
 	 * sees what was written under them. */
 	if (fi->lock_owner)
@@ -185,8 +187,9 @@ void sopfs_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	}
 	if (fi->flock_release)
 		sopfs_lock_drop_owner(f, h->view->item, fi->lock_owner, true);
-	/* Locks through a descriptor that sends no FLUSH. */
+	/* Of its description, or by a descriptor that sends no FLUSH. */
 	sopfs_lock_drop_handle(f, h->view->item, h);
+	sopfs_lock_release_quiet(f, h);
 	sopfs_release(f, h, &notes);
 	sopfs_reply_after(f, req, &notes, 0, &none);
 }

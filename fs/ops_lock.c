@@ -72,6 +72,20 @@ static void set_lock(fuse_req_t req, struct sopfs_view *v, struct sopfs_handle *
 	k->f = f;
 	k->req = req;
 	k->handle = h;
+	lock->tid = fuse_req_ctx(req)->pid;
+	/* What was written under a lock that lets others in now is there for them. */
+	if (lock->type == F_RDLCK && sopfs_lock_writes(f, v->item, lock)) {
+		struct sopfs_notes notes = {0};
+
+		rc = sopfs_session_unlock(f, h, &notes, &k->e);
+		sopfs_notify_later(f, &notes);
+		if (rc) {
+			k->rc = rc;
+			sopfs_waiter_free(k->waiter);
+			locking_reply(k);
+			return;
+		}
+	}
 	if (lock->type == F_UNLCK) {
 		struct sopfs_notes notes = {0};
 
@@ -139,6 +153,7 @@ void sopfs_op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, i
 	struct sopfs_lock want = {.end = UINT64_MAX,
 		.owner = fi->lock_owner,
 		.handle = sopfs_handle_of(fi),
+		.pid = fuse_req_ctx(req)->pid,
 		.whole = true};
 
 	switch (op & ~LOCK_NB) {

@@ -67,6 +67,8 @@ struct sopfs_handle {
 	bool direct;                   /* session=write */
 	uint64_t snap_version;         /* direct: of snap; snap.lock's owner is direct_lock */
 	pthread_mutex_t direct_lock;
+	bool quiet;          /* locks_lock: its closes send no FLUSH */
+	uint64_t flushed_ms; /* locks_lock: when one of its descriptors was closed last */
 	char *text; /* files of .sop: what they say, made at open */
 	size_t text_len;
 };
@@ -172,6 +174,8 @@ void sopfs_handle_free(struct sopfs *f, struct sopfs_handle *h);
 int sopfs_ticker_start(struct sopfs *f, struct sop_err *e);
 void sopfs_ticker_stop(struct sopfs *f);
 void sopfs_ticker_add(struct sopfs *f, struct sopfs_session *s);
+/* Call sopfs_lock_poll in a while, once. */
+void sopfs_ticker_poll(struct sopfs *f);
 /* At the end: what is still open is ended, see file.c. */
 void sopfs_handles_finish(struct sopfs *f);
 

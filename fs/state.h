@@ -58,6 +58,7 @@ struct sopfs {
 
 	pthread_mutex_t locks_lock; /* locks.c */
 	struct sopfs_waiter *waiters;
+	unsigned locks_round;
 
 	struct sopfs_notifier *notifier;
 	struct sopfs_ticker *ticker;

@@ -1,14 +1,19 @@
 /* Append sessions are committed at the latest append_commit= after a write, so that logs show and
- * survive. All wait equally long, so the queue is in order of their time. */
+ * survive. All wait equally long, so the queue is in order of their time. Between them locks are
+ * looked at that may have ended without a word. */
 #include <time.h>
 
+#include "fs/locks.h"
 #include "fs/session.h"
+
+#define POLL_MS 100
 
 struct sopfs_ticker {
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	struct sopfs_session *first, **tail;
+	uint64_t poll_ms; /* when locks are to be looked at; 0: not */
 	bool stop;
 };
 
@@ -58,11 +63,18 @@ static void *ticker_main(void *arg)
 	pthread_mutex_lock(&q->lock);
 	while (!q->stop) {
 		struct sopfs_session *s = q->first;
+		uint64_t now = now_ms();
 
-		if (!s) {
+		if (q->poll_ms && q->poll_ms <= now) {
+			q->poll_ms = 0;
+			pthread_mutex_unlock(&q->lock);
+			sopfs_lock_poll(f);
+			pthread_mutex_lock(&q->lock);
+		} else if (!s && !q->poll_ms) {
 			pthread_cond_wait(&q->wake, &q->lock);
-		} else if (s->due_ms > now_ms()) {
-			wait_until(q, s->due_ms);
+		} else if (!s || s->due_ms > now) {
+			wait_until(q, s && (!q->poll_ms || s->due_ms < q->poll_ms) ? s->due_ms
+										   : q->poll_ms);
 		} else {
 			q->first = s->tick_next;
 			if (!q->first)
@@ -138,5 +150,19 @@ void sopfs_ticker_add(struct sopfs *f, struct sopfs_session *s)
 	q->tail = &s->tick_next;
 	if (q->first == s)
 		pthread_cond_signal(&q->wake);
+	pthread_mutex_unlock(&q->lock);
+}
+
+void sopfs_ticker_poll(struct sopfs *f)
+{
+	struct sopfs_ticker *q = f->ticker;
+
+	if (!q)
+		return;
+	pthread_mutex_lock(&q->lock);
+	if (!q->poll_ms) {
+		q->poll_ms = now_ms() + POLL_MS;
+		pthread_cond_signal(&q->wake);
+	}
 	pthread_mutex_unlock(&q->lock);
 }

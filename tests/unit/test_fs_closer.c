@@ -104,6 +104,48 @@ static void descriptors_held_are_seen_until_they_are_closed(void **state)
 	assert_true(sopfs_closer_descriptors(0, st.st_ino, -1) < 0);
 }
 
+static void a_lock_asked_for_is_known_by_its_system_call(void **state)
+{
+	char text[128];
+	struct {
+		long number;
+		int command;
+		enum sopfs_lock_kind kind;
+	} c[] = {{SYS_fcntl, F_SETLKW, SOPFS_LOCK_POSIX}, {SYS_fcntl, F_SETLK, SOPFS_LOCK_POSIX},
+		{SYS_fcntl, F_OFD_SETLKW, SOPFS_LOCK_OFD}, {SYS_fcntl, F_OFD_SETLK, SOPFS_LOCK_OFD},
+		{SYS_flock, F_OFD_SETLK, SOPFS_LOCK_UNKNOWN}};
+
+	(void)state;
+	for (size_t i = 0; i < SOP_ARRAY_LEN(c); i++) {
+		snprintf(text, sizeof(text), "%ld 0x3 0x%x 0x7ffd 0x0 0x0 0x0 0x7ffd10 0x7f20\n",
+			c[i].number, (unsigned)c[i].command);
+		assert_int_equal(sopfs_closer_parse_syscall(text), c[i].kind);
+	}
+	assert_int_equal(sopfs_closer_parse_syscall("running\n"), SOPFS_LOCK_UNKNOWN);
+	assert_int_equal(sopfs_closer_parse_syscall(""), SOPFS_LOCK_UNKNOWN);
+	assert_int_equal(sopfs_closer_lock_kind(0), SOPFS_LOCK_UNKNOWN);
+}
+
+static void descriptors_are_listed_and_their_close_is_seen(void **state)
+{
+	struct stat st;
+	int fd, copy, list[2] = {-1, -1};
+
+	(void)state;
+	fd = (int)syscall(SYS_memfd_create, "held", 0u);
+	assert_true(fd >= 0);
+	assert_int_equal(fstat(fd, &st), 0);
+	copy = dup(fd);
+	assert_int_equal(sopfs_closer_list(getpid(), st.st_ino, list, 2), 2);
+	assert_true((list[0] == fd && list[1] == copy) || (list[0] == copy && list[1] == fd));
+	assert_int_equal(sopfs_closer_list(getpid(), st.st_ino, list, 1), 2);
+	close(copy);
+	assert_true(sopfs_closer_closed(getpid(), copy, st.st_ino));
+	assert_false(sopfs_closer_closed(getpid(), fd, st.st_ino));
+	close(fd);
+	assert_int_equal(sopfs_closer_list(getpid(), st.st_ino, list, 2), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -113,6 +155,8 @@ int main(void)
 		cmocka_unit_test(a_living_thread_is_closing_by_itself),
 		cmocka_unit_test(a_thread_is_known_to_be_of_its_process),
 		cmocka_unit_test(descriptors_held_are_seen_until_they_are_closed),
+		cmocka_unit_test(a_lock_asked_for_is_known_by_its_system_call),
+		cmocka_unit_test(descriptors_are_listed_and_their_close_is_seen),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

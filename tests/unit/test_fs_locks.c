@@ -96,16 +96,44 @@ static void flock_and_fcntl_do_not_see_each_other(void **state)
 static void what_was_taken_by_a_handle_goes_with_it(void **state)
 {
 	struct sopfs_locks *l = sopfs_locks_new();
-	struct sopfs_lock a = lock(1, F_RDLCK, 0, 9), b = lock(1, F_RDLCK, 20, 29);
-	int x, y;
+	struct sopfs_lock a = lock(1, F_RDLCK, 0, 9), b = lock(1, F_RDLCK, 20, 29),
+			  c = lock(2, F_RDLCK, 0, 9), d = lock(2, F_RDLCK, 0, UINT64_MAX);
+	char handles[2];
+	struct sopfs_handle *x = (void *)&handles[0], *y = (void *)&handles[1];
 
 	(void)state;
-	a.handle = &x;
-	b.handle = &y;
+	/* With an fcntl lock all of its owner go; of flock that of the handle alone. */
+	a.handle = x;
+	b.handle = c.handle = y;
+	d.handle = x;
+	d.whole = true;
 	assert_int_equal(sopfs_locks_put(l, &a), 0);
 	assert_int_equal(sopfs_locks_put(l, &b), 0);
-	sopfs_locks_drop_handle(l, &x);
+	assert_int_equal(sopfs_locks_put(l, &c), 0);
+	assert_int_equal(sopfs_locks_put(l, &d), 0);
+	sopfs_locks_drop_handle(l, x);
 	assert_int_equal(sopfs_locks_count(l), 1);
+	a.owner = 3;
+	a.type = F_WRLCK;
+	assert_true(sopfs_locks_blocked(l, &a, &b));
+	assert_int_equal(b.owner, 2);
+	sopfs_locks_free(l);
+}
+
+static void the_lock_in_the_way_that_begins_first_is_named(void **state)
+{
+	struct sopfs_locks *l = sopfs_locks_new();
+	struct sopfs_lock a = lock(1, F_WRLCK, 30, 39), b = lock(1, F_RDLCK, 10, 19),
+			  want = lock(2, F_WRLCK, 0, 99), by;
+
+	(void)state;
+	assert_int_equal(sopfs_locks_put(l, &a), 0);
+	assert_int_equal(sopfs_locks_put(l, &b), 0);
+	assert_true(sopfs_locks_blocked(l, &want, &by));
+	assert_int_equal(by.start, 10);
+	want.type = F_RDLCK;
+	assert_true(sopfs_locks_blocked(l, &want, &by));
+	assert_int_equal(by.start, 30);
 	sopfs_locks_free(l);
 }
 
@@ -116,6 +144,7 @@ int main(void)
 		cmocka_unit_test(neighbours_of_one_kind_are_one_lock),
 		cmocka_unit_test(flock_and_fcntl_do_not_see_each_other),
 		cmocka_unit_test(what_was_taken_by_a_handle_goes_with_it),
+		cmocka_unit_test(the_lock_in_the_way_that_begins_first_is_named),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
