@@ -14,6 +14,7 @@
 #include "fs/fdpass.h"
 #include "fs/messenger.h"
 #include "fs/mountinfo.h"
+#include "fs/sopfs.h"
 
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
@@ -43,6 +44,8 @@ struct sopfs_channel {
 /* Of the one channel there is: libfuse hands our I/O functions the session's user data, not ours.
  */
 static struct sopfs_messenger *messenger; /* set before the loop */
+static int (*answer_statx)(
+	void *, const void *, size_t, void *, size_t *); /* set before the loop */
 static atomic_bool stopping;
 static atomic_bool init_done;
 static uint32_t offered_flags, offered_flags2; /* written before, read after the INIT request */
@@ -109,19 +112,47 @@ static void tmpfile_as_create(void *request)
 		memcpy(opcode, &create, sizeof(create));
 }
 
+/* STATX is younger still; libfuse says ENOSYS to it, once and for all. */
+static bool is_statx(const void *request, ssize_t len)
+{
+	const uint32_t statx = 52;
+
+	return len >= (ssize_t)sizeof(struct fuse_in_header) &&
+	       memcmp((const char *)request + offsetof(struct fuse_in_header, opcode), &statx,
+		       sizeof(statx)) == 0;
+}
+
+static void reply_statx(int fd, const void *request, size_t len, void *userdata)
+{
+	char body[SOPFS_ANSWER_BYTES] = {0};
+	struct fuse_out_header out = {.len = sizeof(out)};
+	struct iovec iov[2] = {{&out, sizeof(out)}, {body, 0}};
+
+	memcpy(&out.unique, (const char *)request + offsetof(struct fuse_in_header, unique),
+		sizeof(out.unique));
+	out.error = -answer_statx(userdata, request, len, body, &iov[1].iov_len);
+	out.len += (uint32_t)iov[1].iov_len;
+	/* It fails when whoever asked has gone. */
+	(void)!writev(fd, iov, 2);
+}
+
 static ssize_t channel_read(int fd, void *buf, size_t len, void *userdata)
 {
 	ssize_t n;
 
-	(void)userdata;
 	take_stop_signal();
-	do {
+	for (;;) {
 		if (atomic_load_explicit(&stopping, memory_order_relaxed)) {
 			errno = ENODEV;
 			return -1;
 		}
 		n = read(fd, buf, len);
-	} while (n < 0 && errno == EINTR);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (!answer_statx || !is_statx(buf, n))
+			break;
+		reply_statx(fd, buf, (size_t)n, userdata);
+	}
 	if (n > 0 && !atomic_load_explicit(&init_done, memory_order_relaxed))
 		note_offer(buf, (size_t)n);
 	if (n >= (ssize_t)sizeof(struct fuse_in_header))
@@ -329,6 +360,7 @@ int sopfs_channel_open(struct sopfs_channel **out, struct fuse_session *se, cons
 	}
 	c->major = m.major;
 	c->minor = m.minor;
+	answer_statx = o->statx;
 	/* Without it (no /dev/fuse of our own to open) notifications are written from here. */
 	if (o->messenger && !sopfs_messenger_attach(o->messenger, fd, NULL))
 		messenger = o->messenger;

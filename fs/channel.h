@@ -21,6 +21,8 @@ struct sopfs_channel_opts {
 	bool allow_other;
 	unsigned long mount_flags;         /* MS_* */
 	struct sopfs_messenger *messenger; /* outlives the session; may be NULL */
+	/* Answers STATX requests, with the session's userdata; NULL: there are none. */
+	int (*statx)(void *userdata, const void *request, size_t len, void *reply, size_t *reply_len);
 };
 
 /* Checks a mount point before anything is opened, and gives its canonical name (free it). A dead mount

@@ -17,8 +17,11 @@ ssize_t sopfs_apply(struct sop_value *value, const struct sopfs_op *op, struct s
 		return sop_value_write(value, op->buf, (size_t)op->len, op->off, e);
 	if (op->change == SOPFS_COPY)
 		return sop_clip_put(value, op->clip, op->off, e);
-	if (op->change == SOPFS_SIZE)
+	if (op->change == SOPFS_SIZE) {
+		if (op->kill_suid)
+			sopfs_value_kill_suid(value);
 		return sop_value_truncate(value, op->len, e);
+	}
 	if (sop_add_over(&end, op->off, op->len) || end > INT64_MAX)
 		return -EFBIG;
 	if (op->change == SOPFS_PUNCH || op->change == SOPFS_ZERO)

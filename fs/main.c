@@ -266,6 +266,7 @@ static int mount_it(struct mounted *m, struct sop_err *e)
 		.allow_other = m->o->allow_other,
 		.mount_flags = m->o->mount_flags,
 		.messenger = m->messenger,
+		.statx = sopfs_answer_statx,
 	};
 	int rc;
 

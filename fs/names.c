@@ -1,5 +1,6 @@
 #include "fs/names.h"
 
+#include <linux/fs.h>
 #include <sched.h>
 
 #include "fs/posix.h"
@@ -366,14 +367,18 @@ int sopfs_rmdir(struct sopfs *f, struct sopfs_item *dir, const char *name, struc
 
 struct rename_call {
 	struct sop_name from, to;
-	unsigned flags;
+	unsigned flags;		   /* SOP_RENAME_* */
+	struct sop_attr *whiteout; /* takes the old name's place; or NULL */
 };
 
 static int rename_txn(struct sop_txn *t, void *arg, struct sop_err *e)
 {
 	struct rename_call *c = arg;
+	int rc = sop_rename(t, c->from, c->to, c->flags, e);
 
-	return sop_rename(t, c->from, c->to, c->flags, e);
+	if (rc < 0 || !c->whiteout)
+		return rc;
+	return sop_create(t, c->from, c->whiteout, NULL, 0, NULL, e);
 }
 
 /* The name operation goes into the session's transaction, which is committed with it. item.lock and
@@ -414,14 +419,14 @@ static void name_moved(struct sopfs *f, struct sopfs_item *item, struct sopfs_it
 struct rename {
 	struct sopfs_item *from_dir, *to_dir;
 	const char *from, *to;
-	unsigned flags;
-	int tid;
+	unsigned flags; /* RENAME_* */
+	const struct sopfs_caller *who;
 	struct found src, dst;
 };
 
 static void rename_names(struct sopfs *f, struct rename *r)
 {
-	if (r->flags & SOP_RENAME_EXCHANGE) {
+	if (r->flags & RENAME_EXCHANGE) {
 		if (r->src.item)
 			name_moved(f, r->src.item, r->from_dir, r->from, r->to_dir, r->to);
 		if (r->dst.item)
@@ -440,10 +445,10 @@ static void rename_names(struct sopfs *f, struct rename *r)
 static int rename_check(const struct rename *r)
 {
 	if (!r->dst.there)
-		return r->flags & SOP_RENAME_EXCHANGE ? -ENOENT : 0;
-	if (r->flags & SOP_RENAME_NOREPLACE)
+		return r->flags & RENAME_EXCHANGE ? -ENOENT : 0;
+	if (r->flags & RENAME_NOREPLACE)
 		return -EEXIST;
-	if (r->flags & SOP_RENAME_EXCHANGE)
+	if (r->flags & RENAME_EXCHANGE)
 		return 0;
 	if (S_ISDIR(r->src.attr.mode) && !S_ISDIR(r->dst.attr.mode))
 		return -ENOTDIR;
@@ -457,19 +462,33 @@ static int rename_found(
 	struct sopfs *f, struct rename *r, struct sopfs_notes *notes, struct sop_err *e)
 {
 	struct rename_call call = {
-		SOP_NAME(r->from_dir->ino, r->from), SOP_NAME(r->to_dir->ino, r->to), r->flags};
+		.from = SOP_NAME(r->from_dir->ino, r->from), .to = SOP_NAME(r->to_dir->ino, r->to)};
 	struct sopfs_session *s = NULL;
+	struct sopfs_inherit none;
+	struct sop_attr whiteout;
 	int rc = rename_check(r);
 
-	if (!rc && r->dst.provisional && (r->flags & SOP_RENAME_EXCHANGE)) {
+	if (r->flags & RENAME_NOREPLACE)
+		call.flags |= SOP_RENAME_NOREPLACE;
+	if (r->flags & RENAME_EXCHANGE)
+		call.flags |= SOP_RENAME_EXCHANGE;
+	if (!rc && r->flags & RENAME_WHITEOUT) {
+		/* A device 0:0 without permissions: "there is nothing", to overlayfs. */
+		rc = sopfs_new_attr(f, r->who, r->from_dir, S_IFCHR, &whiteout, &none, e);
+		sopfs_inherit_release(&none);
+		whiteout.mode = S_IFCHR;
+		call.whiteout = &whiteout;
+	}
+
+	if (!rc && r->dst.provisional && (r->flags & RENAME_EXCHANGE)) {
 		rc = sopfs_materialise(f, r->dst.item, e);
 		r->dst.provisional = false;
 	}
-	if (!rc && r->dst.there && !r->dst.provisional && !(r->flags & SOP_RENAME_EXCHANGE) &&
+	if (!rc && r->dst.there && !r->dst.provisional && !(r->flags & RENAME_EXCHANGE) &&
 		r->dst.attr.nlink <= 1)
 		rc = keep_open(f, r->dst.item, notes, e);
 	if (!rc && r->src.item && r->src.item->type == S_IFREG)
-		s = sopfs_session_of_process(f, r->src.item, r->tid);
+		s = sopfs_session_of_process(f, r->src.item, r->who->tid);
 	if (!rc && !s && r->src.provisional)
 		rc = sopfs_materialise(f, r->src.item, e);
 	if (!rc)
@@ -491,16 +510,16 @@ static int rename_found(
 	return rc;
 }
 
-int sopfs_rename(struct sopfs *f, int tid, struct sopfs_item *from_dir, const char *from,
-	struct sopfs_item *to_dir, const char *to, unsigned flags, struct sopfs_notes *notes,
-	struct sop_err *e)
+int sopfs_rename(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_item *from_dir,
+	const char *from, struct sopfs_item *to_dir, const char *to, unsigned flags,
+	struct sopfs_notes *notes, struct sop_err *e)
 {
 	struct rename r = {.from_dir = from_dir,
 		.to_dir = to_dir,
 		.from = from,
 		.to = to,
 		.flags = flags,
-		.tid = tid};
+		.who = who};
 	int rc = -EAGAIN;
 	bool full = false;
 
@@ -517,7 +536,7 @@ int sopfs_rename(struct sopfs *f, int tid, struct sopfs_item *from_dir, const ch
 		}
 		if (r.dst.there) {
 			pthread_mutex_lock(&f->lock);
-			full = !(flags & SOP_RENAME_EXCHANGE) &&
+			full = !(flags & RENAME_EXCHANGE) &&
 			       sopfs_overlay_has_store(f, r.dst.attr.ino);
 			pthread_mutex_unlock(&f->lock);
 		}
@@ -604,7 +623,8 @@ static int link_item(struct sopfs *f, int tid, struct sopfs_view *v, struct link
 		pthread_mutex_unlock(&s->lock);
 		sopfs_session_put(f, s);
 	}
-	return rc;
+	/* With its second name the inode has moved to a place of its own. */
+	return rc ? rc : follow_names(f, item, e);
 }
 
 int sopfs_link(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_item *dir,

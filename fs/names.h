@@ -20,9 +20,10 @@ int sopfs_mkdir(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_it
 int sopfs_unlink(struct sopfs *f, struct sopfs_item *dir, const char *name,
 	struct sopfs_notes *notes, struct sop_err *e);
 int sopfs_rmdir(struct sopfs *f, struct sopfs_item *dir, const char *name, struct sop_err *e);
-int sopfs_rename(struct sopfs *f, int tid, struct sopfs_item *from_dir, const char *from,
-	struct sopfs_item *to_dir, const char *to, unsigned flags, struct sopfs_notes *notes,
-	struct sop_err *e);
+/* flags: RENAME_NOREPLACE, EXCHANGE, WHITEOUT. */
+int sopfs_rename(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_item *from_dir,
+	const char *from, struct sopfs_item *to_dir, const char *to, unsigned flags,
+	struct sopfs_notes *notes, struct sop_err *e);
 int sopfs_link(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_item *dir,
 	const char *name, struct sopfs_entry *out, struct sopfs_notes *notes, struct sop_err *e);
 /* Malloc'ed, ended by NUL. */

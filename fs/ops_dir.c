@@ -1,6 +1,5 @@
 #include "fs/ops.h"
 
-#include <linux/fs.h>
 #include <stdio.h>
 
 #include "fs/ctl.h"
@@ -261,23 +260,18 @@ void sopfs_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_i
 {
 	struct sopfs *f = sopfs_of(req);
 	struct sopfs_item *from = directory(f, req, parent), *to;
+	struct sopfs_caller who = sopfs_caller_of(req);
 	struct sopfs_notes notes = {0};
 	struct sop_err e = {0};
-	unsigned how = 0;
 	int rc;
 
 	to = from ? directory(f, req, to_parent) : NULL;
 	if (!to)
 		return;
-	if (flags & RENAME_NOREPLACE)
-		how |= SOP_RENAME_NOREPLACE;
-	if (flags & RENAME_EXCHANGE)
-		how |= SOP_RENAME_EXCHANGE;
-	if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE))
+	if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT))
 		rc = -EINVAL;
 	else
-		rc = sopfs_rename(
-			f, fuse_req_ctx(req)->pid, from, name, to, to_name, how, &notes, &e);
+		rc = sopfs_rename(f, &who, from, name, to, to_name, flags, &notes, &e);
 	sopfs_notify_later(f, &notes);
 	sopfs_reply_rc(f, req, rc, &e);
 }

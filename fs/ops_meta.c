@@ -135,7 +135,8 @@ static unsigned setattr_mask(const struct stat *st, int to_set, struct sop_attr 
 		mask |= SOP_ATTR_ATIME;
 	if (to_set & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW))
 		mask |= SOP_ATTR_MTIME;
-	return mask ? mask | SOP_ATTR_CTIME : 0;
+	/* Nothing at all is a chown to what it is. */
+	return mask || !to_set ? mask | SOP_ATTR_CTIME : 0;
 }
 
 static void op_setattr(

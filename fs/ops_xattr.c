@@ -120,6 +120,60 @@ static ssize_t own_get(struct sopfs *f, struct sopfs_view *v, const char *name, 
 
 /* ---- requests ---- */
 
+/* The families there are, as on ext4: -EOPNOTSUPP for another, -EINVAL for one without a name. */
+static int check_family(const char *name)
+{
+	static const char *const families[] = {"user.", "trusted.", "security."};
+
+	if (strcmp(name, SOPFS_ACL_ACCESS) == 0 || strcmp(name, SOPFS_ACL_DEFAULT) == 0 ||
+		is_own(name))
+		return 0;
+	for (size_t i = 0; i < SOP_ARRAY_LEN(families); i++) {
+		size_t len = strlen(families[i]);
+
+		if (strncmp(name, families[i], len) == 0)
+			return name[len] ? 0 : -EINVAL;
+	}
+	return -EOPNOTSUPP;
+}
+
+/* Names that only root may see are taken out of the list, in place; its length. */
+static size_t hide_trusted(char *list, size_t len)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0, n; i < len; i += n) {
+		n = strlen(list + i) + 1;
+		if (strncmp(list + i, "trusted.", 8) == 0)
+			continue;
+		memmove(list + kept, list + i, n);
+		kept += n;
+	}
+	return kept;
+}
+
+static ssize_t list_names(struct place *p, bool root, char *buf, size_t size, struct sop_err *e)
+{
+	sop_autofree char *all = NULL;
+	ssize_t n = sop_xattr_list(p->txn, p->name, NULL, 0, e);
+
+	if (n <= 0)
+		return n;
+	all = malloc((size_t)n);
+	if (!all)
+		return -ENOMEM;
+	n = sop_xattr_list(p->txn, p->name, all, (size_t)n, e);
+	if (n < 0)
+		return n;
+	if (!root)
+		n = (ssize_t)hide_trusted(all, (size_t)n);
+	if (size && (size_t)n > size)
+		return -ERANGE;
+	if (size)
+		memcpy(buf, all, (size_t)n);
+	return n;
+}
+
 static void reply_bytes(struct sopfs *f, fuse_req_t req, ssize_t n, const char *buf, size_t size,
 	const struct sop_err *e)
 {
@@ -148,6 +202,11 @@ void sopfs_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t 
 	} else if (is_own(name)) {
 		n = own_get(f, v, name, buf, size, &e);
 	} else {
+		n = check_family(name);
+		if (n) {
+			reply_bytes(f, req, n, buf, size, &e);
+			return;
+		}
 		place_open(f, v, &p);
 		/* The kernel asks for the capabilities of each file that is written: a new one has
 		 * none but by a setxattr in its own transaction. */
@@ -181,7 +240,7 @@ void sopfs_op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 		n = 0;
 	} else {
 		place_open(f, v, &p);
-		n = p.none ? 0 : sop_xattr_list(p.txn, p.name, buf, size, &e);
+		n = p.none ? 0 : list_names(&p, fuse_req_ctx(req)->uid == 0, buf, size, &e);
 		place_close(f, &p);
 	}
 	reply_bytes(f, req, n, buf, size, &e);
@@ -194,7 +253,7 @@ struct xattr_call {
 	size_t len;
 	unsigned flags;
 	mode_t mode; /* to go with an access control list; 0: none */
-	bool gone;   /* the list says no more than the mode: it is not kept */
+	bool gone;   /* an access list that is taken away, or says no more than the mode */
 };
 
 static int xattr_txn(struct sop_txn *t, void *arg, struct sop_err *e)
@@ -214,16 +273,37 @@ static int xattr_txn(struct sop_txn *t, void *arg, struct sop_err *e)
 	return sop_setattr(t, c->name, &now, SOP_ATTR_CTIME | (c->mode ? SOP_ATTR_MODE : 0), e);
 }
 
+/* The caller, by his own groups; root is in all. */
+static bool in_group(fuse_req_t req, gid_t gid)
+{
+	const struct fuse_ctx *c = fuse_req_ctx(req);
+	gid_t groups[64];
+	int n;
+
+	if (c->uid == 0 || c->gid == gid)
+		return true;
+	n = fuse_req_getgroups(req, SOP_ARRAY_LEN(groups), groups);
+	for (int i = 0; i < SOP_MIN(n, (int)SOP_ARRAY_LEN(groups)); i++)
+		if (groups[i] == gid)
+			return true;
+	return false;
+}
+
 /* An access list and the mode are two forms of one thing, and change together. item.lock held. */
 static int acl_prepare(
-	struct sopfs *f, struct sopfs_item *item, struct xattr_call *c, struct sop_err *e)
+	fuse_req_t req, struct sopfs_item *item, struct xattr_call *c, struct sop_err *e)
 {
 	bool access = strcmp(c->attr, SOPFS_ACL_ACCESS) == 0;
+	struct sopfs *f = sopfs_of(req);
 	struct sop_attr a;
 	int rc;
 
-	if (!c->val || (!access && strcmp(c->attr, SOPFS_ACL_DEFAULT)))
+	if (!access && strcmp(c->attr, SOPFS_ACL_DEFAULT))
 		return 0;
+	if (!c->val) {
+		c->gone = true;
+		return 0;
+	}
 	if (sopfs_acl_check(c->val, c->len))
 		return -EINVAL;
 	if (!access)
@@ -232,6 +312,8 @@ static int acl_prepare(
 	if (rc)
 		return rc;
 	c->mode = sopfs_acl_mode(c->val, c->len, a.mode);
+	if (c->mode & S_ISGID && !in_group(req, a.gid))
+		c->mode &= ~(mode_t)S_ISGID;
 	c->gone = sopfs_acl_is_mode(c->val, c->len);
 	return 0;
 }
@@ -249,12 +331,17 @@ static void change_xattr(fuse_req_t req, fuse_ino_t ino, struct xattr_call *c)
 		fuse_reply_err(req, EPERM);
 		return;
 	}
+	rc = check_family(c->attr);
+	if (rc) {
+		fuse_reply_err(req, -rc);
+		return;
+	}
 	if (strlen(c->attr) > XATTR_NAME_LEN_MAX || c->len > XATTR_LEN_MAX) {
 		fuse_reply_err(req, strlen(c->attr) > XATTR_NAME_LEN_MAX ? ERANGE : E2BIG);
 		return;
 	}
 	pthread_mutex_lock(&v->item->lock);
-	rc = acl_prepare(f, v->item, c, &e);
+	rc = acl_prepare(req, v->item, c, &e);
 	place_open(f, v, &p);
 	c->name = p.name;
 	if (rc) {

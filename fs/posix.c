@@ -146,6 +146,19 @@ int sopfs_new_attr(struct sopfs *f, const struct sopfs_caller *who, struct sopfs
 	return 0;
 }
 
+void sopfs_value_kill_suid(struct sop_value *value)
+{
+	struct sop_attr a;
+	mode_t mode;
+
+	sop_value_attr(value, &a);
+	mode = sopfs_mode_without_suid(a.mode);
+	if (mode == a.mode)
+		return;
+	a.mode = mode;
+	sop_value_setattr(value, &a, SOP_ATTR_MODE);
+}
+
 int sopfs_kill_suid(
 	struct sopfs *f, const struct sopfs_caller *who, struct sopfs_session *s, struct sop_err *e)
 {

@@ -25,6 +25,8 @@ int sopfs_acl_after_chmod(struct sop_txn *t, struct sop_name name, mode_t mode, 
 /* s.lock held: its commit takes the set-ID bits that an unprivileged writer must not keep. */
 int sopfs_kill_suid(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_session *s,
 	struct sop_err *e);
+/* The same with the transaction of a value that has just been opened. */
+void sopfs_value_kill_suid(struct sop_value *value);
 /* Pure: the mode without them. */
 mode_t sopfs_mode_without_suid(mode_t mode);
 struct timespec sopfs_now(void);

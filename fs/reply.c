@@ -20,10 +20,15 @@ static void log_trouble(struct sopfs *f, int rc, const struct sop_err *e)
 		e && e->text[0] ? e->text : sop_err_text(rc));
 }
 
-void sopfs_reply_rc(struct sopfs *f, struct fuse_req *req, int rc, const struct sop_err *e)
+int sopfs_trouble(struct sopfs *f, int rc, const struct sop_err *e)
 {
 	log_trouble(f, rc, e);
-	fuse_reply_err(req, sopfs_errno(rc));
+	return sopfs_errno(rc);
+}
+
+void sopfs_reply_rc(struct sopfs *f, struct fuse_req *req, int rc, const struct sop_err *e)
+{
+	fuse_reply_err(req, sopfs_trouble(f, rc, e));
 }
 
 void sopfs_stat_of(const struct sop_attr *a, struct stat *st)

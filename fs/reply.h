@@ -14,6 +14,8 @@ void sopfs_reply_attr(struct sopfs *f, struct fuse_req *req, const struct sop_at
 
 void sopfs_stat_of(const struct sop_attr *a, struct stat *st);
 int sopfs_errno(int rc);
+/* The errno of a negative code, which is logged as sopfs_reply_rc does. */
+int sopfs_trouble(struct sopfs *f, int rc, const struct sop_err *e);
 
 /* How long the kernel may keep what only changes through us. */
 #define SOPFS_CACHE_SECONDS 86400.0

@@ -140,6 +140,7 @@ struct sopfs_op {
 	uint64_t off, len; /* SOPFS_SIZE: len */
 	const struct sop_clip *clip; /* SOPFS_COPY */
 	bool keep_size;
+	bool kill_suid; /* SOPFS_SIZE: by somebody who must not keep set-ID bits */
 	bool mapped; /* what was written in a mapping, whenever the kernel brings it */
 };
 /* A count for SOPFS_WRITE and SOPFS_COPY, else 0. */

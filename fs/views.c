@@ -471,7 +471,7 @@ static int setattr_locked(struct sopfs *f, struct sopfs_view *v, const struct so
 	struct setattr_call call = {.a = a, .mask = mask};
 	struct sop_txn *t = NULL;
 	struct sopfs_where w;
-	bool there;
+	bool there, own;
 	int rc = 0;
 
 	pthread_mutex_lock(&f->lock);
@@ -479,26 +479,35 @@ static int setattr_locked(struct sopfs *f, struct sopfs_view *v, const struct so
 	there = item->type == S_IFDIR || sopfs_item_where(item, &w);
 	if (item->type == S_IFDIR && item->nameless)
 		there = false;
+	/* It is in one session's transaction alone: not committed, or a file that has no name yet.
+	 */
+	own = item->provisional;
+	if (!there && s && s->hidden) {
+		w = *s->hidden;
+		there = own = true;
+	}
 	pthread_mutex_unlock(&f->lock);
 	if (s)
 		pthread_mutex_lock(&s->lock);
-	if (s && s->value && (item->provisional || s->changed || s->truncating)) {
+	if (s && s->value && (own || s->changed || s->truncating)) {
 		session_set_times(s, a, mask);
-		if (there && !item->provisional)
+		if (there && !own)
 			call.mask &= ~(unsigned)(SOP_ATTR_ATIME | SOP_ATTR_MTIME);
 	}
+	if (own && !s->txn)
+		there = false; /* rolled back */
 	if (there) {
 		call.name = item->type == S_IFDIR ? SOP_SELF(item->ino) : sopfs_where_name(&w);
-		t = item->provisional ? item->provisional->txn : f->latest;
-		if (mask & SOP_ATTR_MODE && (!item->provisional || s->has_xattr))
+		t = own ? s->txn : f->latest;
+		if (mask & SOP_ATTR_MODE && (!own || s->has_xattr))
 			rc = sopfs_acl_after_chmod(
 				t, call.name, a->mode, &call.acl, &call.acl_len, e);
 	}
-	if (!rc && item->provisional && there)
+	if (!rc && own && there)
 		rc = setattr_txn(t, &call, e);
 	if (s)
 		pthread_mutex_unlock(&s->lock);
-	if (!rc && there && !item->provisional)
+	if (!rc && there && !own)
 		rc = sopfs_txn(f, setattr_txn, &call, e);
 	free(call.acl);
 	if (!rc) {
@@ -981,9 +990,10 @@ static int open_write(struct sopfs *f, const struct sopfs_caller *who, struct so
 	return 0;
 }
 
-static int open_direct(
-	struct sopfs *f, struct sopfs_view *v, int flags, struct sopfs_handle *h, struct sop_err *e)
+static int open_direct(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_view *v,
+	int flags, struct sopfs_handle *h, struct sopfs_notes *notes, struct sop_err *e)
 {
+	const struct sopfs_op op = {.change = SOPFS_SIZE, .kill_suid = who->uid != 0};
 	struct sopfs_item *item = v->item;
 	uint64_t version = 0;
 	int rc = 0;
@@ -995,12 +1005,15 @@ static int open_direct(
 	if (!(flags & O_TRUNC))
 		return 0;
 	pthread_mutex_lock(&item->lock);
-	rc = sopfs_truncate_now(f, item, 0, &version, e);
+	rc = (int)sopfs_change_now(f, item, false, &op, &version, e);
 	pthread_mutex_lock(&f->lock);
-	if (rc)
+	if (rc) {
 		item->direct--;
-	else
+	} else {
 		v->version = item->version = version;
+		if (op.kill_suid)
+			sopfs_note_attrs(f, notes, item, NULL);
+	}
 	pthread_mutex_unlock(&f->lock);
 	pthread_mutex_unlock(&item->lock);
 	return rc;
@@ -1026,8 +1039,9 @@ int sopfs_open(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_vie
 	v->handles++;
 	pthread_mutex_unlock(&f->lock);
 	out->keep_cache = true;
-	if (item_direct(f, v->item))
-		rc = open_direct(f, v, flags, h, e);
+	/* What was made without a name is its session's until it is closed. */
+	if (!v->session && item_direct(f, v->item))
+		rc = open_direct(f, who, v, flags, h, notes, e);
 	else if (write)
 		rc = open_write(f, who, v, flags, h, &out->keep_cache, notes, e);
 	else

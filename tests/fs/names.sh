@@ -18,6 +18,9 @@ w=os.open('a',os.O_RDWR); os.write(w,b'TWO'); os.unlink('a'); os.close(w)
 check(rd('b')==b'TWO','session follows to the other name %r'%rd('b'))
 check(os.stat('b').st_nlink==1,'nlink')
 os.link('b','c'); w=os.open('b',os.O_WRONLY|os.O_TRUNC); os.write(w,b'x'); check(rd('c')==b'TWO','private by other name'); os.close(w); check(rd('c')==b'x','c'); check(os.stat('c').st_size==1,'size by the other name'); check(os.stat('b').st_size==1,'size b')
+# a second name given by another process, while a session has written
+open('ln','w').write('one'); w=os.open('ln',os.O_RDWR); os.pread(w,3,0); os.pwrite(w,b'ONE+',0)
+subprocess.run(['ln','ln','ln2'],check=True); os.pwrite(w,b'x',4); os.close(w); check(rd('ln')==rd('ln2')==b'ONE+x','linked while written %r'%rd('ln'))
 # rename over an open file with sessions
 open('t','w').write('target'); open('n','w').write('new')
 r=os.open('t',os.O_RDONLY); w=os.open('t',os.O_RDWR); os.write(w,b'ZZZ')
