@@ -44,8 +44,7 @@ pkg_libs   = $(shell pkg-config --libs $(1) 2>/dev/null)
 
 FUSE_CFLAGS   := $(call pkg_cflags,fuse3 jansson)
 FUSE_LIBS     := $(call pkg_libs,fuse3)
-CORE_PKG      := libisal liburing $(shell pkg-config --exists hiredis && echo hiredis) \
-		 $(shell pkg-config --exists jansson && echo jansson)
+CORE_PKG      := libisal liburing jansson $(shell pkg-config --exists hiredis && echo hiredis)
 CORE_CFLAGS   := $(filter-out -D_FILE_OFFSET_BITS=64,$(call pkg_cflags,$(CORE_PKG)))
 CORE_LIBS     := -Wl,--as-needed $(call pkg_libs,$(CORE_PKG)) -lm -lpthread
 CMOCKA_CFLAGS := $(call pkg_cflags,cmocka)
@@ -130,7 +129,8 @@ $(BUILD)/libsop.a: $(CORE_OBJ)
 	$(call SAY,AR)ar rcsD $@ $^
 
 # The shared library shows what the public face declares and nothing else.
-FACE := core/sop.h core/admin.h core/peek.h core/err.h core/log.h core/id.h core/clock.h core/range.h
+FACE := core/sop.h core/admin.h core/peek.h core/err.h core/log.h core/id.h core/clock.h core/range.h \
+	core/key.h core/format_volume.h
 $(BUILD)/libsop.map: $(FACE)
 	@mkdir -p $(@D)
 	@{ echo 'SOP_0 { global:'; \
@@ -251,7 +251,7 @@ install: all
 	ln -sf libsop.so.0 $(DESTDIR)$(LIBDIR)/libsop.so
 	install -m 644 $(BUILD)/libsop.a $(DESTDIR)$(LIBDIR)/libsop.a
 	install -m 644 core/base.h $(FACE) $(DESTDIR)$(INCLUDEDIR)/sop/core/
-	printf 'Name: libsop\nDescription: transactions over erasure coded B-trees\nVersion: %s\nLibs: -L%s -lsop\nLibs.private: -lisal -luring -lpthread\nCflags: -I%s/sop\n' \
+	printf 'Name: libsop\nDescription: transactions over erasure coded B-trees\nVersion: %s\nLibs: -L%s -lsop\nLibs.private: -lisal -luring -ljansson -lpthread\nCflags: -I%s/sop\n' \
 		'$(VERSION)' '$(LIBDIR)' '$(INCLUDEDIR)' >$(DESTDIR)$(LIBDIR)/pkgconfig/libsop.pc
 
 clean:

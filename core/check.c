@@ -863,6 +863,13 @@ static int walk_todo(struct sop_check *c)
 	return rc;
 }
 
+static int prepared_met(void *arg, const struct sop_blobref *ref)
+{
+	struct sop_check *c = arg;
+
+	return met_add(c, ref, c->o.data);
+}
+
 static int walk(struct sop_check *c)
 {
 	struct sop_space_stat space;
@@ -871,11 +878,13 @@ static int walk(struct sop_check *c)
 	sop_space_stat(c->v->space, &space);
 	c->total_bytes = space.live_bytes;
 	rc = tree_walk(c, SOP_STORE_MASTER, master_entry);
-	for (uint64_t id = SOP_STORE_SEGMENTS; id <= SOP_STORE_DOOMED && !rc; id++)
+	for (uint64_t id = SOP_STORE_SEGMENTS; id <= SOP_STORE_PREPARED && !rc; id++)
 		if (id != SOP_STORE_SHARED)
 			rc = tree_walk(c, id, system_entry);
 	if (!rc)
 		rc = walk_todo(c);
+	if (!rc)
+		rc = sop_prepared_each_blob(c->v, prepared_met, c, c->e);
 	if (!rc)
 		rc = sop_space_each_pending(c->v->space, pending_met, c);
 	if (!rc)
@@ -1009,7 +1018,8 @@ static size_t put_directory(const struct sop_check *c, uint64_t store, char *buf
 static const char *system_name(uint64_t store)
 {
 	static const char *const names[] = {"", "(index of directories)", "(table of segments)",
-		"(shared blobs)", "(partly free pages)", "(files being removed)"};
+		"(shared blobs)", "(partly free pages)", "(files being removed)",
+		"(prepared transactions)"};
 
 	return store < SOP_ARRAY_LEN(names) ? names[store] : "(system store)";
 }

@@ -109,8 +109,8 @@ static int make_root(struct sop_volume *v, struct sop_err *e)
 /* The states that everything else is found by. */
 static int system_stores(struct sop_volume *v, const struct sop_checkpoint *c, struct sop_err *e)
 {
-	static const uint64_t fresh[] = {
-		SOP_STORE_SEGMENTS, SOP_STORE_SHARED, SOP_STORE_DEAD, SOP_STORE_DOOMED};
+	static const uint64_t fresh[] = {SOP_STORE_SEGMENTS, SOP_STORE_SHARED, SOP_STORE_DEAD,
+		SOP_STORE_DOOMED, SOP_STORE_PREPARED};
 	struct sop_state *master;
 	int rc;
 
@@ -125,6 +125,16 @@ static int system_stores(struct sop_volume *v, const struct sop_checkpoint *c, s
 	for (size_t i = 0; i < SOP_ARRAY_LEN(fresh) && !rc && !c->master_root; i++)
 		rc = sop_stores_create(
 			v->stores, fresh[i], NULL, 0, c->lsn, (struct timespec){0}, e);
+	sop_stores_end(v->stores);
+	if (rc || !c->master_root)
+		return rc;
+	/* Volumes of before it was there have none. */
+	rc = sop_stores_load(v->stores, SOP_STORE_PREPARED, &master, e);
+	if (rc != -ENOENT)
+		return rc;
+	sop_stores_begin(v->stores);
+	rc = sop_stores_create(
+		v->stores, SOP_STORE_PREPARED, NULL, 0, c->lsn, (struct timespec){0}, e);
 	sop_stores_end(v->stores);
 	return rc;
 }
@@ -178,6 +188,8 @@ int sop_recover(struct sop_volume *v, struct sop_err *e)
 		if (!rc)
 			rc = sop_heal(v, e);
 	}
+	if (!rc)
+		rc = sop_prepared_load(v, e);
 	sop_checkpoint_release(&c);
 	return rc ? sop_wrap(e, rc, "recovery") : 0;
 }

@@ -886,11 +886,11 @@ static uint64_t recently_written(struct sop_space *s, uint64_t bytes)
 	return s->written[0] + s->written[1];
 }
 
-int sop_space_check(struct sop_space *s, uint64_t bytes, struct sop_err *e)
+int sop_space_check(struct sop_space *s, unsigned profile, uint64_t bytes, struct sop_err *e)
 {
 	uint64_t total, avail, reserve, recent;
 
-	sop_members_capacity(s->v->mem, 0, &total, &avail);
+	sop_members_capacity(s->v->mem, profile, &total, &avail);
 	reserve = sop_space_reserve_bytes(total);
 	recent = recently_written(s, 0);
 	avail -= SOP_MIN(avail, recent);
