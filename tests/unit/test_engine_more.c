@@ -84,7 +84,7 @@ static void a_disk_that_fails_to_give_space_back_is_set_aside(void **state)
 	sim_disk_gone(f->sim, f->path[2], true);
 	fixture_ok(f, sop_volume_tick(f->v, &f->e));
 	assert_true(sop_volume_disk(f->v, 2, &d));
-	assert_string_equal(d.state, "OFFLINE");
+	assert_int_equal(d.state, SOP_DISK_FAILED);
 	assert_int_equal(fixture_has(f, store, "b", two, BIG), 1);
 }
 
