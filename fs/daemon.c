@@ -20,7 +20,7 @@ static struct {
 	pthread_mutex_t lock;
 	bool starting, foreground;
 	bool journal; /* try it: in the background, or where systemd would read our stderr */
-	int fd; /* of log=, or -1 */
+	int fd;	      /* of log=, or -1 */
 	char name[64];
 	time_t second;		    /* under lock, as are the counts */
 	unsigned lines, suppressed; /* in this second */

@@ -24,7 +24,8 @@ build_packages='build-essential debhelper pkgconf libfuse3-dev libhiredis-dev li
 for deb in "$WORK"/one/*.deb; do
 	cmp "$deb" "$WORK/another/${deb##*/}" || fail "${deb##*/} comes out different when built again"
 done
-echo "reproducible: $(cd "$WORK/one" && ls ./*.deb | tr '\n' ' ')"
+echo "reproducible:"
+sha256sum "$WORK"/one/*.deb
 
 # The project has no mailbox and no bug tracker of Debian's to name.
 lintian --fail-on error,warning --suppress-tags \
@@ -41,6 +42,7 @@ use() { # ROOT: what somebody does who has just installed it
 	mkdir "$1/tmp/debs"
 	cp "$2"/sopfs_*.deb "$2"/libsop0_*.deb "$2"/libsop-dev_*.deb "$1/tmp/debs/"
 	cp "$TOP/tests/examples/barstore.c" "$1/tmp/"
+	# shellcheck disable=SC2016
 	chroot "$1" sh -eu -c '
 		export DEBIAN_FRONTEND=noninteractive
 		dpkg --unpack /tmp/debs/*.deb

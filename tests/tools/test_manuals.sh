@@ -27,7 +27,6 @@ done
 for p in "${programs[@]}"; do
 	[ -e "$man/$p.8" ] || fail "$p has no manual"
 	flags_of_manual "$man/$p.8" >"$WORK/manual"
-	# sopctl has flags of its verbs, each with a --help of its own: tests/tools/test_sopctl.sh.
 	[ "$p" != sopctl ] || continue
 	flags_of_help "$BUILD/$p" >"$WORK/help"
 	[ -s "$WORK/help" ] || fail "$p --help names no flag"
@@ -39,6 +38,23 @@ for p in "${programs[@]}"; do
 	grep -vxF -f "$WORK/manual" "$WORK/help" && fail "$p.8 says nothing of these"
 	grep -vxF -f "$WORK/help" "$WORK/manual" | grep -vx -e '-[stunN]' && fail "$p --help says nothing of these"
 done
+
+# sopctl: each verb of --help has its line in the manual, with the flags that its own --help tells; and the
+# other way about.
+"$BUILD/sopctl" --help | sed -n 's/^  \([a-z][a-z-]*\)  .*/\1/p' | sort >"$WORK/verbs"
+sed -n 's/^\.It Cm \([a-z-]*\).*/\1/p' "$man/sopctl.8" | sort -u | diff "$WORK/verbs" - ||
+	fail "verbs of sopctl --help (<) and sopctl(8) (>) differ"
+while read -r verb; do
+	# -j of "--json" is no letter of its own; -h is everybody's.
+	"$BUILD/sopctl" "$verb" --help | grep -oE '^ +(-[a-z], )?--[a-z-]+' | grep -oE -- '--[a-z-]+' |
+		grep -v -e --help >"$WORK/help" || true
+	line=$(grep "^\.It Cm $verb " "$man/sopctl.8")
+	while read -r flag; do
+		short=$("$BUILD/sopctl" "$verb" --help | sed -n "s/^ *-\([a-z]\), $flag .*/\1/p")
+		grep -qE -- "Fl -(${flag#--})( |$)|Fl -?[a-z]*${short:-@}[a-z]* " <<<"$line" ||
+			fail "sopctl(8) says nothing of $verb $flag"
+	done <"$WORK/help"
+done <"$WORK/verbs"
 
 # Mount options: the table behind --help, the manual, and what the parser takes.
 "$SOPFS" --help | sed -n '/^Options of -o/,$ s/^  \([a-z_]*=\{0,1\}[a-z]*\).*/\1/p' >"$WORK/options"
