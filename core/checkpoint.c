@@ -197,6 +197,10 @@ static int run(struct ckpt *k, bool clean, struct sop_err *e)
 	rc = write_nodes(k, e);
 	if (!rc)
 		rc = sop_segments_sync(v->seg, e);
+	/* The file that goes on from here: that it is missing one day must mean that it was lost.
+	 */
+	if (!rc)
+		rc = sop_journal_sync(v->journal, e);
 	if (!rc)
 		rc = list_flips(k, e);
 	if (!rc) {

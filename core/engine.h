@@ -72,6 +72,9 @@ void sop_stores_end(struct sop_stores *s);
 struct sop_tree sop_state_tree(const struct sop_state *st);
 /* Write the dirty states into the master store (checkpoint; commit lock held). */
 int sop_stores_flush(struct sop_stores *s, uint64_t lsn, struct sop_err *e);
+/* What fsck has counted. Commit lock held; a checkpoint makes it last. */
+int sop_stores_correct(
+	struct sop_stores *s, uint64_t id, uint64_t count, uint64_t subdirs, struct sop_err *e);
 /* Forget clean states over a bound. */
 void sop_stores_trim(struct sop_stores *s);
 /* Its keys' codec, counted; *out NULL: bytes, unique. */
@@ -156,6 +159,12 @@ void sop_space_stat(struct sop_space *s, struct sop_space_stat *out);
 /* For check: calls fn for each segment with its live bytes of a shard file. */
 int sop_space_each(struct sop_space *s, int (*fn)(void *arg, uint64_t id, uint64_t live, unsigned k),
 	void *arg);
+/* For fsck, commit lock held: references taken since are in the SHARED store afterwards; the account of a
+ * segment, the references of a blob, are what was met. A checkpoint makes it last. */
+int sop_space_settle_references(struct sop_space *s, struct sop_err *e);
+void sop_space_correct_live(struct sop_space *s, uint64_t id, uint64_t live);
+int sop_space_correct_references(
+	struct sop_space *s, const struct sop_blobref *ref, uint32_t count, struct sop_err *e);
 /* Calls fn for each blob freed but not given back. Commit lock held. */
 int sop_space_each_pending(struct sop_space *s,
 	int (*fn)(void *arg, const struct sop_blobref *ref), void *arg);

@@ -139,6 +139,14 @@ static int system_stores(struct sop_volume *v, const struct sop_checkpoint *c, s
 	return rc;
 }
 
+/* A checkpoint is published after the journal file that goes on from it is on the media. mkfs alone
+ * names one that nobody has begun; and behind a clean one there is nothing to lose. */
+static unsigned replay_flags(const struct sop_volume *v, const struct sop_checkpoint *c)
+{
+	return (c->master_root && !c->clean ? SOP_REPLAY_BEGUN : 0) |
+	       (v->opts.part_journal ? SOP_REPLAY_PART : 0);
+}
+
 int sop_recover(struct sop_volume *v, struct sop_err *e)
 {
 	const struct sop_label *label = sop_members_label(v->mem);
@@ -170,8 +178,8 @@ int sop_recover(struct sop_volume *v, struct sop_err *e)
 	if (!rc)
 		rc = sop_space_load(v->space, &c, e);
 	if (!rc)
-		rc = sop_journal_replay(
-			v->mem, c.journal, c.lsn, c.chain, replay_record, &r, &end, e);
+		rc = sop_journal_replay(v->mem, c.journal, c.lsn, c.chain, replay_flags(v, &c),
+			replay_record, &r, &end, e);
 	if (!rc && r.records)
 		sop_log(v->log, SOP_LOG_INFO, "recover", "records=%llu lsn=%llu: journal replayed",
 			(unsigned long long)r.records, (unsigned long long)end.lsn);

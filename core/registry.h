@@ -57,6 +57,9 @@ int sop_registry_chain(struct sop_registry *r, struct sop_flip **flips, size_t *
 int sop_registry_apply(struct sop_registry *r, const struct sop_flip *flips, size_t n, uint64_t lsn,
 	struct sop_err *e);
 
+/* Write anew, from another replica, every block that is not as it should be, and sync. For fsck. */
+int sop_registry_repair_all(struct sop_registry *r, struct sop_err *e);
+
 /* Pure codec of one block, for tests and fsck: raw is SOP_REGISTRY_BLOCK bytes. All zeros is an empty
  * block. SOP_ECORRUPT: magic, checksum, uuid, file or block number is not as expected. */
 int sop_registry_block_check(const void *raw, const struct sop_uuid *volume, uint32_t file,

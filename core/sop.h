@@ -26,6 +26,7 @@
 #include "core/clock.h"
 #include "core/err.h"
 #include "core/format_volume.h"
+#include "core/fsck.h"
 #include "core/id.h"
 #include "core/key.h"
 #include "core/log.h"
@@ -49,6 +50,7 @@ struct sop_open_opts {
 	unsigned wait_ms;         /* for members that are not there yet, before going on without them */
 	bool read_only;
 	bool degraded;            /* accept half or fewer of the labels */
+	bool part_journal;        /* fsck: go on with what is left of a journal that has lost a part */
 	bool durable;             /* every commit waits for the media */
 	bool no_repair;           /* bad shards that reads meet are not written anew */
 	const struct sop_log *log;     /* NULL: silent; must outlive the volume */

@@ -1272,3 +1272,35 @@ int sop_space_each_pending(
 			rc = fn(arg, &s->pending[i].ref);
 	return rc;
 }
+
+/* ---- fsck ---- */
+
+int sop_space_settle_references(struct sop_space *s, struct sop_err *e)
+{
+	return deltas_apply(s, e);
+}
+
+void sop_space_correct_live(struct sop_space *s, uint64_t id, uint64_t live)
+{
+	SOP_LOCK_GUARD(&s->lock);
+	struct seg *g = seg_find(s, id);
+
+	if (!g)
+		return;
+	s->live_bytes -= SOP_MIN(g->live * g->shards, s->live_bytes);
+	g->live = live;
+	s->live_bytes += g->live * g->shards;
+	g->dirty = true;
+}
+
+int sop_space_correct_references(
+	struct sop_space *s, const struct sop_blobref *ref, uint32_t count, struct sop_err *e)
+{
+	struct changes cs = {0};
+	int rc;
+
+	shared_set(&cs, ref, count);
+	rc = changes_apply(s->v, &cs, e);
+	free(cs.c);
+	return rc;
+}

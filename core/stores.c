@@ -503,3 +503,20 @@ void sop_stores_trim(struct sop_stores *s)
 		}
 	}
 }
+
+int sop_stores_correct(
+	struct sop_stores *s, uint64_t id, uint64_t count, uint64_t subdirs, struct sop_err *e)
+{
+	struct sop_state *st;
+	int rc = find_or_load(s, id, &st, e);
+
+	if (rc)
+		return rc;
+	rc = sop_stores_change(s, st, s->v->lsn_next - 1, e);
+	if (!rc) {
+		st->now.count = count;
+		st->now.subdirs = subdirs;
+	}
+	sop_unlock(&s->lock);
+	return rc;
+}
