@@ -1,6 +1,6 @@
 /* The face for whoever administers a volume: names of disks, their states, and what has been asked
  * for handed to those who do it. */
-#include "core/engine.h"
+#include "core/mend.h"
 
 #include <stdio.h>
 
@@ -44,6 +44,20 @@ static bool nth(struct sop_volume *v, unsigned n, unsigned *member)
 	return false;
 }
 
+static enum sop_disk_state state_of(
+	struct sop_volume *v, unsigned i, const struct sop_member_status *s)
+{
+	if (s->state == SOP_MEMBER_DRAINING)
+		return s->to >= 0 ? SOP_DISK_REPLACING : SOP_DISK_REMOVING;
+	if (s->by_hand)
+		return SOP_DISK_OFFLINE;
+	if (!s->present)
+		return s->missing ? SOP_DISK_MISSING : SOP_DISK_FAILED;
+	if (v->mender && (!s->current || sop_mender_missing(v->mender, i)))
+		return SOP_DISK_HEALING;
+	return SOP_DISK_ONLINE;
+}
+
 bool sop_volume_disk(struct sop_volume *v, unsigned n, struct sop_volume_disk *out)
 {
 	struct sop_member_status s;
@@ -53,17 +67,27 @@ bool sop_volume_disk(struct sop_volume *v, unsigned n, struct sop_volume_disk *o
 		return false;
 	sop_members_status(v->mem, i, &s);
 	*out = (struct sop_volume_disk){.index = i,
-		.state = !s.present ? SOP_DISK_FAILED : SOP_DISK_ONLINE,
-		.uuid = sop_members_label(v->mem)->member[i].uuid,
+		.state = state_of(v, i, &s),
+		.uuid = s.uuid,
+		.generation = s.generation,
 		.present = s.present,
 		.data = s.role & SOP_ROLE_DATA,
 		.registry = s.role & SOP_ROLE_REGISTRY,
-		.target = -1,
+		.current = s.current,
+		.target = s.state == SOP_MEMBER_DRAINING ? s.to : -1,
+		.last_seen = {(time_t)(s.seen_ns / 1000000000u), (long)(s.seen_ns % 1000000000u)},
 		.read_errors = s.read_errors,
 		.write_errors = s.write_errors,
 		.checksum_errors = s.checksum_errors,
+		.repaired_bytes = s.repaired_bytes,
 		.total_bytes = s.total_bytes,
-		.free_bytes = s.free_bytes};
+		.free_bytes = s.free_bytes,
+		.used_bytes = sop_space_on(v->space, i),
+		.missing_bytes = v->mender ? sop_mender_missing(v->mender, i) : 0};
+	if (s.present)
+		out->last_seen = sop_now(v);
+	if (!s.present)
+		memcpy(out->reason, s.reason, sizeof(out->reason));
 	snprintf(out->name, sizeof(out->name), "d%u", i + 1);
 	snprintf(out->path, sizeof(out->path), "%s", s.path);
 	return true;
@@ -126,84 +150,151 @@ int sop_disk_online(struct sop_volume *v, const char *which, const char *path, s
 
 	if (!rc)
 		rc = find(v, which, &i, e);
-	return rc ? rc : sop_members_online(v->mem, i, path, e);
+	if (!rc)
+		rc = sop_members_online(v->mem, i, path, e);
+	if (!rc)
+		sop_mender_kick(v->mender);
+	return rc;
 }
 
-static int not_yet(struct sop_err *e, const char *what)
+/* What a disk has to take that gets the content of member i: its shards, and room to go on. */
+#define ROOM_SPARE ((uint64_t)8 << 20)
+
+static unsigned member_flags(unsigned flags)
 {
-	return sop_say(e, -EOPNOTSUPP, "%s: not built yet", what);
+	return (flags & SOP_ADMIN_FORCE ? (unsigned)SOP_MEMBERS_FORCE : 0) |
+	       (flags & SOP_ADMIN_DRY_RUN ? (unsigned)SOP_MEMBERS_DRY_RUN : 0);
 }
 
 int sop_disk_replace(struct sop_volume *v, const char *which, const char *path, unsigned flags,
 	struct sop_err *e)
 {
-	(void)path;
-	(void)flags;
-	(void)v;
-	return not_yet(e, which);
+	struct sop_member_status s;
+	unsigned i, j;
+	int rc = writable(v, e);
+
+	if (!rc)
+		rc = find(v, which, &i, e);
+	if (rc)
+		return rc;
+	sop_members_status(v->mem, i, &s);
+	if (s.state == SOP_MEMBER_DRAINING)
+		return sop_say(e, -EALREADY, "%s: is being replaced or removed already", which);
+	rc = sop_members_add(v->mem, path, s.role, member_flags(flags),
+		sop_space_on(v->space, i) + ROOM_SPARE, &j, e);
+	if (rc || flags & SOP_ADMIN_DRY_RUN)
+		return rc;
+	rc = sop_members_drain(v->mem, i, (int)j, e);
+	sop_mender_kick(v->mender);
+	return rc;
 }
 
 int sop_disk_add(struct sop_volume *v, const char *path, unsigned flags, struct sop_err *e)
 {
-	(void)v;
-	(void)flags;
-	return not_yet(e, path);
+	unsigned j;
+	int rc = writable(v, e);
+
+	if (rc)
+		return rc;
+	rc = sop_members_add(v->mem, path, SOP_ROLE_DATA, member_flags(flags), ROOM_SPARE, &j, e);
+	if (!rc)
+		sop_mender_kick(v->mender);
+	return rc;
+}
+
+/* The member that gets a replica of the registry when one goes: with most room. -1: there is none.
+ */
+static int heir(struct sop_volume *v, unsigned gone)
+{
+	uint64_t most = 0;
+	int best = -1;
+
+	for (unsigned i = 0; i < sop_members_count(v->mem); i++) {
+		struct sop_member_status s;
+
+		sop_members_status(v->mem, i, &s);
+		if (i == gone || !s.present || s.state != SOP_MEMBER_ONLINE ||
+			s.role != SOP_ROLE_DATA || (best >= 0 && s.free_bytes <= most))
+			continue;
+		best = (int)i;
+		most = s.free_bytes;
+	}
+	return best;
+}
+
+/* Enough disks, and room on them, for what lies on member i. */
+static int check_remove(struct sop_volume *v, unsigned i, struct sop_err *e)
+{
+	const struct sop_label *label = sop_members_label(v->mem);
+	uint64_t need = sop_space_on(v->space, i) + ROOM_SPARE, room = 0;
+	unsigned left = 0, width = 0;
+	struct sop_member_status s;
+
+	for (unsigned p = 0; p < label->profiles; p++)
+		if (label->profile[p].name[0])
+			width = SOP_MAX(width, (unsigned)label->profile[p].k + label->profile[p].m);
+	for (unsigned k = 0; k < sop_members_count(v->mem); k++) {
+		sop_members_status(v->mem, k, &s);
+		if (k == i || !s.present || s.state != SOP_MEMBER_ONLINE ||
+			!(s.role & SOP_ROLE_DATA))
+			continue;
+		left++;
+		room += s.free_bytes;
+	}
+	sop_members_status(v->mem, i, &s);
+	if (s.role & SOP_ROLE_DATA && left < width)
+		return sop_say(e, SOP_EDISKS,
+			"d%u: %u disks would be left, and shards go to %u; replace it instead, or "
+			"add "
+			"a disk first",
+			i + 1, left, width);
+	if (s.role & SOP_ROLE_DATA && room < need)
+		return sop_say(e, -ENOSPC,
+			"d%u: the other disks have %llu bytes free, %llu are needed", i + 1,
+			(unsigned long long)room, (unsigned long long)need);
+	return 0;
 }
 
 int sop_disk_remove(struct sop_volume *v, const char *which, unsigned flags, struct sop_err *e)
 {
-	(void)v;
-	(void)flags;
-	return not_yet(e, which);
+	struct sop_member_status s;
+	unsigned i;
+	int rc = writable(v, e);
+
+	if (!rc)
+		rc = find(v, which, &i, e);
+	if (rc)
+		return rc;
+	sop_members_status(v->mem, i, &s);
+	if (s.state == SOP_MEMBER_DRAINING)
+		return sop_say(e, -EALREADY, "%s: is being replaced or removed already", which);
+	rc = check_remove(v, i, e);
+	if (rc || flags & SOP_ADMIN_DRY_RUN)
+		return rc;
+	if (s.role & SOP_ROLE_REGISTRY && heir(v, i) >= 0)
+		rc = sop_members_promote(v->mem, (unsigned)heir(v, i), e);
+	if (!rc)
+		rc = sop_members_drain(v->mem, i, -1, e);
+	sop_mender_kick(v->mender);
+	return rc;
 }
 
 int sop_disk_cancel(struct sop_volume *v, const char *which, struct sop_err *e)
 {
-	(void)v;
-	return not_yet(e, which);
-}
+	struct sop_member_status s;
+	unsigned i;
+	int rc = writable(v, e);
 
-/* ---- work ---- */
-
-int sop_scrub_start(struct sop_volume *v, uint64_t rate_bytes_per_s, struct sop_err *e)
-{
-	(void)v;
-	(void)rate_bytes_per_s;
-	return not_yet(e, "scrub");
-}
-
-int sop_scrub_pause(struct sop_volume *v, struct sop_err *e)
-{
-	(void)v;
-	return not_yet(e, "scrub");
-}
-
-int sop_scrub_resume(struct sop_volume *v, struct sop_err *e)
-{
-	(void)v;
-	return not_yet(e, "scrub");
-}
-
-int sop_scrub_stop(struct sop_volume *v, struct sop_err *e)
-{
-	(void)v;
-	return not_yet(e, "scrub");
-}
-
-bool sop_volume_task(struct sop_volume *v, unsigned i, struct sop_task *out)
-{
-	(void)v;
-	(void)i;
-	(void)out;
-	return false;
-}
-
-bool sop_volume_lost(struct sop_volume *v, unsigned i, struct sop_lost *out)
-{
-	(void)v;
-	(void)i;
-	(void)out;
-	return false;
+	if (!rc)
+		rc = find(v, which, &i, e);
+	if (rc)
+		return rc;
+	sop_members_status(v->mem, i, &s);
+	if (s.state != SOP_MEMBER_DRAINING)
+		return sop_say(e, -ENOENT, "%s: is not being replaced or removed", which);
+	rc = sop_members_undrain(v->mem, i, e);
+	sop_mender_cancelled(v->mender, i);
+	return rc;
 }
 
 int sop_volume_clear(struct sop_volume *v, const char *which, struct sop_err *e)
@@ -213,8 +304,11 @@ int sop_volume_clear(struct sop_volume *v, const char *which, struct sop_err *e)
 
 	if (rc)
 		return rc;
-	for (unsigned j = which ? i : 0; j < sop_members_count(v->mem) && (!which || j == i); j++)
-		sop_members_clear(v->mem, j);
+	for (unsigned j = 0; j < sop_members_count(v->mem); j++)
+		if (!which || j == i)
+			sop_members_clear(v->mem, j);
+	if (!which && v->mender)
+		sop_mender_forget_lost(v->mender);
 	return 0;
 }
 
@@ -222,29 +316,112 @@ int sop_volume_clear(struct sop_volume *v, const char *which, struct sop_err *e)
 
 void sop_volume_space(struct sop_volume *v, struct sop_volume_space *out)
 {
-	const struct sop_profile *p = &sop_members_label(v->mem)->profile[0];
-	struct sop_space_stat s;
+	struct sop_space_shares x;
+	unsigned replicas[SOP_MEMBERS_MAX], n = sop_members_replicas(v->mem, replicas);
 
 	memset(out, 0, sizeof(*out));
 	sop_members_capacity(v->mem, 0, &out->total, &out->free);
 	out->reserve = sop_space_reserve_bytes(out->total);
 	out->free -= SOP_MIN(out->reserve, out->free);
-	sop_space_stat(v->space, &s);
-	out->data = s.live_bytes / (p->k + p->m) * p->k;
-	out->parity = s.live_bytes - out->data;
-	out->pinned = s.pending_bytes;
-	out->metadata = v->journal_used;
+	sop_space_shares(v->space, &x);
+	out->data = x.data;
+	out->parity = x.parity;
+	out->pinned = x.pinned;
+	/* A slot of 32 bytes for each node, twice, and what the journal holds; on each replica. */
+	out->metadata = x.nodes + n * (sop_registry_bytes(v->reg) + v->journal_used);
 }
 
 /* ---- layout ---- */
 
+struct layout {
+	struct sop_volume *v;
+	bool verify;
+	int (*fn)(void *arg, const struct sop_extent_layout *x);
+	void *arg;
+};
+
+static int lay_out(struct layout *l, const struct sop_extent *x, struct sop_err *e)
+{
+	struct sop_extent_layout out = {
+		.off = x->off, .len = x->len, .segment = x->ref.segment, .segment_off = x->ref.off};
+	struct sop_segment_info info;
+	uint32_t good = 0;
+	int rc = sop_segments_info(l->v->seg, x->ref.segment, &info, e);
+
+	if (rc)
+		return rc;
+	/* What cannot be read shows in the states of the shards. */
+	if (l->verify)
+		(void)sop_blob_verify(l->v->seg, &x->ref, false, &good, NULL);
+	out.k = info.k;
+	out.m = info.m;
+	for (unsigned i = 0; i < out.k + out.m; i++) {
+		out.disk[i] = info.disks[i];
+		if (l->verify)
+			out.state[i] = good >> i & 1 ? SOP_SHARD_OK
+				       : sop_members_disk(l->v->mem, info.disks[i])
+					       ? SOP_SHARD_CORRUPT
+					       : SOP_SHARD_MISSING;
+		else if (!sop_members_disk(l->v->mem, info.disks[i]) || info.stale >> i & 1)
+			out.state[i] = SOP_SHARD_MISSING;
+	}
+	return l->fn(l->arg, &out);
+}
+
+struct extents {
+	struct sop_extent *x;
+	size_t n, cap;
+	struct sop_err *e;
+};
+
+static int take_extent(void *arg, const void *key, size_t klen, const void *val, size_t vlen)
+{
+	struct extents *l = arg;
+
+	if (l->n == l->cap) {
+		size_t cap = l->cap ? 2 * l->cap : 64;
+		struct sop_extent *p = realloc(l->x, cap * sizeof(*p));
+
+		if (!p)
+			return -ENOMEM;
+		l->x = p;
+		l->cap = cap;
+	}
+	return sop_extent_decode(&l->x[l->n++], key, klen, val, vlen, l->e);
+}
+
+static int tree_extents(struct sop_txn *t, uint64_t tree, struct extents *l, struct sop_err *e)
+{
+	struct sop_range all = {0};
+	struct sop_state_view view;
+	int rc = sop_stores_view(t->v->stores, tree, t->lsn, &view, e);
+
+	if (!rc)
+		rc = sop_tree_scan(t->v->nodes, &view.tree, t->lsn, &all, take_extent, l, e);
+	return rc;
+}
+
 int sop_value_layout(struct sop_txn *t, struct sop_name name, bool verify,
 	int (*fn)(void *arg, const struct sop_extent_layout *x), void *arg, struct sop_err *e)
 {
-	(void)t;
-	(void)name;
-	(void)verify;
-	(void)fn;
-	(void)arg;
-	return not_yet(e, "layout");
+	struct layout l = {.v = t->v, .verify = verify, .fn = fn, .arg = arg};
+	struct extents tree = {.e = e};
+	uint8_t buf[SOP_ITEM_BYTES_MAX];
+	struct sop_place place;
+	struct sop_item it;
+	int rc = sop_txn_inode(t, name, &place, &it, buf, e);
+
+	if (rc)
+		return rc;
+	if (it.tree)
+		rc = tree_extents(t, it.tree, &tree, e);
+	for (uint32_t i = 0; i < it.extents && !rc; i++)
+		rc = lay_out(&l, &it.extent[i], e);
+	for (size_t i = 0; i < tree.n && !rc; i++)
+		rc = lay_out(&l, &tree.x[i], e);
+	free(tree.x);
+	if (!rc && it.run_len)
+		rc = fn(arg, &(struct sop_extent_layout){
+				     .off = it.run_off, .len = it.run_len, .is_inline = true});
+	return rc;
 }

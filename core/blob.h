@@ -59,7 +59,6 @@ struct sop_blob_put {
 	const void *data; /* must stay until finish */
 	uint32_t len;     /* 1..SOP_BLOB_MAX */
 	uint8_t kind;     /* enum sop_blob_kind */
-	uint8_t profile;  /* the caller's: an append goes to one profile */
 	struct sop_blobref ref; /* out */
 };
 
@@ -111,17 +110,50 @@ uint64_t sop_blob_shard_bytes(uint32_t len, unsigned k);
 
 /* --- segments --------------------------------------------------------------------------------- */
 
+/* fn is called for each blob of which a read has met a shard that is bad and could be written anew. */
+void sop_segments_on_bad(struct sop_segments *s,
+	void (*fn)(void *ctx, const struct sop_blobref *ref), void *ctx);
 /* Tell the module about segments from the stored table (mount). */
 int sop_segments_add(struct sop_segments *s, const struct sop_segment_info *info, struct sop_err *e);
 /* -ENOENT when it is not known: then its shard headers are looked for on the disks. */
 int sop_segments_info(struct sop_segments *s, uint64_t id, struct sop_segment_info *out,
 	struct sop_err *e);
+/* The same, of those in memory alone: never waits. */
+int sop_segments_peek(struct sop_segments *s, uint64_t id, struct sop_segment_info *out);
 void sop_segments_seal(struct sop_segments *s, uint64_t id);
 /* Of a segment that may have been written after its entry in the table: its shards on members that are
  * behind (sop_members_behind) count as stale from now on. */
 void sop_segments_distrust(struct sop_segments *s, uint64_t id);
 /* These shards (bits) have been repaired, every live blob of them, and synced: no longer stale. */
 void sop_segments_healed(struct sop_segments *s, uint64_t id, uint32_t shards);
+/* Mend a sealed segment as a whole (one that is not is sealed first): see segment_mend.c. */
+struct sop_mend_report {
+	uint64_t done_bytes;  /* of each shard file, walked */
+	uint64_t read_bytes, written_bytes;
+	uint64_t found_bytes; /* of each shard file, in fragments that can be read */
+	uint64_t corrected;   /* fragments of shards that were bad and are right now */
+	uint64_t repaired_bytes; /* of these, when verifying */
+	uint64_t bad;         /* that stayed so */
+	uint64_t lost;        /* fragments with fewer than k good shards; of freed blobs, too */
+};
+struct sop_mend_opts {
+	uint32_t shards;    /* written anew; in place only where it is bad */
+	const uint16_t *to; /* by shard: the member it is to lie on; NULL: all stay where they are */
+	bool verify;        /* instead: verify all shards, mend what is bad (unless no_repair) */
+	bool no_repair;
+	/* Between pieces; what it returns (not 0) ends the work. */
+	int (*pace)(void *arg, const struct sop_mend_report *so_far);
+	void (*lost)(void *arg, const struct sop_blobref *ref, uint8_t kind);
+	void *arg;
+};
+/* 0: the shards are written, synced, not stale any more, and lie where they were to go (the files where
+ * they lay before are still there). SOP_EDISKS: too few shards can be read now. */
+int sop_segment_mend(struct sop_segments *s, uint64_t id, const struct sop_mend_opts *o,
+	struct sop_mend_report *r, struct sop_err *e);
+/* The shards of which member i has no file, though the segment says so, become stale; files of segments
+ * that lie elsewhere by now are removed. For a disk that is back, and at mount for all. */
+int sop_segments_survey(struct sop_segments *s, unsigned member, struct sop_err *e);
+
 /* Give [off, off+len) of every shard file back to the file systems (whole 4 KiB pages of it). */
 int sop_segments_punch(struct sop_segments *s, uint64_t id, uint64_t off, uint64_t len,
 	struct sop_err *e);

@@ -216,7 +216,7 @@ static bool pieces_direct(const struct blob *b, struct piece *pieces, size_t n)
 	got = sop_shard_files_cached(b->s, b->seg, wanted, files);
 	for (size_t i = 0; i < n; i++) {
 		struct piece *p = &pieces[i];
-		unsigned member = b->seg->info.disks[p->shard];
+		unsigned member = sop_segment_disk(b->seg, p->shard);
 		uint32_t row = first_row(p), end = last_row(p) + 1;
 
 		p->done = got & (1u << p->shard) && sop_members_disk(b->s->mem, member);
@@ -281,7 +281,7 @@ static int grid_init(
 	if (!g->cell)
 		return sop_fail(e, -ENOMEM, "read");
 	for (unsigned i = 0; i < b->n; i++) {
-		unsigned member = b->seg->info.disks[i];
+		unsigned member = sop_segment_disk(b->seg, i);
 
 		if (!sop_members_disk(b->s->mem, member))
 			continue;
@@ -506,7 +506,7 @@ static void forget(struct grid *g, unsigned shard)
 /* A cell late twice is bad. */
 static void run_late(struct grid *g, const struct run *run, bool hedged)
 {
-	unsigned member = g->b->seg->info.disks[run->shard];
+	unsigned member = sop_segment_disk(g->b->seg, run->shard);
 
 	for (uint32_t r = 0; r < run->rows; r++) {
 		bool again = cell_get(g, run->shard, run->row + r) == CELL_LATE;
@@ -530,7 +530,7 @@ static void run_end(struct grid *g, const struct run *run, int rc, bool hedged)
 		run_late(g, run, hedged);
 		return;
 	}
-	note_answer(g->b->s, g->b->seg->info.disks[run->shard]);
+	note_answer(g->b->s, sop_segment_disk(g->b->seg, run->shard));
 	if (!rc) {
 		run_verify(g, run);
 		return;
@@ -694,13 +694,15 @@ static const uint8_t *cell_data(struct grid *g, unsigned shard, uint32_t row)
 static void report(struct grid *g, const char *op)
 {
 	const struct blob *b = g->b;
+	bool bad = false;
 
 	for (unsigned i = 0; i < b->n; i++) {
-		unsigned member = b->seg->info.disks[i];
+		unsigned member = sop_segment_disk(b->seg, i);
 		uint32_t bit = 1u << i;
 
 		if (!g->rc[i] || b->stale & bit || b->absent & bit)
 			continue;
+		bad = bad || g->wrong & bit || g->rc[i] == -EIO || g->rc[i] == -ENOENT;
 		if (!sop_segment_blameless(g->rc[i]))
 			sop_log(sop_members_log(b->s->mem), SOP_LOG_WARNING, "blob",
 				"op=%s segment=%016" PRIx64 " off=%" PRIu64
@@ -712,6 +714,9 @@ static void report(struct grid *g, const char *op)
 		else if (g->rc[i] != -ETIMEDOUT) /* told already */
 			sop_segment_blame(b->s, member, SOP_EVENT_READ, g->rc[i]);
 	}
+	/* A verify repairs by itself, if it is to. */
+	if (bad && b->s->on_bad && op[0] == 'r')
+		b->s->on_bad(b->s->on_bad_ctx, b->ref);
 }
 
 /* Why a blob cannot be read: for want of something of ours, or because it is lost. */
@@ -933,7 +938,7 @@ static int repair_shard(struct grid *g, unsigned shard, uint8_t kind)
 			sop_segment_mended(b->s, b->seg, shard);
 	}
 	if (rc)
-		sop_segment_blame(b->s, b->seg->info.disks[shard], SOP_EVENT_WRITE, rc);
+		sop_segment_blame(b->s, sop_segment_disk(b->seg, shard), SOP_EVENT_WRITE, rc);
 	sop_shard_file_put(b->s, f);
 	sop_batch_put(batch);
 	return rc;
@@ -960,7 +965,7 @@ static void repair_shards(struct grid *g, uint32_t shards, uint8_t kind, uint32_
 
 	SOP_EACH_BIT(i, shards)
 	{
-		unsigned member = b->seg->info.disks[i];
+		unsigned member = sop_segment_disk(b->seg, i);
 		int rc;
 
 		if (!sop_members_disk(b->s->mem, member))

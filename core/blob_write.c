@@ -18,7 +18,7 @@
 #define NONCES	      32	   /* drawn at a time */
 
 struct part {
-	struct sop_segment_place place;
+	struct sop_place place;
 	int request[SOP_EC_MAX];
 };
 
@@ -128,7 +128,7 @@ static void lay_out(
 		memset(image[i] + at, 0, f.bytes - at);
 }
 
-static void give_refs(const struct sop_segment_place *at, struct sop_blob_put *puts)
+static void give_refs(const struct sop_place *at, struct sop_blob_put *puts)
 {
 	uint32_t nonce[NONCES];
 	uint64_t off = at->off;
@@ -150,6 +150,7 @@ static void give_refs(const struct sop_segment_place *at, struct sop_blob_put *p
 static void part_release(struct sop_segments *s, struct part *p)
 {
 	sop_shard_files_put(s, p->place.present, p->place.file);
+	sop_segment_busy_end(s, p->place.seg);
 	sop_segment_put(s, p->place.seg);
 }
 
@@ -266,11 +267,11 @@ static int finish_part(struct sop_append *a, struct part *p, struct sop_err *e)
 	int first = 0;
 
 	SOP_EACH_BIT(l, p->place.present)
-	sop_segment_note(
-		a->s, seg->info.disks[l], SOP_EVENT_WRITE, sop_batch_result(a->b, p->request[l]));
+	sop_segment_note(a->s, sop_segment_disk(seg, l), SOP_EVENT_WRITE,
+		sop_batch_result(a->b, p->request[l]));
 	SOP_EACH_BIT(i, p->place.present)
 	{
-		struct sop_disk *disk = sop_members_disk(a->s->mem, seg->info.disks[i]);
+		struct sop_disk *disk = sop_members_disk(a->s->mem, sop_segment_disk(seg, i));
 		int rc = sop_batch_result(a->b, p->request[i]);
 
 		/* Set aside meanwhile: it will not be synced. */
@@ -285,8 +286,8 @@ static int finish_part(struct sop_append *a, struct part *p, struct sop_err *e)
 		sop_log(sop_members_log(a->s->mem), SOP_LOG_WARNING, "blob",
 			"op=write segment=%016" PRIx64
 			" shard=%u disk=%u code=%s: shard not written",
-			seg->info.id, i, seg->info.disks[i], sop_err_name(rc));
-		sop_segment_blame(a->s, seg->info.disks[i], SOP_EVENT_WRITE, rc);
+			seg->info.id, i, sop_segment_disk(seg, i), sop_err_name(rc));
+		sop_segment_blame(a->s, sop_segment_disk(seg, i), SOP_EVENT_WRITE, rc);
 	}
 	sop_segment_wrote(a->s, seg, p->place.present, ok);
 	if ((unsigned)__builtin_popcount(ok) >= seg->info.k)

@@ -17,14 +17,6 @@ struct met { /* a blob met, and how often */
 	uint32_t times;
 	bool used;
 	bool counted; /* its references are as SHARED says */
-	bool lost;    /* too few shards are left */
-};
-
-struct name {
-	struct name *next;
-	uint64_t store;
-	size_t len;
-	uint8_t key[];
 };
 
 struct inode { /* of MASTER, or named by a link */
@@ -32,9 +24,11 @@ struct inode { /* of MASTER, or named by a link */
 	uint64_t ino;
 	uint64_t parent; /* as a directory's record says */
 	uint64_t nlink;
-	uint64_t links;	    /* names met */
-	struct name *names; /* the same */
-	bool here, dir;
+	uint64_t links;	     /* names met */
+	uint64_t name_store; /* of one of them */
+	void *name;
+	size_t name_len;
+	bool here, dir, state;
 	uint64_t reached; /* number of the search that came by */
 };
 
@@ -74,9 +68,6 @@ struct sop_check {
 	uint64_t done_bytes, total_bytes;
 	bool incomplete; /* something could not be reached */
 	bool tree_lost;	 /* ... of the tree that is being walked */
-	struct sop_heal_segment
-		*heal; /* repair the blobs of these segments; no looking for damage */
-	size_t n_heal;
 };
 
 /* ---- memory ---- */
@@ -121,7 +112,7 @@ static struct sop_check_record *found(struct sop_check *c, enum sop_check_kind k
 		.store = c->who.store ? c->who.store : c->store,
 		.ino = c->who.ino,
 		.klen = c->who.klen,
-		.in = c->store};
+		.tree = c->who.tree};
 	if (c->who.key) {
 		r->key = copy(c->who.key, c->who.klen);
 		if (!r->key)
@@ -217,7 +208,6 @@ static int inode_get(struct sop_check *c, uint64_t ino, struct inode **out)
 
 static int link_met(struct sop_check *c, uint64_t ino, bool dir)
 {
-	struct name *name;
 	struct inode *i;
 	int rc = inode_get(c, ino, &i);
 
@@ -225,13 +215,12 @@ static int link_met(struct sop_check *c, uint64_t ino, bool dir)
 		return rc;
 	i->links++;
 	i->dir = i->dir || dir;
-	name = malloc(sizeof(*name) + c->who.klen);
-	if (!name)
-		return no_memory(c);
-	*name = (struct name){.next = i->names, .store = c->who.store, .len = c->who.klen};
-	memcpy(name->key, c->who.key, c->who.klen);
-	i->names = name;
-	return 0;
+	if (i->name)
+		return 0;
+	i->name = copy(c->who.key, c->who.klen);
+	i->name_len = c->who.klen;
+	i->name_store = c->who.store;
+	return i->name ? 0 : no_memory(c);
 }
 
 /* ---- blobs met ---- */
@@ -264,19 +253,6 @@ static int met_grow(struct sop_check *c)
 			*met_slot(c, &old[i].ref) = old[i];
 	free(old);
 	return 0;
-}
-
-static void heal_blob(struct sop_check *c, const struct sop_blobref *ref)
-{
-	for (size_t i = 0; i < c->n_heal; i++) {
-		uint32_t good = 0;
-
-		if (c->heal[i].id != ref->segment)
-			continue;
-		if (sop_blob_verify(c->v->seg, ref, true, &good, NULL))
-			good = 0;
-		c->heal[i].failed |= c->heal[i].shards & ~good;
-	}
 }
 
 /* Shards whose disks are here: that a disk is missing is said once, and not of each blob. */
@@ -339,7 +315,7 @@ static int met_add(struct sop_check *c, const struct sop_blobref *ref, bool veri
 			r->ref = *ref;
 		}
 		m->times++;
-		return m->lost;
+		return 0;
 	}
 	*m = (struct met){.ref = *ref, .times = 1, .used = true};
 	c->n_met++;
@@ -351,11 +327,7 @@ static int met_add(struct sop_check *c, const struct sop_blobref *ref, bool veri
 		c->o.progress(c->o.ctx, "checking", c->done_bytes, c->total_bytes);
 	if (c->o.stop && c->o.stop(c->o.ctx))
 		return sop_fail(c->e, -ECANCELED, "check");
-	if (c->n_heal)
-		heal_blob(c, ref);
-	rc = verify ? blob_verify(c, ref) : 0;
-	m->lost = rc > 0;
-	return rc;
+	return verify ? blob_verify(c, ref) : 0;
 }
 
 /* The bytes of the blob that cannot be read, told of the value at `off`. */
@@ -429,27 +401,16 @@ static int todo_add(struct sop_check *c, uint64_t store, bool extents, uint64_t 
 	return 0;
 }
 
-/* Whose extent tree is being walked. */
-static int note_item(struct sop_check *c, struct sop_check_record *r)
-{
-	r->ino = c->who.ino;
-	if (!c->who.tree || !c->who.key)
-		return 0;
-	r->item_store = c->who.store;
-	r->item_klen = c->who.klen;
-	r->item_key = copy(c->who.key, c->who.klen);
-	return r->item_key ? 0 : no_memory(c);
-}
-
 static int node_record(
 	struct sop_check *c, uint64_t handle, const struct sop_range *keys, int rc, const char *why)
 {
 	struct sop_check_record *r = found_of(c, SOP_CHECK_NODE, c->store);
 
 	(void)rc;
-	if (!r || note_item(c, r))
+	if (!r)
 		return no_memory(c);
 	r->handle = handle;
+	r->ino = c->who.ino;
 	snprintf(r->why, sizeof(r->why), "%s", why);
 	if (keys && keys->from) {
 		r->key = copy(keys->from, keys->from_len);
@@ -513,8 +474,9 @@ static int tree_walk(struct sop_check *c, uint64_t store, sop_entry_fn fn)
 	if (rc) {
 		struct sop_check_record *r = found_of(c, SOP_CHECK_STATE, store);
 
-		if (!r || note_item(c, r))
+		if (!r)
 			return no_memory(c);
+		r->ino = c->who.ino;
 		snprintf(r->why, sizeof(r->why), "%.150s", why.text);
 		return 0;
 	}
@@ -681,14 +643,11 @@ static int shared_entry(void *arg, const void *key, size_t klen, const void *val
 static int pending_met(void *arg, const struct sop_blobref *ref)
 {
 	struct sop_check *c = arg;
-	size_t heal = c->n_heal;
 	int rc;
 
 	/* Still live by account: freed by a transaction, not given back yet; or given back before a
 	 * crash that the account has not heard of. So its bytes are not looked at. */
-	c->n_heal = 0;
 	rc = met_add(c, ref, false);
-	c->n_heal = heal;
 	return rc;
 }
 
@@ -801,7 +760,7 @@ static int accounts_check(struct sop_check *c)
 
 static uint64_t parent_of(const struct inode *i)
 {
-	return i->names ? i->names->store : 0;
+	return i->name ? i->name_store : 0;
 }
 
 /* Does this directory hang on the root? Those met on the way are marked. */
@@ -831,12 +790,8 @@ static int inode_record(struct sop_check *c, const struct inode *i, enum sop_che
 {
 	struct sop_check_record *r;
 
-	c->who = (struct who){.ino = i->ino};
-	if (i->names) {
-		c->who.store = i->names->store;
-		c->who.key = i->names->key;
-		c->who.klen = i->names->len;
-	}
+	c->who = (struct who){
+		.store = i->name_store, .ino = i->ino, .key = i->name, .klen = i->name_len};
 	r = found(c, kind);
 	c->who = (struct who){0};
 	if (!r)
@@ -848,27 +803,24 @@ static int inode_record(struct sop_check *c, const struct inode *i, enum sop_che
 
 static int names_check(struct sop_check *c)
 {
-	bool dangling = false;
 	int rc = 0;
 
 	for (size_t k = 0; k < c->cap_inode && !rc; k++)
 		for (struct inode *i = c->inode[k]; i && !rc; i = i->next) {
 			if (i->ino == SOP_STORE_ROOT && i->here)
 				continue;
-			dangling |= !i->here;
 			if (!i->here)
 				rc = inode_record(c, i, SOP_CHECK_DANGLING, i->links, 0);
 			else if (!i->links || (i->dir && !hangs_on_root(c, i)))
 				rc = c->incomplete ? 0 : inode_record(c, i, SOP_CHECK_ORPHAN, 0, 1);
-			else if (i->dir && i->links == 1 && i->parent != parent_of(i))
-				rc = inode_record(c, i, SOP_CHECK_PARENT, i->parent, parent_of(i));
+			else if (i->dir && i->links == 1 && i->parent != i->name_store)
+				rc = inode_record(c, i, SOP_CHECK_PARENT, i->parent, i->name_store);
 			else if ((i->dir ? 1 : i->nlink) != i->links && !c->incomplete)
 				rc = inode_record(
 					c, i, SOP_CHECK_LINKS, i->dir ? 1 : i->nlink, i->links);
 			if (i->here && i->links && i->dir)
 				mark_reached(c, hangs_on_root(c, i) ? i : NULL);
 		}
-	c->incomplete |= dangling; /* what that inode had is met by nobody */
 	return rc;
 }
 
@@ -890,13 +842,6 @@ static int walk_todo(struct sop_check *c)
 	return rc;
 }
 
-static int prepared_met(void *arg, const struct sop_blobref *ref)
-{
-	struct sop_check *c = arg;
-
-	return met_add(c, ref, c->o.data);
-}
-
 static int walk(struct sop_check *c)
 {
 	struct sop_space_stat space;
@@ -904,17 +849,12 @@ static int walk(struct sop_check *c)
 
 	sop_space_stat(c->v->space, &space);
 	c->total_bytes = space.live_bytes;
-	/* (In a read-only volume a replay leaves some in memory.) */
-	rc = sop_space_settle_references(c->v->space, c->e);
-	if (!rc)
-		rc = tree_walk(c, SOP_STORE_MASTER, master_entry);
-	for (uint64_t id = SOP_STORE_SEGMENTS; id <= SOP_STORE_PREPARED && !rc; id++)
+	rc = tree_walk(c, SOP_STORE_MASTER, master_entry);
+	for (uint64_t id = SOP_STORE_SEGMENTS; id <= SOP_STORE_DOOMED && !rc; id++)
 		if (id != SOP_STORE_SHARED)
 			rc = tree_walk(c, id, system_entry);
 	if (!rc)
 		rc = walk_todo(c);
-	if (!rc)
-		rc = sop_prepared_each_blob(c->v, prepared_met, c, c->e);
 	if (!rc)
 		rc = sop_space_each_pending(c->v->space, pending_met, c);
 	if (!rc)
@@ -959,7 +899,6 @@ static void release(struct sop_check *c)
 	for (size_t i = 0; i < c->n_rec; i++) {
 		free(c->rec[i].key);
 		free(c->rec[i].to);
-		free(c->rec[i].item_key);
 	}
 	for (size_t i = 0; i < c->n_todo; i++)
 		if (c->todo[i].extents)
@@ -967,12 +906,7 @@ static void release(struct sop_check *c)
 	for (size_t k = 0; k < c->cap_inode; k++)
 		for (struct inode *i = c->inode[k], *next; i; i = next) {
 			next = i->next;
-			while (i->names) {
-				struct name *n = i->names;
-
-				i->names = n->next;
-				free(n);
-			}
+			free(i->name);
 			free(i);
 		}
 	free(c->rec);
@@ -1009,24 +943,6 @@ bool sop_check_complete(const struct sop_check *c)
 	return !c->incomplete;
 }
 
-int sop_check_each_name(const struct sop_check *c, uint64_t ino,
-	int (*fn)(void *arg, uint64_t store, const void *key, size_t klen, bool dir), void *arg)
-{
-	const struct inode *i = inode_find(c, ino);
-	int rc = 0;
-
-	for (const struct name *n = i ? i->names : NULL; n && !rc; n = n->next)
-		rc = fn(arg, n->store, n->key, n->len, i->dir);
-	return rc;
-}
-
-uint64_t sop_check_parent(const struct sop_check *c, uint64_t ino)
-{
-	const struct inode *i = inode_find(c, ino);
-
-	return i ? i->parent : 0;
-}
-
 /* ---- texts ---- */
 
 static size_t put_text(char *buf, size_t size, size_t at, const char *text)
@@ -1060,20 +976,19 @@ static size_t put_directory(const struct sop_check *c, uint64_t store, char *buf
 
 	if (store == SOP_STORE_ROOT)
 		return put_text(buf, size, at, "/");
-	if (!i || !i->names || depth > DEPTH_MAX) {
+	if (!i || !i->name || depth > DEPTH_MAX) {
 		snprintf(text, sizeof(text), "(directory %llu)/", (unsigned long long)store);
 		return put_text(buf, size, at, text);
 	}
-	at = put_directory(c, i->names->store, buf, size, at, depth + 1);
-	at = put_name(buf, size, at, i->names->key, i->names->len);
+	at = put_directory(c, i->name_store, buf, size, at, depth + 1);
+	at = put_name(buf, size, at, i->name, i->name_len);
 	return put_text(buf, size, at, "/");
 }
 
 static const char *system_name(uint64_t store)
 {
 	static const char *const names[] = {"", "(index of directories)", "(table of segments)",
-		"(shared blobs)", "(partly free pages)", "(files being removed)",
-		"(prepared transactions)"};
+		"(shared blobs)", "(partly free pages)", "(files being removed)"};
 
 	return store < SOP_ARRAY_LEN(names) ? names[store] : "(system store)";
 }
@@ -1087,12 +1002,12 @@ static size_t put_inode(const struct sop_check *c, uint64_t ino, char *buf, size
 
 	if (i && i->dir)
 		return put_directory(c, ino, buf, size, 0, 0);
-	if (!i || !i->names) {
+	if (!i || !i->name) {
 		snprintf(text, sizeof(text), "(inode %llu)", (unsigned long long)ino);
 		return put_text(buf, size, 0, text);
 	}
-	at = put_directory(c, i->names->store, buf, size, 0, 0);
-	return put_name(buf, size, at, i->names->key, i->names->len);
+	at = put_directory(c, i->name_store, buf, size, 0, 0);
+	return put_name(buf, size, at, i->name, i->name_len);
 }
 
 static bool is_orphaned_tree(const struct sop_check_record *r)
@@ -1113,10 +1028,8 @@ void sop_check_path(
 		snprintf(buf, size, "(segment %016llx)", (unsigned long long)r->ref.segment);
 	} else if (is_orphaned_tree(r)) {
 		put_text(buf, size, 0, system_name(SOP_STORE_DOOMED));
-	} else if (r->item_store && r->item_store != SOP_STORE_MASTER) {
-		at = put_directory(c, r->item_store, buf, size, 0, 0);
-		put_name(buf, size, at, r->item_key, r->item_klen);
-	} else if (r->item_store) {
+	} else if (r->ino && (r->kind == SOP_CHECK_NODE || r->kind == SOP_CHECK_STATE) &&
+		   r->store != r->ino) {
 		put_inode(c, r->ino, buf, size);
 	} else if (r->store == SOP_STORE_MASTER && r->ino) {
 		put_inode(c, r->ino, buf, size);
@@ -1239,8 +1152,6 @@ void sop_check_what(
 		snprintf(buf, size, "%llu bytes of a shard are live by account, %llu were met", is,
 			want);
 		break;
-	case SOP_CHECK_KINDS:
-		break;
 	case SOP_CHECK_PLACE:
 		snprintf(buf, size, "blob at %llu overlaps another or lies past the end",
 			(unsigned long long)r->ref.off);
@@ -1300,17 +1211,4 @@ int sop_volume_check(struct sop_volume *v, bool data, void (*report)(void *arg, 
 		report_all(c, report, arg);
 	sop_check_free(c);
 	return 0;
-}
-
-int sop_check_heal(struct sop_volume *v, struct sop_heal_segment *seg, size_t n, struct sop_err *e)
-{
-	struct sop_err own = {0};
-	struct sop_check c = {.v = v, .e = e ? e : &own, .heal = seg, .n_heal = n};
-	int rc = walk(&c);
-
-	/* Who cannot be reached cannot be healed: then no segment is taken for whole. */
-	for (size_t i = 0; i < n && c.r.errors; i++)
-		seg[i].failed = seg[i].shards;
-	release(&c);
-	return rc;
 }

@@ -8,7 +8,7 @@
  *
  * A crash before 3: the old checkpoint and journal stand, the new blobs are garbage that recovery
  * finds. After 3: the new one stands, and recovery repeats 4, which is harmless. */
-#include "core/engine.h"
+#include "core/mend.h"
 
 #define WRITE_BYTES (1u << 20)
 
@@ -30,6 +30,8 @@ static int freeze_locked(struct ckpt *k, bool clean, struct sop_err *e)
 	if (v->dead)
 		return sop_fail(e, SOP_EDEAD, "volume %s", v->name);
 	rc = sop_space_flush(v->space, &k->c, e);
+	if (!rc)
+		rc = sop_mender_flush(v->mender, e);
 	if (!rc)
 		rc = sop_stores_flush(v->stores, lsn, e);
 	if (!rc)
@@ -59,25 +61,17 @@ static int freeze_locked(struct ckpt *k, bool clean, struct sop_err *e)
 	return 0;
 }
 
-/* Encode and write frozen nodes from `at` on, about WRITE_BYTES of them, all of one profile;
- * returns how many. */
+/* Encode and write frozen nodes from `at` on, about WRITE_BYTES of them; returns how many. */
 static int write_some(struct ckpt *k, size_t at, size_t *next, struct sop_err *e)
 {
-	struct sop_stores *stores = k->v->stores;
 	sop_autofree struct sop_blob_put *put = NULL;
 	sop_autofree uint8_t *raw = NULL;
 	size_t bytes = 0, n = 0, end = at, used = 0;
-	unsigned profile = sop_stores_profile(stores, k->frozen[at].store);
 	int rc;
 
 	while (end < k->n_frozen && (end == at || bytes < WRITE_BYTES)) {
-		const struct sop_frozen *f = &k->frozen[end];
-
-		if (end > at && f->store != f[-1].store &&
-			sop_stores_profile(stores, f->store) != profile)
-			break;
-		if (f->page) {
-			bytes += sop_page_bytes(f->page);
+		if (k->frozen[end].page) {
+			bytes += sop_page_bytes(k->frozen[end].page);
 			n++;
 		}
 		end++;
@@ -101,7 +95,7 @@ static int write_some(struct ckpt *k, size_t at, size_t *next, struct sop_err *e
 			.kind = SOP_BLOB_NODE};
 		used += sop_page_bytes(f->page);
 	}
-	rc = sop_space_put(k->v->space, profile, SOP_STREAM_NODES, put, n, e);
+	rc = sop_space_put(k->v->space, 0, SOP_STREAM_NODES, put, n, e);
 	if (rc)
 		return rc;
 	n = 0;
@@ -197,10 +191,6 @@ static int run(struct ckpt *k, bool clean, struct sop_err *e)
 	rc = write_nodes(k, e);
 	if (!rc)
 		rc = sop_segments_sync(v->seg, e);
-	/* The file that goes on from here: that it is missing one day must mean that it was lost.
-	 */
-	if (!rc)
-		rc = sop_journal_sync(v->journal, e);
 	if (!rc)
 		rc = list_flips(k, e);
 	if (!rc) {

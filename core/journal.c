@@ -55,10 +55,6 @@ struct replica {
 /* In results of steps, beside0 and -errno: the replica was not part of it. */
 #define NOT_USED 1
 
-struct span {
-	uint64_t number, bytes;
-};
-
 struct sop_journal {
 	struct sop_members *mem;
 	struct sop_iopool *io;
@@ -77,7 +73,8 @@ struct sop_journal {
 	/* The commit lock's holder alone. */
 	uint64_t number, pos, lsn_next, attempt;
 	uint32_t chain;
-	struct span *spans; /* files not yet trimmed, oldest first; the last is current */
+	struct sop_journal_span
+		*spans; /* files not yet trimmed, oldest first; the last is current */
 	size_t n_spans;
 	struct {
 		struct sop_batch *batch; /* NULL: none */
@@ -475,7 +472,7 @@ static int take_in(struct sop_journal *j, uint64_t number, int *result, struct s
 /* Room for one more file in the lists, so that what follows the I/O cannot fail. */
 static int make_room(struct sop_journal *j)
 {
-	struct span *s = reallocarray(j->spans, j->n_spans + 1, sizeof(*s));
+	struct sop_journal_span *s = reallocarray(j->spans, j->n_spans + 1, sizeof(*s));
 
 	if (!s)
 		return -ENOMEM;
@@ -510,7 +507,7 @@ static void enter(struct sop_journal *j, uint64_t number)
 		r->next = NULL;
 	}
 	sop_unlock(&j->lock);
-	j->spans[j->n_spans++] = (struct span){number, SOP_JOURNAL_HEADER};
+	j->spans[j->n_spans++] = (struct sop_journal_span){number, SOP_JOURNAL_HEADER};
 	j->number = number;
 	j->pos = SOP_JOURNAL_HEADER;
 }
@@ -1110,6 +1107,19 @@ void sop_journal_trim(struct sop_journal *j, uint64_t number)
 		gone++;
 	j->n_spans -= gone;
 	memmove(j->spans, j->spans + gone, j->n_spans * sizeof(*j->spans));
+}
+
+size_t sop_journal_spans(
+	struct sop_journal *j, struct sop_journal_span **out, struct sop_journal_span *last)
+{
+	if (last)
+		*last = j->spans[j->n_spans - 1];
+	if (out) {
+		*out = malloc(j->n_spans * sizeof(**out));
+		if (*out)
+			memcpy(*out, j->spans, j->n_spans * sizeof(**out));
+	}
+	return j->n_spans;
 }
 
 uint64_t sop_journal_bytes(struct sop_journal *j)

@@ -112,6 +112,8 @@ int sop_members_add(struct sop_members *m, const char *path, uint8_t role, unsig
 /* Nothing new goes to member i from now on: its content goes to member `to`, or (-1) to the others. */
 int sop_members_drain(struct sop_members *m, unsigned i, int to, struct sop_err *e);
 int sop_members_undrain(struct sop_members *m, unsigned i, struct sop_err *e);
+/* Member i gets the REGISTRY role too: its replica is not current yet. */
+int sop_members_promote(struct sop_members *m, unsigned i, struct sop_err *e);
 /* It is no member any more: nothing of the volume lies on it. Its label goes first, then (best effort)
  * what else it holds of ours. */
 int sop_members_remove(struct sop_members *m, unsigned i, struct sop_err *e);

@@ -358,6 +358,23 @@ int sop_members_undrain(struct sop_members *m, unsigned i, struct sop_err *e)
 	return sop_members_store_labels(m, seq, e);
 }
 
+int sop_members_promote(struct sop_members *m, unsigned i, struct sop_err *e)
+{
+	uint64_t seq;
+
+	assert(i < sop_members_count(m));
+	sop_lock(&m->lock);
+	if (m->label.member[i].role & SOP_ROLE_REGISTRY) {
+		sop_unlock(&m->lock);
+		return 0;
+	}
+	m->label.member[i].role |= SOP_ROLE_REGISTRY;
+	m->label.member[i].current_since = 0;
+	seq = ++m->change_seq;
+	sop_unlock(&m->lock);
+	return sop_members_store_labels(m, seq, e);
+}
+
 /* --- removing -------------------------------------------------------------- */
 
 struct wipe {

@@ -57,8 +57,15 @@ int sop_registry_chain(struct sop_registry *r, struct sop_flip **flips, size_t *
 int sop_registry_apply(struct sop_registry *r, const struct sop_flip *flips, size_t n, uint64_t lsn,
 	struct sop_err *e);
 
-/* Write anew, from another replica, every block that is not as it should be, and sync. For fsck. */
-int sop_registry_repair_all(struct sop_registry *r, struct sop_err *e);
+/* While a replica is copied: which files applies write. touched: those since the last call, malloc'ed. */
+void sop_registry_track(struct sop_registry *r, bool on);
+int sop_registry_touched(struct sop_registry *r, uint32_t **file, size_t *n);
+/* What is open of member i's replica is another file by now. */
+void sop_registry_forget(struct sop_registry *r, unsigned member);
+/* Scrub: see that a block is whole on all current replicas; the file after the last one in use. */
+void sop_registry_scrub(struct sop_registry *r, uint32_t file, uint32_t block);
+uint32_t sop_registry_files(struct sop_registry *r);
+uint64_t sop_registry_bytes(struct sop_registry *r); /* of one replica, holes not counted; about */
 
 /* Pure codec of one block, for tests and fsck: raw is SOP_REGISTRY_BLOCK bytes. All zeros is an empty
  * block. SOP_ECORRUPT: magic, checksum, uuid, file or block number is not as expected. */

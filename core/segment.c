@@ -38,6 +38,11 @@ static struct segment *find(struct sop_segments *s, uint64_t id)
 	return seg;
 }
 
+struct segment *sop_segment_find_locked(struct sop_segments *s, uint64_t id)
+{
+	return find(s, id);
+}
+
 void sop_segment_ref_locked(struct segment *seg)
 {
 	seg->refs++;
@@ -117,8 +122,7 @@ static int check_info(const struct sop_segment_info *info, struct sop_err *e)
 
 static bool same_shape(const struct sop_segment_info *a, const struct sop_segment_info *b)
 {
-	return a->k == b->k && a->m == b->m && a->stream == b->stream &&
-	       !memcmp(a->disks, b->disks, sizeof(a->disks[0]) * ((size_t)a->k + a->m));
+	return a->k == b->k && a->m == b->m && a->stream == b->stream;
 }
 
 int sop_segment_insert(struct segment **out, struct sop_segments *s,
@@ -287,6 +291,9 @@ int sop_segments_add(struct sop_segments *s, const struct sop_segment_info *info
 		if (!seg || !same_shape(&seg->info, info))
 			return sop_fail(e, SOP_ECORRUPT,
 				"segment %016" PRIx64 ": the table and the files differ", info->id);
+		/* A shard that was moved: the headers of the others name the old place. */
+		for (unsigned i = 0; i < seg->n; i++)
+			sop_segment_disk_set(seg, i, info->disks[i]);
 		seg->info.stale |= info->stale;
 		seg->info.sealed = seg->info.sealed || info->sealed;
 		seg->info.end = SOP_MAX(seg->info.end, info->end);
@@ -316,6 +323,18 @@ int sop_segments_info(
 	return 0;
 }
 
+int sop_segments_peek(struct sop_segments *s, uint64_t id, struct sop_segment_info *out)
+{
+	struct segment *seg;
+
+	SOP_LOCK_GUARD(&s->lock);
+	seg = find(s, id);
+	if (!seg)
+		return -ENOENT;
+	*out = seg->info;
+	return 0;
+}
+
 /* The lock is held, and so is a reference besides the open segment's. */
 static void seal_locked(struct sop_segments *s, struct segment *seg)
 {
@@ -331,6 +350,13 @@ static void seal_locked(struct sop_segments *s, struct segment *seg)
 			seg->refs--;
 		}
 	}
+}
+
+void sop_segments_on_bad(
+	struct sop_segments *s, void (*fn)(void *ctx, const struct sop_blobref *ref), void *ctx)
+{
+	s->on_bad_ctx = ctx;
+	s->on_bad = fn;
 }
 
 void sop_segments_seal(struct sop_segments *s, uint64_t id)
@@ -351,7 +377,7 @@ void sop_segments_distrust(struct sop_segments *s, uint64_t id)
 	if (!seg)
 		return;
 	for (unsigned i = 0; i < seg->n; i++)
-		if (sop_members_behind(s->mem, seg->info.disks[i]))
+		if (sop_members_behind(s->mem, sop_segment_disk(seg, i)))
 			behind |= 1u << i;
 	sop_lock(&s->lock);
 	seg->info.stale |= behind;
@@ -414,7 +440,7 @@ static bool is_usable(struct sop_segments *s, const struct segment *seg, unsigne
 	if (seg->info.sealed || seg->info.k != k || seg->info.m != m)
 		return false;
 	for (unsigned i = 0; i < seg->n; i++) {
-		bool here = sop_members_disk(s->mem, seg->info.disks[i]) != NULL;
+		bool here = sop_members_disk(s->mem, sop_segment_disk(seg, i)) != NULL;
 		uint32_t bit = 1u << i;
 
 		if (here ? seg->awaited & bit : ~seg->absent & bit)
@@ -586,12 +612,12 @@ static size_t carve(struct segment *seg, const struct sop_blob_put *puts, size_t
 }
 
 /* Take references on the files of the shards to write; false when one is not open any more. */
-static bool take_files(struct sop_segment_place *out, struct sop_segments *s, struct segment *seg)
+static bool take_files(struct sop_place *out, struct sop_segments *s, struct segment *seg)
 {
 	out->present = sop_segment_all(seg) & ~seg->absent;
 	SOP_EACH_BIT(i, out->present)
 	if (!seg->file[i] || !seg->file[i]->writable ||
-		seg->file[i]->file->disk != sop_members_disk(s->mem, seg->info.disks[i]))
+		seg->file[i]->file->disk != sop_members_disk(s->mem, sop_segment_disk(seg, i)))
 		return false;
 	SOP_EACH_BIT(j, out->present)
 	{
@@ -602,9 +628,8 @@ static bool take_files(struct sop_segment_place *out, struct sop_segments *s, st
 }
 
 /* The lock is held. False: there is no open segment with room; a new one is needed. */
-static bool try_reserve(struct sop_segment_place *out, struct sop_segments *s,
-	struct sop_open_segment *o, const struct sop_profile *p, const struct sop_blob_put *puts,
-	size_t n)
+static bool try_reserve(struct sop_place *out, struct sop_segments *s, struct sop_open_segment *o,
+	const struct sop_profile *p, const struct sop_blob_put *puts, size_t n)
 {
 	struct segment *seg = o->seg;
 
@@ -618,12 +643,13 @@ static bool try_reserve(struct sop_segment_place *out, struct sop_segments *s,
 	}
 	out->seg = seg;
 	seg->refs++;
+	seg->busy++;
 	out->off = seg->info.end;
 	seg->info.end += out->bytes;
 	return true;
 }
 
-int sop_segment_reserve(struct sop_segment_place *out, struct sop_segments *s, unsigned profile,
+int sop_segment_reserve(struct sop_place *out, struct sop_segments *s, unsigned profile,
 	enum sop_stream stream, const struct sop_blob_put *puts, size_t n, struct sop_err *e)
 {
 	const struct sop_profile *p = &sop_members_label(s->mem)->profile[profile];
@@ -688,6 +714,13 @@ void sop_segment_wrote(struct sop_segments *s, struct segment *seg, uint32_t tri
 		dirty_list_add(s, seg);
 	if (tried != ok)
 		seal_locked(s, seg);
+}
+
+void sop_segment_busy_end(struct sop_segments *s, struct segment *seg)
+{
+	SOP_LOCK_GUARD(&s->lock);
+	if (!--seg->busy && seg->mending)
+		pthread_cond_broadcast(&s->changed);
 }
 
 void sop_segment_mended(struct sop_segments *s, struct segment *seg, unsigned shard)
@@ -759,7 +792,7 @@ static void take_results(struct sop_segments *s, struct sync_item *it, struct so
 	{
 		if (!it->rc[l])
 			it->rc[l] = sop_batch_result(b, it->request[l]);
-		sop_segment_note(s, it->seg->info.disks[l], SOP_EVENT_WRITE, it->rc[l]);
+		sop_segment_note(s, sop_segment_disk(it->seg, l), SOP_EVENT_WRITE, it->rc[l]);
 	}
 	SOP_EACH_BIT(i, it->dirty)
 	{
@@ -767,10 +800,10 @@ static void take_results(struct sop_segments *s, struct sync_item *it, struct so
 		if (!it->rc[i])
 			continue;
 		it->failed |= 1u << i;
-		sop_segment_blame(s, it->seg->info.disks[i], SOP_EVENT_WRITE, it->rc[i]);
+		sop_segment_blame(s, sop_segment_disk(it->seg, i), SOP_EVENT_WRITE, it->rc[i]);
 		sop_log(sop_members_log(s->mem), SOP_LOG_WARNING, "blob",
 			"op=sync segment=%016" PRIx64 " disk=%u code=%s: shard not synced",
-			it->seg->info.id, it->seg->info.disks[i], sop_err_name(it->rc[i]));
+			it->seg->info.id, sop_segment_disk(it->seg, i), sop_err_name(it->rc[i]));
 	}
 	if (it->names & ~it->failed)
 		it->failed |= sop_shard_names_sync(s, it->seg, it->names & ~it->failed);

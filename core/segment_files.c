@@ -227,7 +227,7 @@ static bool is_current(struct sop_segments *s, struct segment *seg, unsigned i)
 {
 	struct sop_shard_file *f = seg->file[i];
 
-	return f && f->file->disk == sop_members_disk(s->mem, seg->info.disks[i]);
+	return f && f->file->disk == sop_members_disk(s->mem, sop_segment_disk(seg, i));
 }
 
 uint32_t sop_shard_files_cached(
@@ -322,7 +322,7 @@ static void call_fill(struct sop_call *c, struct sop_segments *s, struct segment
 	c->fn = fn;
 	c->shard = i;
 	c->id = seg->info.id;
-	c->member = seg->info.disks[i];
+	c->member = sop_segment_disk(seg, i);
 	c->disk = sop_members_disk(s->mem, c->member);
 	c->volume = sop_members_label(s->mem)->volume_uuid;
 	shard_path(c->path, sizeof(c->path), c->id, i);
@@ -365,7 +365,7 @@ void sop_shard_files_get(struct sop_segments *s, struct segment *seg, uint32_t m
 	{
 		files[i] = NULL;
 		rc[i] = 0;
-		if (!sop_members_disk(s->mem, seg->info.disks[i]))
+		if (!sop_members_disk(s->mem, sop_segment_disk(seg, i)))
 			rc[i] = -ENODEV;
 		else if (is_current(s, seg, i) && (!write || seg->file[i]->writable))
 			files[i] = take(s, seg, i);
@@ -391,6 +391,16 @@ void sop_shard_files_get(struct sop_segments *s, struct segment *seg, uint32_t m
 		rc[calls->call[i].shard] =
 			open_result(s, seg, &calls->call[i], write, &files[calls->call[i].shard]);
 	sop_calls_put(calls);
+}
+
+static int call_size(struct sop_call *c)
+{
+	return c->file->ops->size(c->file, &c->value);
+}
+
+static int call_punch(struct sop_call *c)
+{
+	return c->file->ops->punch(c->file, c->off, c->len);
 }
 
 /* --- making files ------------------------------------------------------------------------------
@@ -563,18 +573,131 @@ int sop_shard_file_mend(
 	return rc;
 }
 
-/* --- looking at files --------------------------------------------------------------------------
+/* --- targets of mending ------------------------------------------------------------------------
  */
 
-static int call_size(struct sop_call *c)
+struct sop_shard_file *sop_shard_file_take(
+	struct sop_segments *s, struct segment *seg, unsigned shard)
 {
-	return c->file->ops->size(c->file, &c->value);
+	struct sop_shard_file *f = seg->file[shard], *chain = NULL;
+
+	if (!f)
+		return NULL;
+	f->refs++;
+	slot_clear(s, f, &chain);
+	return f;
 }
 
-static int call_punch(struct sop_call *c)
+/* A file of a shard begun anew: what an earlier try has left goes first. */
+static int call_anew(struct sop_call *c)
 {
-	return c->file->ops->punch(c->file, c->off, c->len);
+	int rc = call_unlink(c);
+
+	if (rc && rc != -ENOENT)
+		return rc;
+	rc = call_mend(c);
+	c->value = 1;
+	return rc;
 }
+
+static void call_place(struct sop_call *c, struct sop_segments *s, struct segment *seg,
+	unsigned shard, unsigned member, int (*fn)(struct sop_call *c))
+{
+	const struct sop_clock *clock = sop_members_clock(s->mem);
+	struct sop_segment_info info;
+
+	call_fill(c, s, seg, shard, fn);
+	c->member = member;
+	c->disk = sop_members_disk(s->mem, member);
+	sop_lock(&s->lock);
+	info = seg->info;
+	sop_unlock(&s->lock);
+	info.disks[shard] = (uint16_t)member;
+	sop_shard_header_encode(&c->header, &c->volume, &info, shard, clock->wall_ns(clock->ctx));
+}
+
+int sop_shard_file_at(struct sop_segments *s, struct segment *seg, unsigned shard, unsigned member,
+	bool keep, struct sop_file **out)
+{
+	struct sop_calls *calls = sop_calls_new(1);
+	int rc;
+
+	if (!calls)
+		return -ENOMEM;
+	call_place(&calls->call[0], s, seg, shard, member, keep ? call_mend : call_anew);
+	calls_run(s, calls);
+	rc = calls->call[0].rc;
+	if (!rc)
+		*out = calls->call[0].opened;
+	sop_calls_put(calls);
+	return rc;
+}
+
+static int call_settle(struct sop_call *c)
+{
+	int rc = c->file->ops->datasync(c->file);
+
+	if (!rc)
+		rc = c->disk->ops->syncdir(c->disk, c->path);
+	return rc ? rc : c->disk->ops->syncdir(c->disk, SOP_PATH_SEGMENTS);
+}
+
+int sop_shard_file_settle(struct sop_segments *s, struct segment *seg, unsigned shard,
+	unsigned member, struct sop_file *f, const struct sop_range64 *gap, size_t n)
+{
+	struct sop_calls *calls = sop_calls_new(n + 1);
+	int rc = 0;
+
+	if (!calls)
+		return -ENOMEM;
+	for (size_t i = 0; i <= n; i++) {
+		struct sop_call *c = &calls->call[i];
+
+		call_place(c, s, seg, shard, member, i < n ? call_punch : call_settle);
+		dir_path(c->path, sizeof(c->path), seg->info.id);
+		c->file = f;
+		sop_file_get(f);
+		if (i < n) {
+			c->off = gap[i].off;
+			c->len = gap[i].len;
+		}
+	}
+	/* One after the other: the sync comes last. */
+	sop_calls_run(calls, false, sop_members_timeout_ms(s->mem));
+	for (size_t i = 0; i <= n && !rc; i++)
+		rc = calls->call[i].rc;
+	sop_calls_put(calls);
+	return rc;
+}
+
+void sop_shard_files_sizes(struct sop_segments *s, struct segment *seg, uint32_t mask,
+	struct sop_shard_file **files, uint64_t *size, int *rc)
+{
+	struct sop_calls *calls = sop_calls_new((size_t)__builtin_popcount(mask));
+	size_t n = 0;
+
+	SOP_EACH_BIT(i, mask)
+	{
+		rc[i] = -ENOMEM;
+		if (!calls)
+			continue;
+		call_fill(&calls->call[n], s, seg, i, call_size);
+		calls->call[n].file = files[i]->file;
+		sop_file_get(files[i]->file);
+		n++;
+	}
+	if (!calls)
+		return;
+	calls_run(s, calls);
+	for (size_t j = 0; j < n; j++) {
+		rc[calls->call[j].shard] = calls->call[j].rc;
+		size[calls->call[j].shard] = calls->call[j].value;
+	}
+	sop_calls_put(calls);
+}
+
+/* --- looking at files --------------------------------------------------------------------------
+ */
 
 /* Run fn on the open files of a segment. each() gets the calls that have ended, in order. */
 static int on_files(struct sop_segments *s, struct segment *seg, bool write,
@@ -674,9 +797,31 @@ static void each_punch(void *arg, struct sop_call *c)
 	if (!c->rc || c->rc == -ENODEV || c->rc == -ENOENT)
 		return;
 	sop_segment_blame(p->s, c->member, SOP_EVENT_WRITE, c->rc);
-	/* One that is set aside for it keeps what it would not give back; the others have given. */
-	if (!p->rc && sop_members_disk(p->s->mem, c->member))
+	if (!p->rc)
 		p->rc = c->rc;
+}
+
+/* Whoever mends the segment punches it again in what he writes. Without memory to tell him, space
+ * leaks until the segment goes. */
+static void punch_begin(struct sop_segments *s, struct segment *seg, uint64_t off, uint64_t len)
+{
+	struct sop_mending *m;
+
+	SOP_LOCK_GUARD(&s->lock);
+	seg->busy++;
+	m = seg->mending;
+	if (!m)
+		return;
+	if (m->n == m->cap) {
+		size_t cap = m->cap ? 2 * m->cap : 64;
+		struct sop_range64 *p = reallocarray(m->hole, cap, sizeof(*p));
+
+		if (!p)
+			return;
+		m->hole = p;
+		m->cap = cap;
+	}
+	m->hole[m->n++] = (struct sop_range64){off, len};
 }
 
 int sop_segments_punch(
@@ -696,7 +841,9 @@ int sop_segments_punch(
 	rc = sop_segment_get(&seg, s, id, e);
 	if (rc)
 		return rc;
+	punch_begin(s, seg, off, end - off);
 	rc = on_files(s, seg, true, call_punch, off, end - off, each_punch, &p);
+	sop_segment_busy_end(s, seg);
 	sop_segment_put(s, seg);
 	if (!rc)
 		rc = p.rc;
@@ -914,6 +1061,14 @@ static int call_lookup(struct sop_call *c)
 	return rc;
 }
 
+static bool names_shard(const struct sop_calls *calls, unsigned member, unsigned shard)
+{
+	for (size_t i = 0; i < calls->n; i++)
+		if (calls->call[i].member == member)
+			return !calls->call[i].rc && calls->call[i].value >> shard & 1;
+	return false;
+}
+
 int sop_shard_lookup(
 	struct sop_segments *s, uint64_t id, struct sop_segment_info *out, struct sop_err *e)
 {
@@ -928,6 +1083,15 @@ int sop_shard_lookup(
 			continue;
 		*out = calls->call[i].info;
 		rc = 0;
+	}
+	/* A shard that has been moved lies where its file is; while its old file is there as well,
+	 * that one is whole, and the new one perhaps not. */
+	for (size_t i = 0; i < calls->n && !rc; i++) {
+		const struct sop_call *c = &calls->call[i];
+
+		for (unsigned k = 0; !c->rc && k < (unsigned)out->k + out->m; k++)
+			if (c->value >> k & 1 && !names_shard(calls, out->disks[k], k))
+				out->disks[k] = (uint16_t)c->member;
 	}
 	sop_calls_put(calls);
 	return rc ? sop_fail(e, rc, "segment %016" PRIx64, id) : 0;
@@ -984,4 +1148,174 @@ int sop_segment_unlink(struct sop_segments *s, uint64_t id, struct segment *seg,
 	}
 	sop_calls_put(calls);
 	return rc;
+}
+
+/* --- survey ------------------------------------------------------------------------------------
+ */
+
+static int survey_name(void *arg, const char *name)
+{
+	struct sop_call *c = arg;
+	uint64_t id;
+	unsigned shard;
+
+	if (!name_parse(name, &id, &shard) || (id & 0xff) != c->value)
+		return 0;
+	/* Two numbers for each file. */
+	return ids_add(c, id) ? -ENOMEM : ids_add(c, shard);
+}
+
+static int call_survey(struct sop_call *c)
+{
+	for (c->value = 0; c->value < 256; c->value++) {
+		char path[32];
+		int rc;
+
+		dir_path(path, sizeof(path), c->value);
+		rc = c->disk->ops->list(c->disk, path, survey_name, c);
+		if (rc && rc != -ENOENT)
+			return rc;
+	}
+	return 0;
+}
+
+struct named {
+	uint64_t id;
+	uint32_t shards;
+};
+
+static int named_cmp(const void *a, const void *b)
+{
+	return id_cmp(&((const struct named *)a)->id, &((const struct named *)b)->id);
+}
+
+/* What a folder has, by segment. */
+static struct named *survey_sorted(const struct sop_call *c, size_t *n)
+{
+	struct named *list = calloc(c->n_ids / 2 + 1, sizeof(*list));
+	size_t left = 0;
+
+	if (!list)
+		return NULL;
+	for (size_t i = 0; i + 1 < c->n_ids; i += 2)
+		list[i / 2] = (struct named){c->ids[i], 1u << c->ids[i + 1]};
+	qsort(list, c->n_ids / 2, sizeof(*list), named_cmp);
+	for (size_t i = 0; i < c->n_ids / 2; i++) {
+		if (left && list[left - 1].id == list[i].id)
+			list[left - 1].shards |= list[i].shards;
+		else
+			list[left++] = list[i];
+	}
+	*n = left;
+	return list;
+}
+
+/* Under the lock: what is to be where, and is not. The number of shards that are stale from now on.
+ */
+static unsigned note_missing(
+	struct sop_segments *s, unsigned member, const struct named *list, size_t n)
+{
+	unsigned count = 0;
+
+	for (size_t b = 0; b < SOP_SEGMENT_BUCKETS; b++)
+		for (struct segment *seg = s->bucket[b]; seg; seg = seg->hash_next) {
+			struct named key = {.id = seg->info.id}, *at;
+
+			at = bsearch(&key, list, n, sizeof(*list), named_cmp);
+			for (unsigned i = 0; i < seg->n; i++) {
+				uint32_t bit = 1u << i;
+
+				/* One that is open may have been made since the list was. */
+				if (seg->info.disks[i] != member || seg->info.stale & bit ||
+					seg->open || (at && at->shards & bit) || seg->file[i])
+					continue;
+				seg->info.stale |= bit;
+				count++;
+			}
+		}
+	return count;
+}
+
+/* Shards that lie on another member by now: what a move has left, whose record has been published.
+ */
+static uint32_t strays(struct sop_segments *s, unsigned member, const struct named *at)
+{
+	uint32_t mask = 0;
+
+	struct segment *seg;
+
+	SOP_LOCK_GUARD(&s->lock);
+	seg = sop_segment_find_locked(s, at->id);
+	SOP_EACH_BIT(i, seg ? at->shards : 0)
+	if (i >= seg->n || seg->info.disks[i] != member)
+		mask |= 1u << i;
+	return mask;
+}
+
+static void remove_strays(
+	struct sop_segments *s, unsigned member, const struct named *list, size_t n)
+{
+	for (size_t j = 0; j < n; j++) {
+		uint32_t mask = strays(s, member, &list[j]);
+		struct sop_calls *calls =
+			mask ? sop_calls_new((size_t)__builtin_popcount(mask)) : NULL;
+		size_t at = 0;
+
+		if (!calls)
+			continue;
+		SOP_EACH_BIT(i, mask)
+		{
+			struct sop_call *c = &calls->call[at++];
+
+			c->fn = call_unlink;
+			c->member = member;
+			c->disk = sop_members_disk(s->mem, member);
+			shard_path(c->path, sizeof(c->path), list[j].id, i);
+		}
+		calls_run(s, calls);
+		sop_calls_put(calls);
+	}
+}
+
+int sop_segments_survey(struct sop_segments *s, unsigned member, struct sop_err *e)
+{
+	struct sop_member_status status;
+	struct sop_calls *calls = sop_calls_new(1);
+	struct named *list = NULL;
+	struct sop_call *c;
+	unsigned missing = 0;
+	size_t n = 0;
+	int rc;
+
+	if (!calls)
+		return sop_fail(e, -ENOMEM, "survey");
+	c = &calls->call[0];
+	c->fn = call_survey;
+	c->member = member;
+	c->disk = sop_members_disk(s->mem, member);
+	calls_run(s, calls);
+	rc = c->rc;
+	if (!rc) {
+		list = survey_sorted(c, &n);
+		rc = list ? 0 : -ENOMEM;
+	} else {
+		sop_segment_blame(s, member, SOP_EVENT_READ, rc);
+	}
+	if (!rc) {
+		sop_lock(&s->lock);
+		missing = note_missing(s, member, list, n);
+		sop_unlock(&s->lock);
+		sop_members_status(s->mem, member, &status);
+		/* While a disk is being emptied, what has moved stays there until all is verified.
+		 */
+		if (status.state != SOP_MEMBER_DRAINING)
+			remove_strays(s, member, list, n);
+	}
+	if (missing)
+		sop_log(sop_members_log(s->mem), SOP_LOG_WARNING, "blob",
+			"op=survey disk=%u shards=%u: are not there, will be rebuilt", member,
+			missing);
+	free(list);
+	sop_calls_put(calls);
+	return rc ? sop_fail(e, rc, "disk %u: list of shards", member) : 0;
 }

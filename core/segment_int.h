@@ -83,7 +83,30 @@ struct segment {
 	struct segment *dirty_next;
 	bool on_dirty_list;
 	struct sop_shard_file *file[SOP_EC_MAX];
+	unsigned busy;      /* appends and punches under way */
+	struct sop_mending *mending; /* NULL: it is not being mended */
 };
+
+/* Under s->lock: info.disks changes when a shard is moved; who reads it without the lock gets the old
+ * member or the new one. */
+static inline unsigned sop_segment_disk(const struct segment *seg, unsigned shard)
+{
+	return __atomic_load_n(&seg->info.disks[shard], __ATOMIC_RELAXED);
+}
+static inline void sop_segment_disk_set(struct segment *seg, unsigned shard, unsigned member)
+{
+	__atomic_store_n(&seg->info.disks[shard], (uint16_t)member, __ATOMIC_RELAXED);
+}
+
+/* Holes punched while a segment is mended. */
+struct sop_range64 {
+	uint64_t off, len;
+};
+struct sop_mending {
+	struct sop_range64 *hole;
+	size_t n, cap;
+};
+void sop_segment_busy_end(struct sop_segments *s, struct segment *seg);
 
 struct sop_codec {
 	struct sop_codec *next;
@@ -111,6 +134,8 @@ struct sop_segments {
 	struct sop_shard_file *newest, *oldest;
 	unsigned n_files, files_max;
 	bool real; /* files are real ones: calls on several disks may run side by side */
+	void (*on_bad)(void *ctx, const struct sop_blobref *ref); /* set before others use it */
+	void *on_bad_ctx;
 	struct segment *dirty;
 	uint64_t syncs_begun, syncs_done;
 	bool sync_running;
@@ -123,6 +148,8 @@ struct sop_segments {
 /* Find a segment, on the disks if need be; the caller has a reference. -ENOENT. */
 int sop_segment_get(struct segment **out, struct sop_segments *s, uint64_t id, struct sop_err *e);
 void sop_segment_put(struct sop_segments *s, struct segment *seg);
+/* Under s->lock; NULL: not in the table. */
+struct segment *sop_segment_find_locked(struct sop_segments *s, uint64_t id);
 void sop_segment_ref_locked(struct segment *seg);
 
 /* A new segment in the table; the caller has a reference. -EEXIST. */
@@ -130,14 +157,14 @@ int sop_segment_insert(struct segment **out, struct sop_segments *s,
 	const struct sop_segment_info *info, struct sop_err *e);
 
 /* A place for the first *fit of the puts in an open segment, and the files to write. */
-struct sop_segment_place {
+struct sop_place {
 	struct segment *seg; /* a reference */
 	uint64_t off, bytes;
 	size_t fit;
 	uint32_t present; /* shards to write; files[] holds references */
 	struct sop_shard_file *file[SOP_EC_MAX];
 };
-int sop_segment_reserve(struct sop_segment_place *out, struct sop_segments *s, unsigned profile,
+int sop_segment_reserve(struct sop_place *out, struct sop_segments *s, unsigned profile,
 	enum sop_stream stream, const struct sop_blob_put *puts, size_t n, struct sop_err *e);
 /* An append to the shards `tried` has ended, well on those in `ok`. */
 void sop_segment_wrote(struct sop_segments *s, struct segment *seg, uint32_t tried, uint32_t ok);
@@ -161,6 +188,19 @@ int sop_shard_files_create(struct sop_segments *s, struct segment *seg, uint32_t
 /* The file of one shard for writing, made or given a header anew where that does not verify. */
 int sop_shard_file_mend(struct sop_segments *s, struct segment *seg, unsigned shard,
 	struct sop_shard_file **out);
+/* A target for mending: the file of one shard on `member`, which need not be (yet) the one it lies on;
+ * with the header that says so. keep: what is in it stays; else it begins empty. The caller closes it. */
+int sop_shard_file_at(struct sop_segments *s, struct segment *seg, unsigned shard, unsigned member,
+	bool keep, struct sop_file **out);
+/* Punch these ranges of it; then it, and its name, are on the media. */
+int sop_shard_file_settle(struct sop_segments *s, struct segment *seg, unsigned shard,
+	unsigned member, struct sop_file *f, const struct sop_range64 *gap, size_t n);
+/* The sizes of open files. */
+void sop_shard_files_sizes(struct sop_segments *s, struct segment *seg, uint32_t mask,
+	struct sop_shard_file **files, uint64_t *size, int *rc);
+/* Under s->lock: take the open file of a shard out of its slot. The caller gets a reference, or NULL. */
+struct sop_shard_file *sop_shard_file_take(struct sop_segments *s, struct segment *seg,
+	unsigned shard);
 /* Are all shard files exactly info.end long? (Nothing was written behind our back.) */
 bool sop_shard_files_end_at(struct sop_segments *s, struct segment *seg);
 /* Sync the folders that name the shards in mask; the mask of those that failed. */

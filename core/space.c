@@ -25,11 +25,12 @@ struct seg {
 	uint64_t id, live;
 	uint64_t uncommitted; /* blobs */
 	unsigned k, shards;
-	uint32_t stale;	       /* as recorded */
-	bool dirty;	       /* differs from the table */
-	bool recorded;	       /* is in the table */
-	uint64_t settled;      /* mount: all below is accounted for */
-	struct span *replayed; /* mount: allocations at or beyond `settled` */
+	uint32_t stale;		    /* as recorded */
+	uint16_t disks[SOP_EC_MAX]; /* as recorded */
+	bool dirty;		    /* differs from the table */
+	bool recorded;		    /* is in the table */
+	uint64_t settled;	    /* mount: all below is accounted for */
+	struct span *replayed;	    /* mount: allocations at or beyond `settled` */
 	size_t n_replayed, cap_replayed;
 };
 
@@ -886,11 +887,11 @@ static uint64_t recently_written(struct sop_space *s, uint64_t bytes)
 	return s->written[0] + s->written[1];
 }
 
-int sop_space_check(struct sop_space *s, unsigned profile, uint64_t bytes, struct sop_err *e)
+int sop_space_check(struct sop_space *s, uint64_t bytes, struct sop_err *e)
 {
 	uint64_t total, avail, reserve, recent;
 
-	sop_members_capacity(s->v->mem, profile, &total, &avail);
+	sop_members_capacity(s->v->mem, 0, &total, &avail);
 	reserve = sop_space_reserve_bytes(total);
 	recent = recently_written(s, 0);
 	avail -= SOP_MIN(avail, recent);
@@ -986,17 +987,20 @@ static int flush_segment(struct sop_space *s, struct seg *g, struct changes *cs,
 	change_add(cs, SOP_STORE_SEGMENTS, key, sizeof(key), &d, sizeof(d));
 	g->recorded = true;
 	g->stale = info.stale;
+	memcpy(g->disks, info.disks, sizeof(g->disks));
 	/* An open one changes by appends that this account does not see. */
 	g->dirty = !info.sealed;
 	return 0;
 }
 
-/* A sealed segment changes in this alone: a disk missed a write or a sync, or was healed. */
-static bool stale_changed(struct sop_space *s, const struct seg *g)
+/* A sealed segment changes in this alone: a disk missed a write or a sync, or was healed; a shard
+ * was moved. */
+static bool shards_changed(struct sop_space *s, const struct seg *g)
 {
 	struct sop_segment_info info;
 
-	return !sop_segments_info(s->v->seg, g->id, &info, NULL) && info.stale != g->stale;
+	return !sop_segments_info(s->v->seg, g->id, &info, NULL) &&
+	       (info.stale != g->stale || memcmp(info.disks, g->disks, sizeof(g->disks)) != 0);
 }
 
 static int flush_lists(struct sop_space *s, struct sop_checkpoint *c, struct sop_err *e)
@@ -1029,7 +1033,7 @@ int sop_space_flush(struct sop_space *s, struct sop_checkpoint *c, struct sop_er
 	sop_lock(&s->lock);
 	for (size_t b = 0; b < BUCKETS && !rc; b++)
 		for (struct seg *g = s->seg[b]; g && !rc; g = g->next)
-			if (g->dirty || !g->recorded || stale_changed(s, g))
+			if (g->dirty || !g->recorded || shards_changed(s, g))
 				rc = flush_segment(s, g, &cs, e);
 	if (!rc)
 		rc = flush_lists(s, c, e);
@@ -1084,6 +1088,7 @@ static int load_segment(void *arg, const void *key, size_t klen, const void *val
 		return rc;
 	g->live = le64_get(d.live);
 	g->stale = info.stale;
+	memcpy(g->disks, info.disks, sizeof(g->disks));
 	g->recorded = true;
 	g->dirty = !info.sealed;
 	g->settled = info.end;
@@ -1273,34 +1278,61 @@ int sop_space_each_pending(
 	return rc;
 }
 
-/* ---- fsck ---- */
-
-int sop_space_settle_references(struct sop_space *s, struct sop_err *e)
+int sop_space_list(
+	struct sop_space *s, int (*fn)(void *arg, const struct sop_space_seg *g), void *arg)
 {
-	return deltas_apply(s, e);
-}
+	struct sop_space_seg *list;
+	size_t n = 0;
+	int rc = 0;
 
-void sop_space_correct_live(struct sop_space *s, uint64_t id, uint64_t live)
-{
-	SOP_LOCK_GUARD(&s->lock);
-	struct seg *g = seg_find(s, id);
-
-	if (!g)
-		return;
-	s->live_bytes -= SOP_MIN(g->live * g->shards, s->live_bytes);
-	g->live = live;
-	s->live_bytes += g->live * g->shards;
-	g->dirty = true;
-}
-
-int sop_space_correct_references(
-	struct sop_space *s, const struct sop_blobref *ref, uint32_t count, struct sop_err *e)
-{
-	struct changes cs = {0};
-	int rc;
-
-	shared_set(&cs, ref, count);
-	rc = changes_apply(s->v, &cs, e);
-	free(cs.c);
+	sop_lock(&s->lock);
+	list = calloc(s->segments + 1, sizeof(*list));
+	for (size_t b = 0; b < BUCKETS && list; b++)
+		for (struct seg *g = s->seg[b]; g; g = g->next)
+			list[n++] = (struct sop_space_seg){g->id, g->live, g->recorded};
+	sop_unlock(&s->lock);
+	if (!list)
+		return -ENOMEM;
+	for (size_t i = 0; i < n && !rc; i++)
+		rc = fn(arg, &list[i]);
+	free(list);
 	return rc;
+}
+
+uint64_t sop_space_on(struct sop_space *s, unsigned member)
+{
+	uint64_t bytes = 0;
+
+	SOP_LOCK_GUARD(&s->lock);
+	for (size_t b = 0; b < BUCKETS; b++)
+		for (struct seg *g = s->seg[b]; g; g = g->next) {
+			struct sop_segment_info info;
+
+			if (sop_segments_peek(s->v->seg, g->id, &info))
+				continue;
+			for (unsigned i = 0; i < g->shards; i++)
+				bytes += info.disks[i] == member ? g->live + SOP_SHARD_HEADER : 0;
+		}
+	return bytes;
+}
+
+void sop_space_shares(struct sop_space *s, struct sop_space_shares *out)
+{
+	memset(out, 0, sizeof(*out));
+	SOP_LOCK_GUARD(&s->lock);
+	for (size_t b = 0; b < BUCKETS; b++)
+		for (struct seg *g = s->seg[b]; g; g = g->next) {
+			struct sop_segment_info info;
+
+			if (sop_segments_peek(s->v->seg, g->id, &info))
+				continue;
+			if (info.stream == SOP_STREAM_NODES)
+				out->nodes += g->live * g->k;
+			else
+				out->data += g->live * g->k;
+			out->parity += g->live * (g->shards - g->k);
+		}
+	out->pinned = s->pending_bytes;
+	/* Pending blobs are live by account. */
+	out->data -= SOP_MIN(out->data, out->pinned);
 }

@@ -1,5 +1,5 @@
 /* A volume: opening and closing, the thread for background work, figures. */
-#include "core/engine.h"
+#include "core/mend.h"
 
 #define CACHE_DEFAULT	   ((size_t)256 << 20)
 #define CACHE_MIN	   ((size_t)4 << 20)
@@ -110,6 +110,8 @@ int sop_volume_tick(struct sop_volume *v, struct sop_err *e)
 		rc = give_back(v, e);
 	if (!rc && checkpoint_due(v))
 		rc = sop_checkpoint_run(v, false, e);
+	if (!rc && v->opts.no_threads)
+		rc = sop_mend_all(v, e);
 	return rc ? rc : reap;
 }
 
@@ -141,8 +143,13 @@ static int background_start(struct sop_volume *v, struct sop_err *e)
 {
 	int rc;
 
-	if (v->opts.no_threads || v->opts.read_only)
+	if (v->opts.read_only)
 		return 0;
+	if (v->opts.no_threads)
+		return sop_mend_all(v, e);
+	rc = sop_mender_start(v->mender, e);
+	if (rc)
+		return rc;
 	rc = pthread_create(&v->bg_thread, NULL, background, v);
 	if (rc)
 		return sop_fail(e, -rc, "background thread");
@@ -152,6 +159,8 @@ static int background_start(struct sop_volume *v, struct sop_err *e)
 
 static void background_stop(struct sop_volume *v)
 {
+	if (v->mender)
+		sop_mender_stop(v->mender);
 	if (!v->bg_started)
 		return;
 	sop_lock(&v->bg_lock);
@@ -167,6 +176,7 @@ static void background_stop(struct sop_volume *v)
 static void volume_free(struct sop_volume *v)
 {
 	background_stop(v);
+	sop_mender_free(v->mender);
 	sop_journal_free(v->journal);
 	sop_nodes_free(v->nodes);
 	sop_stores_free(v->stores);
@@ -177,7 +187,6 @@ static void volume_free(struct sop_volume *v)
 	sop_members_close(v->mem);
 	sop_pins_free(v->pins);
 	free(v->doubt);
-	sop_prepared_forget(v);
 	sop_lock_release(&v->commit);
 	sop_lock_release(&v->queue_lock);
 	sop_lock_release(&v->barrier);
@@ -240,6 +249,12 @@ static int open_parts(struct sop_volume *v, const char *const *paths, size_t n, 
 		rc = sop_nodes_new(&v->nodes, &no, e);
 	if (!rc)
 		rc = sop_recover(v, e);
+	if (!rc && !o->read_only) {
+		v->mender = sop_mender_new(v);
+		rc = v->mender ? sop_mender_load(v->mender, e) : sop_fail(e, -ENOMEM, "volume");
+		if (!rc && !o->no_repair)
+			sop_segments_on_bad(v->seg, sop_mender_repair, v->mender);
+	}
 	if (!rc)
 		rc = background_start(v, e);
 	return rc;

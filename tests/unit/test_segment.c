@@ -40,7 +40,12 @@ static void an_unknown_segment_is_learned_from_its_files(void **state)
 	assert_int_equal(get_seed(&v, &ref, 1), 0);
 	/* The stored table may come later, and must agree. */
 	assert_ok(sop_segments_add(v.segs, &before, &e), &e);
+	/* A shard that has been moved is where the table says; another shape is damage. */
 	before.disks[0]++;
+	assert_ok(sop_segments_add(v.segs, &before, &e), &e);
+	assert_int_equal(info_of(&v, ref.segment).disks[0], before.disks[0]);
+	before.k = 2;
+	before.m = 3;
 	assert_int_equal(sop_segments_add(v.segs, &before, &e), SOP_ECORRUPT);
 	volume_free(&v);
 }

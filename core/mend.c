@@ -1,0 +1,1236 @@
+#include "core/mend.h"
+
+#include <stdio.h>
+
+#define REPAIRS_MAX  256u
+#define LOST_MAX     256u
+#define SUSPECTS_MAX 4096u
+#define TASKS_MAX    16u
+#define TICK_MS	     1000
+#define RETRY_MS     10000u /* work that could not be done is tried again after this */
+#define ROUNDS_MAX   1000u
+
+/* What a segment is asked about. */
+struct seg {
+	uint64_t id, live;
+	bool recorded;
+	struct sop_segment_info info;
+};
+
+struct segs {
+	struct seg *seg;
+	size_t n;
+};
+
+/* A task under way, or the last of its kind. */
+struct work {
+	struct sop_task t;
+	bool used;
+	uint64_t mark_bytes, mark_ms; /* where the rate is measured from */
+};
+
+enum scrub_state { SCRUB_NONE, SCRUB_RUNNING, SCRUB_PAUSED, SCRUB_FINISHED, SCRUB_STOPPED };
+
+struct sop_mender {
+	struct sop_volume *v;
+	struct sop_lock lock; /* LEAF; covers what follows */
+	pthread_cond_t cond;
+	pthread_t thread;
+	bool started, stop, kick, at_once;
+	struct sop_blobref repair[REPAIRS_MAX];
+	size_t n_repair;
+	struct sop_lost lost[LOST_MAX];
+	size_t n_lost;
+	struct work work[TASKS_MAX];
+	uint64_t missing[SOP_MEMBERS_MAX];
+	bool again[SOP_MEMBERS_MAX]; /* to be surveyed again */
+
+	/* The scrub; changed by calls and by the thread. */
+	enum scrub_state scrub;
+	uint64_t rate, cursor; /* all segments up to the cursor are done */
+	bool scrub_dirty;      /* differs from the record */
+	uint64_t bucket_ms;    /* pace: when bucket_bytes were allowed from */
+	uint64_t bucket_bytes;
+
+	/* The thread's alone. */
+	uint64_t replica_ms[SOP_MEMBERS_MAX]; /* not before */
+	uint64_t heal_ms, drain_ms;	      /* not before */
+	bool surveyed[SOP_MEMBERS_MAX];
+	struct sop_blobref *suspect; /* fragments nobody could read: perhaps of freed blobs */
+	uint8_t *suspect_kind;
+	size_t n_suspect;
+};
+
+/* On disk: how far a scrub has come. Under (be64 1, 't') in the master store. */
+struct disk_scrub {
+	uint8_t version; /* 1 */
+	uint8_t state;	 /* enum scrub_state */
+	uint8_t pad[6];
+	struct le64 rate, cursor, started_ns, ended_ns, total, done, repaired, corrected,
+		unrecoverable;
+};
+
+static uint64_t now_ms(const struct sop_mender *m)
+{
+	return m->v->clock->monotonic_ms(m->v->clock->ctx);
+}
+
+static struct timespec now(const struct sop_mender *m)
+{
+	return sop_now(m->v);
+}
+
+/* ---- life ---- */
+
+struct sop_mender *sop_mender_new(struct sop_volume *v)
+{
+	struct sop_mender *m = calloc(1, sizeof(*m));
+
+	if (!m)
+		return NULL;
+	m->v = v;
+	sop_lock_init(&m->lock, SOP_RANK_LEAF, "mender");
+	sop_cond_init(&m->cond);
+	m->suspect = calloc(SUSPECTS_MAX, sizeof(*m->suspect));
+	m->suspect_kind = calloc(SUSPECTS_MAX, 1);
+	if (m->suspect && m->suspect_kind)
+		return m;
+	sop_mender_free(m);
+	return NULL;
+}
+
+void sop_mender_free(struct sop_mender *m)
+{
+	if (!m)
+		return;
+	sop_mender_stop(m);
+	pthread_cond_destroy(&m->cond);
+	sop_lock_release(&m->lock);
+	free(m->suspect);
+	free(m->suspect_kind);
+	free(m);
+}
+
+void sop_mender_kick(struct sop_mender *m)
+{
+	SOP_LOCK_GUARD(&m->lock);
+	m->kick = true;
+	pthread_cond_signal(&m->cond);
+}
+
+void sop_mender_retry(struct sop_mender *m)
+{
+	sop_lock(&m->lock);
+	m->at_once = true;
+	sop_unlock(&m->lock);
+	sop_mender_kick(m);
+}
+
+void sop_mender_stop(struct sop_mender *m)
+{
+	bool started;
+
+	sop_lock(&m->lock);
+	m->stop = true;
+	started = m->started;
+	m->started = false;
+	pthread_cond_broadcast(&m->cond);
+	sop_unlock(&m->lock);
+	if (started)
+		pthread_join(m->thread, NULL);
+}
+
+void sop_mender_repair(void *ctx, const struct sop_blobref *ref)
+{
+	struct sop_mender *m = ctx;
+
+	SOP_LOCK_GUARD(&m->lock);
+	if (m->n_repair == REPAIRS_MAX) /* the next read or scrub will see it */
+		return;
+	for (size_t i = 0; i < m->n_repair; i++)
+		if (m->repair[i].segment == ref->segment && m->repair[i].off == ref->off)
+			return;
+	m->repair[m->n_repair++] = *ref;
+	m->kick = true;
+	pthread_cond_signal(&m->cond);
+}
+
+/* ---- tasks ---- */
+
+static bool is_over(const struct sop_task *t)
+{
+	return t->state >= SOP_TASK_FINISHED;
+}
+
+/* Under the lock. The one under way, or NULL. */
+static struct work *running(struct sop_mender *m, enum sop_task_kind kind, int disk)
+{
+	for (size_t i = 0; i < TASKS_MAX; i++) {
+		struct work *w = &m->work[i];
+
+		if (w->used && w->t.kind == kind && !is_over(&w->t) &&
+			(kind == SOP_TASK_HEAL || kind == SOP_TASK_SCRUB || w->t.disk == disk))
+			return w;
+	}
+	return NULL;
+}
+
+/* Under the lock. Found, or begun: in a free place, or that of the last of its kind that has ended.
+ */
+static struct work *begin(struct sop_mender *m, enum sop_task_kind kind, int disk)
+{
+	struct work *w = running(m, kind, disk), *free_one = NULL;
+
+	if (w)
+		return w;
+	for (size_t i = 0; i < TASKS_MAX; i++) {
+		if (m->work[i].used && m->work[i].t.kind == kind && is_over(&m->work[i].t))
+			w = &m->work[i];
+		if (!m->work[i].used && !free_one)
+			free_one = &m->work[i];
+	}
+	w = w ? w : free_one ? free_one : &m->work[0];
+	*w = (struct work){.used = true,
+		.mark_ms = now_ms(m),
+		.t = {.kind = kind, .state = SOP_TASK_RUNNING, .disk = disk, .started = now(m)}};
+	return w;
+}
+
+static void finish(struct sop_mender *m, enum sop_task_kind kind, int disk, enum sop_task_state how)
+{
+	struct work *w;
+
+	SOP_LOCK_GUARD(&m->lock);
+	w = running(m, kind, disk);
+	if (!w)
+		return;
+	w->t.state = how;
+	w->t.ended = now(m);
+	w->t.bytes_per_s = 0;
+	w->t.message[0] = '\0';
+	if (how == SOP_TASK_FINISHED)
+		w->t.bytes_done = w->t.bytes_total;
+	sop_log(m->v->log, SOP_LOG_INFO, "mend",
+		"op=%s disk=%d state=%s bytes=%llu repaired=%llu unrecoverable=%llu",
+		sop_task_kind_name(kind), disk, sop_task_state_name(how),
+		(unsigned long long)w->t.bytes_done, (unsigned long long)w->t.repaired_bytes,
+		(unsigned long long)w->t.unrecoverable);
+}
+
+static void wait_for(struct sop_mender *m, enum sop_task_kind kind, int disk, const char *why)
+{
+	struct work *w;
+
+	SOP_LOCK_GUARD(&m->lock);
+	w = running(m, kind, disk);
+	if (!w)
+		return;
+	if (strncmp(w->t.message, why, sizeof(w->t.message) - 1))
+		sop_log(m->v->log, SOP_LOG_WARNING, "mend", "op=%s disk=%d: waits: %s",
+			sop_task_kind_name(kind), disk, why);
+	w->t.state = SOP_TASK_WAITING;
+	w->t.bytes_per_s = 0;
+	snprintf(w->t.message, sizeof(w->t.message), "%.*s", (int)sizeof(w->t.message) - 1, why);
+}
+
+/* Under the lock. */
+static void advance(struct sop_mender *m, struct work *w, uint64_t bytes)
+{
+	uint64_t t = now_ms(m);
+
+	w->t.bytes_done += bytes;
+	if (t - w->mark_ms < 1000)
+		return;
+	w->t.bytes_per_s = (w->t.bytes_done - w->mark_bytes) * 1000 / (t - w->mark_ms);
+	w->mark_bytes = w->t.bytes_done;
+	w->mark_ms = t;
+}
+
+bool sop_volume_task(struct sop_volume *v, unsigned i, struct sop_task *out)
+{
+	struct sop_mender *m = v->mender;
+
+	if (!m)
+		return false;
+	SOP_LOCK_GUARD(&m->lock);
+	for (size_t k = 0; k < TASKS_MAX; k++)
+		if (m->work[k].used && !i--) {
+			*out = m->work[k].t;
+			return true;
+		}
+	return false;
+}
+
+bool sop_volume_lost(struct sop_volume *v, unsigned i, struct sop_lost *out)
+{
+	struct sop_mender *m = v->mender;
+
+	if (!m)
+		return false;
+	SOP_LOCK_GUARD(&m->lock);
+	if (i >= m->n_lost)
+		return false;
+	*out = m->lost[i];
+	return true;
+}
+
+void sop_mender_forget_lost(struct sop_mender *m)
+{
+	SOP_LOCK_GUARD(&m->lock);
+	m->n_lost = 0;
+}
+
+void sop_mender_cancelled(struct sop_mender *m, unsigned i)
+{
+	finish(m, SOP_TASK_REPLACE, (int)i, SOP_TASK_STOPPED);
+	finish(m, SOP_TASK_REMOVE, (int)i, SOP_TASK_STOPPED);
+	sop_lock(&m->lock);
+	m->missing[i] = 0;
+	m->again[i] = true;
+	sop_unlock(&m->lock);
+	sop_mender_kick(m);
+}
+
+uint64_t sop_mender_missing(struct sop_mender *m, unsigned i)
+{
+	SOP_LOCK_GUARD(&m->lock);
+	return m->missing[i];
+}
+
+/* ---- segments ---- */
+
+struct listing {
+	struct sop_mender *m;
+	struct segs *s;
+	size_t cap;
+};
+
+static int list_one(void *arg, const struct sop_space_seg *g)
+{
+	struct listing *l = arg;
+
+	if (l->s->n == l->cap) {
+		size_t cap = l->cap ? 2 * l->cap : 256;
+		struct seg *p = realloc(l->s->seg, cap * sizeof(*p));
+
+		if (!p)
+			return -ENOMEM;
+		l->s->seg = p;
+		l->cap = cap;
+	}
+	l->s->seg[l->s->n++] = (struct seg){.id = g->id, .live = g->live, .recorded = g->recorded};
+	return 0;
+}
+
+static int by_id(const void *a, const void *b)
+{
+	const struct seg *x = a, *y = b;
+
+	return (x->id > y->id) - (x->id < y->id);
+}
+
+static int list_segments(struct sop_mender *m, struct segs *s, struct sop_err *e)
+{
+	struct listing l = {.m = m, .s = s};
+	size_t left = 0;
+	int rc = sop_space_list(m->v->space, list_one, &l);
+
+	if (rc)
+		return sop_fail(e, rc, "list of segments");
+	for (size_t i = 0; i < s->n; i++)
+		if (!sop_segments_info(m->v->seg, s->seg[i].id, &s->seg[i].info, NULL))
+			s->seg[left++] = s->seg[i];
+	s->n = left;
+	if (left)
+		qsort(s->seg, left, sizeof(*s->seg), by_id);
+	return 0;
+}
+
+/* What a segment's work reports to, between pieces. */
+struct pace {
+	struct sop_mender *m;
+	enum sop_task_kind kind;
+	int disk;	 /* the task's */
+	unsigned target; /* member whose missing bytes get less; or SOP_MEMBERS_MAX */
+	unsigned shards;
+	uint64_t done, read, repaired, corrected;
+};
+
+/* The rate of a scrub: sleep until what was read is allowed. Under the lock. */
+static void hold_back(struct sop_mender *m, uint64_t bytes)
+{
+	uint64_t t = now_ms(m), due;
+
+	if (!m->rate || m->v->opts.no_threads)
+		return;
+	m->bucket_bytes += bytes;
+	due = m->bucket_ms + m->bucket_bytes * 1000 / m->rate;
+	while (t < due && !m->stop && m->scrub == SCRUB_RUNNING) {
+		sop_cond_wait(&m->cond, &m->lock, (long)SOP_MIN(due - t, (uint64_t)500));
+		t = now_ms(m);
+	}
+	if (t > due + 1000) { /* what was not used is not saved up */
+		m->bucket_ms = t;
+		m->bucket_bytes = 0;
+	}
+}
+
+static int pace(void *arg, const struct sop_mend_report *r)
+{
+	struct pace *p = arg;
+	struct sop_mender *m = p->m;
+	uint64_t read = r->read_bytes - p->read;
+	uint64_t done = p->kind == SOP_TASK_SCRUB ? read : (r->done_bytes - p->done) * p->shards;
+	struct work *w;
+
+	SOP_LOCK_GUARD(&m->lock);
+	w = running(m, p->kind, p->disk);
+	if (w) {
+		advance(m, w, done);
+		w->t.repaired_bytes += (r->written_bytes + r->repaired_bytes) - p->repaired;
+		w->t.corrected += r->corrected - p->corrected;
+	}
+	if (p->target < SOP_MEMBERS_MAX)
+		m->missing[p->target] -= SOP_MIN(m->missing[p->target], done);
+	p->done = r->done_bytes;
+	p->read = r->read_bytes;
+	p->repaired = r->written_bytes + r->repaired_bytes;
+	p->corrected = r->corrected;
+	if (p->kind == SOP_TASK_SCRUB) {
+		hold_back(m, read);
+		if (m->scrub != SCRUB_RUNNING)
+			return -ECANCELED;
+	}
+	return m->stop ? -ECANCELED : 0;
+}
+
+static bool stopping(struct sop_mender *m)
+{
+	SOP_LOCK_GUARD(&m->lock);
+	return m->stop;
+}
+
+static void lost_more(struct sop_mender *m, enum sop_task_kind kind, int disk, uint64_t n)
+{
+	struct work *w;
+
+	SOP_LOCK_GUARD(&m->lock);
+	w = running(m, kind, disk);
+	if (w)
+		w->t.unrecoverable += n;
+}
+
+/* The shards of a segment are written anew (or verified and mended, where they are). */
+static int mend_shards(struct sop_mender *m, const struct seg *g, uint32_t shards,
+	const uint16_t *to, struct pace *p, struct sop_err *e)
+{
+	struct sop_mend_report r;
+	struct sop_mend_opts o = {.shards = shards, .to = to, .pace = pace, .arg = p};
+	int rc;
+
+	p->m = m;
+	p->shards = (unsigned)__builtin_popcount(shards);
+	rc = sop_segment_mend(m->v->seg, g->id, &o, &r, e);
+	if (rc)
+		return rc;
+	SOP_LOCK_GUARD(&m->lock);
+	if (!to)
+		for (unsigned i = 0; i < SOP_EC_MAX; i++)
+			if (shards >> i & 1)
+				sop_members_repaired(m->v->mem, g->info.disks[i], r.written_bytes);
+	return 0;
+}
+
+/* ---- watch ---- */
+
+static void survey(struct sop_mender *m)
+{
+	sop_lock(&m->lock);
+	for (unsigned i = 0; i < SOP_MEMBERS_MAX; i++)
+		if (m->again[i])
+			m->again[i] = m->surveyed[i] = false;
+	sop_unlock(&m->lock);
+	for (unsigned i = 0; i < sop_members_count(m->v->mem); i++) {
+		struct sop_member_status s;
+
+		sop_members_status(m->v->mem, i, &s);
+		if (!s.present || !(s.role & SOP_ROLE_DATA) || m->surveyed[i])
+			continue;
+		m->surveyed[i] = !sop_segments_survey(m->v->seg, i, NULL);
+	}
+}
+
+static bool watch(struct sop_mender *m)
+{
+	struct sop_member_set back;
+	bool at_once, any;
+
+	sop_lock(&m->lock);
+	at_once = m->at_once;
+	m->at_once = false;
+	sop_unlock(&m->lock);
+	any = sop_members_watch(m->v->mem, at_once, &back);
+	for (unsigned i = 0; i < SOP_MEMBERS_MAX; i++)
+		if (!sop_members_disk(m->v->mem, i) || back.bits[i / 64] >> (i % 64) & 1) {
+			m->surveyed[i] = false;
+			m->replica_ms[i] = 0;
+		}
+	survey(m);
+	if (any)
+		m->heal_ms = m->drain_ms = 0;
+	return any;
+}
+
+/* ---- repair on read ---- */
+
+static bool repairs(struct sop_mender *m)
+{
+	struct sop_blobref ref;
+	bool any = false;
+
+	for (;;) {
+		uint32_t good;
+
+		sop_lock(&m->lock);
+		any = any || m->n_repair;
+		if (!m->n_repair || m->stop) {
+			sop_unlock(&m->lock);
+			return any;
+		}
+		ref = m->repair[--m->n_repair];
+		sop_unlock(&m->lock);
+		/* It logs what it does; what is lost was told to the reader. */
+		(void)sop_blob_verify(m->v->seg, &ref, true, &good, NULL);
+	}
+}
+
+/* ---- replicas ---- */
+
+/* One that is here and behind: the table on the media must say what its shards lack, then its
+ * replica is brought up to date. True: something was done. */
+static bool replicas(struct sop_mender *m)
+{
+	struct sop_volume *v = m->v;
+	bool any = false;
+
+	for (unsigned i = 0; i < sop_members_count(v->mem) && !stopping(m); i++) {
+		struct sop_member_status s;
+		struct sop_err e = {0};
+		int rc;
+
+		sop_members_status(v->mem, i, &s);
+		if (!s.present || !s.role || s.current || now_ms(m) < m->replica_ms[i] ||
+			(s.role & SOP_ROLE_DATA && !m->surveyed[i]))
+			continue;
+		rc = sop_checkpoint_run(v, false, &e);
+		if (!rc)
+			rc = s.role & SOP_ROLE_REGISTRY
+				     ? sop_mend_replica(v, i, &e)
+				     : sop_members_replica_current(v->mem, i, &e);
+		any = any || !rc;
+		if (!rc)
+			continue;
+		m->replica_ms[i] = now_ms(m) + RETRY_MS;
+		sop_log(v->log, SOP_LOG_WARNING, "mend", "op=replica disk=%u code=%s: %s", i,
+			sop_err_name(rc), e.text);
+	}
+	return any;
+}
+
+/* ---- heal ---- */
+
+static uint32_t stale_here(struct sop_mender *m, const struct sop_segment_info *info)
+{
+	uint32_t here = 0;
+
+	for (unsigned i = 0; i < (unsigned)info->k + info->m; i++) {
+		struct sop_member_status s;
+
+		if (!(info->stale >> i & 1))
+			continue;
+		sop_members_status(m->v->mem, info->disks[i], &s);
+		if (s.present && s.state == SOP_MEMBER_ONLINE)
+			here |= 1u << i;
+	}
+	return here;
+}
+
+/* What is to be done, noted for status. The shares of all disks; *disk: the one, -1: several. */
+static uint64_t heal_total(struct sop_mender *m, const struct segs *s, int *disk)
+{
+	uint64_t missing[SOP_MEMBERS_MAX] = {0}, total = 0;
+
+	*disk = -2;
+	for (size_t i = 0; i < s->n; i++) {
+		const struct sop_segment_info *info = &s->seg[i].info;
+		uint32_t here = stale_here(m, info);
+
+		for (unsigned k = 0; k < SOP_EC_MAX; k++) {
+			if (!(here >> k & 1))
+				continue;
+			total += info->end;
+			missing[info->disks[k]] += info->end;
+			*disk = *disk == -2 || *disk == info->disks[k] ? info->disks[k] : -1;
+		}
+	}
+	SOP_LOCK_GUARD(&m->lock);
+	memcpy(m->missing, missing, sizeof(missing));
+	return total;
+}
+
+static bool heal(struct sop_mender *m, struct sop_err *e)
+{
+	struct segs s = {0};
+	uint64_t total;
+	bool failed = false;
+	struct work *w;
+	int disk;
+	int rc = now_ms(m) < m->heal_ms ? 1 : list_segments(m, &s, e);
+
+	if (rc)
+		return false;
+	total = heal_total(m, &s, &disk);
+	if (!total) {
+		free(s.seg);
+		finish(m, SOP_TASK_HEAL, -1, SOP_TASK_FINISHED);
+		return false;
+	}
+	sop_lock(&m->lock);
+	w = begin(m, SOP_TASK_HEAL, disk);
+	w->t.state = SOP_TASK_RUNNING;
+	w->t.disk = disk;
+	w->t.message[0] = '\0';
+	w->t.bytes_total = w->t.bytes_done + total;
+	sop_unlock(&m->lock);
+	for (size_t i = 0; i < s.n && !stopping(m); i++) {
+		uint32_t shards = stale_here(m, &s.seg[i].info);
+		struct pace p = {.kind = SOP_TASK_HEAL,
+			.disk = disk,
+			.target = disk >= 0 ? (unsigned)disk : SOP_MEMBERS_MAX};
+
+		if (!shards)
+			continue;
+		rc = mend_shards(m, &s.seg[i], shards, NULL, &p, e);
+		if (!rc || rc == -ENOENT)
+			continue;
+		failed = true;
+		if (rc == -ECANCELED)
+			break;
+		wait_for(m, SOP_TASK_HEAL, disk, e->text);
+		if (rc == -ENOSPC || rc == -ENOMEM)
+			break;
+	}
+	free(s.seg);
+	if (failed)
+		m->heal_ms = now_ms(m) + RETRY_MS;
+	else
+		finish(m, SOP_TASK_HEAL, -1, SOP_TASK_FINISHED);
+	return !failed;
+}
+
+/* ---- drain ---- */
+
+/* The shard of the segment on a member, or -1. */
+static int shard_on(const struct sop_segment_info *info, unsigned member)
+{
+	for (unsigned i = 0; i < (unsigned)info->k + info->m; i++)
+		if (info->disks[i] == member)
+			return (int)i;
+	return -1;
+}
+
+static int move_one(struct sop_mender *m, const struct seg *g, unsigned i, int to,
+	enum sop_task_kind kind, struct sop_err *e)
+{
+	int shard = shard_on(&g->info, i), rc;
+	unsigned n = (unsigned)g->info.k + g->info.m;
+	struct pace p = {.kind = kind, .disk = (int)i, .target = i};
+	struct sop_segment_info now_at;
+	uint16_t goal[SOP_EC_MAX], one;
+
+	memcpy(goal, g->info.disks, sizeof(goal));
+	if (to >= 0 && shard_on(&g->info, (unsigned)to) < 0) {
+		one = (uint16_t)to;
+	} else {
+		rc = sop_members_place_one(m->v->mem, g->info.disks, n, &one, e);
+		if (rc)
+			return rc;
+	}
+	goal[shard] = one;
+	rc = mend_shards(m, g, 1u << shard, goal, &p, e);
+	if (rc || to >= 0)
+		return rc;
+	/* Read back: where content goes to one new disk, that is done for all of it at the end. */
+	if (sop_segments_info(m->v->seg, g->id, &now_at, NULL))
+		return 0;
+	p = (struct pace){.kind = kind, .disk = -1, .target = SOP_MEMBERS_MAX};
+	return mend_shards(m, g, 1u << shard, NULL, &p, e);
+}
+
+/* Read back all that lies on the new disk. */
+static int verify_target(struct sop_mender *m, unsigned i, unsigned to, struct sop_err *e)
+{
+	struct segs s = {0};
+	int rc = list_segments(m, &s, e);
+	struct work *w;
+
+	sop_lock(&m->lock);
+	w = running(m, SOP_TASK_REPLACE, (int)i);
+	if (w)
+		snprintf(w->t.message, sizeof(w->t.message), "reading back the new disk");
+	sop_unlock(&m->lock);
+	for (size_t k = 0; k < s.n && !rc; k++) {
+		struct pace p = {
+			.kind = SOP_TASK_REPLACE, .disk = (int)i, .target = SOP_MEMBERS_MAX};
+		int shard = shard_on(&s.seg[k].info, to);
+
+		if (shard < 0)
+			continue;
+		rc = mend_shards(m, &s.seg[k], 1u << shard, NULL, &p, e);
+		if (rc == -ENOENT)
+			rc = 0;
+	}
+	free(s.seg);
+	return rc;
+}
+
+/* All replicas that are to take over have done so. */
+static bool replicas_ready(struct sop_mender *m, unsigned i, int to)
+{
+	struct sop_member_status s;
+	unsigned current = 0;
+
+	if (to >= 0) {
+		sop_members_status(m->v->mem, (unsigned)to, &s);
+		return s.current;
+	}
+	for (unsigned k = 0; k < sop_members_count(m->v->mem); k++) {
+		sop_members_status(m->v->mem, k, &s);
+		if (k == i || !s.present || !(s.role & SOP_ROLE_REGISTRY))
+			continue;
+		if (!s.current)
+			return false;
+		current++;
+	}
+	return current > 0;
+}
+
+static uint64_t bytes_on(const struct segs *s, unsigned i)
+{
+	uint64_t bytes = 0;
+
+	for (size_t k = 0; k < s->n; k++)
+		if (shard_on(&s->seg[k].info, i) >= 0)
+			bytes += s->seg[k].info.end;
+	return bytes;
+}
+
+static bool draining(struct sop_mender *m, unsigned i)
+{
+	struct sop_member_status s;
+
+	sop_members_status(m->v->mem, i, &s);
+	return s.state == SOP_MEMBER_DRAINING && !stopping(m);
+}
+
+static void drain_begin(struct sop_mender *m, unsigned i, int to, const struct segs *s)
+{
+	enum sop_task_kind kind = to >= 0 ? SOP_TASK_REPLACE : SOP_TASK_REMOVE;
+	struct sop_member_status target = {0};
+	uint64_t left = bytes_on(s, i);
+	struct work *w;
+
+	if (to >= 0)
+		sop_members_status(m->v->mem, (unsigned)to, &target);
+	SOP_LOCK_GUARD(&m->lock);
+	w = begin(m, kind, (int)i);
+	w->t.state = SOP_TASK_RUNNING;
+	w->t.message[0] = '\0';
+	if (target.path)
+		snprintf(w->t.target, sizeof(w->t.target), "%s", target.path);
+	/* Once to be written, once to be read back. */
+	w->t.bytes_total =
+		w->t.bytes_done + left + (to >= 0 ? bytes_on(s, (unsigned)to) + left : left);
+	m->missing[i] = left;
+}
+
+static int drain_one(struct sop_mender *m, unsigned i, int to, struct sop_err *e)
+{
+	enum sop_task_kind kind = to >= 0 ? SOP_TASK_REPLACE : SOP_TASK_REMOVE;
+	bool unrecorded = false;
+	struct segs s = {0};
+	int rc = list_segments(m, &s, e);
+
+	if (rc)
+		return rc;
+	drain_begin(m, i, to, &s);
+	/* Recovery learns of a segment that no checkpoint has recorded from its headers, which say
+	 * where it was made: such a one is not moved. */
+	for (size_t k = 0; k < s.n; k++) {
+		bool on = shard_on(&s.seg[k].info, i) >= 0;
+
+		if (on)
+			sop_segments_seal(m->v->seg, s.seg[k].id);
+		unrecorded = unrecorded || (on && !s.seg[k].recorded);
+	}
+	if (unrecorded)
+		rc = sop_checkpoint_run(m->v, false, e);
+	for (size_t k = 0; k < s.n && !rc && draining(m, i); k++) {
+		if (shard_on(&s.seg[k].info, i) < 0)
+			continue;
+		rc = move_one(m, &s.seg[k], i, to, kind, e);
+		if (rc == -ENOENT)
+			rc = 0;
+	}
+	free(s.seg);
+	if (rc || !draining(m, i))
+		return rc ? rc : -ECANCELED;
+	s = (struct segs){0};
+	rc = list_segments(m, &s, e);
+	if (!rc && bytes_on(&s, i))
+		rc = -EAGAIN; /* appended to, or made, meanwhile */
+	free(s.seg);
+	if (!rc && to >= 0)
+		rc = verify_target(m, i, (unsigned)to, e);
+	if (!rc && !replicas_ready(m, i, to))
+		rc = sop_say(e, -EAGAIN, "the registry's replica is not copied yet");
+	if (!rc && !draining(m, i))
+		rc = -ECANCELED;
+	/* From here on recovery does not look for anything there. */
+	if (!rc)
+		rc = sop_checkpoint_run(m->v, false, e);
+	return rc ? rc : sop_members_remove(m->v->mem, i, e);
+}
+
+/* True: more can be done at once. */
+static bool drain(struct sop_mender *m, struct sop_err *e)
+{
+	bool any = false;
+
+	if (now_ms(m) < m->drain_ms)
+		return false;
+	for (unsigned i = 0; i < sop_members_count(m->v->mem) && !stopping(m); i++) {
+		struct sop_member_status s;
+		enum sop_task_kind kind;
+		int rc;
+
+		sop_members_status(m->v->mem, i, &s);
+		if (s.state != SOP_MEMBER_DRAINING)
+			continue;
+		kind = s.to >= 0 ? SOP_TASK_REPLACE : SOP_TASK_REMOVE;
+		e->text[0] = '\0';
+		rc = drain_one(m, i, s.to, e);
+		any = any || !rc;
+		if (!rc) {
+			finish(m, kind, (int)i, SOP_TASK_FINISHED);
+			continue;
+		}
+		if (!draining(m, i))
+			continue;
+		wait_for(m, kind, (int)i, e->text[0] ? e->text : "segments that are being written");
+		m->drain_ms = now_ms(m) + (rc == -EAGAIN ? 100 : RETRY_MS);
+	}
+	return any;
+}
+
+/* ---- scrub ---- */
+
+static void suspect(void *arg, const struct sop_blobref *ref, uint8_t kind)
+{
+	struct pace *p = arg;
+	struct sop_mender *m = p->m;
+
+	if (m->n_suspect == SUSPECTS_MAX)
+		return;
+	m->suspect_kind[m->n_suspect] = kind;
+	m->suspect[m->n_suspect++] = *ref;
+}
+
+static int scrub_segment(struct sop_mender *m, const struct seg *g, struct sop_err *e)
+{
+	struct pace p = {
+		.m = m, .kind = SOP_TASK_SCRUB, .disk = -1, .target = SOP_MEMBERS_MAX, .shards = 1};
+	struct sop_mend_report r;
+	struct sop_mend_opts o = {.verify = true, .pace = pace, .lost = suspect, .arg = &p};
+
+	return sop_segment_mend(m->v->seg, g->id, &o, &r, e);
+}
+
+struct naming {
+	struct sop_mender *m;
+	uint64_t found;
+};
+
+/* A blob that is in use and cannot be read. */
+static void name_lost(void *arg, const char *name, uint64_t off, uint64_t len)
+{
+	struct naming *n = arg;
+	struct sop_mender *m = n->m;
+
+	n->found++;
+	sop_log(m->v->log, SOP_LOG_ERROR, "mend",
+		"op=scrub off=%llu len=%llu code=SOP_ELOST: %s: cannot be read",
+		(unsigned long long)off, (unsigned long long)len, name);
+	SOP_LOCK_GUARD(&m->lock);
+	for (size_t i = 0; i < m->n_lost; i++)
+		if (m->lost[i].off == off && !strcmp(m->lost[i].name, name)) {
+			m->lost[i].when = now(m);
+			return;
+		}
+	if (m->n_lost < LOST_MAX) {
+		struct sop_lost *l = &m->lost[m->n_lost++];
+
+		*l = (struct sop_lost){.off = off, .len = len, .when = now(m)};
+		snprintf(l->name, sizeof(l->name), "%s", name);
+	}
+}
+
+/* The suspects that somebody refers to. */
+static int resolve_suspects(struct sop_mender *m, struct sop_err *e)
+{
+	struct naming n = {m, 0};
+	int rc = 0;
+
+	if (m->n_suspect)
+		rc = sop_refs_name(m->v, m->suspect, m->n_suspect, name_lost, &n, e);
+	lost_more(m, SOP_TASK_SCRUB, -1, n.found);
+	m->n_suspect = 0;
+	return rc;
+}
+
+static void scrub_metadata(struct sop_mender *m)
+{
+	uint32_t files = sop_registry_files(m->v->reg);
+	uint32_t hashmod = sop_members_label(m->v->mem)->hashmod;
+	unsigned bad = sop_members_scrub_labels(m->v->mem);
+	struct sop_err e = {0};
+	struct work *w;
+
+	for (uint32_t f = 0; f < files && !stopping(m); f++)
+		for (uint32_t b = 0; b < hashmod; b++)
+			sop_registry_scrub(m->v->reg, f, b);
+	/* Journal and checkpoint are written anew, on all replicas. */
+	if (sop_checkpoint_run(m->v, false, &e))
+		sop_log(m->v->log, SOP_LOG_WARNING, "mend", "op=scrub code=%s: %s",
+			sop_err_name(e.code), e.text);
+	SOP_LOCK_GUARD(&m->lock);
+	w = running(m, SOP_TASK_SCRUB, -1);
+	if (w)
+		w->t.corrected += bad;
+}
+
+static void scrub_end(struct sop_mender *m, enum scrub_state how)
+{
+	sop_lock(&m->lock);
+	if (m->scrub == SCRUB_RUNNING)
+		m->scrub = how;
+	m->scrub_dirty = true;
+	sop_unlock(&m->lock);
+	finish(m, SOP_TASK_SCRUB, -1, how == SCRUB_FINISHED ? SOP_TASK_FINISHED : SOP_TASK_STOPPED);
+}
+
+static bool scrubbing(struct sop_mender *m)
+{
+	SOP_LOCK_GUARD(&m->lock);
+	return m->scrub == SCRUB_RUNNING && !m->stop;
+}
+
+static bool scrub(struct sop_mender *m, struct sop_err *e)
+{
+	struct segs s = {0};
+	uint64_t total = 0, cursor;
+	struct work *w;
+	int rc;
+
+	if (!scrubbing(m))
+		return false;
+	rc = list_segments(m, &s, e);
+	if (rc)
+		return false;
+	sop_lock(&m->lock);
+	cursor = m->cursor;
+	for (size_t i = 0; i < s.n; i++)
+		if (s.seg[i].id > cursor)
+			total += s.seg[i].info.end * ((unsigned)s.seg[i].info.k + s.seg[i].info.m);
+	w = begin(m, SOP_TASK_SCRUB, -1);
+	w->t.state = SOP_TASK_RUNNING;
+	w->t.bytes_total = w->t.bytes_done + total;
+	m->bucket_ms = now_ms(m);
+	m->bucket_bytes = 0;
+	sop_unlock(&m->lock);
+	for (size_t i = 0; i < s.n && scrubbing(m); i++) {
+		if (s.seg[i].id <= cursor)
+			continue;
+		rc = scrub_segment(m, &s.seg[i], e);
+		if (rc == -ECANCELED)
+			break;
+		if (rc && rc != -ENOENT) {
+			sop_log(m->v->log, SOP_LOG_WARNING, "mend",
+				"op=scrub segment=%016llx code=%s: %s",
+				(unsigned long long)s.seg[i].id, sop_err_name(rc), e->text);
+			lost_more(m, SOP_TASK_SCRUB, -1, 1);
+		}
+		sop_lock(&m->lock);
+		m->cursor = s.seg[i].id;
+		m->scrub_dirty = true;
+		sop_unlock(&m->lock);
+	}
+	free(s.seg);
+	/* What was found so far is named also when it goes on later. */
+	if (!stopping(m))
+		(void)resolve_suspects(m, e);
+	if (!scrubbing(m))
+		return false;
+	scrub_metadata(m);
+	scrub_end(m, SCRUB_FINISHED);
+	return true;
+}
+
+static int no_mender(struct sop_volume *v, struct sop_err *e)
+{
+	return v->opts.read_only ? sop_say(e, -EROFS, "volume %s: mounted read-only", v->name) : 0;
+}
+
+int sop_scrub_start(struct sop_volume *v, uint64_t rate_bytes_per_s, struct sop_err *e)
+{
+	struct sop_mender *m = v->mender;
+	struct work *w;
+	int rc = no_mender(v, e);
+
+	if (rc)
+		return rc;
+	SOP_LOCK_GUARD(&m->lock);
+	if (m->scrub == SCRUB_RUNNING || m->scrub == SCRUB_PAUSED)
+		return sop_say(e, -EALREADY, "a scrub is %s already",
+			m->scrub == SCRUB_RUNNING ? "running" : "paused");
+	m->scrub = SCRUB_RUNNING;
+	m->rate = rate_bytes_per_s;
+	m->cursor = 0;
+	m->scrub_dirty = true;
+	w = begin(m, SOP_TASK_SCRUB, -1);
+	w->t.state = SOP_TASK_RUNNING;
+	m->kick = true;
+	pthread_cond_broadcast(&m->cond);
+	return 0;
+}
+
+/* Under no lock. From one of two states to another. */
+static int scrub_change(struct sop_volume *v, enum scrub_state from, enum scrub_state or_from,
+	enum scrub_state to, enum sop_task_state shown, const char *none, struct sop_err *e)
+{
+	struct sop_mender *m = v->mender;
+	struct work *w;
+	int rc = no_mender(v, e);
+
+	if (rc)
+		return rc;
+	SOP_LOCK_GUARD(&m->lock);
+	if (m->scrub != from && m->scrub != or_from)
+		return sop_say(e, -ENOENT, "%s", none);
+	m->scrub = to;
+	m->scrub_dirty = true;
+	w = running(m, SOP_TASK_SCRUB, -1);
+	if (w) {
+		w->t.state = shown;
+		w->t.bytes_per_s = 0;
+		if (is_over(&w->t))
+			w->t.ended = now(m);
+	}
+	m->kick = true;
+	pthread_cond_broadcast(&m->cond);
+	return 0;
+}
+
+int sop_scrub_pause(struct sop_volume *v, struct sop_err *e)
+{
+	return scrub_change(v, SCRUB_RUNNING, SCRUB_RUNNING, SCRUB_PAUSED, SOP_TASK_PAUSED,
+		"no scrub is running", e);
+}
+
+int sop_scrub_resume(struct sop_volume *v, struct sop_err *e)
+{
+	return scrub_change(v, SCRUB_PAUSED, SCRUB_PAUSED, SCRUB_RUNNING, SOP_TASK_RUNNING,
+		"no scrub is paused", e);
+}
+
+int sop_scrub_stop(struct sop_volume *v, struct sop_err *e)
+{
+	return scrub_change(v, SCRUB_RUNNING, SCRUB_PAUSED, SCRUB_STOPPED, SOP_TASK_STOPPED,
+		"there is no scrub", e);
+}
+
+/* ---- the record of the scrub ---- */
+
+#define SCRUB_ID 1u
+
+static uint64_t ns_of(struct timespec t)
+{
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static struct timespec time_of(uint64_t ns)
+{
+	return (struct timespec){(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
+}
+
+static struct work *last_scrub(struct sop_mender *m)
+{
+	for (size_t i = 0; i < TASKS_MAX; i++)
+		if (m->work[i].used && m->work[i].t.kind == SOP_TASK_SCRUB)
+			return &m->work[i];
+	return NULL;
+}
+
+int sop_mender_flush(struct sop_mender *m, struct sop_err *e)
+{
+	struct disk_scrub d = {.version = 1};
+	uint8_t key[SOP_MASTER_KEY];
+	struct sop_volume *v;
+	struct sop_state *st;
+	struct sop_tree t;
+	struct work *w;
+	int rc;
+
+	if (!m)
+		return 0;
+	v = m->v;
+	sop_lock(&m->lock);
+	w = last_scrub(m);
+	if (!m->scrub_dirty || !w) {
+		sop_unlock(&m->lock);
+		return 0;
+	}
+	m->scrub_dirty = false;
+	d.state = (uint8_t)m->scrub;
+	d.rate = le64_make(m->rate);
+	d.cursor = le64_make(m->cursor);
+	d.started_ns = le64_make(ns_of(w->t.started));
+	d.ended_ns = le64_make(ns_of(w->t.ended));
+	d.total = le64_make(w->t.bytes_total);
+	d.done = le64_make(w->t.bytes_done);
+	d.repaired = le64_make(w->t.repaired_bytes);
+	d.corrected = le64_make(w->t.corrected);
+	d.unrecoverable = le64_make(w->t.unrecoverable);
+	sop_unlock(&m->lock);
+	sop_master_key(key, SCRUB_ID, 't');
+	rc = sop_stores_load(v->stores, SOP_STORE_MASTER, &st, e);
+	if (rc)
+		return rc;
+	t = sop_state_tree(st);
+	rc = sop_tree_prefault(v->nodes, &t, key, sizeof(key), e);
+	if (rc)
+		return rc;
+	sop_apply_begin(v, v->lsn_next - 1);
+	rc = sop_apply_system(v, SOP_STORE_MASTER, key, sizeof(key), &d, sizeof(d), e);
+	sop_apply_end(v);
+	return rc;
+}
+
+static int take_record(void *arg, const void *key, size_t klen, const void *val, size_t vlen)
+{
+	struct sop_mender *m = arg;
+	struct disk_scrub d;
+	struct work *w;
+
+	(void)key;
+	(void)klen;
+	if (vlen != sizeof(d))
+		return 0;
+	memcpy(&d, val, sizeof(d));
+	if (d.version != 1 || d.state > SCRUB_STOPPED)
+		return 0;
+	SOP_LOCK_GUARD(&m->lock);
+	m->scrub = (enum scrub_state)d.state;
+	m->rate = le64_get(d.rate);
+	m->cursor = le64_get(d.cursor);
+	w = begin(m, SOP_TASK_SCRUB, -1);
+	w->t.started = time_of(le64_get(d.started_ns));
+	w->t.ended = time_of(le64_get(d.ended_ns));
+	w->t.bytes_total = le64_get(d.total);
+	w->t.bytes_done = le64_get(d.done);
+	w->t.repaired_bytes = le64_get(d.repaired);
+	w->t.corrected = le64_get(d.corrected);
+	w->t.unrecoverable = le64_get(d.unrecoverable);
+	w->mark_bytes = w->t.bytes_done;
+	w->t.state = m->scrub == SCRUB_RUNNING	  ? SOP_TASK_RUNNING
+		     : m->scrub == SCRUB_PAUSED	  ? SOP_TASK_PAUSED
+		     : m->scrub == SCRUB_FINISHED ? SOP_TASK_FINISHED
+						  : SOP_TASK_STOPPED;
+	return 0;
+}
+
+int sop_mender_load(struct sop_mender *m, struct sop_err *e)
+{
+	struct sop_volume *v = m->v;
+	struct sop_state_view view;
+	uint8_t key[SOP_MASTER_KEY];
+	int rc = sop_stores_view(v->stores, SOP_STORE_MASTER, SOP_LSN_LATEST, &view, e);
+
+	sop_master_key(key, SCRUB_ID, 't');
+	if (!rc)
+		rc = sop_tree_find(
+			v->nodes, &view.tree, SOP_LSN_LATEST, key, sizeof(key), take_record, m, e);
+	return rc == -ENOENT ? 0 : rc;
+}
+
+/* ---- the thread ---- */
+
+/* One round; true: there may be more to do at once. */
+static bool round_once(struct sop_mender *m)
+{
+	struct sop_err e = {0};
+	bool more = watch(m);
+
+	if (m->v->dead)
+		return false;
+	more = repairs(m) || more;
+	more = replicas(m) || more;
+	more = heal(m, &e) || more;
+	more = drain(m, &e) || more;
+	more = scrub(m, &e) || more;
+	return more;
+}
+
+static void *mender_main(void *arg)
+{
+	struct sop_mender *m = arg;
+
+	pthread_setname_np(pthread_self(), "sop-mender");
+	sop_lock(&m->lock);
+	while (!m->stop) {
+		bool more;
+
+		m->kick = false;
+		sop_unlock(&m->lock);
+		more = round_once(m);
+		sop_lock(&m->lock);
+		if (!more && !m->kick && !m->stop)
+			sop_cond_wait(&m->cond, &m->lock, TICK_MS);
+	}
+	sop_unlock(&m->lock);
+	return NULL;
+}
+
+int sop_mender_start(struct sop_mender *m, struct sop_err *e)
+{
+	int rc = pthread_create(&m->thread, NULL, mender_main, m);
+
+	if (rc)
+		return sop_fail(e, -rc, "thread for healing");
+	m->started = true;
+	return 0;
+}
+
+int sop_mend_all(struct sop_volume *v, struct sop_err *e)
+{
+	struct sop_mender *m = v->mender;
+
+	(void)e;
+	if (!m || v->opts.read_only)
+		return 0;
+	m->heal_ms = m->drain_ms = 0;
+	memset(m->replica_ms, 0, sizeof(m->replica_ms));
+	for (unsigned i = 0; i < ROUNDS_MAX && round_once(m); i++)
+		;
+	return 0;
+}
