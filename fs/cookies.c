@@ -160,29 +160,62 @@ int sopfs_cookies_make(struct sopfs_cookies *c, const struct sopfs_key *names, s
 	return rc;
 }
 
-int sopfs_cookies_find(struct sopfs_cookies *c, uint64_t cookie, char *key, size_t *len)
+/* -EINVAL: not one of ours. */
+static int prefix_get(struct sopfs_cookies *c, uint64_t id, char *key, size_t *len)
 {
-	uint64_t id = cookie >> FRAGMENT_BITS, next = (cookie & FRAGMENT_MAX) + 1;
+	int rc = -EINVAL;
+
+	pthread_mutex_lock(&c->lock);
+	if (id <= c->count) {
+		*len = c->prefixes[id - 1]->len;
+		memcpy(key, c->prefixes[id - 1]->text, *len);
+		rc = 0;
+	}
+	pthread_mutex_unlock(&c->lock);
+	return rc;
+}
+
+/* The prefix in key, n bytes, and the fragment behind it; the length. Zeros stand for the end of a
+ * shorter name, which is not to be passed over. */
+static size_t append_fragment(char *key, size_t n, uint64_t value)
+{
+	for (size_t i = 0; i < SOPFS_COOKIE_BYTES; i++)
+		key[n + i] = (char)(value >> 8 * (SOPFS_COOKIE_BYTES - 1 - i));
+	n += SOPFS_COOKIE_BYTES;
+	while (n && !key[n - 1])
+		n--;
+	return n;
+}
+
+int sopfs_cookies_find_below(struct sopfs_cookies *c, uint64_t cookie, char *key, size_t *len)
+{
+	uint64_t id = cookie >> FRAGMENT_BITS;
 	size_t n = 0;
+	int rc;
 
 	*len = 0;
 	if (!id)
 		return cookie <= SOPFS_COOKIE_DOTDOT ? 0 : -EINVAL;
-	pthread_mutex_lock(&c->lock);
-	if (id <= c->count) {
-		n = c->prefixes[id - 1]->len;
-		memcpy(key, c->prefixes[id - 1]->text, n);
-	}
-	pthread_mutex_unlock(&c->lock);
-	if (id > c->count)
-		return -EINVAL;
+	rc = prefix_get(c, id, key, &n);
+	if (!rc)
+		*len = append_fragment(key, n, cookie & FRAGMENT_MAX);
+	return rc;
+}
+
+int sopfs_cookies_find(struct sopfs_cookies *c, uint64_t cookie, char *key, size_t *len)
+{
+	uint64_t id = cookie >> FRAGMENT_BITS, next = (cookie & FRAGMENT_MAX) + 1;
+	size_t n = 0;
+	int rc;
+
+	*len = 0;
+	if (!id)
+		return cookie <= SOPFS_COOKIE_DOTDOT ? 0 : -EINVAL;
+	rc = prefix_get(c, id, key, &n);
+	if (rc)
+		return rc;
 	if (next <= FRAGMENT_MAX) {
-		for (size_t i = 0; i < SOPFS_COOKIE_BYTES; i++)
-			key[n + i] = (char)(next >> 8 * (SOPFS_COOKIE_BYTES - 1 - i));
-		*len = n + SOPFS_COOKIE_BYTES;
-		/* Zeros stand for the end of a shorter name, which is not to be passed over. */
-		while (!key[*len - 1])
-			(*len)--;
+		*len = append_fragment(key, n, next);
 		return 0;
 	}
 	/* Beyond all names with this prefix. */

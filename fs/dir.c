@@ -15,8 +15,10 @@ struct sopfs_listing {
 	uint64_t *cookies;
 	size_t keys_room;
 	/* of the read under way */
-	size_t left, fixed;
-	bool full, more;
+	const struct sopfs_listing_opts *o;
+	struct sop_range range; /* what is left of it */
+	size_t left;
+	bool more;
 	struct uncommitted *own;
 	size_t own_count, own_next;
 };
@@ -66,7 +68,7 @@ static int make_room(void **p, size_t *room, size_t want, size_t size)
 static int add(struct sopfs_listing *l, const char *name, size_t len, uint64_t cookie,
 	const struct sop_attr *a)
 {
-	size_t need = (l->fixed + len + 7) & ~(size_t)7;
+	size_t need = (l->o->fixed + len + 7) & ~(size_t)7;
 	struct sopfs_dirent *d;
 	int rc = make_room((void **)&l->entries, &l->room, l->count + 1, sizeof(*l->entries));
 
@@ -99,6 +101,20 @@ static bool can_be_shown(const char *name, size_t len)
 	return !(name[0] == '.' && (len == 1 || (len == 2 && name[1] == '.')));
 }
 
+static bool is_plain(const char *name, size_t len)
+{
+	return !memchr(name, '%', len) && !memmem(name, len, "..", 2);
+}
+
+/* In the order of this listing. */
+static int compare(
+	const struct sopfs_listing *l, const void *a, size_t alen, const void *b, size_t blen)
+{
+	int c = sop_bytes_cmp(a, alen, b, blen);
+
+	return l->range.descending ? -c : c;
+}
+
 static int scanned(void *arg, const void *key, size_t klen, const struct sop_attr *attr)
 {
 	struct sopfs_listing *l = arg;
@@ -106,7 +122,7 @@ static int scanned(void *arg, const void *key, size_t klen, const struct sop_att
 
 	while (!rc && l->own_next < l->own_count) {
 		struct uncommitted *u = &l->own[l->own_next];
-		int c = sop_bytes_cmp(u->text, u->len, key, klen);
+		int c = compare(l, u->text, u->len, key, klen);
 
 		if (c > 0)
 			break;
@@ -115,7 +131,7 @@ static int scanned(void *arg, const void *key, size_t klen, const struct sop_att
 			rc = add(l, u->text, u->len, 0, &u->attr);
 		l->own_next++;
 	}
-	if (!rc && can_be_shown(key, klen))
+	if (!rc && can_be_shown(key, klen) && (!l->o->plain || is_plain(key, klen)))
 		rc = add(l, key, klen, 0, attr);
 	return rc;
 }
@@ -127,6 +143,25 @@ static int by_name(const void *a, const void *b)
 	return sop_bytes_cmp(x->text, x->len, y->text, y->len);
 }
 
+static int by_name_falling(const void *a, const void *b)
+{
+	return by_name(b, a);
+}
+
+static bool is_within(const struct sopfs_listing *l, const char *name, size_t len)
+{
+	const struct sop_range *r = &l->range;
+	int c;
+
+	if (l->o->plain && !is_plain(name, len))
+		return false;
+	c = r->from ? compare(l, name, len, r->from, r->from_len) : 1;
+	if (c < 0 || (!c && r->from_exclusive))
+		return false;
+	c = r->to ? compare(l, name, len, r->to, r->to_len) : -1;
+	return c < 0 || (!c && !r->to_exclusive);
+}
+
 static void own_free(struct sopfs_listing *l)
 {
 	for (size_t i = 0; i < l->own_count; i++)
@@ -136,10 +171,9 @@ static void own_free(struct sopfs_listing *l)
 	l->own_count = l->own_next = 0;
 }
 
-/* The directory's names that are not committed, from `from` on, in order. Taken before the scan: a
+/* The directory's names in the range that are not committed, in order. Taken before the scan: a
  * name that is committed in between is seen twice, and shown once. */
-static int own_names(struct sopfs *f, struct sopfs_listing *l, struct sopfs_item *dir,
-	const char *from, size_t from_len)
+static int own_names(struct sopfs *f, struct sopfs_listing *l, struct sopfs_item *dir)
 {
 	size_t room = 0;
 	int rc = 0;
@@ -151,7 +185,7 @@ static int own_names(struct sopfs *f, struct sopfs_listing *l, struct sopfs_item
 		const struct sopfs_alias *a = i->names;
 		struct uncommitted *u;
 
-		if (a->store != dir->ino || sop_bytes_cmp(a->text, a->len, from, from_len) < 0)
+		if (a->store != dir->ino || !is_within(l, a->text, a->len))
 			continue;
 		rc = make_room((void **)&l->own, &room, l->own_count + 1, sizeof(*l->own));
 		if (rc)
@@ -167,7 +201,8 @@ static int own_names(struct sopfs *f, struct sopfs_listing *l, struct sopfs_item
 	}
 	pthread_mutex_unlock(&f->lock);
 	if (!rc && l->own_count)
-		qsort(l->own, l->own_count, sizeof(*l->own), by_name);
+		qsort(l->own, l->own_count, sizeof(*l->own),
+			l->range.descending ? by_name_falling : by_name);
 	return rc;
 }
 
@@ -222,35 +257,52 @@ static int finish(struct sopfs_listing *l, struct sopfs_cookies *c, size_t first
 	return rc;
 }
 
+/* What the range holds behind the cookie. key: room for the bound. -ENOENT: nothing. */
+static int go_on(struct sopfs_listing *l, struct sopfs_cookies *c, uint64_t cookie, char *key)
+{
+	struct sop_range *r = &l->range;
+	size_t len;
+	int rc;
+
+	*r = l->o->within;
+	rc = r->descending ? sopfs_cookies_find_below(c, cookie, key, &len)
+			   : sopfs_cookies_find(c, cookie, key, &len);
+	if (rc)
+		return rc;
+	if (len && (!r->from || compare(l, key, len, r->from, r->from_len) >= 0)) {
+		r->from = key;
+		r->from_len = len;
+		r->from_exclusive = r->descending;
+	}
+	return r->from && r->to && compare(l, r->from, r->from_len, r->to, r->to_len) > 0 ? -ENOENT
+											  : 0;
+}
+
 int sopfs_listing_read(struct sopfs *f, struct sopfs_listing *l, struct sopfs_item *dir,
-	uint64_t cookie, size_t size, size_t fixed, bool full, struct sop_err *e)
+	uint64_t cookie, const struct sopfs_listing_opts *o, struct sop_err *e)
 {
 	struct sopfs_cookies *c = cookies_of(f, dir);
 	char from[SOPFS_NAME_MAX + SOPFS_COOKIE_BYTES + 2];
-	struct sop_range range = {0};
-	size_t from_len, first;
+	bool empty;
+	size_t first;
 	int rc;
 
 	l->count = l->text_len = 0;
-	l->left = size;
-	l->fixed = fixed;
-	l->full = full;
+	l->o = o;
+	l->left = o->size;
 	l->more = false;
 	if (!c)
 		return -ENOMEM;
-	rc = sopfs_cookies_find(c, cookie, from, &from_len);
-	if (rc)
-		return rc == -ENOENT ? 0 : rc;
+	rc = go_on(l, c, cookie, from);
+	empty = rc == -ENOENT;
+	if (rc && !empty)
+		return rc;
 	rc = dots(f, l, dir, cookie);
 	first = l->count;
-	if (!rc)
-		rc = own_names(f, l, dir, from, from_len);
-	if (!rc) {
-		if (from_len) {
-			range.from = from;
-			range.from_len = from_len;
-		}
-		rc = sop_scan(f->latest, dir->ino, &range, full, scanned, l, e);
+	if (!rc && !empty)
+		rc = own_names(f, l, dir);
+	if (!rc && !empty) {
+		rc = sop_scan(f->latest, dir->ino, &l->range, o->full, scanned, l, e);
 		while (!rc && l->own_next < l->own_count) {
 			struct uncommitted *u = &l->own[l->own_next++];
 

@@ -26,13 +26,15 @@ struct sopfs_key {
 	const char *text;
 	size_t len;
 };
-/* Cookies for n names in strictly rising order. next: the name after the last one, whether or not it is
+/* Cookies for n names in strictly rising, or falling, order. next: the name after the last one, whether or not it is
  * to be shown now; NULL: there is none. 0, -ENOMEM, -EOVERFLOW. */
 int sopfs_cookies_make(struct sopfs_cookies *c, const struct sopfs_key *names, size_t n,
 	const struct sopfs_key *next, uint64_t *out);
 /* Where the listing goes on after this cookie: the lowest name it may show, inclusive. *len 0 and
  * -ENOENT: at the end; -EINVAL: not one of ours. key holds at least 262 bytes. */
 int sopfs_cookies_find(struct sopfs_cookies *c, uint64_t cookie, char *key, size_t *len);
+/* The same in falling order: all it may still show is lower than this. *len 0: at the beginning. */
+int sopfs_cookies_find_below(struct sopfs_cookies *c, uint64_t cookie, char *key, size_t *len);
 
 /* ---- listings ------------------------------------------------------------------------------------- */
 
@@ -47,9 +49,15 @@ struct sopfs_listing; /* one answer to READDIR; reused by its handle */
 
 struct sopfs_listing *sopfs_listing_new(void);
 void sopfs_listing_free(struct sopfs_listing *l);
-/* Fill it with what follows `cookie`, as much as room(bytes of name) summed up allows for `size`. */
+struct sopfs_listing_opts {
+	size_t size, fixed; /* of the answer; of an entry beside its name */
+	bool full;	    /* all attributes */
+	bool plain;	    /* no names with '%' or ".." */
+	struct sop_range within; /* zeros: all, in rising order */
+};
+/* Fill it with what follows `cookie`, as much as there is room for. */
 int sopfs_listing_read(struct sopfs *f, struct sopfs_listing *l, struct sopfs_item *dir,
-	uint64_t cookie, size_t size, size_t fixed, bool full, struct sop_err *e);
+	uint64_t cookie, const struct sopfs_listing_opts *o, struct sop_err *e);
 size_t sopfs_listing_count(const struct sopfs_listing *l);
 const struct sopfs_dirent *sopfs_listing_at(const struct sopfs_listing *l, size_t i);
 

@@ -1,6 +1,7 @@
 /* One mount: made before the session loop, ended after it. */
 #include "fs/ctl.h"
 #include "fs/names.h"
+#include "fs/range_view.h"
 #include "fs/recent.h"
 
 #include <time.h>
@@ -9,6 +10,7 @@ static void state_free(struct sopfs *f)
 {
 	sopfs_ticker_stop(f);
 	sopfs_notifier_stop(f);
+	sopfs_ranges_release(f);
 	sopfs_ctl_stop(f);
 	sopfs_recent_stop(f);
 	sopfs_table_release(f);

@@ -4,6 +4,7 @@
 
 #include "fs/ctl.h"
 #include "fs/dir.h"
+#include "fs/range_view.h"
 
 /* Bytes of an entry beside its name, as the kernel lays them out. */
 #define DIRENT_FIXED	 24u
@@ -18,7 +19,6 @@ void sopfs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct dir_handle *d = calloc(1, sizeof(*d));
 
-	(void)ino;
 	if (d)
 		d->listing = sopfs_listing_new();
 	if (!d || !d->listing) {
@@ -28,7 +28,8 @@ void sopfs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	}
 	pthread_mutex_init(&d->lock, NULL);
 	fi->fh = (uintptr_t)d;
-	fi->cache_readdir = fi->keep_cache = 1;
+	/* What lies under .sop changes without the kernel's knowing. */
+	fi->cache_readdir = fi->keep_cache = !sopfs_is_ctl(sopfs_view_of(sopfs_of(req), ino));
 	if (fuse_reply_open(req, fi) == -ENOENT) {
 		sopfs_listing_free(d->listing);
 		pthread_mutex_destroy(&d->lock);
@@ -67,7 +68,7 @@ static void plus_entry(struct sopfs *f, struct sopfs_item *dir, const struct sop
 
 	memset(p, 0, sizeof(*p));
 	sopfs_stat_of(&d->attr, &p->attr);
-	if (d->cookie <= SOPFS_COOKIE_DOTDOT ||
+	if (!dir || d->cookie <= SOPFS_COOKIE_DOTDOT ||
 		sopfs_entry_of(f, dir, d->name, d->len, &d->attr, &entry))
 		return;
 	p->ino = sopfs_view_nodeid(f, entry.view);
@@ -78,7 +79,7 @@ static void plus_entry(struct sopfs *f, struct sopfs_item *dir, const struct sop
 /* Lets go of d->lock before it replies: once the caller has its answer it may close the directory,
  * and d is gone. */
 static void reply_listing(struct sopfs *f, fuse_req_t req, struct sopfs_item *dir,
-	struct dir_handle *d_held, size_t size, bool plus)
+	struct dir_handle *d_held, size_t size, bool plus, bool look_up)
 {
 	struct sopfs_listing *l = d_held->listing;
 	sop_autofree char *buf = malloc(size);
@@ -95,7 +96,7 @@ static void reply_listing(struct sopfs *f, fuse_req_t req, struct sopfs_item *di
 		struct fuse_entry_param p;
 
 		if (plus) {
-			plus_entry(f, dir, d, &p);
+			plus_entry(f, look_up ? dir : NULL, d, &p);
 			views[i] = p.ino ? sopfs_view_of(f, p.ino) : NULL;
 			used += fuse_add_direntry_plus(
 				req, buf + used, size - used, d->name, &p, (off_t)d->cookie);
@@ -129,6 +130,15 @@ static void reply_ctl_listing(fuse_req_t req, off_t off, size_t size, bool plus)
 			break;
 		used += need;
 	}
+	if (!name) {
+		p.attr = (struct stat){.st_mode = S_IFDIR, .st_ino = SOPFS_RANGE_INO};
+		need = plus ? fuse_add_direntry_plus(
+				      req, buf + used, size - used, SOPFS_RANGE_NAME, &p, INT32_MAX)
+			    : fuse_add_direntry(req, buf + used, size - used, SOPFS_RANGE_NAME,
+				      &p.attr, INT32_MAX);
+		if (off < INT32_MAX && need <= size - used)
+			used += need;
+	}
 	fuse_reply_buf(req, buf, used);
 }
 
@@ -138,18 +148,24 @@ static void read_directory(fuse_req_t req, fuse_ino_t ino, size_t size, off_t of
 	struct dir_handle *d = (struct dir_handle *)(uintptr_t)fi->fh;
 	struct sopfs *f = sopfs_of(req);
 	struct sopfs_item *dir = sopfs_view_of(f, ino)->item;
+	struct sopfs_listing_opts opts = {
+		.size = size, .fixed = plus ? DIRENTPLUS_FIXED : DIRENT_FIXED, .full = plus};
+	bool range = sopfs_is_range(dir);
 	struct sop_err e = {0};
 	int rc;
 
-	if (sopfs_is_ctl(&dir->view0)) {
+	if (range) {
+		dir = sopfs_range_store(dir, &opts.within, &opts.plain);
+		/* The kernel looks the entries up by itself: they are not what the store's are. */
+		opts.full = false;
+	} else if (sopfs_is_ctl(&dir->view0)) {
 		reply_ctl_listing(req, off, size, plus);
 		return;
 	}
 	pthread_mutex_lock(&d->lock);
-	rc = sopfs_listing_read(f, d->listing, dir, (uint64_t)off, size,
-		plus ? DIRENTPLUS_FIXED : DIRENT_FIXED, plus, &e);
+	rc = sopfs_listing_read(f, d->listing, dir, (uint64_t)off, &opts, &e);
 	if (!rc) {
-		reply_listing(f, req, dir, d, size, plus);
+		reply_listing(f, req, dir, d, size, plus, !range);
 		return;
 	}
 	pthread_mutex_unlock(&d->lock);

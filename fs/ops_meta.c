@@ -63,7 +63,9 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	int rc = sopfs_lookup(
 		f, fuse_req_ctx(req)->pid, sopfs_view_of(f, parent)->item, name, &entry, &e);
 
-	if (rc == -ENOENT) {
+	if (rc == -ENOENT && sopfs_is_ctl(sopfs_view_of(f, parent))) {
+		fuse_reply_err(req, ENOENT); /* it may come without this kernel's doing */
+	} else if (rc == -ENOENT) {
 		/* That it is not there may be kept too: names come by this kernel alone. */
 		struct fuse_entry_param none = {.entry_timeout = SOPFS_CACHE_SECONDS};
 

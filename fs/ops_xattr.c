@@ -5,6 +5,7 @@
 
 #include "fs/acl.h"
 #include "fs/posix.h"
+#include "fs/range_view.h"
 
 #define XATTR_NAME_LEN_MAX 255
 #define XATTR_LEN_MAX	   65536
@@ -185,10 +186,23 @@ static void reply_bytes(struct sopfs *f, fuse_req_t req, ssize_t n, const char *
 		fuse_reply_buf(req, buf, (size_t)n);
 }
 
+/* The access list of a directory that stands for another is the other's. */
+static bool stands_for_list(struct sopfs_view **v, const char *name, struct sopfs_view *by)
+{
+	struct sop_range within;
+	bool plain;
+
+	if (!sopfs_is_range((*v)->item) || strcmp(name, SOPFS_ACL_ACCESS))
+		return false;
+	*by = (struct sopfs_view){.item = sopfs_range_store((*v)->item, &within, &plain)};
+	*v = by;
+	return true;
+}
+
 void sopfs_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
 	struct sopfs *f = sopfs_of(req);
-	struct sopfs_view *v = sopfs_view_of(f, ino);
+	struct sopfs_view *v = sopfs_view_of(f, ino), by;
 	sop_autofree char *buf = size ? malloc(SOP_MIN(size, (size_t)XATTR_LEN_MAX)) : NULL;
 	struct sop_err e = {0};
 	struct place p;
@@ -197,7 +211,7 @@ void sopfs_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t 
 	size = SOP_MIN(size, (size_t)XATTR_LEN_MAX);
 	if (size && !buf) {
 		n = -ENOMEM;
-	} else if (sopfs_is_ctl(v)) {
+	} else if (sopfs_is_ctl(v) && !stands_for_list(&v, name, &by)) {
 		n = -ENODATA;
 	} else if (is_own(name)) {
 		n = own_get(f, v, name, buf, size, &e);

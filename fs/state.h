@@ -27,6 +27,7 @@ struct sopfs_view;
 struct sopfs_session;
 struct sopfs_handle;
 struct sopfs_mark;
+struct sopfs_range;
 struct sopfs_notifier;
 struct sopfs_ticker;
 struct sopfs_recent;
@@ -51,6 +52,9 @@ struct sopfs {
 	struct sopfs_item *overlay[256];
 	struct sopfs_item *overlay_first;
 	_Atomic unsigned overlay_count;
+
+	struct sopfs_range *ranges[64]; /* range_view.c; under lock */
+	uint64_t range_count;
 
 	struct sopfs_handle *handles; /* all open ones; under lock */
 	struct sopfs_mark *marks;     /* under lock: see views.h */

@@ -8,6 +8,7 @@
 #include "fs/ctl.h"
 #include "fs/names.h"
 #include "fs/posix.h"
+#include "fs/range_view.h"
 
 #define MARK_MS 5000
 
@@ -201,6 +202,8 @@ int sopfs_lookup(struct sopfs *f, int tid, struct sopfs_item *dir, const char *n
 
 	if (len > SOPFS_NAME_MAX)
 		return -ENAMETOOLONG;
+	if (sopfs_range_has(f, dir, name))
+		return sopfs_range_lookup(f, tid, dir, name, out, e);
 	if (sopfs_ctl_lookup(f, dir, name, out))
 		return out->view ? 0 : -ENOENT;
 	for (unsigned i = 0; i < SOPFS_TRIES; i++) {
@@ -246,6 +249,10 @@ int sopfs_entry_of(struct sopfs *f, struct sopfs_item *dir, const char *name, si
 
 void sopfs_forget(struct sopfs *f, struct sopfs_view *v, uint64_t n)
 {
+	if (sopfs_is_range(v->item)) {
+		sopfs_range_forget(f, v, n);
+		return;
+	}
 	if (v->item == f->root || sopfs_is_ctl(v))
 		return;
 	pthread_mutex_lock(&f->lock);
@@ -367,7 +374,8 @@ int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_h
 	*cache = true;
 	if (sopfs_is_ctl(v)) {
 		*cache = false;
-		return sopfs_ctl_attr(v, a);
+		return sopfs_is_range(item) ? sopfs_range_attr(f, item, a, e)
+					    : sopfs_ctl_attr(v, a);
 	}
 	if (item->type != S_IFREG) {
 		rc = sopfs_item_attr(f, item, a, e);
