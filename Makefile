@@ -29,6 +29,9 @@ BINDIR     ?= $(PREFIX)/bin
 SBINDIR    ?= $(PREFIX)/sbin
 LIBDIR     ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
+DATADIR    ?= $(PREFIX)/share
+MANDIR     ?= $(DATADIR)/man
+UNITDIR    ?= $(PREFIX)/lib/systemd/system
 
 SAY = $(if $(V),,@echo '  $(1)  $@';)
 
@@ -44,8 +47,7 @@ pkg_libs   = $(shell pkg-config --libs $(1) 2>/dev/null)
 
 FUSE_CFLAGS   := $(call pkg_cflags,fuse3 jansson)
 FUSE_LIBS     := $(call pkg_libs,fuse3)
-CORE_PKG      := libisal liburing $(shell pkg-config --exists hiredis && echo hiredis) \
-		 $(shell pkg-config --exists jansson && echo jansson)
+CORE_PKG      := libisal liburing jansson $(shell pkg-config --exists hiredis && echo hiredis)
 CORE_CFLAGS   := $(filter-out -D_FILE_OFFSET_BITS=64,$(call pkg_cflags,$(CORE_PKG)))
 CORE_LIBS     := -Wl,--as-needed $(call pkg_libs,$(CORE_PKG)) -lm -lpthread
 CMOCKA_CFLAGS := $(call pkg_cflags,cmocka)
@@ -86,8 +88,8 @@ tool_obj     = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 TOOL_SHARED := $(filter-out $(foreach t,$(TOOL_STEMS),$(call tool_src,$(t))),$(wildcard mount-helpers/*.c))
 TOOL_BIN    := $(TOOLS:%=$(BUILD)/%)
 
-.PHONY: all lib tools tests deps deps-lint run stop check check-all check-unit check-crash check-fs \
-	check-tools \
+.PHONY: all lib tools tests deps deps-lint deps-test deps-packages run stop check check-all check-unit \
+	check-crash check-fs check-tools check-packages \
 	check-asan check-tsan check-long bench lint install clean help
 
 all: lib tools $(BUILD)/sopfs $(EXAMPLE_BIN)
@@ -130,7 +132,8 @@ $(BUILD)/libsop.a: $(CORE_OBJ)
 	$(call SAY,AR)ar rcsD $@ $^
 
 # The shared library shows what the public face declares and nothing else.
-FACE := core/sop.h core/admin.h core/peek.h core/err.h core/log.h core/id.h core/clock.h core/range.h
+FACE := core/sop.h core/admin.h core/fsck.h core/peek.h core/err.h core/log.h core/id.h core/clock.h core/range.h \
+	core/key.h core/format_volume.h
 $(BUILD)/libsop.map: $(FACE)
 	@mkdir -p $(@D)
 	@{ echo 'SOP_0 { global:'; \
@@ -178,6 +181,12 @@ $(BENCH_BIN): $(BUILD)/%: $(BUILD)/obj/tests/%.o
 deps:
 	@packaging/deps.sh
 
+deps-test:
+	@packaging/deps.sh test
+
+deps-packages:
+	@packaging/deps.sh packages
+
 deps-lint:
 	@packaging/deps.sh lint
 
@@ -198,7 +207,7 @@ TESTS ?=
 RUN_TESTS := BUILD=$(BUILD) tests/run
 
 check:
-	@packaging/deps.sh
+	@packaging/deps.sh test
 	+@$(MAKE) --no-print-directory -j$(JOBS) all tests
 	+@$(MAKE) --no-print-directory check-all
 
@@ -219,6 +228,11 @@ check-fs: all tests
 check-tools: all tests
 	@$(RUN_TESTS) $(or $(TESTS),$(call SH_TESTS,tools))
 
+# Packages for Debian 12 and 13, tried in fresh systems; an RPM; an Arch package. Takes minutes, and wants
+# Debian's archive.
+check-packages: all tests
+	@TEST_TIMEOUT=3600 $(RUN_TESTS) $(or $(TESTS),$(call SH_TESTS,packages))
+
 check-asan:
 	+@$(MAKE) --no-print-directory SAN=asan check-unit
 	+@$(MAKE) --no-print-directory SAN=asan check-fs TESTS="tests/fs/basic.sh tests/fs/bad_input.sh"
@@ -228,7 +242,7 @@ check-tsan:
 
 check-long: all tests
 	@LONG=1 TEST_TIMEOUT=3600 $(RUN_TESTS) $(UNIT_BIN) $(MODEL_BIN) \
-		$(call SH_TESTS,crash fs tools long)
+		$(call SH_TESTS,crash fs tools long packages)
 
 bench: all tests
 	@BUILD=$(BUILD) tests/bench/bench.sh
@@ -241,18 +255,41 @@ lint:
 # ---- install -----------------------------------------------------------------------------------
 
 # mount(8) looks for mount.sopfs in /sbin alone; with another PREFIX use -t fuse.sopfs, or sopfs itself.
+HELPER_NAMES := mount.sopfs mount.fuse.sopfs
+MAN_PAGES    := $(wildcard mount-helpers/man/*.[1-9])
+
 install: all
 	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(SBINDIR) $(DESTDIR)$(LIBDIR)/pkgconfig \
-		$(DESTDIR)$(INCLUDEDIR)/sop/core
+		$(DESTDIR)$(INCLUDEDIR)/sop/core $(DESTDIR)$(UNITDIR) \
+		$(DESTDIR)$(DATADIR)/bash-completion/completions \
+		$(DESTDIR)$(DATADIR)/zsh/site-functions \
+		$(DESTDIR)$(DATADIR)/fish/vendor_completions.d
 	install -m 755 $(BUILD)/sopfs $(DESTDIR)$(BINDIR)/sopfs
-	ln -sf $(BINDIR)/sopfs $(DESTDIR)$(SBINDIR)/mount.sopfs
-	for t in $(TOOLS); do install -m 755 $(BUILD)/$$t $(DESTDIR)$(SBINDIR)/$$t || exit 1; done
+	install -m 755 $(BUILD)/sopctl $(DESTDIR)$(BINDIR)/sopctl
+	for t in $(filter-out sopctl,$(TOOLS)); do \
+		install -m 755 $(BUILD)/$$t $(DESTDIR)$(SBINDIR)/$$t || exit 1; done
+	for l in $(HELPER_NAMES); do ln -sf $(BINDIR)/sopfs $(DESTDIR)$(SBINDIR)/$$l || exit 1; done
+	ln -sf umount.sopfs $(DESTDIR)$(SBINDIR)/umount.fuse.sopfs
 	install -m 644 $(BUILD)/libsop.so.0 $(DESTDIR)$(LIBDIR)/libsop.so.0
 	ln -sf libsop.so.0 $(DESTDIR)$(LIBDIR)/libsop.so
 	install -m 644 $(BUILD)/libsop.a $(DESTDIR)$(LIBDIR)/libsop.a
 	install -m 644 core/base.h $(FACE) $(DESTDIR)$(INCLUDEDIR)/sop/core/
-	printf 'Name: libsop\nDescription: transactions over erasure coded B-trees\nVersion: %s\nLibs: -L%s -lsop\nLibs.private: -lisal -luring -lpthread\nCflags: -I%s/sop\n' \
-		'$(VERSION)' '$(LIBDIR)' '$(INCLUDEDIR)' >$(DESTDIR)$(LIBDIR)/pkgconfig/libsop.pc
+	sed -e 's|@VERSION@|$(VERSION)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
+		packaging/libsop.pc.in >$(DESTDIR)$(LIBDIR)/pkgconfig/libsop.pc
+	for u in mount-helpers/systemd/*.service mount-helpers/systemd/*.timer; do \
+		sed -e 's|@BINDIR@|$(BINDIR)|' -e 's|@SBINDIR@|$(SBINDIR)|' $$u \
+			>$(DESTDIR)$(UNITDIR)/$${u##*/} || exit 1; done
+	for m in $(MAN_PAGES); do \
+		d=$(DESTDIR)$(MANDIR)/man$${m##*.}; install -d $$d && install -m 644 $$m $$d/ || exit 1; done
+	for l in $(HELPER_NAMES); do ln -sf sopfs.8 $(DESTDIR)$(MANDIR)/man8/$$l.8 || exit 1; done
+	ln -sf umount.sopfs.8 $(DESTDIR)$(MANDIR)/man8/umount.fuse.sopfs.8
+	install -m 644 mount-helpers/completions/sopfs.bash \
+		$(DESTDIR)$(DATADIR)/bash-completion/completions/sopfs
+	for n in $(HELPER_NAMES) $(TOOLS); do \
+		ln -sf sopfs $(DESTDIR)$(DATADIR)/bash-completion/completions/$$n || exit 1; done
+	install -m 644 mount-helpers/completions/_sopfs $(DESTDIR)$(DATADIR)/zsh/site-functions/_sopfs
+	for n in sopfs $(TOOLS); do install -m 644 mount-helpers/completions/sopfs.fish \
+		$(DESTDIR)$(DATADIR)/fish/vendor_completions.d/$$n.fish || exit 1; done
 
 clean:
 	rm -rf $(BUILD)

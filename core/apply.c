@@ -75,7 +75,7 @@ int sop_ops_each(const void *ops, size_t len,
 		klen = le16_get(op.key_len);
 		vlen = le32_get(op.value_len);
 		if (len - sizeof(op) < klen || len - sizeof(op) - klen < vlen ||
-			op.type < SOP_OP_PUT || op.type > SOP_OP_STORE_TIME)
+			op.type < SOP_OP_PUT || op.type > SOP_OP_STORE_SET)
 			return sop_fail(e, SOP_ECORRUPT, "journal operation");
 		rc = fn(arg, op.type, op.flags, le64_get(op.store), p + sizeof(op), klen,
 			p + sizeof(op) + klen, vlen);
@@ -117,6 +117,11 @@ static int prefault_op(void *arg, enum sop_op_type type, unsigned flags, uint64_
 			return rc;
 		tree = sop_state_tree(st);
 		return sop_tree_prefault(r->v->nodes, &tree, key, klen, r->e);
+	case SOP_OP_STORE_SET:
+		rc = vlen ? sop_store_options_check(val, vlen, r->e) : 0;
+		if (rc)
+			return rc;
+		__attribute__((fallthrough));
 	case SOP_OP_STORE_DROP:
 	case SOP_OP_STORE_TIME:
 		rc = sop_stores_load(r->v->stores, store, &st, r->e);
@@ -259,6 +264,12 @@ static int apply_op(void *arg, enum sop_op_type type, unsigned flags, uint64_t s
 		return apply_drop(r, store);
 	case SOP_OP_STORE_TIME:
 		return apply_time(r, store, val, vlen);
+	case SOP_OP_STORE_SET: {
+		struct sop_state *st;
+		int rc = state_of(r, store, &st);
+
+		return rc ? rc : sop_stores_set(r->v->stores, st, val, (uint32_t)vlen, r->e);
+	}
 	}
 	return sop_fail(r->e, SOP_ECORRUPT, "journal operation");
 }

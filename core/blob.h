@@ -59,6 +59,7 @@ struct sop_blob_put {
 	const void *data; /* must stay until finish */
 	uint32_t len;     /* 1..SOP_BLOB_MAX */
 	uint8_t kind;     /* enum sop_blob_kind */
+	uint8_t profile;  /* the caller's: an append goes to one profile */
 	struct sop_blobref ref; /* out */
 };
 

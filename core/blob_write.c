@@ -18,7 +18,7 @@
 #define NONCES	      32	   /* drawn at a time */
 
 struct part {
-	struct sop_place place;
+	struct sop_segment_place place;
 	int request[SOP_EC_MAX];
 };
 
@@ -128,7 +128,7 @@ static void lay_out(
 		memset(image[i] + at, 0, f.bytes - at);
 }
 
-static void give_refs(const struct sop_place *at, struct sop_blob_put *puts)
+static void give_refs(const struct sop_segment_place *at, struct sop_blob_put *puts)
 {
 	uint32_t nonce[NONCES];
 	uint64_t off = at->off;

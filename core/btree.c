@@ -871,6 +871,32 @@ int sop_tree_del(struct sop_nodes *n, struct sop_tree *t, const void *key, size_
 	return 0;
 }
 
+/* ---- repairing ---- */
+
+int sop_tree_prune(struct sop_nodes *n, struct sop_tree *t, uint64_t handle, const void *key,
+	size_t klen, struct sop_err *e)
+{
+	struct path path = {.depth = 0};
+	unsigned first;
+
+	assert(sop_nodes_inside(n));
+	for (uint64_t at = t->root; at != handle;) {
+		struct step *s = &path.step[path.depth++];
+		int rc = sop_nodes_get(n, at, &s->node, e);
+
+		if (rc)
+			return rc;
+		if (!sop_page_level(page_of(s)) || path.depth == SOP_DEPTH_MAX)
+			return sop_fail(e, -ENOENT, "node %llu", (unsigned long long)handle);
+		s->slot = sop_page_child_slot(page_of(s), key, klen);
+		at = sop_page_child(page_of(s), s->slot);
+	}
+	first = path.depth;
+	while (first && sop_page_count(page_of(&path.step[first - 1])) == 1)
+		first--;
+	return del_nodes(n, t, &path, first, e);
+}
+
 /* ---- checking ---- */
 
 struct check {

@@ -105,6 +105,12 @@ int sop_tree_put(struct sop_nodes *n, struct sop_tree *t, const void *key, size_
 int sop_tree_del(struct sop_nodes *n, struct sop_tree *t, const void *key, size_t klen, bool *was,
 	struct sop_err *e);
 
+/* Let go of a node that cannot be read and of all below it: what it held is lost. key: the lowest that
+ * only it leads to (empty: none is lower). -ENOENT: the key does not lead to it. Its handle, and those
+ * below, are not given out again. For fsck. */
+int sop_tree_prune(struct sop_nodes *n, struct sop_tree *t, uint64_t handle, const void *key,
+	size_t klen, struct sop_err *e);
+
 /* --- checkpoint ---------------------------------------------------------------------------------
  * freeze: under the commit lock, with a pin at lsn held by the caller until done. The list holds
  * every node changed since the last checkpoint, as of lsn, and every handle removed. */

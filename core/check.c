@@ -17,6 +17,14 @@ struct met { /* a blob met, and how often */
 	uint32_t times;
 	bool used;
 	bool counted; /* its references are as SHARED says */
+	bool lost;    /* too few shards are left */
+};
+
+struct name {
+	struct name *next;
+	uint64_t store;
+	size_t len;
+	uint8_t key[];
 };
 
 struct inode { /* of MASTER, or named by a link */
@@ -24,11 +32,9 @@ struct inode { /* of MASTER, or named by a link */
 	uint64_t ino;
 	uint64_t parent; /* as a directory's record says */
 	uint64_t nlink;
-	uint64_t links;	     /* names met */
-	uint64_t name_store; /* of one of them */
-	void *name;
-	size_t name_len;
-	bool here, dir, state;
+	uint64_t links;	    /* names met */
+	struct name *names; /* the same */
+	bool here, dir;
 	uint64_t reached; /* number of the search that came by */
 };
 
@@ -112,7 +118,7 @@ static struct sop_check_record *found(struct sop_check *c, enum sop_check_kind k
 		.store = c->who.store ? c->who.store : c->store,
 		.ino = c->who.ino,
 		.klen = c->who.klen,
-		.tree = c->who.tree};
+		.in = c->store};
 	if (c->who.key) {
 		r->key = copy(c->who.key, c->who.klen);
 		if (!r->key)
@@ -208,6 +214,7 @@ static int inode_get(struct sop_check *c, uint64_t ino, struct inode **out)
 
 static int link_met(struct sop_check *c, uint64_t ino, bool dir)
 {
+	struct name *name;
 	struct inode *i;
 	int rc = inode_get(c, ino, &i);
 
@@ -215,12 +222,13 @@ static int link_met(struct sop_check *c, uint64_t ino, bool dir)
 		return rc;
 	i->links++;
 	i->dir = i->dir || dir;
-	if (i->name)
-		return 0;
-	i->name = copy(c->who.key, c->who.klen);
-	i->name_len = c->who.klen;
-	i->name_store = c->who.store;
-	return i->name ? 0 : no_memory(c);
+	name = malloc(sizeof(*name) + c->who.klen);
+	if (!name)
+		return no_memory(c);
+	*name = (struct name){.next = i->names, .store = c->who.store, .len = c->who.klen};
+	memcpy(name->key, c->who.key, c->who.klen);
+	i->names = name;
+	return 0;
 }
 
 /* ---- blobs met ---- */
@@ -315,7 +323,7 @@ static int met_add(struct sop_check *c, const struct sop_blobref *ref, bool veri
 			r->ref = *ref;
 		}
 		m->times++;
-		return 0;
+		return m->lost;
 	}
 	*m = (struct met){.ref = *ref, .times = 1, .used = true};
 	c->n_met++;
@@ -327,7 +335,9 @@ static int met_add(struct sop_check *c, const struct sop_blobref *ref, bool veri
 		c->o.progress(c->o.ctx, "checking", c->done_bytes, c->total_bytes);
 	if (c->o.stop && c->o.stop(c->o.ctx))
 		return sop_fail(c->e, -ECANCELED, "check");
-	return verify ? blob_verify(c, ref) : 0;
+	rc = verify ? blob_verify(c, ref) : 0;
+	m->lost = rc > 0;
+	return rc;
 }
 
 /* The bytes of the blob that cannot be read, told of the value at `off`. */
@@ -401,16 +411,27 @@ static int todo_add(struct sop_check *c, uint64_t store, bool extents, uint64_t 
 	return 0;
 }
 
+/* Whose extent tree is being walked. */
+static int note_item(struct sop_check *c, struct sop_check_record *r)
+{
+	r->ino = c->who.ino;
+	if (!c->who.tree || !c->who.key)
+		return 0;
+	r->item_store = c->who.store;
+	r->item_klen = c->who.klen;
+	r->item_key = copy(c->who.key, c->who.klen);
+	return r->item_key ? 0 : no_memory(c);
+}
+
 static int node_record(
 	struct sop_check *c, uint64_t handle, const struct sop_range *keys, int rc, const char *why)
 {
 	struct sop_check_record *r = found_of(c, SOP_CHECK_NODE, c->store);
 
 	(void)rc;
-	if (!r)
+	if (!r || note_item(c, r))
 		return no_memory(c);
 	r->handle = handle;
-	r->ino = c->who.ino;
 	snprintf(r->why, sizeof(r->why), "%s", why);
 	if (keys && keys->from) {
 		r->key = copy(keys->from, keys->from_len);
@@ -474,9 +495,8 @@ static int tree_walk(struct sop_check *c, uint64_t store, sop_entry_fn fn)
 	if (rc) {
 		struct sop_check_record *r = found_of(c, SOP_CHECK_STATE, store);
 
-		if (!r)
+		if (!r || note_item(c, r))
 			return no_memory(c);
-		r->ino = c->who.ino;
 		snprintf(r->why, sizeof(r->why), "%.150s", why.text);
 		return 0;
 	}
@@ -760,7 +780,7 @@ static int accounts_check(struct sop_check *c)
 
 static uint64_t parent_of(const struct inode *i)
 {
-	return i->name ? i->name_store : 0;
+	return i->names ? i->names->store : 0;
 }
 
 /* Does this directory hang on the root? Those met on the way are marked. */
@@ -790,8 +810,12 @@ static int inode_record(struct sop_check *c, const struct inode *i, enum sop_che
 {
 	struct sop_check_record *r;
 
-	c->who = (struct who){
-		.store = i->name_store, .ino = i->ino, .key = i->name, .klen = i->name_len};
+	c->who = (struct who){.ino = i->ino};
+	if (i->names) {
+		c->who.store = i->names->store;
+		c->who.key = i->names->key;
+		c->who.klen = i->names->len;
+	}
 	r = found(c, kind);
 	c->who = (struct who){0};
 	if (!r)
@@ -803,24 +827,27 @@ static int inode_record(struct sop_check *c, const struct inode *i, enum sop_che
 
 static int names_check(struct sop_check *c)
 {
+	bool dangling = false;
 	int rc = 0;
 
 	for (size_t k = 0; k < c->cap_inode && !rc; k++)
 		for (struct inode *i = c->inode[k]; i && !rc; i = i->next) {
 			if (i->ino == SOP_STORE_ROOT && i->here)
 				continue;
+			dangling |= !i->here;
 			if (!i->here)
 				rc = inode_record(c, i, SOP_CHECK_DANGLING, i->links, 0);
 			else if (!i->links || (i->dir && !hangs_on_root(c, i)))
 				rc = c->incomplete ? 0 : inode_record(c, i, SOP_CHECK_ORPHAN, 0, 1);
-			else if (i->dir && i->links == 1 && i->parent != i->name_store)
-				rc = inode_record(c, i, SOP_CHECK_PARENT, i->parent, i->name_store);
+			else if (i->dir && i->links == 1 && i->parent != parent_of(i))
+				rc = inode_record(c, i, SOP_CHECK_PARENT, i->parent, parent_of(i));
 			else if ((i->dir ? 1 : i->nlink) != i->links && !c->incomplete)
 				rc = inode_record(
 					c, i, SOP_CHECK_LINKS, i->dir ? 1 : i->nlink, i->links);
 			if (i->here && i->links && i->dir)
 				mark_reached(c, hangs_on_root(c, i) ? i : NULL);
 		}
+	c->incomplete |= dangling; /* what that inode had is met by nobody */
 	return rc;
 }
 
@@ -842,6 +869,13 @@ static int walk_todo(struct sop_check *c)
 	return rc;
 }
 
+static int prepared_met(void *arg, const struct sop_blobref *ref)
+{
+	struct sop_check *c = arg;
+
+	return met_add(c, ref, c->o.data);
+}
+
 static int walk(struct sop_check *c)
 {
 	struct sop_space_stat space;
@@ -849,12 +883,17 @@ static int walk(struct sop_check *c)
 
 	sop_space_stat(c->v->space, &space);
 	c->total_bytes = space.live_bytes;
-	rc = tree_walk(c, SOP_STORE_MASTER, master_entry);
-	for (uint64_t id = SOP_STORE_SEGMENTS; id <= SOP_STORE_DOOMED && !rc; id++)
+	/* (In a read-only volume a replay leaves some in memory.) */
+	rc = sop_space_settle_references(c->v->space, c->e);
+	if (!rc)
+		rc = tree_walk(c, SOP_STORE_MASTER, master_entry);
+	for (uint64_t id = SOP_STORE_SEGMENTS; id <= SOP_STORE_PREPARED && !rc; id++)
 		if (id != SOP_STORE_SHARED)
 			rc = tree_walk(c, id, system_entry);
 	if (!rc)
 		rc = walk_todo(c);
+	if (!rc)
+		rc = sop_prepared_each_blob(c->v, prepared_met, c, c->e);
 	if (!rc)
 		rc = sop_space_each_pending(c->v->space, pending_met, c);
 	if (!rc)
@@ -899,6 +938,7 @@ static void release(struct sop_check *c)
 	for (size_t i = 0; i < c->n_rec; i++) {
 		free(c->rec[i].key);
 		free(c->rec[i].to);
+		free(c->rec[i].item_key);
 	}
 	for (size_t i = 0; i < c->n_todo; i++)
 		if (c->todo[i].extents)
@@ -906,7 +946,12 @@ static void release(struct sop_check *c)
 	for (size_t k = 0; k < c->cap_inode; k++)
 		for (struct inode *i = c->inode[k], *next; i; i = next) {
 			next = i->next;
-			free(i->name);
+			while (i->names) {
+				struct name *n = i->names;
+
+				i->names = n->next;
+				free(n);
+			}
 			free(i);
 		}
 	free(c->rec);
@@ -943,6 +988,24 @@ bool sop_check_complete(const struct sop_check *c)
 	return !c->incomplete;
 }
 
+int sop_check_each_name(const struct sop_check *c, uint64_t ino,
+	int (*fn)(void *arg, uint64_t store, const void *key, size_t klen, bool dir), void *arg)
+{
+	const struct inode *i = inode_find(c, ino);
+	int rc = 0;
+
+	for (const struct name *n = i ? i->names : NULL; n && !rc; n = n->next)
+		rc = fn(arg, n->store, n->key, n->len, i->dir);
+	return rc;
+}
+
+uint64_t sop_check_parent(const struct sop_check *c, uint64_t ino)
+{
+	const struct inode *i = inode_find(c, ino);
+
+	return i ? i->parent : 0;
+}
+
 /* ---- texts ---- */
 
 static size_t put_text(char *buf, size_t size, size_t at, const char *text)
@@ -976,19 +1039,20 @@ static size_t put_directory(const struct sop_check *c, uint64_t store, char *buf
 
 	if (store == SOP_STORE_ROOT)
 		return put_text(buf, size, at, "/");
-	if (!i || !i->name || depth > DEPTH_MAX) {
+	if (!i || !i->names || depth > DEPTH_MAX) {
 		snprintf(text, sizeof(text), "(directory %llu)/", (unsigned long long)store);
 		return put_text(buf, size, at, text);
 	}
-	at = put_directory(c, i->name_store, buf, size, at, depth + 1);
-	at = put_name(buf, size, at, i->name, i->name_len);
+	at = put_directory(c, i->names->store, buf, size, at, depth + 1);
+	at = put_name(buf, size, at, i->names->key, i->names->len);
 	return put_text(buf, size, at, "/");
 }
 
 static const char *system_name(uint64_t store)
 {
 	static const char *const names[] = {"", "(index of directories)", "(table of segments)",
-		"(shared blobs)", "(partly free pages)", "(files being removed)"};
+		"(shared blobs)", "(partly free pages)", "(files being removed)",
+		"(prepared transactions)"};
 
 	return store < SOP_ARRAY_LEN(names) ? names[store] : "(system store)";
 }
@@ -1002,12 +1066,12 @@ static size_t put_inode(const struct sop_check *c, uint64_t ino, char *buf, size
 
 	if (i && i->dir)
 		return put_directory(c, ino, buf, size, 0, 0);
-	if (!i || !i->name) {
+	if (!i || !i->names) {
 		snprintf(text, sizeof(text), "(inode %llu)", (unsigned long long)ino);
 		return put_text(buf, size, 0, text);
 	}
-	at = put_directory(c, i->name_store, buf, size, 0, 0);
-	return put_name(buf, size, at, i->name, i->name_len);
+	at = put_directory(c, i->names->store, buf, size, 0, 0);
+	return put_name(buf, size, at, i->names->key, i->names->len);
 }
 
 static bool is_orphaned_tree(const struct sop_check_record *r)
@@ -1028,8 +1092,10 @@ void sop_check_path(
 		snprintf(buf, size, "(segment %016llx)", (unsigned long long)r->ref.segment);
 	} else if (is_orphaned_tree(r)) {
 		put_text(buf, size, 0, system_name(SOP_STORE_DOOMED));
-	} else if (r->ino && (r->kind == SOP_CHECK_NODE || r->kind == SOP_CHECK_STATE) &&
-		   r->store != r->ino) {
+	} else if (r->item_store && r->item_store != SOP_STORE_MASTER) {
+		at = put_directory(c, r->item_store, buf, size, 0, 0);
+		put_name(buf, size, at, r->item_key, r->item_klen);
+	} else if (r->item_store) {
 		put_inode(c, r->ino, buf, size);
 	} else if (r->store == SOP_STORE_MASTER && r->ino) {
 		put_inode(c, r->ino, buf, size);
@@ -1151,6 +1217,8 @@ void sop_check_what(
 	case SOP_CHECK_ACCOUNT:
 		snprintf(buf, size, "%llu bytes of a shard are live by account, %llu were met", is,
 			want);
+		break;
+	case SOP_CHECK_KINDS:
 		break;
 	case SOP_CHECK_PLACE:
 		snprintf(buf, size, "blob at %llu overlaps another or lies past the end",

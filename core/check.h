@@ -25,6 +25,7 @@ enum sop_check_kind {
 	SOP_CHECK_REFS,     /* a blob with another number of references */
 	SOP_CHECK_ACCOUNT,  /* a segment with another number of live bytes */
 	SOP_CHECK_PLACE,    /* a blob that overlaps another or lies past the end of its segment */
+	SOP_CHECK_KINDS
 };
 
 /* Can what it stands for not be had back from this volume? */
@@ -43,7 +44,11 @@ struct sop_check_record {
 	void *to; /* NODE: the lowest key beyond */
 	size_t to_len;
 	uint64_t ino;
-	bool tree;      /* the entry's extents are in a tree of their own */
+	uint64_t in;    /* the store whose tree was being walked */
+	/* NODE, STATE of an extent tree: the entry of its item; 0: of nobody */
+	uint64_t item_store;
+	void *item_key;
+	size_t item_klen;
 	uint64_t off, len;
 	uint64_t want;  /* what a count should be */
 	uint64_t is;
@@ -74,6 +79,11 @@ size_t sop_check_count(const struct sop_check *c);
 const struct sop_check_record *sop_check_record(const struct sop_check *c, size_t i);
 /* Was everything reached? When not, counts and accounts are not to be believed. */
 bool sop_check_complete(const struct sop_check *c);
+/* Calls fn for each name that leads to an inode of MASTER (there or not), until it returns non-zero. */
+int sop_check_each_name(const struct sop_check *c, uint64_t ino,
+	int (*fn)(void *arg, uint64_t store, const void *key, size_t klen, bool dir), void *arg);
+/* A directory's parent as its record says. */
+uint64_t sop_check_parent(const struct sop_check *c, uint64_t ino);
 /* What it is about, as a path from the root, and what is wrong with it. Control characters are shown as
  * octal numbers; buffers are cut short where they must be. */
 void sop_check_path(const struct sop_check *c, const struct sop_check_record *r, char *buf, size_t size);

@@ -61,17 +61,25 @@ static int freeze_locked(struct ckpt *k, bool clean, struct sop_err *e)
 	return 0;
 }
 
-/* Encode and write frozen nodes from `at` on, about WRITE_BYTES of them; returns how many. */
+/* Encode and write frozen nodes from `at` on, about WRITE_BYTES of them, all of one profile;
+ * returns how many. */
 static int write_some(struct ckpt *k, size_t at, size_t *next, struct sop_err *e)
 {
+	struct sop_stores *stores = k->v->stores;
 	sop_autofree struct sop_blob_put *put = NULL;
 	sop_autofree uint8_t *raw = NULL;
 	size_t bytes = 0, n = 0, end = at, used = 0;
+	unsigned profile = sop_stores_profile(stores, k->frozen[at].store);
 	int rc;
 
 	while (end < k->n_frozen && (end == at || bytes < WRITE_BYTES)) {
-		if (k->frozen[end].page) {
-			bytes += sop_page_bytes(k->frozen[end].page);
+		const struct sop_frozen *f = &k->frozen[end];
+
+		if (end > at && f->store != f[-1].store &&
+			sop_stores_profile(stores, f->store) != profile)
+			break;
+		if (f->page) {
+			bytes += sop_page_bytes(f->page);
 			n++;
 		}
 		end++;
@@ -95,7 +103,7 @@ static int write_some(struct ckpt *k, size_t at, size_t *next, struct sop_err *e
 			.kind = SOP_BLOB_NODE};
 		used += sop_page_bytes(f->page);
 	}
-	rc = sop_space_put(k->v->space, 0, SOP_STREAM_NODES, put, n, e);
+	rc = sop_space_put(k->v->space, profile, SOP_STREAM_NODES, put, n, e);
 	if (rc)
 		return rc;
 	n = 0;
@@ -191,6 +199,10 @@ static int run(struct ckpt *k, bool clean, struct sop_err *e)
 	rc = write_nodes(k, e);
 	if (!rc)
 		rc = sop_segments_sync(v->seg, e);
+	/* The file that goes on from here: that it is missing one day must mean that it was lost.
+	 */
+	if (!rc)
+		rc = sop_journal_sync(v->journal, e);
 	if (!rc)
 		rc = list_flips(k, e);
 	if (!rc) {

@@ -372,7 +372,7 @@ int sop_checkpoint_store(struct sop_members *mem, const struct sop_checkpoint *c
 	return rc;
 }
 
-static bool newer(const struct sop_checkpoint *a, const struct sop_checkpoint *b)
+bool sop_checkpoint_newer(const struct sop_checkpoint *a, const struct sop_checkpoint *b)
 {
 	return a->epoch != b->epoch ? a->epoch > b->epoch : a->lsn > b->lsn;
 }
@@ -429,7 +429,7 @@ static int read_bounded(
 	return rc;
 }
 
-static int load_one(
+int sop_checkpoint_load_one(
 	struct sop_checkpoint *out, struct sop_members *mem, unsigned member, struct sop_err *e)
 {
 	struct sop_disk *d = sop_members_disk(mem, member);
@@ -458,7 +458,7 @@ int sop_checkpoint_load(struct sop_checkpoint *out, struct sop_members *mem, str
 	bool found = false;
 
 	for (unsigned i = 0; i < n; i++) {
-		int rc = load_one(&c, mem, idx[i], &last);
+		int rc = sop_checkpoint_load_one(&c, mem, idx[i], &last);
 
 		/* Memory may be there next time, and a newer program can read what is newer: an
 		 * older checkpoint of another replica must not be taken instead. */
@@ -468,7 +468,7 @@ int sop_checkpoint_load(struct sop_checkpoint *out, struct sop_members *mem, str
 		}
 		if (rc)
 			continue;
-		if (!found || newer(&c, &best)) {
+		if (!found || sop_checkpoint_newer(&c, &best)) {
 			sop_checkpoint_release(&best);
 			best = c;
 			found = true;

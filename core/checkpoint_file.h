@@ -37,5 +37,9 @@ int sop_checkpoint_decode(struct sop_checkpoint *out, const void *raw, size_t le
 int sop_checkpoint_store(struct sop_members *mem, const struct sop_checkpoint *c, struct sop_err *e);
 /* The newest (highest epoch, then LSN) valid one among current replicas. SOP_ELOST: none is whole. */
 int sop_checkpoint_load(struct sop_checkpoint *out, struct sop_members *mem, struct sop_err *e);
+/* The one on one member, whatever the others have. */
+int sop_checkpoint_load_one(
+	struct sop_checkpoint *out, struct sop_members *mem, unsigned member, struct sop_err *e);
+bool sop_checkpoint_newer(const struct sop_checkpoint *a, const struct sop_checkpoint *b);
 
 #endif

@@ -29,6 +29,7 @@ struct sop_commit_req {
 	bool answered; /* under the queue's lock */
 	pthread_cond_t cond;
 	uint64_t lsn;
+	bool prepare; /* its operations are kept, not done */
 	struct sop_puts puts;
 	struct sop_buf ops;
 };
@@ -70,11 +71,20 @@ static void mark(struct marks *m, uint64_t h)
 	m->slot[i] = h;
 }
 
+/* Duplicates of one key are numbered at commit: whoever puts one, marks the key without the number.
+ */
+static uint64_t mark_key(const struct sop_wentry *w)
+{
+	return mark_of(
+		MARK_KEY, w->store, w->key, w->klen - (w->numbered ? SOP_DUPLICATE_BYTES : 0));
+}
+
 /* Does t depend on what is marked? Two that only share a hash wait without need; that is all. */
 static bool depends(const struct marks *m, const struct sop_txn *t)
 {
 	for (const struct sop_wentry *w = sop_wset_first(&t->wset); w; w = w->next[0])
 		if (marked(m, mark_of(MARK_KEY, w->store, w->key, w->klen)) ||
+			(w->numbered && marked(m, mark_key(w))) ||
 			marked(m, mark_of(MARK_DROPPED, w->store, NULL, 0)))
 			return true;
 	for (const struct sop_scanned *s = t->scanned; s; s = s->next)
@@ -92,90 +102,12 @@ static void mark_all(struct marks *m, const struct sop_txn *t)
 		if (w->write == SOP_WRITE_NONE)
 			continue;
 		mark(m, mark_of(MARK_KEY, w->store, w->key, w->klen));
+		if (w->numbered)
+			mark(m, mark_key(w));
 		mark(m, mark_of(MARK_TOUCHED, w->store, NULL, 0));
 	}
 	for (const struct sop_dropped *d = t->stores; d; d = d->next)
 		mark(m, mark_of(MARK_DROPPED, d->store, NULL, 0));
-}
-
-/* ---- prepared transactions ---- */
-
-static bool entries_meet(const struct sop_txn *a, const struct sop_txn *p)
-{
-	const struct sop_wentry *x = sop_wset_first(&a->wset), *y = sop_wset_first(&p->wset);
-
-	while (x && y) {
-		int c = x->store != y->store ? (x->store < y->store ? -1 : 1)
-					     : sop_bytes_cmp(x->key, x->klen, y->key, y->klen);
-
-		if (!c && (x->write != SOP_WRITE_NONE || y->write != SOP_WRITE_NONE))
-			return true;
-		if (c <= 0)
-			x = x->next[0];
-		else
-			y = y->next[0];
-	}
-	return false;
-}
-
-static bool scans_meet(const struct sop_txn *reader, const struct sop_txn *writer)
-{
-	for (const struct sop_scanned *s = reader->scanned; s; s = s->next)
-		for (const struct sop_wentry *w = sop_wset_first(&writer->wset); w; w = w->next[0])
-			if (w->store == s->store && w->write != SOP_WRITE_NONE)
-				return true;
-	return false;
-}
-
-static int check_prepared(struct sop_txn *t, struct sop_err *e)
-{
-	for (struct sop_txn *p = t->v->prepared; p; p = p->prepared_next)
-		if (p != t && (entries_meet(t, p) || scans_meet(t, p) || scans_meet(p, t)))
-			return sop_fail(e, SOP_ECONFLICT, "a prepared transaction holds an item");
-	return 0;
-}
-
-int sop_txn_prepare(struct sop_txn *t, struct sop_err *e)
-{
-	struct sop_volume *v = t->v;
-	int rc = sop_txn_writable(t, e);
-
-	for (struct sop_value *x = t->values; x && !rc; x = x->next)
-		rc = x->entry ? sop_value_settle(x, e) : 0;
-	if (!rc)
-		rc = sop_space_check(v->space, t->bytes, e);
-	if (rc)
-		return rc;
-	SOP_LOCK_GUARD(&v->commit);
-	if (v->dead)
-		return sop_fail(e, SOP_EDEAD, "volume %s", v->name);
-	rc = check_prepared(t, e);
-	if (!rc)
-		rc = sop_txn_validate(t, e);
-	if (rc)
-		return rc;
-	t->prepared = true;
-	t->prepared_next = v->prepared;
-	v->prepared = t;
-	return 0;
-}
-
-static void unprepare_locked(struct sop_txn *t)
-{
-	struct sop_txn **p = &t->v->prepared;
-
-	while (*p && *p != t)
-		p = &(*p)->prepared_next;
-	if (*p)
-		*p = t->prepared_next;
-	t->prepared = false;
-}
-
-void sop_txn_unprepare(struct sop_txn *t)
-{
-	SOP_LOCK_GUARD(&t->v->commit);
-
-	unprepare_locked(t);
 }
 
 /* ---- a group ---- */
@@ -183,8 +115,9 @@ void sop_txn_unprepare(struct sop_txn *t)
 struct group {
 	struct sop_commit_req *req[GROUP_MAX];
 	size_t n;
-	struct sop_blob_put *puts; /* of all, in order */
+	struct sop_blob_put *puts; /* of all, by profile and then in order */
 	size_t n_puts;
+	struct sop_append *append[SOP_PROFILES_MAX]; /* under way, one to a profile */
 };
 
 static void req_fail(struct sop_commit_req *r, int rc)
@@ -204,7 +137,7 @@ static int plan_req(struct sop_commit_req *r)
 	else if (v->clock->monotonic_ms(v->clock->ctx) > r->t->deadline_ms)
 		rc = sop_fail(&r->err, SOP_ETIMEOUT, "transaction");
 	if (!rc && v->prepared)
-		rc = check_prepared(r->t, &r->err);
+		rc = sop_prepared_check(r->t, &r->err);
 	if (!rc)
 		rc = sop_resolve_plan(r->t, &r->puts, &r->err);
 	return rc;
@@ -222,10 +155,11 @@ static void group_fill(struct group *g, struct sop_commit_req **queue, struct ma
 		memset(m->slot, 0, sizeof(m->slot));
 	while (*queue && g->n < GROUP_MAX && bytes < GROUP_BYTES) {
 		struct sop_commit_req *r = *queue;
-		bool large = r->t->wset.count > ENTRIES_MAX;
+		/* What is prepared is held from then on: nobody may be in its group. */
+		bool large = r->prepare || r->t->wset.count > ENTRIES_MAX;
 		int rc;
 
-		if (g->n && (large || m->n + 3 * r->t->wset.count > MARKS / 2 || depends(m, r->t)))
+		if (g->n && (large || m->n + 4 * r->t->wset.count > MARKS / 2 || depends(m, r->t)))
 			break;
 		*queue = r->next;
 		rc = plan_req(r);
@@ -242,6 +176,29 @@ static void group_fill(struct group *g, struct sop_commit_req **queue, struct ma
 	}
 }
 
+/* Calls fn with each put of the group and its place in g->puts. */
+static void each_put(
+	struct group *g, void (*fn)(struct sop_blob_put *own, struct sop_blob_put *all))
+{
+	size_t at = 0;
+
+	for (unsigned p = 0; p < SOP_PROFILES_MAX && at < g->n_puts; p++)
+		for (size_t i = 0; i < g->n; i++)
+			for (size_t k = 0; k < g->req[i]->puts.n; k++)
+				if (g->req[i]->puts.put[k].profile == p)
+					fn(&g->req[i]->puts.put[k], &g->puts[at++]);
+}
+
+static void put_take(struct sop_blob_put *own, struct sop_blob_put *all)
+{
+	*all = *own;
+}
+
+static void put_give(struct sop_blob_put *own, struct sop_blob_put *all)
+{
+	*own = *all;
+}
+
 static int group_puts(struct group *g)
 {
 	/* Anew at each attempt: a transaction may have left the group at the one before. */
@@ -255,19 +212,13 @@ static int group_puts(struct group *g)
 	g->puts = calloc(g->n_puts, sizeof(*g->puts));
 	if (!g->puts)
 		return -ENOMEM;
-	for (size_t i = 0, at = 0; i < g->n; at += g->req[i++]->puts.n)
-		if (g->req[i]->puts.n)
-			memcpy(g->puts + at, g->req[i]->puts.put,
-				g->req[i]->puts.n * sizeof(*g->puts));
+	each_put(g, put_take);
 	return 0;
 }
 
 static void group_refs(struct group *g)
 {
-	for (size_t i = 0, at = 0; i < g->n; at += g->req[i++]->puts.n)
-		if (g->req[i]->puts.n)
-			memcpy(g->req[i]->puts.put, g->puts + at,
-				g->req[i]->puts.n * sizeof(*g->puts));
+	each_put(g, put_give);
 }
 
 static void abandon_puts(struct sop_volume *v, const struct sop_puts *p)
@@ -296,6 +247,8 @@ static void group_emit(struct sop_volume *v, struct group *g, uint64_t time_ns)
 		r->ops.len = 0;
 		r->ops.failed = false;
 		rc = sop_resolve_emit(r->t, &r->puts, r->lsn, time_ns, &r->ops, &r->err);
+		if (!rc && r->prepare)
+			rc = sop_prepared_wrap(r->t, r->lsn, time_ns, &r->ops, &r->err);
 		if (!rc)
 			rc = sop_apply_prefault(v, r->ops.p, r->ops.len, &r->err);
 		if (!rc) {
@@ -336,18 +289,60 @@ static int journal_write(struct sop_volume *v, struct group *g, uint64_t time_ns
 	return sop_journal_prepare(v->journal, in, n, b, e);
 }
 
+static void appends_abandon(struct group *g)
+{
+	for (unsigned p = 0; p < SOP_PROFILES_MAX; p++) {
+		sop_segments_abandon(g->append[p]);
+		g->append[p] = NULL;
+	}
+}
+
+static int appends_finish(struct group *g, struct sop_err *e)
+{
+	int rc = 0;
+
+	for (unsigned p = 0; p < SOP_PROFILES_MAX; p++) {
+		int one = g->append[p] ? sop_segments_finish(g->append[p], rc ? NULL : e) : 0;
+
+		g->append[p] = NULL;
+		rc = rc ? rc : one;
+	}
+	return rc;
+}
+
+/* Places for all blobs, each profile's in segments of its own. On failure none is left. */
+static int appends_prepare(
+	struct sop_volume *v, struct group *g, struct sop_batch *b, struct sop_err *e)
+{
+	int rc = 0;
+
+	for (size_t at = 0, n; at < g->n_puts && !rc; at += n) {
+		unsigned p = g->puts[at].profile;
+
+		for (n = 1; at + n < g->n_puts && g->puts[at + n].profile == p; n++)
+			;
+		rc = sop_space_prepare(
+			&g->append[p], v->space, p, SOP_STREAM_SMALL, g->puts + at, n, b, e);
+		if (!rc)
+			continue;
+		g->append[p] = NULL;
+		for (size_t i = 0; i < at; i++)
+			sop_space_abandon(v->space, &g->puts[i].ref);
+		appends_abandon(g);
+	}
+	return rc;
+}
+
 /* Blobs and records in one batch. -EAGAIN: the blobs failed, another place may do. */
 static int group_write(struct sop_volume *v, struct group *g, uint64_t time_ns, struct sop_err *e)
 {
 	struct sop_batch *b = sop_batch_new(v->io);
-	struct sop_append *a = NULL;
 	uint64_t noted;
-	int rc = 0, blobs = 0;
+	int rc, blobs;
 
 	if (!b)
 		return sop_fail(e, -ENOMEM, "commit");
-	if (g->n_puts)
-		rc = sop_space_prepare(&a, v->space, 0, SOP_STREAM_SMALL, g->puts, g->n_puts, b, e);
+	rc = appends_prepare(v, g, b, e);
 	if (rc) {
 		sop_batch_put(b);
 		return rc;
@@ -355,22 +350,19 @@ static int group_write(struct sop_volume *v, struct group *g, uint64_t time_ns, 
 	group_refs(g);
 	group_emit(v, g, time_ns);
 	if (!g->n) {
-		if (a)
-			sop_segments_abandon(a);
+		appends_abandon(g);
 		sop_batch_put(b);
 		return 0;
 	}
 	rc = journal_write(v, g, time_ns, b, &noted, e);
 	if (rc) {
-		if (a)
-			sop_segments_abandon(a);
+		appends_abandon(g);
 		group_abandon(v, g);
 		sop_batch_put(b);
 		return rc;
 	}
 	sop_batch_run(b, SOP_IO_SERIAL, 0, sop_members_timeout_ms(v->mem));
-	if (a)
-		blobs = sop_segments_finish(a, e);
+	blobs = appends_finish(g, e);
 	if (blobs) {
 		sop_journal_forget(v->journal);
 		group_abandon(v, g);
@@ -465,7 +457,9 @@ static void group_commit(struct sop_volume *v, struct group *g)
 			req_fail(r, rc);
 		} else {
 			sop_resolve_done(r->t);
-			v->commits++;
+			if (r->prepare && (r->rc = sop_prepared_note(r->t, &r->err)))
+				req_fail(r, r->rc);
+			v->commits += !r->prepare;
 		}
 	}
 	free(g->puts);
@@ -571,10 +565,11 @@ static bool removes_only(const struct sop_txn *t)
 	return !t->values;
 }
 
-static int commit_writes(struct sop_txn *t, unsigned flags, struct sop_err *e)
+static int commit_writes(
+	struct sop_txn *t, unsigned flags, bool prepare, uint64_t *lsn, struct sop_err *e)
 {
 	struct sop_volume *v = t->v;
-	struct sop_commit_req r = {.t = t};
+	struct sop_commit_req r = {.t = t, .prepare = prepare};
 	int rc;
 
 	for (struct sop_value *x = t->values; x; x = x->next) {
@@ -583,7 +578,7 @@ static int commit_writes(struct sop_txn *t, unsigned flags, struct sop_err *e)
 			return rc;
 	}
 	/* What only takes away is never refused: the reserve is for it. */
-	rc = removes_only(t) ? 0 : sop_space_check(v->space, t->bytes, e);
+	rc = removes_only(t) && !prepare ? 0 : sop_space_check(v->space, 0, t->bytes, e);
 	if (rc)
 		return rc;
 	rc = throttle(v, e);
@@ -599,6 +594,7 @@ static int commit_writes(struct sop_txn *t, unsigned flags, struct sop_err *e)
 			*e = r.err;
 		return r.rc;
 	}
+	*lsn = r.lsn;
 	if (flags & SOP_COMMIT_DURABLE || v->opts.durable) {
 		rc = sop_barrier(v, r.lsn, e);
 		if (rc)
@@ -607,21 +603,104 @@ static int commit_writes(struct sop_txn *t, unsigned flags, struct sop_err *e)
 	return 0;
 }
 
+static int commit_prepared(struct sop_txn *t, unsigned flags, uint64_t *lsn, struct sop_err *e)
+{
+	int rc = sop_prepared_resolve(t->v, t->prepared_id, true, lsn, e);
+
+	if (!rc && (flags & SOP_COMMIT_DURABLE || t->v->opts.durable))
+		rc = sop_barrier(t->v, *lsn, e);
+	return rc;
+}
+
 int sop_txn_commit(struct sop_txn *t, unsigned flags, struct sop_err *e)
 {
 	struct sop_volume *v = t->v;
+	struct sop_hook *hooks = t->hooks;
+	uint64_t lsn = sop_txn_lsn(t);
 	int rc;
 
 	if (t->latest)
 		return sop_say(e, -EINVAL, "this handle has nothing to commit");
-	rc = writes(t) ? commit_writes(t, flags, e) : commit_reads(t, e);
+	if (t->prepared)
+		rc = commit_prepared(t, flags, &lsn, e);
+	else if (writes(t))
+		rc = commit_writes(t, flags, false, &lsn, e);
+	else
+		rc = commit_reads(t, e);
 	if (rc == SOP_ECONFLICT)
 		v->conflicts++;
 	else if (rc)
 		v->failures++;
-	if (t->prepared)
-		sop_txn_unprepare(t);
+	t->hooks = NULL;
 	sop_txn_free(t);
+	while (hooks) {
+		struct sop_hook *h = hooks;
+
+		hooks = h->next;
+		if (!rc)
+			h->fn(h->arg, lsn);
+		free(h);
+	}
+	return rc;
+}
+
+int sop_txn_prepare(struct sop_txn *t, struct sop_err *e)
+{
+	uint64_t lsn;
+	int rc = sop_txn_writable(t, e);
+
+	if (!rc)
+		rc = commit_writes(t, SOP_COMMIT_DURABLE, true, &lsn, e);
+	return rc;
+}
+
+uint64_t sop_txn_id(const struct sop_txn *t)
+{
+	return t->prepared ? t->prepared_id : 0;
+}
+
+int sop_txn_on_commit(
+	struct sop_txn *t, void (*fn)(void *arg, uint64_t lsn), void *arg, struct sop_err *e)
+{
+	struct sop_hook *h, **at = &t->hooks;
+
+	if (t->latest)
+		return sop_say(e, -EINVAL, "this handle has nothing to commit");
+	h = malloc(sizeof(*h));
+	if (!h)
+		return sop_fail(e, -ENOMEM, "commit hook");
+	*h = (struct sop_hook){NULL, fn, arg};
+	while (*at)
+		at = &(*at)->next;
+	*at = h;
+	return 0;
+}
+
+int sop_txn_run(struct sop_volume *v, const struct sop_txn_opts *o, unsigned tries, unsigned flags,
+	int (*fn)(struct sop_txn *t, void *arg, struct sop_err *e), void *arg, struct sop_err *e)
+{
+	unsigned pause_us = 100;
+	int rc = SOP_ECONFLICT;
+
+	tries = tries ? tries : 16;
+	for (unsigned i = 0; i < tries && rc == SOP_ECONFLICT; i++) {
+		struct sop_txn *t;
+
+		if (i) {
+			uint64_t x = v->clock->wall_ns(v->clock->ctx) * 0x9E3779B97F4A7C15ull;
+
+			usleep((useconds_t)(pause_us / 2 + (x >> 32) % pause_us));
+			pause_us = SOP_MIN(2 * pause_us, 50000u);
+		}
+		rc = sop_txn_begin(&t, v, o, e);
+		if (rc)
+			return rc;
+		rc = fn(t, arg, e);
+		if (rc)
+			sop_txn_rollback(t);
+		else
+			rc = sop_txn_commit(t, flags, e);
+	}
 	return rc;
 }
 

@@ -15,6 +15,7 @@
 #include "core/imap.h"
 #include "core/item.h"
 #include "core/journal.h"
+#include "core/keying.h"
 #include "core/registry.h"
 #include "core/sop.h"
 
@@ -34,6 +35,10 @@ struct sop_state {
 	uint32_t node_bytes, slot_length;
 	void *options; /* struct sop_disk_store_options and strings */
 	uint32_t options_len;
+	struct sop_keying *keying; /* NULL: bytes, unique */
+	uint8_t profile;           /* of the label's, for its nodes and values */
+	uint8_t value_class;
+	bool balance;
 	bool dirty;
 	struct sop_state_older *older; /* versions a pin may still see, newest first */
 	struct sop_state *hash_next;
@@ -44,6 +49,8 @@ struct sop_state {
 struct sop_state_view {
 	struct sop_tree tree;
 	struct sop_state_version at;
+	uint8_t profile, value_class;
+	bool typed; /* it has a keying */
 };
 
 struct sop_stores;
@@ -65,9 +72,43 @@ void sop_stores_end(struct sop_stores *s);
 struct sop_tree sop_state_tree(const struct sop_state *st);
 /* Write the dirty states into the master store (checkpoint; commit lock held). */
 int sop_stores_flush(struct sop_stores *s, uint64_t lsn, struct sop_err *e);
+/* What fsck has counted. Commit lock held; a checkpoint makes it last. */
+int sop_stores_correct(
+	struct sop_stores *s, uint64_t id, uint64_t count, uint64_t subdirs, struct sop_err *e);
 /* Forget clean states over a bound. */
 void sop_stores_trim(struct sop_stores *s);
+/* Its keys' codec, counted; *out NULL: bytes, unique. */
+int sop_stores_keying(struct sop_stores *s, uint64_t id, struct sop_keying **out,
+	struct sop_err *e);
+/* A copy of its options, malloc'ed, NULL when it has none. */
+int sop_stores_options(struct sop_stores *s, uint64_t id, void **options, uint32_t *len,
+	struct sop_err *e);
+unsigned sop_stores_profile(struct sop_stores *s, uint64_t id); /* 0 when it is not in memory */
+/* Between begin and end: other options from now on. */
+int sop_stores_set(struct sop_stores *s, struct sop_state *st, const void *options, uint32_t len,
+	struct sop_err *e);
+
+/* ---- options of stores (options.c) --------------------------------------------------------------- */
+
+struct sop_arena;
+/* Bytes as read: SOP_ECORRUPT, SOP_EVERSION. */
 int sop_store_options_check(const void *raw, size_t len, struct sop_err *e);
+/* o NULL: none, len 0. In the arena. -EINVAL says which is wrong. */
+int sop_options_encode(struct sop_arena *a, const struct sop_store_opts *o, const void **raw,
+	uint32_t *len, struct sop_err *e);
+/* Strings and index point into buf. -ERANGE. */
+int sop_options_decode(struct sop_store_opts *o, const void *raw, size_t len, char *buf, size_t size,
+	struct sop_err *e);
+/* What o asks for beyond the defaults is what the store has; else -EINVAL and which is not. */
+int sop_options_match(const struct sop_store_opts *has, const struct sop_store_opts *o,
+	struct sop_err *e);
+
+/* ---- erasure code profiles (profile.c) ----------------------------------------------------------- */
+
+/* Number of a profile by name; 0, the default, when there is none of the name. */
+unsigned sop_profile_of(struct sop_volume *v, const char *name, size_t len);
+/* By name. -ENOENT. */
+int sop_profile_find(struct sop_volume *v, const char *name, unsigned *profile, struct sop_err *e);
 
 /* ---- space (space.c) ---------------------------------------------------------------------------- */
 
@@ -89,7 +130,7 @@ int sop_space_free_later(struct sop_space *s, uint64_t lsn, uint64_t scope,
  * holes. The caller holds the checkpoint lock. *left: whether more could be done at once. */
 int sop_space_reclaim(struct sop_space *s, size_t max, size_t *left, struct sop_err *e);
 /* -ENOSPC unless `bytes` of data fit and the reserve stays. */
-int sop_space_check(struct sop_space *s, uint64_t bytes, struct sop_err *e);
+int sop_space_check(struct sop_space *s, unsigned profile, uint64_t bytes, struct sop_err *e);
 /* One more reference to a live blob (the SHARED store gets it later). */
 int sop_space_ref(struct sop_space *s, const struct sop_blobref *ref, struct sop_err *e);
 /* sop_segments_prepare and _put, with the places taken noted as uncommitted before they are written.
@@ -134,6 +175,12 @@ void sop_space_stat(struct sop_space *s, struct sop_space_stat *out);
 /* For check: calls fn for each segment with its live bytes of a shard file. */
 int sop_space_each(struct sop_space *s, int (*fn)(void *arg, uint64_t id, uint64_t live, unsigned k),
 	void *arg);
+/* For fsck, commit lock held: references taken since are in the SHARED store afterwards; the account of a
+ * segment, the references of a blob, are what was met. A checkpoint makes it last. */
+int sop_space_settle_references(struct sop_space *s, struct sop_err *e);
+void sop_space_correct_live(struct sop_space *s, uint64_t id, uint64_t live);
+int sop_space_correct_references(
+	struct sop_space *s, const struct sop_blobref *ref, uint32_t count, struct sop_err *e);
 /* Calls fn for each blob freed but not given back. Commit lock held. */
 int sop_space_each_pending(struct sop_space *s,
 	int (*fn)(void *arg, const struct sop_blobref *ref), void *arg);
@@ -151,6 +198,7 @@ struct sop_wentry {
 	uint8_t seen;       /* enum sop_seen: must still hold at commit */
 	uint8_t write;      /* enum sop_write */
 	bool fresh;         /* PUT of an item that did not exist before */
+	bool numbered;      /* PUT in a store with duplicates: the key ends with a number */
 	bool keep_value;    /* PUT, DEL: the value moves elsewhere in this transaction: do not free it */
 	uint64_t version;   /* seen PRESENT: with this version */
 	struct sop_item *item;   /* PUT: the record; else what was read, if kept */
@@ -198,18 +246,29 @@ static inline struct sop_wentry *sop_wset_first(const struct sop_wset *w)
 
 /* ---- transaction (txn.c) ------------------------------------------------------------------------ */
 
-struct sop_scanned { /* a range that was read */
+struct sop_scanned { /* a range that was read, or (counted) the number of items alone */
 	struct sop_scanned *next;
 	uint64_t store;
+	bool counted;
+	uint64_t count; /* as committed, without the transaction's own */
 	struct sop_range range;
 };
 
-struct sop_dropped { /* a store created or removed */
+struct sop_dropped { /* a store created or removed, or (set) given other options */
 	struct sop_dropped *next;
 	uint64_t store;
-	bool create;
+	bool create, set;
 	const void *options;
 	uint32_t options_len;
+	const void *was; /* set: as they were seen */
+	uint32_t was_len;
+	struct sop_keying *keying; /* of options */
+};
+
+struct sop_hook { /* to be called after the commit */
+	struct sop_hook *next;
+	void (*fn)(void *arg, uint64_t lsn);
+	void *arg;
 };
 
 struct sop_txn {
@@ -225,7 +284,11 @@ struct sop_txn {
 	struct sop_scanned *scanned;
 	struct sop_dropped *stores;
 	struct sop_value *values; /* open in it */
-	struct sop_txn *prepared_next;
+	uint64_t prepared_id;
+	struct sop_hook *hooks;
+	char *note; /* shown while it is prepared; or NULL */
+	uint64_t key_store;        /* whose keying was used last, 0: none */
+	struct sop_keying *keying; /* it, counted */
 	size_t bytes; /* about what its record will take */
 };
 
@@ -243,6 +306,11 @@ struct sop_place {
 };
 int sop_txn_inode(struct sop_txn *t, struct sop_name name, struct sop_place *place,
 	struct sop_item *it, uint8_t *buf, struct sop_err *e);
+/* A store's keys, counted; *out NULL: bytes, unique. -ENOENT. */
+int sop_txn_keying(struct sop_txn *t, uint64_t store, struct sop_keying **out, struct sop_err *e);
+void sop_txn_forget_keying(struct sop_txn *t);
+/* The store as this transaction makes it, or NULL. */
+struct sop_dropped *sop_txn_made(struct sop_txn *t, uint64_t store);
 /* Note what was read, so that commit checks it. */
 int sop_txn_saw(struct sop_txn *t, uint64_t store, const void *key, size_t klen,
 	const struct sop_item *it /* NULL: absent */, struct sop_err *e);
@@ -253,10 +321,20 @@ struct sop_item *sop_txn_keep(struct sop_txn *t, const struct sop_item *it);
 int sop_txn_writable(struct sop_txn *t, struct sop_err *e);
 /* A store's state with the transaction's own changes to its count. */
 int sop_txn_state(struct sop_txn *t, uint64_t store, struct sop_state_view *out, struct sop_err *e);
+/* sop_scan with the texts that go with keys. The range recorded as read ends where fn ended the scan. */
+enum sop_scan_flags {
+	SOP_SCAN_FULL = 1,  /* attributes of links too */
+	SOP_SCAN_QUIET = 2, /* not recorded as read */
+};
+typedef int (*sop_txn_scan_fn)(void *arg, const void *key, size_t klen, const char *text,
+	size_t text_len, const struct sop_attr *attr);
+int sop_txn_scan(struct sop_txn *t, uint64_t store, const struct sop_range *range, unsigned flags,
+	sop_txn_scan_fn fn, void *arg, struct sop_err *e);
 /* Note a range that was read. */
 int sop_txn_scanned(struct sop_txn *t, uint64_t store, const struct sop_range *range,
 	struct sop_err *e);
-void sop_txn_unprepare(struct sop_txn *t);
+/* How values of a store are written. 0, 0 for one that is not there. */
+void sop_txn_classes(struct sop_txn *t, uint64_t store, uint8_t *profile, uint8_t *value_class);
 int sop_lookup_ino(struct sop_txn *t, uint64_t ino, struct sop_attr *out, struct sop_err *e);
 /* An entry of a tree, decoded, at an LSN. buf: SOP_ITEM_BYTES_MAX bytes. */
 int sop_tree_item(struct sop_volume *v, uint64_t store, uint64_t lsn, const void *key, size_t klen,
@@ -289,6 +367,7 @@ struct sop_value {
 	bool own;       /* opened in the latest handle: has a memory of its own */
 	bool depends;   /* what was seen of it decides what is written */
 	bool changed;   /* anything written */
+	uint8_t profile, value_class; /* of its store */
 	bool fixed;     /* the size was set: it does not depend on the committed one */
 	struct sop_item base; /* as opened */
 	uint8_t *base_mem;    /* what base points into */
@@ -329,6 +408,32 @@ void sop_value_entry(struct sop_value *x, struct sop_wentry *w); /* its item mov
 int sop_value_whole(struct sop_txn *t, struct sop_wentry *w, const void *val, size_t len,
 	struct sop_err *e);
 
+/* ---- names (names.c) ---------------------------------------------------------------------------- */
+
+/* The public calls take names as they are shown; a typed store's tree has encoded keys. Replaces the name
+ * by the tree's key, in kb, which also has the text that goes with a JSON map (else text_len is 0).
+ * making: of an item to be made; -EINVAL when it is no key of the store. Else -ENOENT then. */
+int sop_name_resolve(struct sop_txn *t, struct sop_name *name, struct sop_keybuf *kb, bool making,
+	struct sop_err *e);
+/* The same from a typed key; *keying counted. The number of a duplicate is not put. */
+int sop_key_resolve(struct sop_txn *t, uint64_t store, const struct sop_key *key,
+	struct sop_keybuf *kb, struct sop_keying **keying, bool making, struct sop_err *e);
+/* The public calls by the tree's key. The transaction is writable where it must be. */
+int sop_at_lookup(struct sop_txn *t, struct sop_name name, struct sop_attr *out, struct sop_err *e);
+/* ino not 0: the key is one that nobody else can have, and this the item's inode number. */
+int sop_at_add(struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb,
+	const void *val, size_t len, uint64_t ino, struct sop_err *e);
+int sop_at_update(struct sop_txn *t, struct sop_name name, const void *val, size_t len,
+	struct sop_err *e);
+int sop_at_upsert(struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb,
+	const void *val, size_t len, struct sop_err *e);
+int sop_at_remove(struct sop_txn *t, struct sop_name name, struct sop_err *e);
+int sop_at_rekey(struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb,
+	struct sop_err *e);
+int sop_at_get(struct sop_txn *t, struct sop_name name, void **val, size_t *len, struct sop_err *e);
+int sop_at_value_open(struct sop_value **out, struct sop_txn *t, struct sop_name name,
+	unsigned flags, struct sop_err *e);
+
 /* ---- extended attributes (names.c) --------------------------------------------------------------- */
 
 /* The committed set, as bytes; *own: to be freed, or NULL. */
@@ -366,6 +471,26 @@ int sop_resolve_emit(struct sop_txn *t, const struct sop_puts *puts, uint64_t ls
 /* The operations are committed: their blobs belong to the trees now. */
 void sop_resolve_done(struct sop_txn *t);
 int sop_txn_validate(struct sop_txn *t, struct sop_err *e);
+
+/* ---- prepared transactions (prepared.c) ------------------------------------------------------------ */
+
+struct sop_prepared;
+/* The operations of t, as LSN `id`, become those that prepare it: its references are
+ * taken, all else goes into the PREPARED store. Commit lock held, as in the others. */
+int sop_prepared_wrap(struct sop_txn *t, uint64_t id, uint64_t time_ns, struct sop_buf *ops,
+	struct sop_err *e);
+/* It is committed: others that would conflict are refused from now on. */
+int sop_prepared_note(struct sop_txn *t, struct sop_err *e);
+/* SOP_ECONFLICT when t needs what a prepared transaction holds. */
+int sop_prepared_check(struct sop_txn *t, struct sop_err *e);
+int sop_prepared_resolve(struct sop_volume *v, uint64_t id, bool commit, uint64_t *lsn,
+	struct sop_err *e);
+/* Recovery: those that a crash left. */
+int sop_prepared_load(struct sop_volume *v, struct sop_err *e);
+void sop_prepared_forget(struct sop_volume *v);
+/* Calls fn for each reference that a prepared transaction has taken. Commit lock held. */
+int sop_prepared_each_blob(struct sop_volume *v,
+	int (*fn)(void *arg, const struct sop_blobref *ref), void *arg, struct sop_err *e);
 
 /* Apply the operations of one record. prefault first, for each record of the group; then begin; then
  * run each; then end. The commit lock is held. */
@@ -438,7 +563,7 @@ struct sop_volume {
 	struct sop_lock queue_lock; /* LEAF: commits waiting for a leader */
 	struct sop_commit_req *queue_head, *queue_tail;
 	bool leading;
-	struct sop_txn *prepared; /* under commit */
+	struct sop_prepared *prepared; /* under commit */
 
 	struct sop_lock barrier; /* LEAF: the fields below */
 	pthread_cond_t barrier_cond;

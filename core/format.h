@@ -263,6 +263,7 @@ enum sop_op_type {
 	SOP_OP_STORE_DROP = 7, /* store, which is empty */
 	SOP_OP_STORE_TIME = 8, /* store; value: le64 mtime_s, le32 mtime_ns (all ones: it stays), the
 	                          same for ctime */
+	SOP_OP_STORE_SET = 9,  /* store; value: its options from now on */
 };
 
 enum sop_op_flags {
@@ -339,6 +340,7 @@ static_assert(sizeof(struct sop_disk_pending) == 32, "pending");
 #define SOP_STORE_SHARED   3u /* be64 segment, be64 off -> le32 references (only when more than one) */
 #define SOP_STORE_DEAD     4u /* be64 segment, be64 page -> le16 dead bytes of a page partly dead */
 #define SOP_STORE_DOOMED   5u /* be64 extent tree -> le64 inode: being emptied in the background */
+#define SOP_STORE_PREPARED 6u /* be64 transaction, be32 part -> bytes of what was prepared */
 #define SOP_STORE_ROOT     16u
 #define SOP_INO_FIRST      32u
 
@@ -357,22 +359,78 @@ struct sop_disk_store {
 };
 static_assert(sizeof(struct sop_disk_store) == 64, "store");
 
-/* STORE_NEW's value: what shapes a store, fixed at creation. */
+/* STORE_NEW's value: what shapes a store, fixed at creation, and what does not (STORE_SET). */
 struct sop_disk_store_options {
 	uint8_t version;         /* 0: 1 */
 	uint8_t key_type;        /* 1: enum sop_key_type */
-	uint8_t flags;           /* 2: 1 = duplicates allowed, 2 = leaf load balancing */
+	uint8_t flags;           /* 2: enum sop_option_flags */
 	uint8_t value_class;     /* 3: 0 automatic, 1 small, 2 medium, 3 big */
 	struct le32 node_bytes;  /* 4: 0: the volume's */
 	struct le32 slot_length; /* 8: items a node holds at most; 0: bounded by bytes alone */
 	uint8_t session;         /* 12: 0 inherited, 1 close, 2 write */
-	uint8_t cache_class;     /* 13 */
+	uint8_t cache_class;     /* 13: 0 as any other, 1 kept longer, 2 let go first */
 	uint8_t profile_len;     /* 14: EC profile's name, after this struct */
 	uint8_t pad;             /* 15 */
-	struct le16 index_len;   /* 16: index specification (JSON), after the profile */
+	struct le16 index_len;   /* 16: index: fields, after the profile */
 	struct le16 note_len;    /* 18: description, after the index */
 };
 static_assert(sizeof(struct sop_disk_store_options) == 20, "store options");
+
+enum sop_option_flags {
+	SOP_OPTION_DUPLICATES = 1, /* keys carry the number of the duplicate */
+	SOP_OPTION_BALANCE = 2,    /* leaf load balancing */
+};
+
+/* A field of the index of a store with JSON maps for keys; then its name. */
+struct sop_disk_index_field {
+	uint8_t flags;        /* 0: 1 = descending */
+	uint8_t type;         /* 1: enum sop_field_type */
+	struct le16 name_len; /* 2 */
+};
+static_assert(sizeof(struct sop_disk_index_field) == 4, "index field");
+
+/* A prepared transaction, as the parts of PREPARED put together: this header, the note, locks, ranges,
+ * then operations as in a TXN record, ALLOC and REF among them though they are done already. */
+#define SOP_PREPARED_MAGIC "SOPPREPD"
+#define SOP_PREPARED_PART  4096 /* bytes of each part but the last */
+
+struct sop_disk_prepared {
+	char magic[8];        /* 0 */
+	struct le32 version;  /* 8: 1 */
+	struct le32 crc;      /* 12: over the whole, with this field zero */
+	struct le64 time_ns;  /* 16: when it was prepared */
+	struct le32 note_len; /* 24 */
+	struct le32 locks;    /* 28 */
+	struct le32 ranges;   /* 32 */
+	struct le32 ops_len;  /* 36 */
+};
+static_assert(sizeof(struct sop_disk_prepared) == 40, "prepared");
+
+struct sop_disk_lock { /* a key it depends on; then the key */
+	struct le64 store;   /* 0 */
+	struct le16 key_len; /* 8 */
+	uint8_t flags;       /* 10: 1 = is written, 2 = ends with the number of a duplicate */
+	uint8_t pad;         /* 11 */
+};
+static_assert(sizeof(struct sop_disk_lock) == 12, "lock");
+
+struct sop_disk_range { /* a range it depends on; then its ends */
+	struct le64 store;    /* 0 */
+	uint8_t flags;        /* 8: enum sop_range_flags */
+	uint8_t pad[3];       /* 9 */
+	struct le16 from_len; /* 12 */
+	struct le16 to_len;   /* 14 */
+};
+static_assert(sizeof(struct sop_disk_range) == 16, "range");
+
+enum sop_range_flags {
+	SOP_RANGE_FROM = 1,
+	SOP_RANGE_TO = 2,
+	SOP_RANGE_FROM_EXCLUSIVE = 4,
+	SOP_RANGE_TO_EXCLUSIVE = 8,
+	SOP_RANGE_DESCENDING = 16,
+	SOP_RANGE_COUNT = 32, /* the number of items of the store */
+};
 
 struct sop_disk_segment {
 	uint8_t k;                     /* 0 */

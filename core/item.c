@@ -4,7 +4,8 @@
 
 #include <sys/stat.h>
 
-enum item_type { ITEM_INODE = 1, ITEM_LINK = 2 };
+/* TEXT may come with either: the key as it was given follows at the end. */
+enum item_type { ITEM_INODE = 1, ITEM_LINK = 2, ITEM_TEXT = 0x40 };
 
 enum item_flag {
 	ITEM_META = 1,
@@ -176,6 +177,19 @@ static void get_meta(struct in *i, struct sop_attr *a, unsigned flags)
 	a->btime = flags & ITEM_SAME_BTIME ? a->mtime : get_time(i);
 }
 
+static unsigned text_flag(const struct sop_item *it)
+{
+	return it->text_len ? ITEM_TEXT : 0u;
+}
+
+static void put_text(struct out *o, const struct sop_item *it)
+{
+	if (!it->text_len)
+		return;
+	put_num(o, it->text_len);
+	put_bytes(o, it->text, it->text_len);
+}
+
 int sop_item_encode(void *raw, const struct sop_item *it)
 {
 	struct out o = {.p = raw, .end = (uint8_t *)raw + SOP_ITEM_BYTES_MAX};
@@ -183,13 +197,16 @@ int sop_item_encode(void *raw, const struct sop_item *it)
 	unsigned flags = 0;
 	uint64_t at = 0;
 
+	if (it->text_len > SOP_KEY_TEXT_MAX)
+		return -E2BIG;
 	if (it->link) {
-		uint8_t head[2] = {ITEM_LINK, 0};
+		uint8_t head[2] = {(uint8_t)(ITEM_LINK | text_flag(it)), 0};
 
 		put_bytes(&o, head, 2);
 		put_num(&o, a->ino);
 		put_num(&o, a->version);
 		put_num(&o, a->mode & S_IFMT);
+		put_text(&o, it);
 		return o.full ? -E2BIG : (int)(o.p - (uint8_t *)raw);
 	}
 	if (!it->plain)
@@ -200,7 +217,7 @@ int sop_item_encode(void *raw, const struct sop_item *it)
 		 (it->tree ? ITEM_TREE : 0u) |
 		 (it->xattrs_len || it->xattr_blob.segment ? ITEM_XATTR : 0u);
 	{
-		uint8_t head[2] = {ITEM_INODE, (uint8_t)flags};
+		uint8_t head[2] = {(uint8_t)(ITEM_INODE | text_flag(it)), (uint8_t)flags};
 
 		put_bytes(&o, head, 2);
 	}
@@ -237,19 +254,24 @@ int sop_item_encode(void *raw, const struct sop_item *it)
 		else
 			put_ref(&o, &it->xattr_blob);
 	}
+	put_text(&o, it);
 	return o.full ? -E2BIG : (int)(o.p - (uint8_t *)raw);
 }
 
-static int decode_head(
-	struct in *i, struct sop_attr *a, bool *link, unsigned *flags, struct sop_err *e)
+static int decode_head(struct in *i, struct sop_attr *a, bool *link, bool *text, unsigned *flags,
+	struct sop_err *e)
 {
+	unsigned type;
+
 	const uint8_t *head = get_bytes(i, 2);
 
 	memset(a, 0, sizeof(*a));
 	*flags = 0;
-	if (!head || (head[0] != ITEM_INODE && head[0] != ITEM_LINK))
+	type = head ? head[0] & ~(unsigned)ITEM_TEXT : 0;
+	if (type != ITEM_INODE && type != ITEM_LINK)
 		return sop_fail(e, SOP_ECORRUPT, "item record");
-	*link = head[0] == ITEM_LINK;
+	*link = type == ITEM_LINK;
+	*text = head[0] & ITEM_TEXT;
 	a->ino = get_num(i);
 	a->version = get_num(i);
 	if (*link) {
@@ -273,8 +295,9 @@ int sop_item_decode_attr(
 {
 	struct in i = {.p = raw, .end = (const uint8_t *)raw + len};
 	unsigned flags;
+	bool text;
 
-	return decode_head(&i, a, link, &flags, e);
+	return decode_head(&i, a, link, &text, &flags, e);
 }
 
 static void get_extents(struct in *i, struct sop_item *it)
@@ -299,22 +322,42 @@ static void get_extents(struct in *i, struct sop_item *it)
 	}
 }
 
+static void get_text(struct in *i, struct sop_item *it)
+{
+	uint64_t len = get_num(i);
+
+	if (!len || len > SOP_KEY_TEXT_MAX) {
+		i->bad = true;
+		return;
+	}
+	it->text = get_bytes(i, len);
+	it->text_len = it->text ? (uint32_t)len : 0;
+}
+
 int sop_item_decode(struct sop_item *it, const void *raw, size_t len, struct sop_err *e)
 {
 	struct in i = {.p = raw, .end = (const uint8_t *)raw + len};
 	unsigned flags;
+	bool text;
 	int rc;
 
+	it->text = NULL;
+	it->text_len = 0;
 	it->run_off = it->run_len = it->extents = it->xattrs_len = 0;
 	it->run = it->xattrs = NULL;
 	it->tree = 0;
 	it->xattr_blob = (struct sop_blobref){0};
 	it->plain = false;
-	rc = decode_head(&i, &it->attr, &it->link, &flags, e);
+	rc = decode_head(&i, &it->attr, &it->link, &text, &flags, e);
 	it->record_size = it->attr.size;
 	it->record_bytes = it->attr.bytes;
-	if (rc || it->link)
+	if (rc)
 		return rc;
+	if (it->link) {
+		if (text)
+			get_text(&i, it);
+		return i.bad || i.p != i.end ? sop_fail(e, SOP_ECORRUPT, "item link") : 0;
+	}
 	it->plain = !(flags & ITEM_META);
 	if (flags & ITEM_RUN) {
 		it->run_off = get_num(&i);
@@ -334,10 +377,28 @@ int sop_item_decode(struct sop_item *it, const void *raw, size_t len, struct sop
 		else
 			get_ref(&i, &it->xattr_blob);
 	}
+	if (text)
+		get_text(&i, it);
 	if (i.bad || i.p != i.end)
 		return sop_fail(e, SOP_ECORRUPT, "item record of inode %llu",
 			(unsigned long long)it->attr.ino);
 	return 0;
+}
+
+int sop_item_text(
+	const void *raw, size_t len, const char **text, uint16_t *text_len, struct sop_err *e)
+{
+	struct sop_item it;
+	int rc;
+
+	*text = NULL;
+	*text_len = 0;
+	if (!len || !(*(const uint8_t *)raw & ITEM_TEXT))
+		return 0;
+	rc = sop_item_decode(&it, raw, len, e);
+	*text = it.text;
+	*text_len = (uint16_t)it.text_len;
+	return rc;
 }
 
 int sop_extent_decode(struct sop_extent *x, const void *key, size_t klen, const void *val,

@@ -40,6 +40,9 @@ struct sop_item {
 	uint32_t xattrs_len;
 	struct sop_blobref xattr_blob; /* or there; segment 0: none */
 
+	const char *text; /* the key as it was given, where the tree's key does not give it back */
+	uint32_t text_len;
+
 	uint32_t extents; /* in extent[]; last, so that a kept copy has only what is used */
 	struct sop_extent extent[SOP_EXTENTS_INLINE];
 };
@@ -49,7 +52,7 @@ static inline size_t sop_item_bytes(const struct sop_item *it)
 	return offsetof(struct sop_item, extent) + it->extents * sizeof(it->extent[0]);
 }
 
-/* Copy the used part; run and xattrs are shared. */
+/* Copy the used part; run, xattrs and text are shared. */
 static inline void sop_item_copy(struct sop_item *to, const struct sop_item *from)
 {
 	memcpy(to, from, sop_item_bytes(from));
@@ -59,10 +62,14 @@ static inline void sop_item_copy(struct sop_item *to, const struct sop_item *fro
 
 /* At most SOP_ITEM_BYTES_MAX bytes; the number. -E2BIG when it does not fit. */
 int sop_item_encode(void *raw, const struct sop_item *it);
-/* run and xattrs point into raw. */
+/* run, xattrs and text point into raw. */
 int sop_item_decode(struct sop_item *it, const void *raw, size_t len, struct sop_err *e);
 /* The attributes alone: fast. *link: only number and type are known. */
 int sop_item_decode_attr(struct sop_attr *a, bool *link, const void *raw, size_t len,
+	struct sop_err *e);
+
+/* The text alone: at once when the record has none. *len 0: none. It points into raw. */
+int sop_item_text(const void *raw, size_t len, const char **text, uint16_t *text_len,
 	struct sop_err *e);
 
 /* Value of an extent tree's entry (its key is the be64 offset). */

@@ -94,9 +94,18 @@ struct sop_journal_end {
  * it exists (on any current replica); a return of 1 from fn ends the chain before this record for good
  * (its blobs do not verify); a negative one is an error. Torn tails, old records of recycled files and
  * garbage end the chain. A chain that ends before a barrier it should reach is SOP_ELOST, said so. */
+enum sop_replay_flags {
+	SOP_REPLAY_BEGUN = 1, /* file `number` was on the media: SOP_ELOST when no replica has it */
+	SOP_REPLAY_PART = 2,  /* go on with what is left, though more was on the media (fsck, when told) */
+};
 int sop_journal_replay(struct sop_members *mem, uint64_t number, uint64_t lsn, uint32_t chain,
-	int (*fn)(void *arg, const struct sop_record_out *r, bool durable), void *arg,
+	unsigned flags, int (*fn)(void *arg, const struct sop_record_out *r, bool durable), void *arg,
 	struct sop_journal_end *end, struct sop_err *e);
+
+/* How far the chain goes on one member alone; for fsck. end->barrier_lsn above end->lsn: it has lost a part
+ * of what was on the media. off: in the last file of the chain, behind its last record. */
+int sop_journal_reach(struct sop_members *mem, unsigned member, uint64_t number, uint64_t lsn,
+	uint32_t chain, struct sop_journal_end *end, uint64_t *off, struct sop_err *e);
 
 /* Remove every journal file below `number`, and all when number is UINT64_MAX, on every replica. */
 int sop_journal_clean(struct sop_members *mem, uint64_t number, struct sop_err *e);

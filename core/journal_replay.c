@@ -45,6 +45,7 @@ struct replay {
 	struct sop_members *mem;
 	struct source *src;
 	unsigned n;
+	unsigned flags; /* enum sop_replay_flags */
 	int (*fn)(void *arg, const struct sop_record_out *r, bool durable);
 	void *arg;
 };
@@ -455,6 +456,14 @@ static int explore(
 	if (rc)
 		return sop_fail(e, rc, "journal");
 	best->barrier = barrier;
+	if (r->flags & SOP_REPLAY_PART)
+		return 0;
+	if (r->flags & SOP_REPLAY_BEGUN && !best->at.off)
+		return sop_fail(e, SOP_ELOST,
+			"journal: file %" PRIu64
+			", which goes on from the checkpoint at LSN %" PRIu64
+			", is whole on no disk",
+			start->number, start->lsn);
 	return barrier > best->at.lsn ? lost(&best->at, barrier, e) : 0;
 }
 
@@ -474,7 +483,7 @@ static int replay(
 		return rc;
 	/* The second reading came less far than the first: a disk that is unsure of itself. */
 	if (!rc && w.at.lsn < found.at.lsn)
-		return sop_fail(e, w.at.lsn < w.barrier ? SOP_ELOST : -EIO,
+		return sop_fail(e, w.at.lsn < found.barrier ? SOP_ELOST : -EIO,
 			"journal: LSN %" PRIu64 " could be read once, but not again", w.at.lsn + 1);
 	*end = (struct sop_journal_end){
 		.lsn = w.at.lsn,
@@ -488,12 +497,12 @@ static int replay(
 }
 
 int sop_journal_replay(struct sop_members *mem, uint64_t number, uint64_t lsn, uint32_t chain,
-	int (*fn)(void *arg, const struct sop_record_out *r, bool durable), void *arg,
-	struct sop_journal_end *end, struct sop_err *e)
+	unsigned flags, int (*fn)(void *arg, const struct sop_record_out *r, bool durable),
+	void *arg, struct sop_journal_end *end, struct sop_err *e)
 {
 	unsigned idx[SOP_MEMBERS_MAX], n = sop_members_replicas(mem, idx);
 	struct place start = {.number = number, .lsn = lsn, .chain = chain};
-	struct replay r = {.mem = mem, .fn = fn, .arg = arg};
+	struct replay r = {.mem = mem, .fn = fn, .arg = arg, .flags = flags};
 	int rc;
 
 	r.src = calloc(n ? n : 1, sizeof(*r.src));
@@ -514,6 +523,31 @@ int sop_journal_replay(struct sop_members *mem, uint64_t number, uint64_t lsn, u
 		free(r.src[i].buf);
 	}
 	free(r.src);
+	return rc;
+}
+
+int sop_journal_reach(struct sop_members *mem, unsigned member, uint64_t number, uint64_t lsn,
+	uint32_t chain, struct sop_journal_end *end, uint64_t *off, struct sop_err *e)
+{
+	struct source src = {.member = member, .disk = sop_members_disk(mem, member)};
+	struct replay r = {.mem = mem, .src = &src, .n = src.disk ? 1 : 0};
+	struct walk w = {.r = &r, .at = {.number = number, .lsn = lsn, .chain = chain}};
+	int rc;
+
+	if (!src.disk)
+		return sop_fail(e, -ENODEV, "journal");
+	rc = walk(&w, e);
+	if (!rc)
+		rc = scan_behind(&r, &w.at, &w.barrier);
+	*end = (struct sop_journal_end){.lsn = w.at.lsn,
+		.chain = w.at.chain,
+		.number = w.at.number,
+		.barrier_lsn = w.barrier,
+		.records = w.records,
+		.bytes = w.bytes};
+	*off = w.at.off;
+	source_close(&src);
+	free(src.buf);
 	return rc;
 }
 

@@ -216,14 +216,12 @@ int sop_label_decode(struct sop_label *out, const void *raw, size_t len, struct 
 
 /* --- the two copies on a disk ---------------------------------------------- */
 
-struct copy {
-	int rc; /* of reading or decoding it */
-	bool crc;
-	struct sop_label label;
-	struct sop_err e;
-};
+const char *sop_label_path(unsigned which)
+{
+	return copy_path[which];
+}
 
-static void copy_load(struct copy *c, struct sop_disk *d, unsigned which)
+void sop_label_copy_load(struct sop_label_copy *c, struct sop_disk *d, unsigned which)
 {
 	sop_autofree void *raw = NULL;
 	size_t len = 0;
@@ -257,11 +255,11 @@ static int weight(int rc)
 
 unsigned sop_label_bad_copies(struct sop_disk *d)
 {
-	sop_autofree struct copy *c = calloc(1, sizeof(*c));
+	sop_autofree struct sop_label_copy *c = calloc(1, sizeof(*c));
 	unsigned bad = 0;
 
 	for (unsigned i = 0; c && i < 2; i++) {
-		copy_load(c, d, i);
+		sop_label_copy_load(c, d, i);
 		bad += c->rc != 0 && c->rc != -ENOMEM;
 	}
 	return bad;
@@ -269,13 +267,13 @@ unsigned sop_label_bad_copies(struct sop_disk *d)
 
 int sop_label_load(struct sop_label *out, struct sop_disk *d, struct sop_err *e)
 {
-	sop_autofree struct copy *c = calloc(2, sizeof(*c));
-	struct copy *best, *worse;
+	sop_autofree struct sop_label_copy *c = calloc(2, sizeof(*c));
+	struct sop_label_copy *best, *worse;
 
 	if (!c)
 		return sop_fail(e, -ENOMEM, "%s: label", d->name);
 	for (unsigned i = 0; i < 2; i++)
-		copy_load(&c[i], d, i);
+		sop_label_copy_load(&c[i], d, i);
 	/* A whole copy of a newer format counts, though the other is of ours: a newer program has
 	 * begun to convert this disk. */
 	for (unsigned i = 0; i < 2; i++)
@@ -333,7 +331,7 @@ static int copy_store(struct sop_disk *d, unsigned which, const void *raw, struc
 int sop_label_store(struct sop_disk *d, const struct sop_label *l, struct sop_err *e)
 {
 	sop_autofree void *raw = sop_alloc_aligned(SOP_LABEL_SIZE);
-	sop_autofree struct copy *c = calloc(2, sizeof(*c));
+	sop_autofree struct sop_label_copy *c = calloc(2, sizeof(*c));
 	unsigned first;
 	int rc;
 
@@ -341,7 +339,7 @@ int sop_label_store(struct sop_disk *d, const struct sop_label *l, struct sop_er
 		return sop_fail(e, -ENOMEM, "%s: label", d->name);
 	sop_label_encode(raw, l);
 	for (unsigned i = 0; i < 2; i++)
-		copy_load(&c[i], d, i);
+		sop_label_copy_load(&c[i], d, i);
 	/* A crash may spoil the copy written first, so it must not be the only good one. */
 	first = !c[0].rc && (c[1].rc || c[0].label.generation > c[1].label.generation);
 	rc = copy_store(d, first, raw, e);

@@ -45,6 +45,17 @@ struct sop_label {
 void sop_label_encode(void *raw, const struct sop_label *l);
 int sop_label_decode(struct sop_label *out, const void *raw, size_t len, struct sop_err *e);
 
+/* One of the two copies, as it is. */
+struct sop_label_copy {
+	int rc;   /* of reading or decoding it; -ENOENT: not there */
+	bool crc; /* its checksum holds */
+	struct sop_label label;
+	struct sop_err e;
+};
+#define SOP_LABEL_COPIES 2
+const char *sop_label_path(unsigned which);
+void sop_label_copy_load(struct sop_label_copy *out, struct sop_disk *d, unsigned which);
+
 /* The newer whole copy of the two. SOP_ENOTVOLUME when neither file is there. */
 int sop_label_load(struct sop_label *out, struct sop_disk *d, struct sop_err *e);
 /* How many of the two copies are not whole. */

@@ -52,6 +52,7 @@ static struct sop_wentry *put(struct sop_txn *t, uint64_t store, const void *key
 					       : fresh;
 	w->write = SOP_WRITE_PUT;
 	w->attr_mask = 0;
+	w->numbered = t->key_store == store && t->keying && t->keying->duplicates;
 	t->bytes += klen + SOP_INLINE_MAX / 8;
 	return w;
 }
@@ -103,17 +104,132 @@ static int look_absent(struct sop_txn *t, struct sop_name name, struct sop_err *
 	return rc == -ENOENT ? 0 : rc;
 }
 
+/* ---- keys of typed stores ---- */
+
+/* The JSON store has had no key yet: this one's fields become its index, for good. */
+static int first_index(
+	struct sop_txn *t, uint64_t store, const char *text, size_t len, struct sop_err *e)
+{
+	sop_autofree char *buf = malloc(SOP_STORE_INFO_BYTES);
+	sop_autofree struct sop_keying *k = calloc(1, sizeof(*k));
+	sop_autofree void *own = NULL;
+	struct sop_dropped *made = sop_txn_made(t, store), *d;
+	const void *was, *raw;
+	struct sop_store_opts o;
+	uint32_t was_len, raw_len;
+	int rc;
+
+	if (!buf || !k)
+		return sop_fail(e, -ENOMEM, "index");
+	rc = sop_json_first(k, text, len, e);
+	if (!rc && !made)
+		rc = sop_stores_options(t->v->stores, store, &own, &was_len, e);
+	if (rc)
+		return rc;
+	was = made ? made->options : own;
+	was_len = made ? made->options_len : was_len;
+	rc = sop_options_decode(&o, was, was_len, buf, SOP_STORE_INFO_BYTES, e);
+	o.index = k->field;
+	o.n_index = k->n_fields;
+	if (!rc)
+		rc = sop_options_encode(&t->arena, &o, &raw, &raw_len, e);
+	if (rc)
+		return rc;
+	if (made) {
+		made->options = raw;
+		made->options_len = raw_len;
+	} else {
+		d = sop_arena_alloc(&t->arena, sizeof(*d));
+		was = d ? sop_arena_copy(&t->arena, was, was_len) : NULL;
+		if (!was)
+			return sop_fail(e, -ENOMEM, "write set");
+		*d = (struct sop_dropped){.next = t->stores,
+			.store = store,
+			.set = true,
+			.options = raw,
+			.options_len = raw_len,
+			.was = was,
+			.was_len = was_len};
+		t->stores = d;
+	}
+	sop_txn_forget_keying(t);
+	return 0;
+}
+
+int sop_key_resolve(struct sop_txn *t, uint64_t store, const struct sop_key *key,
+	struct sop_keybuf *kb, struct sop_keying **keying, bool making, struct sop_err *e)
+{
+	sop_autokeying struct sop_keying *k = NULL;
+	int rc = sop_txn_keying(t, store, &k, e);
+
+	if (rc)
+		return rc;
+	if (k && k->type == SOP_KEY_JSON && key->type == SOP_KEY_JSON && !k->n_fields && making) {
+		rc = first_index(t, store, key->p, key->len, e);
+		sop_keying_put(k);
+		k = NULL;
+		if (!rc)
+			rc = sop_txn_keying(t, store, &k, e);
+	}
+	if (!rc)
+		rc = sop_key_encode(kb, k, key, e);
+	*keying = rc ? NULL : sop_keying_get(k);
+	return rc;
+}
+
+int sop_name_resolve(struct sop_txn *t, struct sop_name *name, struct sop_keybuf *kb, bool making,
+	struct sop_err *e)
+{
+	sop_autokeying struct sop_keying *k = NULL;
+	int rc;
+
+	kb->text_len = 0;
+	if (!name->key)
+		return 0;
+	rc = sop_txn_keying(t, name->store, &k, e);
+	if (rc || !k)
+		return rc;
+	if (making && k->type == SOP_KEY_JSON && !k->n_fields) {
+		size_t len = name->len;
+
+		while (len && ((const char *)name->key)[len - 1] != '}')
+			len--;
+		rc = first_index(t, name->store, name->key, len, e);
+		sop_keying_put(k);
+		k = NULL;
+		if (!rc)
+			rc = sop_txn_keying(t, name->store, &k, e);
+	}
+	if (!rc)
+		rc = sop_key_name_encode(kb, k, name->key, name->len, e);
+	/* What cannot be a name here is not there. */
+	if (rc == -EINVAL && !making)
+		rc = sop_fail(e, -ENOENT, "item");
+	name->key = kb->key;
+	name->len = kb->len;
+	return rc;
+}
+
+static void take_text(struct sop_item *it, const struct sop_keybuf *kb)
+{
+	it->text = kb->text_len ? kb->text : NULL;
+	it->text_len = (uint32_t)kb->text_len;
+}
+
 /* ---- items ---- */
 
 int sop_create(struct sop_txn *t, struct sop_name name, const struct sop_attr *init,
 	const void *value, size_t len, struct sop_attr *out, struct sop_err *e)
 {
 	struct sop_item it = {0};
+	struct sop_keybuf kb;
 	struct sop_wentry *w;
 	int rc = sop_txn_writable(t, e);
 
 	if (!rc)
 		rc = check_name(name, e);
+	if (!rc)
+		rc = sop_name_resolve(t, &name, &kb, true, e);
 	if (!rc && S_ISDIR(init->mode))
 		rc = sop_fail(e, -EINVAL, "create of a store as an item");
 	if (!rc)
@@ -126,6 +242,7 @@ int sop_create(struct sop_txn *t, struct sop_name name, const struct sop_attr *i
 	it.attr.ino = init->ino ? init->ino : sop_ino_new(t->v);
 	it.attr.nlink = 1;
 	it.attr.size = it.attr.bytes = 0;
+	take_text(&it, &kb);
 	w = put(t, name.store, name.key, name.len, &it, true, e);
 	if (!w)
 		return -ENOMEM;
@@ -171,12 +288,20 @@ static int remove_item(
 
 int sop_remove(struct sop_txn *t, struct sop_name name, struct sop_err *e)
 {
+	struct sop_keybuf kb;
+	int rc = check_name(name, e);
+
+	if (!rc)
+		rc = sop_name_resolve(t, &name, &kb, false, e);
+	return rc ? rc : sop_at_remove(t, name, e);
+}
+
+int sop_at_remove(struct sop_txn *t, struct sop_name name, struct sop_err *e)
+{
 	uint8_t buf[SOP_ITEM_BYTES_MAX];
 	struct sop_item it;
 	int rc = sop_txn_writable(t, e);
 
-	if (!rc)
-		rc = check_name(name, e);
 	if (!rc)
 		rc = look(t, name, &it, buf, e);
 	if (!rc && S_ISDIR(it.attr.mode))
@@ -244,6 +369,8 @@ static int set_parent(struct sop_txn *t, uint64_t dir, uint64_t parent, struct s
 	it.attr.ctime = sop_now(t->v);
 	return put(t, SOP_STORE_MASTER, key, sizeof(key), &it, false, e) ? 0 : -ENOMEM;
 }
+
+static int remove_store(struct sop_txn *t, struct sop_name name, struct sop_err *e);
 
 static int check_replace(struct sop_txn *t, const struct sop_item *from, const struct sop_item *to,
 	struct sop_err *e)
@@ -322,6 +449,7 @@ int sop_rename(struct sop_txn *t, struct sop_name from, struct sop_name to, unsi
 	struct sop_err *e)
 {
 	uint8_t buf_a[SOP_ITEM_BYTES_MAX], buf_b[SOP_ITEM_BYTES_MAX];
+	struct sop_keybuf from_kb, to_kb;
 	struct sop_item a, b;
 	int rc = sop_txn_writable(t, e), there;
 
@@ -333,6 +461,10 @@ int sop_rename(struct sop_txn *t, struct sop_name from, struct sop_name to, unsi
 		rc = sop_fail(e, -EINVAL, "rename flags");
 	if (!rc)
 		rc = need_store(t, to.store, e);
+	if (!rc)
+		rc = sop_name_resolve(t, &from, &from_kb, false, e);
+	if (!rc)
+		rc = sop_name_resolve(t, &to, &to_kb, true, e);
 	if (!rc)
 		rc = look(t, from, &a, buf_a, e);
 	if (rc)
@@ -352,12 +484,15 @@ int sop_rename(struct sop_txn *t, struct sop_name from, struct sop_name to, unsi
 	/* Two names of one inode: rename(2) does nothing. */
 	if (!there && a.attr.ino == b.attr.ino)
 		return 0;
-	if (flags & SOP_RENAME_EXCHANGE)
+	take_text(&a, &to_kb);
+	if (flags & SOP_RENAME_EXCHANGE) {
+		take_text(&b, &from_kb);
 		return exchange(t, from, to, &a, &b, e);
+	}
 	if (!there) {
 		rc = check_replace(t, &a, &b, e);
 		if (!rc)
-			rc = S_ISDIR(b.attr.mode) ? sop_store_remove(t, to, e)
+			rc = S_ISDIR(b.attr.mode) ? remove_store(t, to, e)
 						  : remove_item(t, to, &b, e);
 	}
 	if (!rc)
@@ -374,6 +509,7 @@ int sop_link(struct sop_txn *t, struct sop_name from, struct sop_name to, struct
 {
 	uint8_t buf[SOP_ITEM_BYTES_MAX], key[SOP_MASTER_KEY];
 	struct sop_item it, name = {0};
+	struct sop_keybuf from_kb, to_kb;
 	struct sop_wentry *w;
 	int rc = sop_txn_writable(t, e);
 
@@ -383,6 +519,10 @@ int sop_link(struct sop_txn *t, struct sop_name from, struct sop_name to, struct
 		rc = check_name(to, e);
 	if (!rc)
 		rc = need_store(t, to.store, e);
+	if (!rc)
+		rc = sop_name_resolve(t, &from, &from_kb, false, e);
+	if (!rc)
+		rc = sop_name_resolve(t, &to, &to_kb, true, e);
 	if (!rc)
 		rc = look(t, from, &it, buf, e);
 	if (!rc && S_ISDIR(it.attr.mode))
@@ -404,10 +544,12 @@ int sop_link(struct sop_txn *t, struct sop_name from, struct sop_name to, struct
 	} else {
 		/* The inode moves to the master store; both names refer to it from now on. */
 		sop_attr_merge(&it.attr, &it.plain, &it.attr, SOP_ATTR_FLAGS);
+		it.text_len = 0;
 		rc = move_entry(t, from, (struct sop_name){SOP_STORE_MASTER, key, sizeof(key)}, &it,
 			true, e);
 		if (rc)
 			return rc;
+		take_text(&name, &from_kb);
 		w = put(t, from.store, from.key, from.len, &name, false, e);
 		if (!w)
 			return -ENOMEM;
@@ -416,6 +558,7 @@ int sop_link(struct sop_txn *t, struct sop_name from, struct sop_name to, struct
 	it.attr.nlink++;
 	it.attr.ctime = sop_now(t->v);
 	w = put(t, SOP_STORE_MASTER, key, sizeof(key), &it, false, e);
+	take_text(&name, &to_kb);
 	if (!w || !put(t, to.store, to.key, to.len, &name, true, e))
 		return -ENOMEM;
 	if (out)
@@ -430,11 +573,14 @@ int sop_setattr(struct sop_txn *t, struct sop_name name, const struct sop_attr *
 {
 	uint8_t buf[SOP_ITEM_BYTES_MAX];
 	struct sop_place place;
+	struct sop_keybuf kb;
 	struct sop_wentry *w;
 	struct sop_item it;
 	bool plain;
 	int rc = sop_txn_writable(t, e);
 
+	if (!rc)
+		rc = sop_name_resolve(t, &name, &kb, false, e);
 	if (!rc)
 		rc = sop_txn_inode(t, name, &place, &it, buf, e);
 	if (rc)
@@ -550,15 +696,19 @@ int sop_xattrs_apply(const uint8_t *p, size_t len, struct sop_xattr_patch *patch
 }
 
 /* The set as this transaction sees it. */
-static int xattrs_view(struct sop_txn *t, struct sop_name name, struct sop_place *place,
-	uint8_t **set, size_t *len, uint64_t *ino, bool saw, struct sop_err *e)
+static int xattrs_view(struct sop_txn *t, struct sop_name name, struct sop_keybuf *kb,
+	struct sop_place *place, uint8_t **set, size_t *len, uint64_t *ino, bool saw,
+	struct sop_err *e)
 {
 	uint8_t buf[SOP_ITEM_BYTES_MAX];
 	struct sop_wentry *w;
 	struct sop_item it;
 	const uint8_t *p;
 	void *own;
-	int rc = sop_txn_inode(t, name, place, &it, buf, e);
+	int rc = sop_name_resolve(t, &name, kb, false, e);
+
+	if (!rc)
+		rc = sop_txn_inode(t, name, place, &it, buf, e);
 
 	if (!rc && saw)
 		rc = sop_txn_saw(t, place->store, place->key, place->klen, &it, e);
@@ -577,11 +727,12 @@ ssize_t sop_xattr_get(struct sop_txn *t, struct sop_name name, const char *attr,
 	size_t size, struct sop_err *e)
 {
 	sop_autofree uint8_t *set = NULL;
+	struct sop_keybuf kb; /* what place refers to */
 	struct sop_place place;
 	struct xattr x;
 	size_t len;
 	uint64_t ino;
-	int rc = xattrs_view(t, name, &place, &set, &len, &ino, true, e);
+	int rc = xattrs_view(t, name, &kb, &place, &set, &len, &ino, true, e);
 
 	if (rc)
 		return rc;
@@ -601,11 +752,12 @@ ssize_t sop_xattr_list(
 	struct sop_txn *t, struct sop_name name, char *buf, size_t size, struct sop_err *e)
 {
 	sop_autofree uint8_t *set = NULL;
+	struct sop_keybuf kb; /* what place refers to */
 	struct sop_place place;
 	struct xattr x;
 	size_t len, n = 0;
 	uint64_t ino;
-	int rc = xattrs_view(t, name, &place, &set, &len, &ino, true, e);
+	int rc = xattrs_view(t, name, &kb, &place, &set, &len, &ino, true, e);
 
 	if (rc)
 		return rc;
@@ -626,6 +778,7 @@ static int xattr_change(struct sop_txn *t, struct sop_name name, const char *att
 {
 	sop_autofree uint8_t *set = NULL;
 	struct sop_xattr_patch *q;
+	struct sop_keybuf kb;
 	struct sop_place place;
 	struct sop_wentry *w;
 	struct xattr x;
@@ -640,7 +793,7 @@ static int xattr_change(struct sop_txn *t, struct sop_name name, const char *att
 		rc = sop_fail(e, -E2BIG, "extended attribute of %zu bytes", len);
 	/* Only what depends on the set as it is makes the transaction depend on it. */
 	if (!rc)
-		rc = xattrs_view(t, name, &place, &set, &set_len, &ino, flags != 0 || !val, e);
+		rc = xattrs_view(t, name, &kb, &place, &set, &set_len, &ino, flags != 0 || !val, e);
 	if (rc)
 		return rc;
 	for (const uint8_t *p = set; !there && xattr_at(&x, p, set + set_len); p = x.next)
@@ -683,13 +836,14 @@ int sop_xattr_remove(struct sop_txn *t, struct sop_name name, const char *attr, 
 
 /* ---- plain items ---- */
 
-static int put_plain(
-	struct sop_txn *t, struct sop_name name, const void *val, size_t len, struct sop_err *e)
+static int put_plain(struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb,
+	const void *val, size_t len, uint64_t ino, struct sop_err *e)
 {
 	struct sop_item it = {.plain = true};
 	struct sop_wentry *w;
 
-	it.attr.ino = sop_ino_new(t->v);
+	it.attr.ino = ino ? ino : sop_ino_new(t->v);
+	take_text(&it, kb);
 	w = put(t, name.store, name.key, name.len, &it, true, e);
 	return w ? sop_value_whole(t, w, val, len, e) : -ENOMEM;
 }
@@ -699,7 +853,7 @@ static int replace_value(
 	struct sop_txn *t, struct sop_name name, const void *val, size_t len, struct sop_err *e)
 {
 	struct sop_value *x;
-	int rc = sop_value_open(&x, t, name, SOP_VALUE_WRITE | SOP_VALUE_TRUNC, e);
+	int rc = sop_at_value_open(&x, t, name, SOP_VALUE_WRITE | SOP_VALUE_TRUNC, e);
 	ssize_t n;
 
 	if (rc)
@@ -709,17 +863,27 @@ static int replace_value(
 	return n < 0 ? (int)n : 0;
 }
 
+int sop_at_add(struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb,
+	const void *val, size_t len, uint64_t ino, struct sop_err *e)
+{
+	int rc = need_store(t, name.store, e);
+
+	/* A number of its own comes with the commit: nobody else can have it. */
+	if (!rc && !ino)
+		rc = look_absent(t, name, e);
+	return rc ? rc : put_plain(t, name, kb, val, len, ino, e);
+}
+
 int sop_add(struct sop_txn *t, struct sop_name name, const void *val, size_t len, struct sop_err *e)
 {
+	struct sop_keybuf kb;
 	int rc = sop_txn_writable(t, e);
 
 	if (!rc)
 		rc = check_name(name, e);
 	if (!rc)
-		rc = need_store(t, name.store, e);
-	if (!rc)
-		rc = look_absent(t, name, e);
-	return rc ? rc : put_plain(t, name, val, len, e);
+		rc = sop_name_resolve(t, &name, &kb, true, e);
+	return rc ? rc : sop_at_add(t, name, &kb, val, len, 0, e);
 }
 
 int sop_add_if_absent(
@@ -730,40 +894,81 @@ int sop_add_if_absent(
 	return rc == -EEXIST ? 0 : rc ? rc : 1;
 }
 
-int sop_update(
+int sop_at_update(
 	struct sop_txn *t, struct sop_name name, const void *val, size_t len, struct sop_err *e)
 {
 	uint8_t buf[SOP_ITEM_BYTES_MAX];
 	struct sop_item it;
-	int rc = sop_txn_writable(t, e);
+	int rc = look(t, name, &it, buf, e);
 
-	if (!rc)
-		rc = check_name(name, e);
-	if (!rc)
-		rc = look(t, name, &it, buf, e);
 	if (!rc && S_ISDIR(it.attr.mode))
 		rc = sop_fail(e, -EISDIR, "item");
 	return rc ? rc : replace_value(t, name, val, len, e);
 }
 
-int sop_upsert(
+int sop_update(
 	struct sop_txn *t, struct sop_name name, const void *val, size_t len, struct sop_err *e)
 {
-	int rc = sop_update(t, name, val, len, e);
+	struct sop_keybuf kb;
+	int rc = sop_txn_writable(t, e);
+
+	if (!rc)
+		rc = check_name(name, e);
+	if (!rc)
+		rc = sop_name_resolve(t, &name, &kb, false, e);
+	return rc ? rc : sop_at_update(t, name, val, len, e);
+}
+
+int sop_at_upsert(struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb,
+	const void *val, size_t len, struct sop_err *e)
+{
+	int rc = sop_at_update(t, name, val, len, e);
 
 	if (rc != -ENOENT)
 		return rc;
 	rc = need_store(t, name.store, e);
-	return rc ? rc : put_plain(t, name, val, len, e);
+	return rc ? rc : put_plain(t, name, kb, val, len, 0, e);
 }
 
-int sop_get(struct sop_txn *t, struct sop_name name, void **val, size_t *len, struct sop_err *e)
+int sop_upsert(
+	struct sop_txn *t, struct sop_name name, const void *val, size_t len, struct sop_err *e)
+{
+	struct sop_keybuf kb;
+	int rc = sop_txn_writable(t, e);
+
+	if (!rc)
+		rc = check_name(name, e);
+	if (!rc)
+		rc = sop_name_resolve(t, &name, &kb, true, e);
+	return rc ? rc : sop_at_upsert(t, name, &kb, val, len, e);
+}
+
+/* The record is put anew with another text of its key, which the tree orders the same. */
+int sop_at_rekey(
+	struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb, struct sop_err *e)
+{
+	uint8_t buf[SOP_ITEM_BYTES_MAX];
+	struct sop_wentry *w;
+	struct sop_item it;
+	int rc = look(t, name, &it, buf, e);
+
+	if (rc)
+		return rc;
+	w = sop_wset_find(&t->wset, name.store, name.key, name.len);
+	take_text(&it, kb);
+	/* What was patched so far is in `it` already, but for an open value and its attributes. */
+	if (w && w->write == SOP_WRITE_PATCH)
+		return sop_say(e, -EBUSY, "the item has been changed in this transaction");
+	return put(t, name.store, name.key, name.len, &it, false, e) ? 0 : -ENOMEM;
+}
+
+int sop_at_get(struct sop_txn *t, struct sop_name name, void **val, size_t *len, struct sop_err *e)
 {
 	struct sop_value *x;
 	uint64_t size;
 	uint8_t *p;
 	ssize_t n;
-	int rc = sop_value_open(&x, t, name, 0, e);
+	int rc = sop_at_value_open(&x, t, name, 0, e);
 
 	*val = NULL;
 	*len = 0;
@@ -787,46 +992,17 @@ int sop_get(struct sop_txn *t, struct sop_name name, void **val, size_t *len, st
 	return 0;
 }
 
-/* ---- stores ---- */
-
-/* Options as bytes in the transaction's memory. */
-static int options_encode(struct sop_txn *t, const struct sop_store_opts *o, const void **raw,
-	uint32_t *len, struct sop_err *e)
+int sop_get(struct sop_txn *t, struct sop_name name, void **val, size_t *len, struct sop_err *e)
 {
-	struct sop_disk_store_options d = {.version = 1};
-	size_t profile = o && o->profile ? strlen(o->profile) : 0;
-	size_t note = o && o->note ? strlen(o->note) : 0;
-	uint8_t *p;
+	struct sop_keybuf kb;
+	int rc = sop_name_resolve(t, &name, &kb, false, e);
 
-	*raw = NULL;
+	*val = NULL;
 	*len = 0;
-	if (!o)
-		return 0;
-	if (o->slot_length && (o->slot_length < 2 || o->slot_length > 20000))
-		return sop_say(e, -EINVAL, "store: slot length must be from 2 to 20,000");
-	if (o->node_bytes && (o->node_bytes < 4096 || o->node_bytes > 262144))
-		return sop_say(e, -EINVAL, "store: node bytes must be from 4,096 to 262,144");
-	if (o->session > 2 || profile >= SOP_PROFILE_NAME || note > 4096)
-		return sop_say(
-			e, -EINVAL, "store: bad session mode, or a profile or note too long");
-	d.slot_length = le32_make(o->slot_length);
-	/* Many short items to a node want a larger bound than directories do. */
-	d.node_bytes = le32_make(o->node_bytes ? o->node_bytes : o->slot_length > 250 ? 262144 : 0);
-	d.session = o->session;
-	d.profile_len = (uint8_t)profile;
-	d.note_len = le16_make((uint16_t)note);
-	p = sop_arena_alloc(&t->arena, sizeof(d) + profile + note);
-	if (!p)
-		return sop_fail(e, -ENOMEM, "store options");
-	memcpy(p, &d, sizeof(d));
-	if (profile)
-		memcpy(p + sizeof(d), o->profile, profile);
-	if (note)
-		memcpy(p + sizeof(d) + profile, o->note, note);
-	*raw = p;
-	*len = (uint32_t)(sizeof(d) + profile + note);
-	return 0;
+	return rc ? rc : sop_at_get(t, name, val, len, e);
 }
+
+/* ---- stores ---- */
 
 static int note_store(struct sop_txn *t, uint64_t store, bool create, const void *options,
 	uint32_t len, struct sop_err *e)
@@ -835,16 +1011,41 @@ static int note_store(struct sop_txn *t, uint64_t store, bool create, const void
 
 	if (!d)
 		return sop_fail(e, -ENOMEM, "write set");
-	*d = (struct sop_dropped){t->stores, store, create, options, len};
+	*d = (struct sop_dropped){.next = t->stores,
+		.store = store,
+		.create = create,
+		.options = options,
+		.options_len = len};
 	t->stores = d;
+	return 0;
+}
+
+/* The profile that a new store gets: what is asked for, or the one of its own name, or the default.
+ */
+static int choose_profile(struct sop_txn *t, struct sop_name name, struct sop_store_opts *o,
+	char own[SOP_PROFILE_NAME], struct sop_err *e)
+{
+	unsigned profile;
+
+	if (o->profile)
+		return sop_profile_find(t->v, o->profile, &profile, e);
+	if (name.len && name.len < SOP_PROFILE_NAME && sop_profile_of(t->v, name.key, name.len)) {
+		memcpy(own, name.key, name.len);
+		own[name.len] = 0;
+		o->profile = own;
+	}
 	return 0;
 }
 
 int sop_store_create(struct sop_txn *t, struct sop_name name, const struct sop_attr *init,
 	const struct sop_store_opts *o, struct sop_attr *out, struct sop_err *e)
 {
+	static const struct sop_store_opts none;
+	struct sop_store_opts given = o ? *o : none;
+	char own[SOP_PROFILE_NAME];
 	uint8_t key[SOP_MASTER_KEY];
 	struct sop_item inode = {0}, link = {.link = true};
+	struct sop_keybuf kb;
 	const void *options;
 	uint32_t options_len;
 	int rc = sop_txn_writable(t, e);
@@ -854,9 +1055,14 @@ int sop_store_create(struct sop_txn *t, struct sop_name name, const struct sop_a
 	if (!rc)
 		rc = need_store(t, name.store, e);
 	if (!rc)
+		rc = choose_profile(t, name, &given, own, e);
+	if (!rc)
+		rc = sop_name_resolve(t, &name, &kb, true, e);
+	if (!rc)
 		rc = look_absent(t, name, e);
 	if (!rc)
-		rc = options_encode(t, o, &options, &options_len, e);
+		rc = sop_options_encode(
+			&t->arena, o || given.profile ? &given : NULL, &options, &options_len, e);
 	if (rc)
 		return rc;
 	if (init) {
@@ -873,6 +1079,7 @@ int sop_store_create(struct sop_txn *t, struct sop_name name, const struct sop_a
 	inode.attr.size = inode.attr.bytes = 0;
 	link.attr.ino = inode.attr.ino;
 	link.attr.mode = S_IFDIR;
+	take_text(&link, &kb);
 	sop_master_key(key, inode.attr.ino, 'i');
 	if (!put(t, name.store, name.key, name.len, &link, true, e) ||
 		!put(t, SOP_STORE_MASTER, key, sizeof(key), &inode, true, e))
@@ -887,13 +1094,21 @@ int sop_store_create(struct sop_txn *t, struct sop_name name, const struct sop_a
 
 int sop_store_remove(struct sop_txn *t, struct sop_name name, struct sop_err *e)
 {
+	struct sop_keybuf kb;
+	int rc = check_name(name, e);
+
+	if (!rc)
+		rc = sop_name_resolve(t, &name, &kb, false, e);
+	return rc ? rc : remove_store(t, name, e);
+}
+
+static int remove_store(struct sop_txn *t, struct sop_name name, struct sop_err *e)
+{
 	uint8_t buf[SOP_ITEM_BYTES_MAX], key[SOP_MASTER_KEY];
 	struct sop_item it;
 	uint64_t count;
 	int rc = sop_txn_writable(t, e);
 
-	if (!rc)
-		rc = check_name(name, e);
 	if (!rc)
 		rc = look(t, name, &it, buf, e);
 	if (!rc && !S_ISDIR(it.attr.mode))
@@ -909,6 +1124,35 @@ int sop_store_remove(struct sop_txn *t, struct sop_name name, struct sop_err *e)
 	sop_master_key(key, it.attr.ino, 'i');
 	rc = del(t, SOP_STORE_MASTER, key, sizeof(key), false, e);
 	return rc ? rc : note_store(t, it.attr.ino, false, NULL, 0, e);
+}
+
+/* The store's options as bytes, as the transaction sees them; *own: to be freed, or NULL. */
+static int options_of(struct sop_txn *t, uint64_t store, const void **raw, uint32_t *len,
+	void **own, struct sop_err *e)
+{
+	int rc;
+
+	*own = NULL;
+	for (const struct sop_dropped *d = t->stores; d; d = d->next)
+		if (d->store == store && (d->create || d->set)) {
+			*raw = d->options;
+			*len = d->options_len;
+			return 0;
+		}
+	rc = sop_stores_options(t->v->stores, store, own, len, e);
+	*raw = *own;
+	return rc;
+}
+
+static int match_store(
+	struct sop_txn *t, uint64_t store, const struct sop_store_opts *o, struct sop_err *e)
+{
+	sop_autofree char *buf = malloc(SOP_STORE_INFO_BYTES);
+	struct sop_store_opts has;
+	int rc = buf ? sop_store_info(t, store, &has, buf, SOP_STORE_INFO_BYTES, e)
+		     : sop_fail(e, -ENOMEM, "store options");
+
+	return rc ? rc : sop_options_match(&has, o, e);
 }
 
 int sop_store_at(struct sop_txn *t, const char *path, unsigned flags,
@@ -927,8 +1171,10 @@ int sop_store_at(struct sop_txn *t, const char *path, unsigned flags,
 
 		if (rc == -ENOENT && flags & SOP_STORE_CREATE)
 			rc = sop_store_create(t, name, NULL, *rest ? NULL : o, &a, e);
-		if (!rc && !S_ISDIR(a.mode))
+		else if (!rc && !S_ISDIR(a.mode))
 			rc = sop_fail(e, -ENOTDIR, "item");
+		else if (!rc && o && !*rest)
+			rc = match_store(t, a.ino, o, e);
 		if (rc)
 			return sop_wrap(e, rc, "store %.*s", (int)SOP_MIN(len, (size_t)255), path);
 		at = a.ino;
@@ -941,59 +1187,64 @@ int sop_store_at(struct sop_txn *t, const char *path, unsigned flags,
 int sop_store_info(struct sop_txn *t, uint64_t store, struct sop_store_opts *o, char *buf,
 	size_t size, struct sop_err *e)
 {
-	struct sop_disk_store_options d;
-	sop_autofree uint8_t *own = NULL;
-	const uint8_t *raw = NULL;
-	struct sop_state *st;
-	size_t len = 0;
-	uint8_t *out = (uint8_t *)buf;
-	uint32_t note, index;
+	sop_autofree void *own = NULL;
+	const void *raw = NULL;
+	uint32_t len;
+	int rc;
 
 	memset(o, 0, sizeof(*o));
-	for (struct sop_dropped *n = t->stores; n; n = n->next)
-		if (n->store == store && n->create) {
-			raw = n->options;
-			len = n->options_len;
-			goto decode;
-		}
-	/* Copied under the lock: a checkpoint may forget the state at any time. */
-	for (st = NULL; !st;) {
-		int rc = sop_stores_load(t->v->stores, store, &st, e);
+	rc = options_of(t, store, &raw, &len, &own, e);
+	return rc ? rc : sop_options_decode(o, raw, len, buf, size, e);
+}
 
-		if (rc)
-			return rc;
-		sop_stores_begin(t->v->stores);
-		st = sop_stores_get(t->v->stores, store);
-		len = st ? st->options_len : 0;
-		own = len ? malloc(len) : NULL;
-		if (own)
-			memcpy(own, st->options, len);
-		sop_stores_end(t->v->stores);
-	}
-	if (len && !own)
-		return sop_fail(e, -ENOMEM, "store options");
-	raw = own;
-decode:
-	if (!len)
+int sop_store_set(struct sop_txn *t, uint64_t store, const struct sop_store_opts *o, unsigned mask,
+	struct sop_err *e)
+{
+	sop_autofree char *buf = malloc(SOP_STORE_INFO_BYTES);
+	sop_autofree void *own = NULL;
+	struct sop_dropped *made = sop_txn_made(t, store), *d;
+	const void *was, *raw;
+	uint32_t was_len, len;
+	struct sop_store_opts now;
+	int rc = sop_txn_writable(t, e);
+
+	if (!rc && mask & ~(unsigned)(SOP_STORE_NOTE | SOP_STORE_SESSION | SOP_STORE_CACHE))
+		rc = sop_fail(e, -EINVAL, "store: what is to be set");
+	if (!rc && !buf)
+		rc = sop_fail(e, -ENOMEM, "store options");
+	if (!rc)
+		rc = need_store(t, store, e);
+	if (!rc)
+		rc = options_of(t, store, &was, &was_len, &own, e);
+	if (!rc)
+		rc = sop_options_decode(&now, was, was_len, buf, SOP_STORE_INFO_BYTES, e);
+	if (rc)
+		return rc;
+	if (mask & SOP_STORE_NOTE)
+		now.note = o->note;
+	if (mask & SOP_STORE_SESSION)
+		now.session = o->session;
+	if (mask & SOP_STORE_CACHE)
+		now.cache_class = o->cache_class;
+	rc = sop_options_encode(&t->arena, &now, &raw, &len, e);
+	if (rc)
+		return rc;
+	if (made) {
+		made->options = raw;
+		made->options_len = len;
 		return 0;
-	memcpy(&d, raw, sizeof(d));
-	note = le16_get(d.note_len);
-	index = le16_get(d.index_len);
-	if (size < (size_t)d.profile_len + note + 2)
-		return sop_fail(e, -ERANGE, "buffer for store options");
-	o->slot_length = le32_get(d.slot_length);
-	o->node_bytes = le32_get(d.node_bytes);
-	o->session = d.session;
-	if (d.profile_len) {
-		memcpy(out, raw + sizeof(d), d.profile_len);
-		out[d.profile_len] = 0;
-		o->profile = (char *)out;
-		out += d.profile_len + 1;
 	}
-	if (note) {
-		memcpy(out, raw + sizeof(d) + d.profile_len + index, note);
-		out[note] = 0;
-		o->note = (char *)out;
-	}
+	d = sop_arena_alloc(&t->arena, sizeof(*d));
+	was = d ? sop_arena_copy(&t->arena, was ? was : "", was_len) : NULL;
+	if (!was)
+		return sop_fail(e, -ENOMEM, "write set");
+	*d = (struct sop_dropped){.next = t->stores,
+		.store = store,
+		.set = true,
+		.options = raw,
+		.options_len = len,
+		.was = was,
+		.was_len = was_len};
+	t->stores = d;
 	return 0;
 }

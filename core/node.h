@@ -8,8 +8,8 @@
 
 #include "core/err.h"
 #include "core/format.h"
+#include "core/key.h"
 
-#define SOP_KEY_MAX   1024
 #define SOP_VALUE_MAX 6144
 
 struct sop_page; /* malloc'ed; see node.c */

@@ -109,8 +109,8 @@ static int make_root(struct sop_volume *v, struct sop_err *e)
 /* The states that everything else is found by. */
 static int system_stores(struct sop_volume *v, const struct sop_checkpoint *c, struct sop_err *e)
 {
-	static const uint64_t fresh[] = {
-		SOP_STORE_SEGMENTS, SOP_STORE_SHARED, SOP_STORE_DEAD, SOP_STORE_DOOMED};
+	static const uint64_t fresh[] = {SOP_STORE_SEGMENTS, SOP_STORE_SHARED, SOP_STORE_DEAD,
+		SOP_STORE_DOOMED, SOP_STORE_PREPARED};
 	struct sop_state *master;
 	int rc;
 
@@ -126,7 +126,25 @@ static int system_stores(struct sop_volume *v, const struct sop_checkpoint *c, s
 		rc = sop_stores_create(
 			v->stores, fresh[i], NULL, 0, c->lsn, (struct timespec){0}, e);
 	sop_stores_end(v->stores);
+	if (rc || !c->master_root)
+		return rc;
+	/* Volumes of before it was there have none. */
+	rc = sop_stores_load(v->stores, SOP_STORE_PREPARED, &master, e);
+	if (rc != -ENOENT)
+		return rc;
+	sop_stores_begin(v->stores);
+	rc = sop_stores_create(
+		v->stores, SOP_STORE_PREPARED, NULL, 0, c->lsn, (struct timespec){0}, e);
+	sop_stores_end(v->stores);
 	return rc;
+}
+
+/* A checkpoint is published after the journal file that goes on from it is on the media. mkfs alone
+ * names one that nobody has begun; and behind a clean one there is nothing to lose. */
+static unsigned replay_flags(const struct sop_volume *v, const struct sop_checkpoint *c)
+{
+	return (c->master_root && !c->clean ? SOP_REPLAY_BEGUN : 0) |
+	       (v->opts.part_journal ? SOP_REPLAY_PART : 0);
 }
 
 int sop_recover(struct sop_volume *v, struct sop_err *e)
@@ -160,8 +178,8 @@ int sop_recover(struct sop_volume *v, struct sop_err *e)
 	if (!rc)
 		rc = sop_space_load(v->space, &c, e);
 	if (!rc)
-		rc = sop_journal_replay(
-			v->mem, c.journal, c.lsn, c.chain, replay_record, &r, &end, e);
+		rc = sop_journal_replay(v->mem, c.journal, c.lsn, c.chain, replay_flags(v, &c),
+			replay_record, &r, &end, e);
 	if (!rc && r.records)
 		sop_log(v->log, SOP_LOG_INFO, "recover", "records=%llu lsn=%llu: journal replayed",
 			(unsigned long long)r.records, (unsigned long long)end.lsn);
@@ -176,6 +194,8 @@ int sop_recover(struct sop_volume *v, struct sop_err *e)
 		if (!rc && v->lsn_next == 1)
 			rc = make_root(v, e);
 	}
+	if (!rc)
+		rc = sop_prepared_load(v, e);
 	sop_checkpoint_release(&c);
 	return rc ? sop_wrap(e, rc, "recovery") : 0;
 }

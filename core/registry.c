@@ -45,6 +45,7 @@ struct sop_registry {
 	bool settled;	 /* the first apply has been made */
 	uint64_t writes; /* rises with each apply: what was read before may be old */
 
+	uint64_t known; /* as of mount: every lower handle has been written, as a node or as free */
 	uint64_t next_handle;
 	struct chained *chain;
 	size_t chain_n, chain_cap;
@@ -88,6 +89,7 @@ int sop_registry_new(struct sop_registry **out, struct sop_members *mem, struct 
 	r->io = io;
 	r->hashmod = hashmod;
 	r->next_handle = SOP_MAX(next_handle, (uint64_t)1);
+	r->known = r->next_handle;
 	r->below = free_handle;
 	sop_lock_init(&r->lock, SOP_RANK_REGISTRY, "registry");
 	sop_cond_init(&r->changed);
@@ -243,8 +245,9 @@ static int read_block(
 		settled = settled && !r->writing && r->writes == writes;
 		if (settled && !rc)
 			cache_put(r, at, raw);
-		/* What looks bad may be a block that is being written: look again afterwards. */
-		if (!settled && (rc || damaged) && i < TRIES) {
+		/* What looks bad may be a block that is being written: look again afterwards. (One
+		 * that is whole is right, in the version before or after.) */
+		if (!settled && rc && i < TRIES) {
 			while (r->writing)
 				sop_cond_wait(&r->changed, &r->lock, -1);
 			sop_unlock(&r->lock);
@@ -257,10 +260,17 @@ static int read_block(
 	}
 }
 
+static bool is_empty(const void *raw)
+{
+	const struct sop_disk_registry_block *b = raw;
+
+	return !le32_get(b->magic);
+}
+
 int sop_registry_lookup(
 	struct sop_registry *r, uint64_t handle, struct sop_blobref *ref, struct sop_err *e)
 {
-	uint8_t raw[SOP_REGISTRY_BLOCK];
+	_Alignas(8) uint8_t raw[SOP_REGISTRY_BLOCK];
 	const struct sop_flip *f = overlay_find(r, handle);
 	struct sop_regplace at;
 	bool lenient = false;
@@ -276,6 +286,11 @@ int sop_registry_lookup(
 		if (rc)
 			return sop_wrap(e, rc, "handle %llu", (unsigned long long)handle);
 		*ref = sop_blobref_decode(&slot_of(raw, handle)->ref);
+		/* Nothing where something has been written: gone on all replicas, and not free. */
+		if (!ref->segment && handle < r->known && is_empty(raw))
+			return sop_fail(e, SOP_ELOST,
+				"registry: the block of handle %llu is missing on every replica",
+				(unsigned long long)handle);
 	}
 	return ref->segment ? 0 : sop_fail(e, -ENOENT, "handle %llu", (unsigned long long)handle);
 }
@@ -614,6 +629,34 @@ static void window_change(
 	}
 }
 
+/* At mount: nothing where handles that the flips do not name were written before is a loss, and no
+ * first write that was cut. */
+static int window_whole(const struct job *j, size_t first, size_t last,
+	const struct sop_regplace *at, size_t n, void *const *raw, struct sop_err *e)
+{
+	const struct sop_registry *r = j->r;
+	size_t i = first;
+
+	for (size_t b = 0; b < n && j->lenient; b++) {
+		uint64_t low =
+			((uint64_t)at[b].file * r->hashmod + at[b].block) * SOP_REGISTRY_SLOTS;
+		uint64_t high = SOP_MIN(low + SOP_REGISTRY_SLOTS, r->known), named = 0;
+
+		for (uint64_t before = 0;
+			i < last && j->flip[i].flip->handle < low + SOP_REGISTRY_SLOTS;
+			before = j->flip[i++].flip->handle)
+			named +=
+				j->flip[i].flip->handle != before && j->flip[i].flip->handle < high;
+		low = SOP_MAX(low, (uint64_t)1);
+		if (is_empty(raw[b]) && high > low && named < high - low)
+			return sop_fail(e, SOP_ELOST,
+				"block %u of file %08x is missing on every replica; fsck.sopfs "
+				"makes it anew from the tree nodes",
+				at[b].block, at[b].file);
+	}
+	return 0;
+}
+
 static int window_apply(struct job *j, size_t first, size_t *last, struct sop_err *e)
 {
 	struct sop_registry *r = j->r;
@@ -631,6 +674,8 @@ static int window_apply(struct job *j, size_t first, size_t *last, struct sop_er
 	for (size_t i = 0; i < n; i++)
 		raw[i] = mem + i * SOP_REGISTRY_BLOCK;
 	rc = window_read(j, at, n, raw, e);
+	if (!rc)
+		rc = window_whole(j, first, *last, at, n, raw, e);
 	if (!rc) {
 		window_change(j, first, *last, at, raw);
 		rc = sop_regblocks_write(r->blocks, &j->write, at, n, raw, batch, e);
@@ -749,4 +794,35 @@ int sop_registry_overlay(
 	r->overlay = copy;
 	r->read_only = true;
 	return 0;
+}
+
+/* ---- fsck ---- */
+
+static int repair_file(struct sop_registry *r, uint32_t file, uint32_t blocks, struct sop_err *e)
+{
+	struct sop_regwrite w = {0};
+	int rc;
+
+	for (uint32_t i = 0; i < blocks; i++)
+		sop_regblocks_repair(r->blocks, (struct sop_regplace){file, i});
+	rc = sop_regblocks_begin(r->blocks, &w, &file, 1, e);
+	return rc ? rc : sop_regblocks_end(r->blocks, &w, e);
+}
+
+int sop_registry_repair_all(struct sop_registry *r, struct sop_err *e)
+{
+	uint64_t blocks;
+	int rc = 0;
+
+	sop_lock(&r->lock);
+	take_busy(r, true);
+	blocks = r->next_handle / SOP_REGISTRY_SLOTS + 1;
+	sop_unlock(&r->lock);
+	for (uint64_t i = 0; i < blocks && !rc; i += r->hashmod)
+		rc = repair_file(r, (uint32_t)(i / r->hashmod),
+			(uint32_t)SOP_MIN(blocks - i, (uint64_t)r->hashmod), e);
+	sop_lock(&r->lock);
+	end_busy(r);
+	sop_unlock(&r->lock);
+	return rc ? sop_wrap(e, rc, "registry") : 0;
 }

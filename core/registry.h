@@ -57,6 +57,8 @@ int sop_registry_chain(struct sop_registry *r, struct sop_flip **flips, size_t *
 int sop_registry_apply(struct sop_registry *r, const struct sop_flip *flips, size_t n, uint64_t lsn,
 	struct sop_err *e);
 
+/* Write anew, from another replica, every block that is not as it should be, and sync. For fsck. */
+int sop_registry_repair_all(struct sop_registry *r, struct sop_err *e);
 /* While a replica is copied: which files applies write. touched: those since the last call, malloc'ed. */
 void sop_registry_track(struct sop_registry *r, bool on);
 int sop_registry_touched(struct sop_registry *r, uint32_t **file, size_t *n);

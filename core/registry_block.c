@@ -16,7 +16,9 @@
 #include "core/errand.h"
 #include "core/lock.h"
 
-#define SOON_MS 250 /* how long to wait for one replica while others can be asked */
+#define SOON_MS 250  /* how long to wait for one replica while others can be asked */
+#define BULK_MS 5000 /* the same for many blocks at once */
+#define SHUN_MS 5000 /* how long one that came late is not asked while others answer */
 
 struct regfile {
 	struct regfile *next;
@@ -41,6 +43,7 @@ struct sop_regblocks {
 	struct regfile *bucket[BUCKETS];
 	struct regfile *retired; /* replaced after their disk was, open until the end */
 	unsigned prefer;	 /* the member that answered last */
+	uint64_t shun_until[SOP_MEMBERS_MAX]; /* came late: monotonic ms */
 };
 
 /* ---- the codec of a block ---- */
@@ -102,10 +105,8 @@ int sop_registry_block_check(const void *raw, const struct sop_uuid *volume, uin
 	return 0;
 }
 
-enum state { EMPTY, WHOLE, DOUBTFUL, BAD };
-
 struct pair {
-	enum state state;
+	enum sop_regstate state;
 	int best;     /* the place that counts, -1: none */
 	uint32_t seq; /* of what is there */
 };
@@ -132,13 +133,14 @@ static struct pair pair_examine(
 		}
 	}
 	if (zero[0] && zero[1])
-		p.state = EMPTY;
+		p.state = SOP_REG_EMPTY;
 	else if (p.best < 0)
-		p.state = BAD;
+		p.state = SOP_REG_BAD;
 	else if (good[0] && good[1])
-		p.state = seq[0] + 1 == seq[1] || seq[1] + 1 == seq[0] ? WHOLE : DOUBTFUL;
+		p.state = seq[0] + 1 == seq[1] || seq[1] + 1 == seq[0] ? SOP_REG_WHOLE
+								       : SOP_REG_DOUBTFUL;
 	else
-		p.state = p.seq == 1 && zero[0] ? WHOLE : DOUBTFUL;
+		p.state = p.seq == 1 && zero[0] ? SOP_REG_WHOLE : SOP_REG_DOUBTFUL;
 	return p;
 }
 
@@ -179,6 +181,14 @@ static void opening_run(struct sop_errand *x)
 		o->made = true;
 		o->rc = o->disk->ops->file_open(
 			&o->f, o->disk, o->path, SOP_OPEN_WRITE | SOP_OPEN_CREATE);
+	}
+	if (o->rc == -ENOENT && o->create) { /* somebody has removed the folder */
+		o->rc = o->disk->ops->mkdir(o->disk, SOP_PATH_REGISTRY);
+		if (!o->rc)
+			o->rc = o->disk->ops->syncdir(o->disk, "");
+		if (!o->rc)
+			o->rc = o->disk->ops->file_open(
+				&o->f, o->disk, o->path, SOP_OPEN_WRITE | SOP_OPEN_CREATE);
 	}
 	if (o->rc) {
 		o->f = NULL;
@@ -415,10 +425,37 @@ static void prefer(struct sop_regblocks *b, unsigned member)
 	sop_unlock(&b->lock);
 }
 
+static uint64_t now_ms(const struct sop_regblocks *b)
+{
+	const struct sop_clock *clock = sop_members_clock(b->mem);
+
+	return clock->monotonic_ms(clock->ctx);
+}
+
+static void shun(struct sop_regblocks *b, unsigned member)
+{
+	uint64_t until = now_ms(b) + SHUN_MS;
+
+	sop_lock(&b->lock);
+	b->shun_until[member] = until;
+	sop_unlock(&b->lock);
+}
+
+static bool shunned(struct sop_regblocks *b, unsigned member)
+{
+	bool late;
+
+	sop_lock(&b->lock);
+	late = b->shun_until[member] && now_ms(b) < b->shun_until[member];
+	sop_unlock(&b->lock);
+	return late;
+}
+
 /* What the replicas have said about one block. */
 struct verdict {
 	unsigned asked, empty, failed, wrong;
-	bool whole;    /* raw is right */
+	bool whole;    /* raw is right, as far as those asked know */
+	uint32_t seq;  /* whole: its version */
 	uint32_t best; /* highest sequence number in doubt; raw has that version */
 	bool cut;      /* some replica may have been cut in the block's first write */
 };
@@ -430,18 +467,23 @@ static void judge(struct sop_regblocks *b, struct verdict *v, struct sop_regplac
 
 	v->asked++;
 	switch (p.state) {
-	case EMPTY:
+	case SOP_REG_EMPTY:
 		v->empty++;
 		return;
-	case WHOLE:
+	case SOP_REG_WHOLE:
+		/* One has lost a write, or has been put back; or they are being written. */
+		v->wrong += v->whole && p.seq != v->seq;
+		if (v->whole && p.seq <= v->seq)
+			return;
 		v->whole = true;
+		v->seq = p.seq;
 		break;
-	case DOUBTFUL:
-	case BAD:
+	case SOP_REG_DOUBTFUL:
+	case SOP_REG_BAD:
 		v->wrong++;
 		v->cut |= first_write_cut(pair);
 		sop_members_event(b->mem, member, SOP_EVENT_CHECKSUM, SOP_ECORRUPT);
-		if (p.state == BAD || p.seq <= v->best)
+		if (v->whole || p.state == SOP_REG_BAD || p.seq <= v->best)
 			return;
 		v->best = p.seq;
 		break;
@@ -473,15 +515,23 @@ int sop_regblocks_read(struct sop_regblocks *b, struct sop_regplace at, bool len
 	unsigned full_ms = sop_members_timeout_ms(b->mem);
 	struct verdict v = {0};
 
-	for (unsigned i = 0; i < n && !v.whole; i++) {
+	/* All are asked: one that has lost a write, or has been put back, is whole and old. */
+	for (unsigned i = 0; i < n; i++) {
 		unsigned ms = n > 1 ? SOP_MIN(full_ms, (unsigned)SOON_MS) : full_ms;
-		int rc = read_pair(b, idx[i], at, ms, pair);
+		bool first = !v.whole;
+		int rc;
 
+		if (n > 1 && shunned(b, idx[i])) {
+			late[n_late++] = idx[i];
+			continue;
+		}
+		rc = read_pair(b, idx[i], at, ms, pair);
 		if (!rc) {
 			judge(b, &v, at, idx[i], pair, raw);
-			if (v.whole && i)
+			if (v.whole && first && i)
 				prefer(b, idx[i]);
 		} else if (rc == -ETIMEDOUT && ms < full_ms) {
+			shun(b, idx[i]);
 			late[n_late++] = idx[i];
 		} else if (rc == -ENOMEM) {
 			return sop_fail(e, rc, "registry %08x block %u", at.file, at.block);
@@ -504,10 +554,10 @@ int sop_regblocks_read(struct sop_regblocks *b, struct sop_regplace at, bool len
 	return conclude(&v, at, lenient, raw, e);
 }
 
-/* The first replica's pairs in one batch; whatever is not whole there is read one by one. */
+/* Pairs of one replica in one batch. */
 struct bulk {
 	struct sop_batch *batch;
-	uint8_t **buf; /* in the batch; NULL: nothing asked */
+	uint8_t **buf; /* in the batch; NULL: nothing asked, or no answer */
 	int *index;
 };
 
@@ -543,37 +593,108 @@ static void bulk_ask(
 		k->buf[i] = NULL;
 }
 
+static int bulk_read(struct sop_regblocks *b, struct bulk *k, unsigned member,
+	const struct sop_regplace *at, size_t n, void *const *raw, unsigned timeout_ms)
+{
+	int rc = bulk_new(k, b->io, n);
+
+	for (size_t i = 0; !rc && i < n; i++)
+		if (raw[i])
+			bulk_ask(b, k, member, at[i], i);
+	if (!rc)
+		sop_batch_run(k->batch, SOP_IO_PARALLEL, 0, timeout_ms);
+	for (size_t i = 0; !rc && i < n; i++)
+		if (k->buf[i] && sop_batch_result(k->batch, k->index[i]))
+			k->buf[i] = NULL;
+	return rc;
+}
+
+/* The block is whole, and the same version, on every replica. */
+static bool bulk_agrees(const struct sop_regblocks *b, const struct bulk *k, unsigned replicas,
+	struct sop_regplace at, size_t i, void *raw)
+{
+	uint32_t seq = 0;
+
+	for (unsigned m = 0; m < replicas; m++) {
+		struct pair p = {.state = SOP_REG_BAD};
+
+		if (k[m].buf && k[m].buf[i])
+			p = pair_examine(b, at, k[m].buf[i]);
+		if (p.state != SOP_REG_WHOLE || (m && p.seq != seq))
+			return false;
+		seq = p.seq;
+		if (!m)
+			memcpy(raw, k[m].buf[i] + (size_t)p.best * SOP_REGISTRY_BLOCK,
+				SOP_REGISTRY_BLOCK);
+	}
+	return replicas > 0;
+}
+
 int sop_regblocks_read_many(struct sop_regblocks *b, const struct sop_regplace *at, size_t n,
 	bool lenient, void *const *raw, struct sop_err *e)
 {
 	unsigned idx[SOP_MEMBERS_MAX];
-	unsigned members = replicas(b, idx);
-	struct bulk k = {0};
-	int rc = bulk_new(&k, b->io, n);
+	unsigned members = replicas(b, idx), full_ms = sop_members_timeout_ms(b->mem);
+	struct bulk *k = calloc(members ? members : 1, sizeof(*k));
+	int rc = k ? 0 : -ENOMEM;
 
-	for (size_t i = 0; !rc && members && i < n; i++)
-		if (raw[i])
-			bulk_ask(b, &k, idx[0], at[i], i);
-	if (!rc)
-		sop_batch_run(k.batch, SOP_IO_PARALLEL, 0, sop_members_timeout_ms(b->mem));
+	for (unsigned m = 0; !rc && m < members; m++)
+		if (!m || !shunned(b, idx[m]))
+			rc = bulk_read(b, &k[m], idx[m], at, n, raw,
+				m ? SOP_MIN(full_ms, (unsigned)BULK_MS) : full_ms);
 	for (size_t i = 0; !rc && i < n; i++) {
-		struct pair p = {.state = BAD};
 		bool damaged;
 
-		if (!raw[i])
-			continue;
-		if (k.buf[i] && !sop_batch_result(k.batch, k.index[i]))
-			p = pair_examine(b, at[i], k.buf[i]);
-		if (p.state == WHOLE)
-			memcpy(raw[i], k.buf[i] + (size_t)p.best * SOP_REGISTRY_BLOCK,
-				SOP_REGISTRY_BLOCK);
-		else
+		/* What they do not agree on is looked at one by one. */
+		if (raw[i] && !bulk_agrees(b, k, members, at[i], i, raw[i]))
 			rc = sop_regblocks_read(b, at[i], lenient, raw[i], &damaged, e);
 	}
 	if (rc == -ENOMEM)
 		rc = sop_fail(e, rc, "registry blocks");
-	bulk_release(&k);
+	for (unsigned m = 0; k && m < members; m++)
+		bulk_release(&k[m]);
+	free(k);
 	return rc;
+}
+
+int sop_regblocks_examine(struct sop_regblocks *b, struct sop_regplace at, unsigned member,
+	enum sop_regstate *state, uint32_t *seq, struct sop_err *e)
+{
+	uint8_t pair[SOP_REGISTRY_PAIR];
+	struct pair p;
+	int rc = read_pair(b, member, at, sop_members_timeout_ms(b->mem), pair);
+
+	if (rc)
+		return sop_fail(e, rc, "registry %08x block %u", at.file, at.block);
+	p = pair_examine(b, at, pair);
+	*state = p.state;
+	*seq = p.seq;
+	return 0;
+}
+
+int sop_regblocks_reset(struct sop_regblocks *b, struct sop_regplace at, struct sop_err *e)
+{
+	static const uint8_t zeros[SOP_REGISTRY_PAIR];
+	unsigned idx[SOP_MEMBERS_MAX], n = sop_members_replicas(b->mem, idx);
+	struct iovec iov = {(void *)(uintptr_t)zeros, sizeof(zeros)};
+	int rc = 0;
+
+	for (unsigned i = 0; i < n && !rc; i++) {
+		struct sop_batch *batch = sop_batch_new(b->io);
+		struct regfile *r;
+
+		rc = batch ? get_file(b, idx[i], at.file, true, &r) : -ENOMEM;
+		if (!rc) {
+			r->unsynced = true;
+			rc = sop_batch_add(batch, SOP_IO_WRITE, r->f, &iov, 1, pair_offset(at));
+		}
+		if (rc >= 0) {
+			sop_batch_run(batch, SOP_IO_SERIAL, 0, sop_members_timeout_ms(b->mem));
+			rc = sop_batch_result(batch, rc);
+		}
+		sop_batch_put(batch);
+	}
+	return rc ? sop_fail(e, rc, "registry %08x block %u", at.file, at.block) : 0;
 }
 
 void sop_regblocks_repair(struct sop_regblocks *b, struct sop_regplace at)
@@ -585,18 +706,29 @@ void sop_regblocks_repair(struct sop_regblocks *b, struct sop_regplace at)
 	uint8_t *good = batch ? sop_batch_alloc(batch, SOP_REGISTRY_PAIR) : NULL;
 	struct iovec iov = {good, SOP_REGISTRY_PAIR};
 	int index[SOP_MEMBERS_MAX];
+	struct pair is[SOP_MEMBERS_MAX] = {{0}};
+	bool read[SOP_MEMBERS_MAX] = {false};
+	uint32_t seq = 0; /* of the newest that is whole */
 	bool found = false;
 
 	ms = sop_members_timeout_ms(b->mem);
 	for (unsigned i = 0; good && i < n; i++) {
-		if (read_pair(b, idx[i], at, SOP_MIN(ms, (unsigned)SOON_MS), pair))
+		read[i] = !read_pair(b, idx[i], at, SOP_MIN(ms, (unsigned)SOON_MS), pair);
+		if (!read[i])
 			continue;
-		if (pair_examine(b, at, pair).state != WHOLE) {
-			wrong[n_wrong++] = idx[i];
+		is[i] = pair_examine(b, at, pair);
+		if (is[i].state != SOP_REG_WHOLE || is[i].seq <= seq)
 			continue;
-		}
 		found = true;
+		seq = is[i].seq;
 		memcpy(good, pair, sizeof(pair));
+	}
+	for (unsigned i = 0; i < n; i++) {
+		if (!read[i] || (is[i].state == SOP_REG_WHOLE && is[i].seq == seq))
+			continue;
+		wrong[n_wrong++] = idx[i];
+		if (found && is[i].state == SOP_REG_WHOLE)
+			sop_members_event(b->mem, idx[i], SOP_EVENT_CHECKSUM, SOP_ECORRUPT);
 	}
 	for (unsigned i = 0; found && i < n_wrong; i++) {
 		struct regfile *r;

@@ -11,7 +11,8 @@
  *   doubtful  one place does not verify, or the two do not follow each other: what verifies may be old
  *   bad       no place verifies, and not both are zeros
  *
- * A block that is whole on one replica is believed. When it is whole on none it is lost, except right
+ * Of those whole the newest counts: a replica that has lost a write, or whose file has been put back, is
+ * whole too. When it is whole on none it is lost, except right
  * after mount: there a crash in the last apply may have left doubt on every replica, in exactly the
  * blocks that the checkpoint's flips, applied again, are about to write; for those the newest version
  * that verifies is the right one to start from.
@@ -35,6 +36,12 @@ int sop_regblocks_new(struct sop_regblocks **out, struct sop_members *mem, struc
 	uint32_t hashmod, struct sop_err *e);
 void sop_regblocks_free(struct sop_regblocks *b);
 
+enum sop_regstate { SOP_REG_EMPTY, SOP_REG_WHOLE, SOP_REG_DOUBTFUL, SOP_REG_BAD };
+
+/* What one replica has of a block, and which version; for fsck. */
+int sop_regblocks_examine(struct sop_regblocks *b, struct sop_regplace at, unsigned member,
+	enum sop_regstate *state, uint32_t *seq, struct sop_err *e);
+
 /* The newest version of a block, SOP_REGISTRY_BLOCK bytes; all zeros when it was never written.
  * *damaged: some replica is not as it should be. SOP_ELOST when it is whole nowhere (lenient: when no
  * version verifies). */
@@ -45,9 +52,12 @@ int sop_regblocks_read_many(struct sop_regblocks *b, const struct sop_regplace *
 	bool lenient, void *const *raw, struct sop_err *e);
 /* The files of a member have been replaced: none that is open is used any more. */
 void sop_regblocks_forget(struct sop_regblocks *b, unsigned member);
-/* Write a block that is whole on one replica over those on which it is not. No result: what cannot be
+/* Write the newest block that is whole on a replica over those on which it is not. No result: what cannot be
  * repaired stays as it was. */
 void sop_regblocks_repair(struct sop_regblocks *b, struct sop_regplace at);
+
+/* Empty a block on all replicas, for fsck: a published checkpoint has flips for all that it held. */
+int sop_regblocks_reset(struct sop_regblocks *b, struct sop_regplace at, struct sop_err *e);
 
 /* Writing, to the replicas that were current at the start and have not failed since; -EIO when none is
  * left. begin: opens or makes the files and sees to it that what they hold is on the media, for it is

@@ -26,7 +26,8 @@ struct sop_plan {
 	bool xattr_changed;
 };
 
-static int puts_add(struct sop_puts *p, const void *data, uint32_t len, struct sop_err *e)
+static int puts_add(
+	struct sop_puts *p, const void *data, uint32_t len, uint8_t profile, struct sop_err *e)
 {
 	if (p->n == p->cap) {
 		size_t cap = p->cap ? 2 * p->cap : 32;
@@ -37,7 +38,8 @@ static int puts_add(struct sop_puts *p, const void *data, uint32_t len, struct s
 		p->put = q;
 		p->cap = cap;
 	}
-	p->put[p->n++] = (struct sop_blob_put){.data = data, .len = len, .kind = SOP_BLOB_DATA};
+	p->put[p->n++] = (struct sop_blob_put){
+		.data = data, .len = len, .kind = SOP_BLOB_DATA, .profile = profile};
 	return 0;
 }
 
@@ -120,13 +122,22 @@ static int check_ranges(struct sop_txn *t, struct sop_err *e)
 	for (struct sop_scanned *s = t->scanned; s; s = s->next) {
 		struct sop_state_view now;
 		uint64_t before, after, changed;
-		int rc = sop_stores_view(t->v->stores, s->store, SOP_LSN_LATEST, &now, e);
+		int rc;
+
+		if (creates(t, s->store))
+			continue;
+		rc = sop_stores_view(t->v->stores, s->store, SOP_LSN_LATEST, &now, e);
 
 		/* Nothing was put or removed in the store since the snapshot. */
 		if (!rc && now.at.lsn <= t->lsn)
 			continue;
 		if (rc && rc != -ENOENT)
 			return rc;
+		if (s->counted) {
+			if (rc || now.at.count != s->count)
+				return conflict(e, "the number of items of a store has changed");
+			continue;
+		}
 		rc = range_digest(t, s, t->lsn, &before, &changed, e);
 		if (!rc)
 			rc = range_digest(t, s, SOP_LSN_LATEST, &after, &changed, e);
@@ -151,6 +162,21 @@ static int check_seen(struct sop_txn *t, const struct sop_wentry *w, const struc
 	return 0;
 }
 
+/* Options to be set: what was seen is still so, or another has set the same. */
+static int check_options(struct sop_txn *t, const struct sop_dropped *d, struct sop_err *e)
+{
+	sop_autofree void *now = NULL;
+	uint32_t len;
+	int rc = sop_stores_options(t->v->stores, d->store, &now, &len, e);
+
+	if (rc)
+		return rc == -ENOENT ? conflict(e, "a store has been removed") : rc;
+	if ((len == d->was_len && !memcmp(now ? now : "", d->was, len)) ||
+		(len == d->options_len && !memcmp(now ? now : "", d->options, len)))
+		return 0;
+	return conflict(e, "the options of a store have been changed");
+}
+
 /* A store that a put goes to must be there, and one that is removed empty, now. */
 static int check_stores(struct sop_txn *t, struct sop_err *e)
 {
@@ -159,6 +185,12 @@ static int check_stores(struct sop_txn *t, struct sop_err *e)
 		uint64_t own = 0;
 		int rc;
 
+		if (d->set) {
+			rc = check_options(t, d, e);
+			if (rc)
+				return rc;
+			continue;
+		}
 		if (d->create || creates(t, d->store))
 			continue;
 		rc = sop_stores_view(t->v->stores, d->store, SOP_LSN_LATEST, &view, e);
@@ -251,14 +283,25 @@ static int plan_value(
 	for (struct sop_imap_entry *i = sop_imap_at(&x->map, 0); i; i = sop_imap_next(&x->map, i))
 		if (i->kind == SOP_IMAP_MEM)
 			p->run = i;
-	if (p->run && p->run->len > SOP_INLINE_MAX)
+	if (p->run && (p->run->len > SOP_INLINE_MAX || x->value_class > SOP_VALUE_SMALL))
 		p->run = NULL;
+	if (x->value_class == SOP_VALUE_SMALL && p->size > SOP_INLINE_MAX)
+		return sop_say(e, -EFBIG, "values of this store are small: at most %d bytes",
+			SOP_INLINE_MAX);
 	p->put_first = puts->n;
 	for (struct sop_imap_entry *i = sop_imap_at(&x->map, 0); i && !rc;
 		i = sop_imap_next(&x->map, i))
 		if (i->kind == SOP_IMAP_MEM && i != p->run)
-			rc = puts_add(puts, i->mem, (uint32_t)i->len, e);
+			rc = puts_add(puts, i->mem, (uint32_t)i->len, x->profile, e);
 	return rc;
+}
+
+static uint8_t profile_of(struct sop_txn *t, uint64_t store)
+{
+	uint8_t profile, value_class;
+
+	sop_txn_classes(t, store, &profile, &value_class);
+	return profile;
 }
 
 static int plan_xattrs(struct sop_txn *t, struct sop_wentry *w, struct sop_plan *p,
@@ -285,7 +328,54 @@ static int plan_xattrs(struct sop_txn *t, struct sop_wentry *w, struct sop_plan 
 	if (len <= SOP_XATTR_INLINE)
 		return 0;
 	p->put_xattr = puts->n;
-	return puts_add(puts, p->xattrs, p->xattrs_len, e);
+	return puts_add(puts, p->xattrs, p->xattrs_len, profile_of(t, w->store), e);
+}
+
+/* ---- numbers of duplicates ---- */
+
+static int last_entry(void *arg, const void *key, size_t klen, const void *val, size_t vlen)
+{
+	(void)val;
+	(void)vlen;
+	*(uint64_t *)arg = sop_duplicate_number(key, klen);
+	return 1;
+}
+
+/* An item added among duplicates is the last of its key: it gets the next number now. `before`: the
+ * entry before it in the write set, which may be one of the same key. */
+static int number_entry(
+	struct sop_txn *t, struct sop_wentry *w, const struct sop_wentry *before, struct sop_err *e)
+{
+	size_t base = w->klen - SOP_DUPLICATE_BYTES;
+	struct sop_state_view view;
+	uint8_t key[SOP_KEY_MAX];
+	uint64_t last = 0;
+	int rc = 0;
+
+	if (!w->numbered || !(sop_duplicate_number(w->key, w->klen) & SOP_DUPLICATE_OWN))
+		return 0;
+	memcpy(key, w->key, w->klen);
+	if (!creates(t, w->store)) {
+		struct sop_range r = {.from = key,
+			.from_len = w->klen,
+			.to = w->key,
+			.to_len = base,
+			.descending = true};
+
+		be64_put(key + base, SOP_DUPLICATE_OWN - 1);
+		rc = sop_stores_view(t->v->stores, w->store, SOP_LSN_LATEST, &view, e);
+		if (!rc)
+			rc = sop_tree_scan(
+				t->v->nodes, &view.tree, SOP_LSN_LATEST, &r, last_entry, &last, e);
+		if (rc < 0)
+			return rc;
+	}
+	if (before && before->store == w->store && before->klen == w->klen &&
+		before->write == SOP_WRITE_PUT && !memcmp(before->key, w->key, base))
+		last = SOP_MAX(last, sop_duplicate_number(before->key, before->klen));
+	be64_put(key + base, last + 1);
+	w->key = sop_arena_copy(&t->arena, key, w->klen);
+	return w->key ? 0 : sop_fail(e, -ENOMEM, "commit");
 }
 
 static int plan_entry(
@@ -344,8 +434,12 @@ int sop_resolve_plan(struct sop_txn *t, struct sop_puts *puts, struct sop_err *e
 
 	if (!rc)
 		rc = check_stores(t, e);
-	for (struct sop_wentry *w = sop_wset_first(&t->wset); w && !rc; w = w->next[0])
-		rc = plan_entry(t, w, puts, e);
+	for (struct sop_wentry *w = sop_wset_first(&t->wset), *before = NULL; w && !rc;
+		before = w, w = w->next[0]) {
+		rc = number_entry(t, w, before, e);
+		if (!rc)
+			rc = plan_entry(t, w, puts, e);
+	}
 	return rc;
 }
 
@@ -359,6 +453,7 @@ struct edit {
 	struct sop_volume *v;
 	const struct sop_item *old; /* whose extents are cut; NULL: none */
 	uint64_t scope;
+	uint8_t profile;
 	struct sop_buf *ops;
 	struct sop_err *e;
 	/* result: pieces that stay, and new extents; and the keys of old ones that vanish */
@@ -673,9 +768,27 @@ static void free_value(struct sop_buf *ops, const struct sop_item *old)
 	}
 }
 
+/* A tree for extents: its nodes are coded as the value is. */
+static int new_tree(struct edit *d, uint64_t tree)
+{
+	const struct sop_store_opts o = {
+		.profile = sop_members_label(d->v->mem)->profile[d->profile].name};
+	struct sop_arena a = {0};
+	const void *raw = NULL;
+	uint32_t len = 0;
+	int rc = d->profile ? sop_options_encode(&a, &o, &raw, &len, d->e) : 0;
+
+	if (!rc)
+		sop_buf_op(d->ops, SOP_OP_STORE_NEW, 0, tree, NULL, 0, raw, len);
+	sop_arena_release(&a);
+	return rc;
+}
+
 /* Put the edited extents into the new record, or its tree. */
 static int store_extents(struct edit *d, struct sop_item *it, bool had_tree)
 {
+	int rc;
+
 	/* The unchanged old extents of a short list stay beside the pieces. */
 	if (!had_tree && d->old)
 		for (uint32_t i = 0; i < d->old->extents; i++) {
@@ -699,7 +812,9 @@ static int store_extents(struct edit *d, struct sop_item *it, bool had_tree)
 			return 0;
 		}
 		it->tree = sop_ino_new(d->v);
-		sop_buf_op(d->ops, SOP_OP_STORE_NEW, 0, it->tree, NULL, 0, NULL, 0);
+		rc = new_tree(d, it->tree);
+		if (rc)
+			return rc;
 	}
 	for (size_t i = 0; i < d->n_gone && had_tree; i++) {
 		uint8_t key[8];
@@ -724,7 +839,8 @@ static int emit_value(struct sop_txn *t, struct sop_wentry *w, const struct sop_
 	struct sop_plan *p = w->plan;
 	const struct sop_item *old = p->base;
 	bool whole = x->limit == 0; /* nothing of the old value is left */
-	struct edit d = {.v = t->v, .scope = old->attr.ino, .ops = ops, .e = e};
+	struct edit d = {
+		.v = t->v, .scope = old->attr.ino, .profile = x->profile, .ops = ops, .e = e};
 	struct cut *cuts = NULL;
 	uint64_t added = 0;
 	size_t n;
@@ -906,7 +1022,10 @@ int sop_resolve_emit(struct sop_txn *t, const struct sop_puts *puts, uint64_t ls
 	if (rc)
 		return rc;
 	for (struct sop_dropped *d = t->stores; d; d = d->next)
-		if (d->create)
+		if (d->set)
+			sop_buf_op(ops, SOP_OP_STORE_SET, 0, d->store, NULL, 0, d->options,
+				d->options_len);
+		else if (d->create)
 			sop_buf_op(ops, SOP_OP_STORE_NEW, 0, d->store, NULL, 0, d->options,
 				d->options_len);
 	for (struct sop_wentry *w = sop_wset_first(&t->wset); w && !rc; w = w->next[0]) {
@@ -923,7 +1042,7 @@ int sop_resolve_emit(struct sop_txn *t, const struct sop_puts *puts, uint64_t ls
 		}
 	}
 	for (struct sop_dropped *d = t->stores; d; d = d->next)
-		if (!d->create)
+		if (!d->create && !d->set)
 			sop_buf_op(ops, SOP_OP_STORE_DROP, 0, d->store, NULL, 0, NULL, 0);
 	free(m.ino);
 	return rc ? rc : ops->failed ? sop_fail(e, -ENOMEM, "journal record") : 0;

@@ -612,7 +612,7 @@ static size_t carve(struct segment *seg, const struct sop_blob_put *puts, size_t
 }
 
 /* Take references on the files of the shards to write; false when one is not open any more. */
-static bool take_files(struct sop_place *out, struct sop_segments *s, struct segment *seg)
+static bool take_files(struct sop_segment_place *out, struct sop_segments *s, struct segment *seg)
 {
 	out->present = sop_segment_all(seg) & ~seg->absent;
 	SOP_EACH_BIT(i, out->present)
@@ -628,8 +628,9 @@ static bool take_files(struct sop_place *out, struct sop_segments *s, struct seg
 }
 
 /* The lock is held. False: there is no open segment with room; a new one is needed. */
-static bool try_reserve(struct sop_place *out, struct sop_segments *s, struct sop_open_segment *o,
-	const struct sop_profile *p, const struct sop_blob_put *puts, size_t n)
+static bool try_reserve(struct sop_segment_place *out, struct sop_segments *s,
+	struct sop_open_segment *o, const struct sop_profile *p, const struct sop_blob_put *puts,
+	size_t n)
 {
 	struct segment *seg = o->seg;
 
@@ -649,7 +650,7 @@ static bool try_reserve(struct sop_place *out, struct sop_segments *s, struct so
 	return true;
 }
 
-int sop_segment_reserve(struct sop_place *out, struct sop_segments *s, unsigned profile,
+int sop_segment_reserve(struct sop_segment_place *out, struct sop_segments *s, unsigned profile,
 	enum sop_stream stream, const struct sop_blob_put *puts, size_t n, struct sop_err *e)
 {
 	const struct sop_profile *p = &sop_members_label(s->mem)->profile[profile];

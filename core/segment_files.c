@@ -797,7 +797,8 @@ static void each_punch(void *arg, struct sop_call *c)
 	if (!c->rc || c->rc == -ENODEV || c->rc == -ENOENT)
 		return;
 	sop_segment_blame(p->s, c->member, SOP_EVENT_WRITE, c->rc);
-	if (!p->rc)
+	/* One that is set aside for it keeps what it would not give back; the others have given. */
+	if (!p->rc && sop_members_disk(p->s->mem, c->member))
 		p->rc = c->rc;
 }
 

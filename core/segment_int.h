@@ -157,14 +157,14 @@ int sop_segment_insert(struct segment **out, struct sop_segments *s,
 	const struct sop_segment_info *info, struct sop_err *e);
 
 /* A place for the first *fit of the puts in an open segment, and the files to write. */
-struct sop_place {
+struct sop_segment_place {
 	struct segment *seg; /* a reference */
 	uint64_t off, bytes;
 	size_t fit;
 	uint32_t present; /* shards to write; files[] holds references */
 	struct sop_shard_file *file[SOP_EC_MAX];
 };
-int sop_segment_reserve(struct sop_place *out, struct sop_segments *s, unsigned profile,
+int sop_segment_reserve(struct sop_segment_place *out, struct sop_segments *s, unsigned profile,
 	enum sop_stream stream, const struct sop_blob_put *puts, size_t n, struct sop_err *e);
 /* An append to the shards `tried` has ended, well on those in `ok`. */
 void sop_segment_wrote(struct sop_segments *s, struct segment *seg, uint32_t tried, uint32_t ok);

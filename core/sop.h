@@ -26,7 +26,9 @@
 #include "core/clock.h"
 #include "core/err.h"
 #include "core/format_volume.h"
+#include "core/fsck.h"
 #include "core/id.h"
+#include "core/key.h"
 #include "core/log.h"
 #include "core/peek.h"
 #include "core/range.h"
@@ -48,6 +50,7 @@ struct sop_open_opts {
 	unsigned wait_ms;         /* for members that are not there yet, before going on without them */
 	bool read_only;
 	bool degraded;            /* accept half or fewer of the labels */
+	bool part_journal;        /* fsck: go on with what is left of a journal that has lost a part */
 	bool durable;             /* every commit waits for the media */
 	bool no_repair;           /* bad shards that reads meet are not written anew */
 	const struct sop_log *log;     /* NULL: silent; must outlive the volume */
@@ -118,6 +121,7 @@ struct sop_txn_opts {
 	enum sop_txn_mode mode;
 	unsigned timeout_ms; /* commit fails with SOP_ETIMEOUT after this, at most 60 minutes; 0: 15
 				minutes, for a SESSION no bound */
+	const char *note;    /* what it is, for who finds it prepared; or NULL */
 };
 
 /* A handle that reads the newest committed state at each call; never commits, never freed. */
@@ -132,9 +136,37 @@ enum sop_commit_flags { SOP_COMMIT_DURABLE = 1 };
  * closed by it (sop_value_close must not be called any more). */
 int sop_txn_commit(struct sop_txn *t, unsigned flags, struct sop_err *e);
 void sop_txn_rollback(struct sop_txn *t); /* NULL is fine */
-/* Two-phase use: everything that can fail has been done and checked; until commit or rollback, other
- * commits that would conflict are refused. */
+/* Two-phase use, with another database: everything that can fail has been done and checked, and is on the
+ * media. Then commit or rollback, by this handle or, after a crash of the program or the machine, by
+ * number: until then the transaction stays in the volume, and other commits that would conflict with it
+ * are refused (SOP_ECONFLICT). It has no longest time any more, and takes no more writes; values opened in
+ * it are not to be used. On an error it is as before, to be rolled back. */
 int sop_txn_prepare(struct sop_txn *t, struct sop_err *e);
+uint64_t sop_txn_id(const struct sop_txn *t); /* its number once prepared, else 0 */
+
+struct sop_txn_prepared {
+	uint64_t id;
+	uint64_t time_ns;  /* wall clock, when it was prepared */
+	uint64_t items;    /* that it writes */
+	const char *note;  /* sop_txn_opts.note, or "" */
+};
+/* Calls fn with each prepared transaction, oldest first; fn must not call the library. */
+int sop_prepared_list(struct sop_volume *v, int (*fn)(void *arg, const struct sop_txn_prepared *p),
+	void *arg, struct sop_err *e);
+/* -ENOENT: there is none of this number (any more). flags: enum sop_commit_flags. */
+int sop_prepared_commit(struct sop_volume *v, uint64_t id, unsigned flags, struct sop_err *e);
+int sop_prepared_rollback(struct sop_volume *v, uint64_t id, struct sop_err *e);
+
+/* After the commit, before sop_txn_commit returns, with the LSN; not when it fails or is rolled back, nor
+ * when a prepared transaction is committed by number. In the order given. fn may use the library, but not
+ * t. -ENOMEM. */
+int sop_txn_on_commit(struct sop_txn *t, void (*fn)(void *arg, uint64_t lsn), void *arg,
+	struct sop_err *e);
+
+/* Begin, fn, commit; again from the start when it lost against another, up to `tries` times (0: 16), with
+ * random pauses that grow. fn returning non-zero rolls back and is returned. SOP_ECONFLICT after the last. */
+int sop_txn_run(struct sop_volume *v, const struct sop_txn_opts *o, unsigned tries, unsigned flags,
+	int (*fn)(struct sop_txn *t, void *arg, struct sop_err *e), void *arg, struct sop_err *e);
 uint64_t sop_txn_lsn(const struct sop_txn *t); /* its snapshot */
 struct sop_volume *sop_txn_volume(const struct sop_txn *t);
 
@@ -142,7 +174,9 @@ struct sop_volume *sop_txn_volume(const struct sop_txn *t);
 
 #define SOP_ROOT 16u /* the root store */
 
-/* An item by its store and key; a store itself (its directory's attributes) by key NULL. */
+/* An item by its store and key; a store itself (its directory's attributes) by key NULL. In a store with
+ * typed keys the key is its name (core/key.h): "-17", "1.5", "{\"a\":1}", "name#2"; a name that cannot
+ * be one is -EINVAL where an item is made, else -ENOENT. By typed keys: see sop_kv_add() and the others. */
 struct sop_name {
 	uint64_t store;
 	const void *key;
@@ -236,26 +270,50 @@ int sop_get(struct sop_txn *t, struct sop_name name, void **val, size_t *len, st
 
 /* ---- stores ---------------------------------------------------------------------------------- */
 
+/* Where values live. small: in the node, at most 2,048 bytes (-EFBIG beyond); medium: in a blob of their
+ * own, written at commit; big: the same, written while the transaction runs. */
+enum sop_value_class { SOP_VALUE_AUTO, SOP_VALUE_SMALL, SOP_VALUE_MEDIUM, SOP_VALUE_BIG };
+/* hot: nodes stay in memory when others go; cold: they go first. */
+enum sop_cache_class { SOP_CACHE_NORMAL, SOP_CACHE_HOT, SOP_CACHE_COLD };
+const char *sop_value_class_name(enum sop_value_class c); /* "auto", "small", "medium", "big" */
+const char *sop_cache_class_name(enum sop_cache_class c); /* "normal", "hot", "cold" */
+
+/* All zero is a directory as mkdir makes it. Fixed when the store is made, but for note, session and
+ * cache_class. */
 struct sop_store_opts {
 	uint32_t slot_length; /* items a node holds at most, 2..20,000; 0: by size alone */
 	uint32_t node_bytes;  /* 4,096..262,144; 0: the volume's, or what slot_length wants */
 	uint8_t session;      /* 0 inherited, 1 close, 2 write */
-	const char *profile;  /* EC profile's name; NULL: the default */
-	const char *note;     /* description, or NULL */
+	const char *profile;  /* EC profile; NULL: the one of the store's own name, or else `default` */
+	const char *note;     /* description, up to 4,096 bytes, or NULL */
+	enum sop_key_type key_type;
+	const struct sop_index_field *index; /* JSON; none: the first key's fields, sorted by name */
+	unsigned n_index;
+	bool duplicates; /* keys need not be unique */
+	bool balance;    /* leaf load balancing: a full leaf gives to its neighbours before it splits */
+	enum sop_value_class value_class;
+	enum sop_cache_class cache_class;
 };
+#define SOP_STORE_INFO_BYTES 8192
 
-/* A directory. init: mode, uid, gid, times; NULL: 0755, root, now. -EEXIST. */
+/* A directory. init: mode, uid, gid, times; NULL: 0755, root, now. -EEXIST; -ENOENT: no such profile. */
 int sop_store_create(struct sop_txn *t, struct sop_name name, const struct sop_attr *init,
 	const struct sop_store_opts *o, struct sop_attr *out, struct sop_err *e);
 /* -ENOTDIR, -ENOTEMPTY. */
 int sop_store_remove(struct sop_txn *t, struct sop_name name, struct sop_err *e);
-/* By path from the root: "a/b/c". flags SOP_STORE_CREATE: make what is missing (o for the last). */
+/* By path from the root: "a/b/c". flags SOP_STORE_CREATE: make what is missing (o for the last). With o,
+ * a store that is there must have what o asks for beyond the defaults, and o's key type and uniqueness in
+ * any case: else -EINVAL, and which it has not. */
 enum sop_store_flags { SOP_STORE_CREATE = 1 };
 int sop_store_at(struct sop_txn *t, const char *path, unsigned flags, const struct sop_store_opts *o,
 	uint64_t *store, struct sop_err *e);
-/* As created. Strings point into buf (give at least 512 bytes). */
+/* As created. Strings and index point into buf (SOP_STORE_INFO_BYTES is enough for all). -ERANGE. */
 int sop_store_info(struct sop_txn *t, uint64_t store, struct sop_store_opts *o, char *buf,
 	size_t size, struct sop_err *e);
+/* Change what may change. */
+enum sop_store_mask { SOP_STORE_NOTE = 1, SOP_STORE_SESSION = 2, SOP_STORE_CACHE = 4 };
+int sop_store_set(struct sop_txn *t, uint64_t store, const struct sop_store_opts *o, unsigned mask,
+	struct sop_err *e);
 
 /* ---- values, as streams ------------------------------------------------------------------------
  * A value opened for writing is a private view: what was committed (or nothing, with TRUNC) and its

@@ -887,11 +887,11 @@ static uint64_t recently_written(struct sop_space *s, uint64_t bytes)
 	return s->written[0] + s->written[1];
 }
 
-int sop_space_check(struct sop_space *s, uint64_t bytes, struct sop_err *e)
+int sop_space_check(struct sop_space *s, unsigned profile, uint64_t bytes, struct sop_err *e)
 {
 	uint64_t total, avail, reserve, recent;
 
-	sop_members_capacity(s->v->mem, 0, &total, &avail);
+	sop_members_capacity(s->v->mem, profile, &total, &avail);
 	reserve = sop_space_reserve_bytes(total);
 	recent = recently_written(s, 0);
 	avail -= SOP_MIN(avail, recent);
@@ -1275,6 +1275,38 @@ int sop_space_each_pending(
 	for (size_t i = 0; i < s->n_pending && !rc; i++)
 		if (s->pending[i].lsn != SOP_LSN_GARBAGE)
 			rc = fn(arg, &s->pending[i].ref);
+	return rc;
+}
+
+/* ---- fsck ---- */
+
+int sop_space_settle_references(struct sop_space *s, struct sop_err *e)
+{
+	return deltas_apply(s, e);
+}
+
+void sop_space_correct_live(struct sop_space *s, uint64_t id, uint64_t live)
+{
+	SOP_LOCK_GUARD(&s->lock);
+	struct seg *g = seg_find(s, id);
+
+	if (!g)
+		return;
+	s->live_bytes -= SOP_MIN(g->live * g->shards, s->live_bytes);
+	g->live = live;
+	s->live_bytes += g->live * g->shards;
+	g->dirty = true;
+}
+
+int sop_space_correct_references(
+	struct sop_space *s, const struct sop_blobref *ref, uint32_t count, struct sop_err *e)
+{
+	struct changes cs = {0};
+	int rc;
+
+	shared_set(&cs, ref, count);
+	rc = changes_apply(s->v, &cs, e);
+	free(cs.c);
 	return rc;
 }
 

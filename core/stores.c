@@ -41,6 +41,7 @@ static void state_free(struct sop_state *st)
 		st->older = o->older;
 		free(o);
 	}
+	sop_keying_put(st->keying);
 	free(st->options);
 	free(st);
 }
@@ -88,21 +89,35 @@ struct sop_tree sop_state_tree(const struct sop_state *st)
 	return (struct sop_tree){st->id, st->now.root, st->node_bytes, st->slot_length};
 }
 
-int sop_store_options_check(const void *raw, size_t len, struct sop_err *e)
+/* Take over options, checked before. -ENOMEM leaves the state as it was. */
+static int state_options(
+	struct sop_stores *s, struct sop_state *st, const void *options, uint32_t len)
 {
-	struct sop_disk_store_options o;
-	uint32_t node, slots;
+	const struct sop_label *label = sop_members_label(s->v->mem);
+	struct sop_disk_store_options o = {0};
+	struct sop_keying *keying = NULL;
+	void *copy = NULL;
 
-	if (len < sizeof(o))
-		return sop_fail(e, SOP_ECORRUPT, "store options");
-	memcpy(&o, raw, sizeof(o));
-	node = le32_get(o.node_bytes);
-	slots = le32_get(o.slot_length);
-	if (o.version != 1)
-		return sop_fail(e, SOP_EVERSION, "store options version %u", o.version);
-	if (sizeof(o) + o.profile_len + le16_get(o.index_len) + le16_get(o.note_len) != len ||
-		(node && (node < 4096 || node > 262144)) || (slots && (slots < 2 || slots > 20000)))
-		return sop_fail(e, SOP_ECORRUPT, "store options");
+	if (len) {
+		copy = malloc(len);
+		if (!copy || sop_keying_new(&keying, options, len, NULL)) {
+			free(copy);
+			return -ENOMEM;
+		}
+		memcpy(copy, options, len);
+		memcpy(&o, options, sizeof(o));
+	}
+	free(st->options);
+	sop_keying_put(st->keying);
+	st->options = copy;
+	st->options_len = len;
+	st->keying = keying;
+	st->node_bytes = le32_get(o.node_bytes) ? le32_get(o.node_bytes) : label->node_bytes;
+	st->slot_length = le32_get(o.slot_length);
+	st->balance = o.flags & SOP_OPTION_BALANCE;
+	st->value_class = o.value_class;
+	st->profile = (uint8_t)sop_profile_of(
+		s->v, len ? (const char *)copy + sizeof(o) : "", o.profile_len);
 	return 0;
 }
 
@@ -110,26 +125,14 @@ int sop_store_options_check(const void *raw, size_t len, struct sop_err *e)
 static struct sop_state *state_new(
 	struct sop_stores *s, uint64_t id, const void *options, uint32_t len)
 {
-	const struct sop_label *label = sop_members_label(s->v->mem);
 	struct sop_state *st = calloc(1, sizeof(*st));
-	struct sop_disk_store_options o;
 
 	if (!st)
 		return NULL;
 	st->id = id;
-	st->node_bytes = label->node_bytes;
-	if (len) {
-		st->options = malloc(len);
-		if (!st->options) {
-			free(st);
-			return NULL;
-		}
-		memcpy(st->options, options, len);
-		st->options_len = len;
-		memcpy(&o, options, sizeof(o));
-		if (le32_get(o.node_bytes))
-			st->node_bytes = le32_get(o.node_bytes);
-		st->slot_length = le32_get(o.slot_length);
+	if (state_options(s, st, options, len)) {
+		free(st);
+		return NULL;
 	}
 	return st;
 }
@@ -246,8 +249,59 @@ int sop_stores_view(struct sop_stores *s, uint64_t id, uint64_t lsn, struct sop_
 	out->tree = sop_state_tree(st);
 	out->tree.root = at->root;
 	out->at = *at;
+	out->profile = st->profile;
+	out->value_class = st->value_class;
+	out->typed = st->keying != NULL;
 	sop_unlock(&s->lock);
 	return 0;
+}
+
+int sop_stores_keying(struct sop_stores *s, uint64_t id, struct sop_keying **out, struct sop_err *e)
+{
+	struct sop_state *st;
+	int rc = find_or_load(s, id, &st, e);
+
+	*out = NULL;
+	if (rc)
+		return rc;
+	*out = sop_keying_get(st->keying);
+	sop_unlock(&s->lock);
+	return 0;
+}
+
+int sop_stores_options(
+	struct sop_stores *s, uint64_t id, void **options, uint32_t *len, struct sop_err *e)
+{
+	struct sop_state *st;
+	int rc = find_or_load(s, id, &st, e);
+
+	*options = NULL;
+	*len = 0;
+	if (rc)
+		return rc;
+	if (st->options_len && !(*options = malloc(st->options_len)))
+		rc = sop_fail(e, -ENOMEM, "store options");
+	if (*options) {
+		memcpy(*options, st->options, st->options_len);
+		*len = st->options_len;
+	}
+	sop_unlock(&s->lock);
+	return rc;
+}
+
+unsigned sop_stores_profile(struct sop_stores *s, uint64_t id)
+{
+	struct sop_state *st;
+
+	SOP_LOCK_GUARD(&s->lock);
+	st = find(s, id);
+	return st ? st->profile : 0;
+}
+
+int sop_stores_set(struct sop_stores *s, struct sop_state *st, const void *options, uint32_t len,
+	struct sop_err *e)
+{
+	return state_options(s, st, options, len) ? sop_fail(e, -ENOMEM, "store options") : 0;
 }
 
 int sop_stores_load(struct sop_stores *s, uint64_t id, struct sop_state **out, struct sop_err *e)
@@ -448,4 +502,21 @@ void sop_stores_trim(struct sop_stores *s)
 			s->count--;
 		}
 	}
+}
+
+int sop_stores_correct(
+	struct sop_stores *s, uint64_t id, uint64_t count, uint64_t subdirs, struct sop_err *e)
+{
+	struct sop_state *st;
+	int rc = find_or_load(s, id, &st, e);
+
+	if (rc)
+		return rc;
+	rc = sop_stores_change(s, st, s->v->lsn_next - 1, e);
+	if (!rc) {
+		st->now.count = count;
+		st->now.subdirs = subdirs;
+	}
+	sop_unlock(&s->lock);
+	return rc;
 }

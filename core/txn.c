@@ -28,6 +28,10 @@ int sop_txn_begin(
 	t = calloc(1, sizeof(*t));
 	if (!t)
 		return sop_fail(e, -ENOMEM, "transaction");
+	if (o->note && !(t->note = strdup(o->note))) {
+		free(t);
+		return sop_fail(e, -ENOMEM, "transaction");
+	}
 	t->v = v;
 	t->mode = o->mode;
 	ms = o->timeout_ms ? o->timeout_ms : TIMEOUT_DEFAULT_MS;
@@ -39,6 +43,7 @@ int sop_txn_begin(
 	if (t->mode != SOP_TXN_SESSION) {
 		rc = sop_pins_get(v->pins, SOP_PIN_ALL, &t->lsn);
 		if (rc) {
+			free(t->note);
 			free(t);
 			return sop_fail(e, rc, "snapshot");
 		}
@@ -54,17 +59,73 @@ void sop_txn_free(struct sop_txn *t)
 		sop_value_drop(t->values);
 	if (t->pinned)
 		sop_pins_put(t->v->pins, SOP_PIN_ALL, t->lsn);
+	sop_txn_forget_keying(t);
+	while (t->hooks) {
+		struct sop_hook *h = t->hooks;
+
+		t->hooks = h->next;
+		free(h);
+	}
 	sop_arena_release(&t->arena);
+	free(t->note);
 	free(t);
+}
+
+struct sop_dropped *sop_txn_made(struct sop_txn *t, uint64_t store)
+{
+	for (struct sop_dropped *d = t->stores; d; d = d->next)
+		if (d->store == store && (d->create || d->set))
+			return d;
+	return NULL;
+}
+
+void sop_txn_forget_keying(struct sop_txn *t)
+{
+	sop_keying_put(t->keying);
+	t->keying = NULL;
+	t->key_store = 0;
+}
+
+int sop_txn_keying(struct sop_txn *t, uint64_t store, struct sop_keying **out, struct sop_err *e)
+{
+	const struct sop_dropped *made;
+	int rc;
+
+	*out = NULL;
+	if (t->latest) /* shared between threads: it keeps nothing */
+		return sop_stores_keying(t->v->stores, store, out, e);
+	/* A JSON store without an index may have got one from another transaction meanwhile. */
+	if (t->key_store != store ||
+		(t->keying && t->keying->type == SOP_KEY_JSON && !t->keying->n_fields)) {
+		sop_txn_forget_keying(t);
+		made = sop_txn_made(t, store);
+		if (made)
+			rc = sop_keying_new(&t->keying, made->options, made->options_len, e);
+		else
+			rc = sop_stores_keying(t->v->stores, store, &t->keying, e);
+		if (rc)
+			return rc;
+		t->key_store = store;
+	}
+	*out = sop_keying_get(t->keying);
+	return 0;
 }
 
 void sop_txn_rollback(struct sop_txn *t)
 {
 	if (!t || t->latest)
 		return;
-	if (t->prepared)
-		sop_txn_unprepare(t);
-	t->v->rolled_back++;
+	if (t->prepared) {
+		struct sop_err e = {0};
+
+		/* What cannot be taken back now stays prepared, to be resolved by number. */
+		if (sop_prepared_resolve(t->v, t->prepared_id, false, NULL, &e) &&
+			e.code != -ENOENT)
+			sop_log(t->v->log, SOP_LOG_ERROR, "txn", "op=rollback id=%llu code=%s: %s",
+				(unsigned long long)t->prepared_id, sop_err_name(e.code), e.text);
+	} else {
+		t->v->rolled_back++;
+	}
 	sop_txn_free(t);
 }
 
@@ -103,6 +164,8 @@ struct sop_item *sop_txn_keep(struct sop_txn *t, const struct sop_item *it)
 	if (it->run_len && !(k->run = sop_arena_copy(&t->arena, it->run, it->run_len)))
 		return NULL;
 	if (it->xattrs_len && !(k->xattrs = sop_arena_copy(&t->arena, it->xattrs, it->xattrs_len)))
+		return NULL;
+	if (it->text_len && !(k->text = sop_arena_copy(&t->arena, it->text, it->text_len)))
 		return NULL;
 	return k;
 }
@@ -280,6 +343,8 @@ int sop_txn_state(struct sop_txn *t, uint64_t store, struct sop_state_view *out,
 	for (struct sop_dropped *d = t->stores; d; d = d->next) {
 		if (d->store != store)
 			continue;
+		if (d->set)
+			continue;
 		if (!d->create)
 			return sop_fail(e, -ENOENT, "store %llu", (unsigned long long)store);
 		memset(out, 0, sizeof(*out));
@@ -325,9 +390,22 @@ static int attr_entry(void *arg, const void *key, size_t klen, const void *val, 
 	return sop_item_decode_attr(o->a, &o->link, val, vlen, o->e);
 }
 
-/* The common case, without copying the record: latest handle, attributes alone. */
-static int lookup_latest(
+static int lookup_txn(struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb,
+	struct sop_attr *out, struct sop_err *e);
+
+/* By the name that is shown, which in a JSON store says more than the tree's key. */
+static int lookup_typed(
 	struct sop_txn *t, struct sop_name name, struct sop_attr *out, struct sop_err *e)
+{
+	struct sop_keybuf kb;
+	int rc = sop_name_resolve(t, &name, &kb, false, e);
+
+	return rc ? rc : lookup_txn(t, name, &kb, out, e);
+}
+
+/* The common case, without copying the record: latest handle, attributes alone. */
+static int lookup_latest(struct sop_txn *t, struct sop_name name, bool tree_key,
+	struct sop_attr *out, struct sop_err *e)
 {
 	uint8_t master[SOP_MASTER_KEY];
 	struct attr_out o = {.a = out, .link = true, .e = e};
@@ -336,6 +414,8 @@ static int lookup_latest(
 
 	if (name.key) {
 		rc = sop_stores_view(t->v->stores, name.store, t->lsn, &view, e);
+		if (!rc && view.typed && !tree_key)
+			return lookup_typed(t, name, out, e);
 		if (!rc)
 			rc = sop_tree_find(t->v->nodes, &view.tree, t->lsn, name.key, name.len,
 				attr_entry, &o, e);
@@ -354,13 +434,25 @@ static int lookup_latest(
 
 int sop_lookup(struct sop_txn *t, struct sop_name name, struct sop_attr *out, struct sop_err *e)
 {
+	if (t->latest)
+		return lookup_latest(t, name, false, out, e);
+	return name.key ? lookup_typed(t, name, out, e) : lookup_txn(t, name, NULL, out, e);
+}
+
+int sop_at_lookup(struct sop_txn *t, struct sop_name name, struct sop_attr *out, struct sop_err *e)
+{
+	return t->latest ? lookup_latest(t, name, true, out, e) : lookup_txn(t, name, NULL, out, e);
+}
+
+/* kb not NULL: an item whose key has another text is another one. */
+static int lookup_txn(struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb,
+	struct sop_attr *out, struct sop_err *e)
+{
 	uint8_t buf[SOP_ITEM_BYTES_MAX];
 	struct sop_place place;
 	struct sop_item it;
 	int rc;
 
-	if (t->latest)
-		return lookup_latest(t, name, out, e);
 	if (name.key) {
 		rc = sop_txn_item(t, name.store, name.key, name.len, &it, buf, e);
 		if (!rc || rc == -ENOENT) {
@@ -370,6 +462,10 @@ int sop_lookup(struct sop_txn *t, struct sop_name name, struct sop_attr *out, st
 			if (saw)
 				return saw;
 		}
+		if (!rc && kb &&
+			(it.text_len != kb->text_len ||
+				(it.text_len && memcmp(it.text, kb->text, it.text_len))))
+			rc = sop_fail(e, -ENOENT, "item");
 		if (rc)
 			return rc;
 		if (!it.link)
@@ -386,16 +482,38 @@ out:
 	return S_ISDIR(out->mode) ? directory_attr(t, out, e) : 0;
 }
 
+static struct sop_scanned *scanned_add(struct sop_txn *t, uint64_t store, struct sop_err *e)
+{
+	struct sop_scanned *s = sop_arena_alloc(&t->arena, sizeof(*s));
+
+	if (!s) {
+		sop_fail(e, -ENOMEM, "read set");
+		return NULL;
+	}
+	*s = (struct sop_scanned){.next = t->scanned, .store = store};
+	t->scanned = s;
+	return s;
+}
+
 int sop_count(struct sop_txn *t, uint64_t store, uint64_t *count, struct sop_err *e)
 {
 	struct sop_state_view view;
+	struct sop_scanned *s;
 	int rc = sop_txn_state(t, store, &view, e);
 
 	if (rc)
 		return rc;
 	*count = view.at.count;
-	/* A count is a read of the whole store. */
-	return sop_txn_scanned(t, store, &(struct sop_range){0}, e);
+	if (!t->pinned || t->mode == SOP_TXN_NO_CHECK)
+		return 0;
+	/* The number is what was read: it must be the same at commit, whatever it counts. */
+	s = scanned_add(t, store, e);
+	if (!s)
+		return -ENOMEM;
+	s->counted = true;
+	rc = sop_stores_view(t->v->stores, store, t->lsn, &view, e);
+	s->count = rc ? 0 : view.at.count;
+	return rc == -ENOENT ? 0 : rc; /* the transaction's own: nobody else can change it */
 }
 
 int sop_txn_scanned(
@@ -405,43 +523,65 @@ int sop_txn_scanned(
 
 	if (!t->pinned || t->mode == SOP_TXN_NO_CHECK)
 		return 0;
-	s = sop_arena_alloc(&t->arena, sizeof(*s));
+	s = scanned_add(t, store, e);
 	if (!s)
-		return sop_fail(e, -ENOMEM, "read set");
-	s->store = store;
+		return -ENOMEM;
 	s->range = *range;
 	if ((range->from &&
 		    !(s->range.from = sop_arena_copy(&t->arena, range->from, range->from_len))) ||
 		(range->to && !(s->range.to = sop_arena_copy(&t->arena, range->to, range->to_len))))
 		return sop_fail(e, -ENOMEM, "read set");
-	s->next = t->scanned;
-	t->scanned = s;
 	return 0;
+}
+
+void sop_txn_classes(struct sop_txn *t, uint64_t store, uint8_t *profile, uint8_t *value_class)
+{
+	const struct sop_dropped *made;
+	struct sop_disk_store_options o;
+	struct sop_state_view view;
+
+	*profile = *value_class = 0;
+	if (store < SOP_STORE_ROOT)
+		return;
+	made = sop_txn_made(t, store);
+	if (made && made->options_len) {
+		memcpy(&o, made->options, sizeof(o));
+		*value_class = o.value_class;
+		*profile = (uint8_t)sop_profile_of(
+			t->v, (const char *)made->options + sizeof(o), o.profile_len);
+	} else if (!made && !sop_stores_view(t->v->stores, store, SOP_LSN_LATEST, &view, NULL)) {
+		*profile = view.profile;
+		*value_class = view.value_class;
+	}
 }
 
 /* ---- scans: the tree's entries and the transaction's own, merged ---- */
 
 struct scan {
 	struct sop_txn *t;
+	bool quiet; /* not recorded */
 	uint64_t store;
 	const struct sop_range *range;
 	bool full;
-	sop_item_fn fn;
+	sop_txn_scan_fn fn;
 	void *arg;
-	struct sop_wentry *own; /* next own entry, ascending only */
 	struct sop_err *e;
-	int result;
+	struct sop_buf texts; /* of the portion */
+	/* the last key given out: what lies behind it has not been seen */
+	uint8_t given[SOP_KEY_MAX];
+	size_t given_len;
+	bool any;
 	/* full: links are looked up outside of the tree's lock, in portions */
 	struct scan_entry *portion;
 	size_t n;
-	uint8_t *last; /* key to resume after */
-	size_t last_len;
 };
 
 struct scan_entry {
 	struct sop_attr attr;
 	bool link;
 	uint16_t klen;
+	uint16_t text_len;
+	size_t text; /* offset */
 	uint8_t key[SOP_KEY_MAX];
 };
 
@@ -451,6 +591,8 @@ static int portion_entry(void *arg, const void *key, size_t klen, const void *va
 {
 	struct scan *s = arg;
 	struct scan_entry *x = &s->portion[s->n];
+	const char *text;
+	uint16_t text_len;
 	int rc = sop_item_decode_attr(&x->attr, &x->link, val, vlen, s->e);
 
 	if (rc)
@@ -459,6 +601,18 @@ static int portion_entry(void *arg, const void *key, size_t klen, const void *va
 		return sop_fail(s->e, SOP_ECORRUPT, "key of %zu bytes", klen);
 	x->klen = (uint16_t)klen;
 	memcpy(x->key, key, klen);
+	rc = sop_item_text(val, vlen, &text, &text_len, s->e);
+	if (rc)
+		return rc;
+	x->text_len = text_len;
+	x->text = s->texts.len;
+	if (text_len) {
+		void *p = sop_buf_grow(&s->texts, text_len);
+
+		if (!p)
+			return sop_fail(s->e, -ENOMEM, "scan");
+		memcpy(p, text, text_len);
+	}
 	return ++s->n == PORTION;
 }
 
@@ -470,7 +624,8 @@ static int scan_cmp(const struct scan *s, const void *a, size_t alen, const void
 	return s->range->descending ? -c : c;
 }
 
-static int emit(struct scan *s, const void *key, size_t klen, struct sop_attr *a, bool link)
+static int emit(struct scan *s, const void *key, size_t klen, struct sop_attr *a, bool link,
+	const char *text, size_t text_len)
 {
 	if (link && s->full) {
 		int rc = sop_lookup_ino(s->t, a->ino, a, s->e);
@@ -482,7 +637,10 @@ static int emit(struct scan *s, const void *key, size_t klen, struct sop_attr *a
 	}
 	if (!a->nlink)
 		a->nlink = 1;
-	return s->fn(s->arg, key, klen, a);
+	memcpy(s->given, key, klen);
+	s->given_len = klen;
+	s->any = true;
+	return s->fn(s->arg, key, klen, text, text_len, a);
 }
 
 int sop_lookup_ino(struct sop_txn *t, uint64_t ino, struct sop_attr *out, struct sop_err *e)
@@ -555,7 +713,9 @@ static int emit_own(struct scan *s, struct sop_wentry *w)
 	if (w->write == SOP_WRITE_DEL)
 		return 0;
 	rc = sop_txn_item(s->t, w->store, w->key, w->klen, &it, buf, s->e);
-	return rc == -ENOENT ? 0 : rc ? rc : emit(s, w->key, w->klen, &it.attr, it.link);
+	return rc == -ENOENT ? 0
+	       : rc	     ? rc
+			     : emit(s, w->key, w->klen, &it.attr, it.link, it.text, it.text_len);
 }
 
 static int scan_run(
@@ -568,6 +728,7 @@ static int scan_run(
 
 	do {
 		s->n = 0;
+		s->texts.len = 0;
 		rc = sop_tree_scan(
 			s->t->v->nodes, &view->tree, s->t->lsn, &r, portion_entry, s, s->e);
 		if (rc < 0)
@@ -587,7 +748,8 @@ static int scan_run(
 				return own_rc;
 			if (!c)
 				continue;
-			own_rc = emit(s, x->key, x->klen, &x->attr, x->link);
+			own_rc = emit(s, x->key, x->klen, &x->attr, x->link,
+				(const char *)s->texts.p + x->text, x->text_len);
 			if (own_rc)
 				return own_rc;
 		}
@@ -608,29 +770,65 @@ static int scan_run(
 	return 0;
 }
 
-int sop_scan(struct sop_txn *t, uint64_t store, const struct sop_range *range, bool full,
-	sop_item_fn fn, void *arg, struct sop_err *e)
+int sop_txn_scan(struct sop_txn *t, uint64_t store, const struct sop_range *range, unsigned flags,
+	sop_txn_scan_fn fn, void *arg, struct sop_err *e)
 {
 	static const struct sop_range all;
 	struct scan s = {.t = t,
 		.store = store,
 		.range = range ? range : &all,
-		.full = full,
+		.full = flags & SOP_SCAN_FULL,
 		.fn = fn,
 		.arg = arg,
 		.e = e};
 	sop_autofree struct scan_entry *portion = malloc(PORTION * sizeof(*portion));
 	sop_autofree struct sop_wentry **own = NULL;
 	struct sop_state_view view;
+	struct sop_range seen;
 	size_t n_own;
-	int rc = sop_txn_state(t, store, &view, e);
+	int rc = sop_txn_state(t, store, &view, e), saw;
 
 	if (!portion)
 		return sop_fail(e, -ENOMEM, "scan");
 	s.portion = portion;
 	if (!rc)
-		rc = sop_txn_scanned(t, store, s.range, e);
-	if (!rc)
 		rc = own_entries(&s, &own, &n_own);
-	return rc ? rc : scan_run(&s, &view, own, n_own);
+	if (rc)
+		return rc;
+	rc = scan_run(&s, &view, own, n_own);
+	sop_buf_release(&s.texts);
+	if (flags & SOP_SCAN_QUIET)
+		return rc;
+	/* What was seen: to the end of the range, or to where it was left. */
+	seen = *s.range;
+	if (rc && s.any) {
+		seen.to = s.given;
+		seen.to_len = s.given_len;
+		seen.to_exclusive = false;
+	}
+	saw = sop_txn_scanned(t, store, &seen, e);
+	return saw ? saw : rc;
+}
+
+struct plain_scan {
+	sop_item_fn fn;
+	void *arg;
+};
+
+static int plain_entry(void *arg, const void *key, size_t klen, const char *text, size_t text_len,
+	const struct sop_attr *attr)
+{
+	struct plain_scan *p = arg;
+
+	(void)text;
+	(void)text_len;
+	return p->fn(p->arg, key, klen, attr);
+}
+
+int sop_scan(struct sop_txn *t, uint64_t store, const struct sop_range *range, bool full,
+	sop_item_fn fn, void *arg, struct sop_err *e)
+{
+	struct plain_scan p = {fn, arg};
+
+	return sop_txn_scan(t, store, range, full ? SOP_SCAN_FULL : 0, plain_entry, &p, e);
 }

@@ -10,11 +10,12 @@
 #include <sys/stat.h>
 
 #define DIRECT_MIN                                                                                 \
-	(256u << 10)	       /* a write this large goes to the disks without a stop in memory    \
-				*/
-#define BLOB_BYTES (1u << 20)  /* data in one blob of a stream */
-#define MEMORY_MAX (1u << 20)  /* bytes of a session in memory before they are written out */
-#define BULK_MIN   (64u << 10) /* shorter runs are packed with the commit */
+	(256u << 10)		/* a write this large goes to the disks without a stop in memory   \
+				 */
+#define BLOB_BYTES (1u << 20)	/* data in one blob of a stream */
+#define MEMORY_MAX (1u << 20)	/* bytes of a session in memory before they are written out */
+#define BIG_MAX	   (128u << 10) /* the same where values are meant to be big */
+#define BULK_MIN   (64u << 10)	/* shorter runs are packed with the commit */
 #define WINDOW	   64u
 #define PUTS_MAX   64u
 
@@ -173,6 +174,16 @@ static void begin_empty(struct sop_value *x)
 int sop_value_open(struct sop_value **out, struct sop_txn *t, struct sop_name name, unsigned flags,
 	struct sop_err *e)
 {
+	struct sop_keybuf kb;
+	int rc = sop_name_resolve(t, &name, &kb, false, e);
+
+	*out = NULL;
+	return rc ? rc : sop_at_value_open(out, t, name, flags, e);
+}
+
+int sop_at_value_open(struct sop_value **out, struct sop_txn *t, struct sop_name name,
+	unsigned flags, struct sop_err *e)
+{
 	struct sop_wentry *w = NULL;
 	struct sop_place place;
 	struct sop_value *x;
@@ -227,6 +238,7 @@ int sop_value_open(struct sop_value **out, struct sop_txn *t, struct sop_name na
 	if (flags & SOP_VALUE_WRITE) {
 		if (w->write == SOP_WRITE_NONE)
 			w->write = SOP_WRITE_PATCH;
+		sop_txn_classes(t, place.store, &x->profile, &x->value_class);
 		sop_value_entry(x, w);
 		if (flags & SOP_VALUE_TRUNC)
 			begin_empty(x);
@@ -243,10 +255,15 @@ int sop_value_open(struct sop_value **out, struct sop_txn *t, struct sop_name na
 int sop_value_whole(
 	struct sop_txn *t, struct sop_wentry *w, const void *val, size_t len, struct sop_err *e)
 {
+	uint8_t profile, value_class;
 	struct sop_value *x;
 	ssize_t n;
 
-	if (len <= SOP_INLINE_MAX) {
+	sop_txn_classes(t, w->store, &profile, &value_class);
+	if (value_class == SOP_VALUE_SMALL && len > SOP_INLINE_MAX)
+		return sop_say(e, -EFBIG, "values of this store are small: at most %d bytes",
+			SOP_INLINE_MAX);
+	if (!len || (len <= SOP_INLINE_MAX && value_class <= SOP_VALUE_SMALL)) {
 		w->item->run_off = 0;
 		w->item->run_len = (uint32_t)len;
 		w->item->run = sop_arena_copy(&t->arena, val, len);
@@ -257,6 +274,8 @@ int sop_value_whole(
 	if (!x)
 		return sop_fail(e, -ENOMEM, "value");
 	x->base.attr = w->item->attr;
+	x->profile = profile;
+	x->value_class = value_class;
 	begin_empty(x);
 	x->next = t->values;
 	t->values = x;
@@ -484,9 +503,9 @@ static int write_out(struct sop_value *x, struct sop_imap *m, size_t min, struct
 		}
 		if (!n)
 			break;
-		rc = sop_space_check(x->t->v->space, bytes, e);
+		rc = sop_space_check(x->t->v->space, x->profile, bytes, e);
 		if (!rc)
-			rc = sop_space_put(x->t->v->space, 0,
+			rc = sop_space_put(x->t->v->space, x->profile,
 				bytes / n >= BULK_MIN ? SOP_STREAM_BULK : SOP_STREAM_SMALL, put, n,
 				e);
 		if (rc)
@@ -509,14 +528,14 @@ int sop_value_settle(struct sop_value *x, struct sop_err *e)
 static int write_direct(struct sop_value *x, struct sop_imap *m, const uint8_t *buf, size_t len,
 	uint64_t off, struct sop_err *e)
 {
-	int rc = sop_space_check(x->t->v->space, len, e);
+	int rc = sop_space_check(x->t->v->space, x->profile, len, e);
 
 	while (len && !rc) {
 		struct sop_blob_put put = {.data = buf,
 			.len = (uint32_t)SOP_MIN(len, (size_t)BLOB_BYTES),
 			.kind = SOP_BLOB_DATA};
 
-		rc = sop_space_put(x->t->v->space, 0, SOP_STREAM_BULK, &put, 1, e);
+		rc = sop_space_put(x->t->v->space, x->profile, SOP_STREAM_BULK, &put, 1, e);
 		if (!rc && sop_imap_set_blob(m, off, put.len, &put.ref, 0)) {
 			sop_space_abandon(x->t->v->space, &put.ref);
 			rc = sop_fail(e, -ENOMEM, "extent");
@@ -538,7 +557,9 @@ static int write_map(struct sop_value *x, struct sop_imap *m, const void *buf, s
 	rc = sop_imap_write(m, off, buf, len);
 	if (rc)
 		return sop_fail(e, rc, "write buffer");
-	return m->mem_bytes >= MEMORY_MAX ? write_out(x, m, 1, e) : 0;
+	return m->mem_bytes >= (x->value_class == SOP_VALUE_BIG ? BIG_MAX : MEMORY_MAX)
+		       ? write_out(x, m, 1, e)
+		       : 0;
 }
 
 /* A write that failed half way: nothing of it may lie beyond the size, where commit would take it
@@ -785,6 +806,7 @@ int sop_value_moved(struct sop_value *x, struct sop_name name)
 {
 	uint8_t buf[SOP_ITEM_BYTES_MAX];
 	struct sop_wentry *old = x->entry, *w;
+	struct sop_keybuf kb;
 	struct sop_place place;
 	struct sop_item it;
 	int rc;
@@ -800,7 +822,9 @@ int sop_value_moved(struct sop_value *x, struct sop_name name)
 		x->entry = NULL;
 		return 0;
 	}
-	rc = sop_txn_inode(x->t, name, &place, &it, buf, NULL);
+	rc = sop_name_resolve(x->t, &name, &kb, false, NULL);
+	if (!rc)
+		rc = sop_txn_inode(x->t, name, &place, &it, buf, NULL);
 	if (rc)
 		return rc;
 	w = sop_txn_entry(x->t, place.store, place.key, place.klen, NULL);

@@ -187,6 +187,7 @@ static void volume_free(struct sop_volume *v)
 	sop_members_close(v->mem);
 	sop_pins_free(v->pins);
 	free(v->doubt);
+	sop_prepared_forget(v);
 	sop_lock_release(&v->commit);
 	sop_lock_release(&v->queue_lock);
 	sop_lock_release(&v->barrier);

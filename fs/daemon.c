@@ -19,7 +19,8 @@ static int report_fd = -1;
 static struct {
 	pthread_mutex_t lock;
 	bool starting, foreground;
-	int fd; /* of log=, or -1 */
+	bool journal; /* try it: in the background, or where systemd would read our stderr */
+	int fd;	      /* of log=, or -1 */
 	char name[64];
 	time_t second;		    /* under lock, as are the counts */
 	unsigned lines, suppressed; /* in this second */
@@ -212,11 +213,14 @@ static bool over_rate(unsigned *suppressed)
 static void put(enum sop_log_level level, const char *module, const char *line)
 {
 	bool to_stderr = out.foreground || (out.starting && level <= SOP_LOG_WARNING);
+	bool sent = false;
 	char stamp[32] = "";
 	struct tm tm;
 	time_t now = time(NULL);
 
-	if (to_stderr)
+	if (out.journal && out.fd < 0)
+		sent = sopfs_journal_send(priority(level), out.name, module, line);
+	if (to_stderr && !(sent && out.foreground))
 		fprintf(stderr, "sopfs[%s] %s %s: %s\n", out.name, sop_log_level_name(level),
 			module, line);
 	if (out.fd >= 0) {
@@ -224,8 +228,7 @@ static void put(enum sop_log_level level, const char *module, const char *line)
 			strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%SZ", &tm);
 		dprintf(out.fd, "%s sopfs[%s] %s %s: %s\n", stamp, out.name,
 			sop_log_level_name(level), module, line);
-	} else if (!out.foreground &&
-		   !sopfs_journal_send(priority(level), out.name, module, line)) {
+	} else if (!out.foreground && !sent) {
 		syslog(priority(level), "sopfs[%s] %s %s: %s", out.name, sop_log_level_name(level),
 			module, line);
 	}
@@ -265,6 +268,7 @@ void sopfs_log_name(const char *name)
 int sopfs_log_open(bool foreground, bool debug, const char *file, struct sop_err *e)
 {
 	out.foreground = foreground;
+	out.journal = !foreground || getenv("JOURNAL_STREAM");
 	if (debug)
 		the_log.max_level = SOP_LOG_DEBUG;
 	if (file) {

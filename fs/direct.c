@@ -61,13 +61,6 @@ ssize_t sopfs_change_now(struct sopfs *f, struct sopfs_item *item, bool append,
 	if (rc)
 		return rc;
 	*version = a.value_version;
-	pthread_mutex_lock(&f->lock);
-	if (item->direct) {
-		item->version = *version;
-		if (item->current)
-			item->current->version = *version;
-	}
-	pthread_mutex_unlock(&f->lock);
 	return call.count;
 }
 
@@ -179,6 +172,8 @@ void sopfs_direct_release(struct sopfs *f, struct sopfs_handle *h)
 	struct sopfs_session *o = NULL;
 
 	pthread_mutex_lock(&f->lock);
+	if (h->direct)
+		h->view->direct--;
 	if (--item->direct == 0) {
 		o = item->orphan;
 		item->orphan = NULL;

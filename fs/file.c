@@ -45,7 +45,7 @@ ssize_t sopfs_read(struct sopfs *f, struct sopfs_handle *h, void *buf, size_t le
 	struct sopfs_notes notes = {0};
 	ssize_t n;
 
-	if (h->direct)
+	if (sopfs_handle_direct(h))
 		return sopfs_direct_read(f, h, buf, len, off, e);
 	if (!s) {
 		if (!h->snap->value)
@@ -127,13 +127,15 @@ static ssize_t change(struct sopfs *f, struct sopfs_handle *h, int tid, const st
 	uint64_t version = 0;
 	ssize_t n;
 
-	if (h->session)
+	if (h->session && !sopfs_handle_direct(h))
 		return session_change(f, h->session, tid, op, notes, e);
-	if (!h->direct)
+	if (!sopfs_handle_direct(h))
 		return -EBADF;
 	pthread_mutex_lock(&item->lock);
 	n = sopfs_change_now(
 		f, item, (h->flags & O_APPEND) && op->change == SOPFS_WRITE, op, &version, e);
+	if (n >= 0 && version)
+		sopfs_superseded(f, item, h->view, version, notes);
 	pthread_mutex_unlock(&item->lock);
 	return n;
 }
@@ -187,7 +189,7 @@ static int take_clip(struct sopfs *f, struct sopfs_handle *h, struct sop_clip **
 	int rc;
 
 	*out = NULL;
-	if (h->direct)
+	if (sopfs_handle_direct(h))
 		return sopfs_direct_clip(f, h, out, off, len, e);
 	if (!s) {
 		if (!h->snap->value)
@@ -230,7 +232,7 @@ int64_t sopfs_seek(
 	struct sopfs_notes notes = {0};
 	int64_t n;
 
-	if (h->direct)
+	if (sopfs_handle_direct(h))
 		return sopfs_direct_seek(f, h, off, hole, e);
 	if (!s) {
 		if (!h->snap->value)
@@ -462,16 +464,18 @@ void sopfs_release(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *
 	struct sopfs_session *s = h->session;
 	bool last;
 
-	if (h->direct) {
+	if (h->companion)
+		atomic_fetch_sub(&f->companions, 1);
+	if (sopfs_handle_direct(h))
 		sopfs_direct_release(f, h);
-	} else if (s) {
+	if (s) {
 		pthread_mutex_lock(&f->lock);
 		last = --s->handles == 0;
 		pthread_mutex_unlock(&f->lock);
 		if (last)
 			session_end(f, s, notes);
 		sopfs_session_put(f, s);
-	} else {
+	} else if (!h->direct) {
 		reader_end(f, h);
 	}
 	pthread_mutex_lock(&f->lock);
@@ -530,7 +534,8 @@ int sopfs_session_refresh(
 	newest = item->version;
 	nameless = item->nameless || !item->names;
 	pthread_mutex_unlock(&f->lock);
-	if (!s->dead && !sopfs_session_pending(s) && !nameless && (!s->txn || s->base != newest)) {
+	if (!s->dead && !atomic_load(&s->live) && !sopfs_session_pending(s) && !nameless &&
+		(!s->txn || s->base != newest)) {
 		sop_txn_rollback(s->txn);
 		s->txn = NULL;
 		s->value = NULL;

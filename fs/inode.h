@@ -31,6 +31,7 @@ struct sopfs_view {
 	unsigned handles; /* open file handles, of any kind */
 	unsigned readers; /* of them, those that read a snapshot */
 	unsigned marks;   /* reservations (views.h) */
+	unsigned direct;  /* of the handles, those with session=write */
 	struct sopfs_session *session;
 	struct sopfs_handle *first; /* handles that read a snapshot */
 };
@@ -68,7 +69,7 @@ struct sopfs_item {
 	struct sopfs_cookies *cookies; /* dir.c */
 	uint8_t session_mode;          /* directories: 0 not known, 1 close, 2 write */
 	uint8_t default_acl;           /* directories: 0 not known, 1 has none, 2 has one */
-	unsigned direct;               /* open handles with session=write */
+	unsigned direct;               /* open handles with session=write, and of live sessions */
 	struct sopfs_session *orphan;  /* session=write, unlinked: where their bytes live */
 };
 

@@ -108,10 +108,8 @@ static void unlock_two(struct sopfs_item *a, struct sopfs_item *b)
 
 /* ---- sessions of an item whose name changes; item.lock held ---- */
 
-typedef int (*session_fn)(struct sopfs *f, struct sopfs_session *s, void *arg, struct sop_err *e);
-
-static int each_session(
-	struct sopfs *f, struct sopfs_item *item, session_fn fn, void *arg, struct sop_err *e)
+int sopfs_each_session(
+	struct sopfs *f, struct sopfs_item *item, sopfs_session_fn fn, void *arg, struct sop_err *e)
 {
 	sop_autofree struct sopfs_session **list = NULL;
 	size_t n = 0, i = 0;
@@ -146,7 +144,7 @@ static int each_session(
 
 static int begin_one(struct sopfs *f, struct sopfs_session *s, void *arg, struct sop_err *e)
 {
-	return s->dead ? 0 : sopfs_session_begin(f, s, false, arg, e);
+	return s->dead || atomic_load(&s->live) ? 0 : sopfs_session_begin(f, s, false, arg, e);
 }
 
 /* The last name goes: who has it open for writing must hold its value from now on. */
@@ -157,7 +155,7 @@ static int keep_open(
 
 	if (!item || item->type != S_IFREG)
 		return 0;
-	rc = each_session(f, item, begin_one, notes, e);
+	rc = sopfs_each_session(f, item, begin_one, notes, e);
 	return rc ? rc : sopfs_direct_orphan(f, item, e);
 }
 
@@ -186,7 +184,7 @@ static int follow_names(struct sopfs *f, struct sopfs_item *item, struct sop_err
 	pthread_mutex_lock(&f->lock);
 	there = sopfs_item_where(item, &w);
 	pthread_mutex_unlock(&f->lock);
-	return each_session(f, item, move_one, there ? &w : NULL, e);
+	return sopfs_each_session(f, item, move_one, there ? &w : NULL, e);
 }
 
 /* A name is gone from the tree; attr: as it was before. */

@@ -186,32 +186,40 @@ static void queue(struct sopfs *f, struct sopfs_note *first)
 	pthread_mutex_unlock(&q->lock);
 }
 
-void sopfs_notify(struct sopfs *f, struct sopfs_notes *n, void (*done)(void *arg), void *arg)
+void sopfs_notify_in_order(
+	struct sopfs *f, struct sopfs_notes *n, void (*done)(void *arg), void *arg)
 {
-	struct sopfs_note *first = n->first, *end, **p;
+	struct sopfs_note *first = n->first, *end = note_new(NOTE_DONE, 0, NULL, 0), **p;
 
 	n->first = NULL;
-	if (!first) {
-		if (done)
-			done(arg);
+	end->done = done;
+	end->arg = arg;
+	for (p = &first; *p; p = &(*p)->next)
+		;
+	*p = end;
+	queue(f, first);
+}
+
+void sopfs_notify(struct sopfs *f, struct sopfs_notes *n, void (*done)(void *arg), void *arg)
+{
+	struct sopfs_note *first = n->first;
+
+	if (first && atomic_exchange(&f->notifier->busy, true)) {
+		if (done) {
+			sopfs_notify_in_order(f, n, done, arg);
+		} else {
+			n->first = NULL;
+			queue(f, first);
+		}
 		return;
 	}
-	if (!atomic_exchange(&f->notifier->busy, true)) {
+	n->first = NULL;
+	if (first) {
 		tell_all(f, first);
 		atomic_store(&f->notifier->busy, false);
-		if (done)
-			done(arg);
-		return;
 	}
-	if (done) {
-		end = note_new(NOTE_DONE, 0, NULL, 0);
-		end->done = done;
-		end->arg = arg;
-		for (p = &first; *p; p = &(*p)->next)
-			;
-		*p = end;
-	}
-	queue(f, first);
+	if (done)
+		done(arg);
 }
 
 void sopfs_notify_later(struct sopfs *f, struct sopfs_notes *n)

@@ -33,5 +33,7 @@ void sopfs_note_data(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_
  * wait for the kernel (LOOKUP, CREATE, name operations): those use _later. */
 void sopfs_notify(struct sopfs *f, struct sopfs_notes *n, void (*done)(void *arg), void *arg);
 void sopfs_notify_later(struct sopfs *f, struct sopfs_notes *n);
+/* As sopfs_notify, and done is called after all that was handed over until now has been sent. */
+void sopfs_notify_in_order(struct sopfs *f, struct sopfs_notes *n, void (*done)(void *arg), void *arg);
 
 #endif

@@ -22,6 +22,15 @@ static void locking_reply(void *arg)
 	free(k);
 }
 
+/* What others changed before is seen by who is answered here, see companion.h. */
+static void locking_done(struct locking *k, struct sopfs_notes *notes)
+{
+	if (atomic_load(&k->f->companions))
+		sopfs_notify_in_order(k->f, notes, locking_reply, k);
+	else
+		sopfs_notify(k->f, notes, locking_reply, k);
+}
+
 /* Granted: who holds the lock sees the newest version, and no older page of it. */
 static void granted(struct locking *k)
 {
@@ -29,7 +38,7 @@ static void granted(struct locking *k)
 
 	if (!k->rc)
 		k->rc = sopfs_session_refresh(k->f, k->handle, &notes, &k->e);
-	sopfs_notify(k->f, &notes, locking_reply, k);
+	locking_done(k, &notes);
 }
 
 static void interrupted(fuse_req_t req, void *arg)
@@ -94,7 +103,7 @@ static void set_lock(fuse_req_t req, struct sopfs_view *v, struct sopfs_handle *
 		k->rc = sopfs_lock_set(f, v->item, lock, NULL);
 		k->rc = k->rc ? k->rc : rc;
 		sopfs_waiter_free(k->waiter);
-		sopfs_notify(f, &notes, locking_reply, k);
+		locking_done(k, &notes);
 		return;
 	}
 	if (wait)

@@ -37,6 +37,7 @@ struct sopfs_session {
 	bool append, reads, ever_read;
 	bool closed; /* since a process last wrote by a call */
 	_Atomic bool idle; /* between a commit and the next use */
+	_Atomic bool live; /* it never has a transaction again: its handles are as direct ones (companion.h) */
 	int dead;   /* it was rolled back: the code that says why, or -EIO */
 	bool told;  /* and somebody was told */
 	bool has_xattr; /* set while creating */
@@ -65,6 +66,7 @@ struct sopfs_handle {
 	struct sopfs_handle *all_next, *all_prev; /* sopfs.handles */
 	int flags;
 	bool direct;                   /* session=write */
+	bool companion;                /* counted in sopfs.companions */
 	uint64_t snap_version;         /* direct: of snap; snap.lock's owner is direct_lock */
 	pthread_mutex_t direct_lock;
 	bool quiet;          /* locks_lock: its closes send no FLUSH */
@@ -72,6 +74,11 @@ struct sopfs_handle {
 	char *text; /* files of .sop: what they say, made at open */
 	size_t text_len;
 };
+
+static inline bool sopfs_handle_direct(const struct sopfs_handle *h)
+{
+	return h->direct || (h->session && atomic_load(&h->session->live));
+}
 
 /* ---- life ---- */
 /* process: who opens it. */
@@ -104,6 +111,11 @@ int sopfs_materialise(struct sopfs *f, struct sopfs_item *item, struct sop_err *
 /* item.lock held (sopfs.lock not): a dirty session of the item that belongs to the process of tid. Its
  * lock is taken. NULL: none. */
 struct sopfs_session *sopfs_session_of_process(struct sopfs *f, struct sopfs_item *item, int tid);
+
+typedef int (*sopfs_session_fn)(struct sopfs *f, struct sopfs_session *s, void *arg, struct sop_err *e);
+/* item.lock held: fn with each session of the item, its lock held, until one fails. */
+int sopfs_each_session(struct sopfs *f, struct sopfs_item *item, sopfs_session_fn fn, void *arg,
+	struct sop_err *e);
 
 /* ---- requests by handle ---- */
 ssize_t sopfs_read(struct sopfs *f, struct sopfs_handle *h, void *buf, size_t len, uint64_t off,

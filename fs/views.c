@@ -5,6 +5,7 @@
 
 #include "fs/acl.h"
 #include "fs/closer.h"
+#include "fs/companion.h"
 #include "fs/ctl.h"
 #include "fs/names.h"
 #include "fs/posix.h"
@@ -17,6 +18,7 @@ struct sopfs_mark {
 	struct sopfs_item *item; /* holds a reference */
 	struct sopfs_view *view; /* reserved for this thread; holds a mark */
 	int tid;
+	bool direct;	/* it goes to the committed nodeid: session=write */
 	bool looked_up; /* and the look-up has come */
 	uint64_t until_ms;
 };
@@ -107,7 +109,7 @@ static bool mark_take(struct sopfs *f, int tid, struct sopfs_view *v)
 
 	if (!p)
 		return false;
-	second = (*p)->view == v || !(*p)->looked_up;
+	second = (*p)->view == v || (*p)->direct || !(*p)->looked_up;
 	mark_free(f, p);
 	return second;
 }
@@ -115,7 +117,7 @@ static bool mark_take(struct sopfs *f, int tid, struct sopfs_view *v)
 struct sopfs_view *sopfs_view_for(struct sopfs *f, int tid, struct sopfs_item *item, bool *cache)
 {
 	struct sopfs_mark **p = mark_find(f, tid, item);
-	struct sopfs_view *v = p ? (*p)->view : sopfs_view_current(f, item);
+	struct sopfs_view *v = p && !(*p)->direct ? (*p)->view : sopfs_view_current(f, item);
 
 	*cache = !p && !item->provisional;
 	if (p)
@@ -388,7 +390,7 @@ int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_h
 	}
 	for (unsigned i = 0; i < SOPFS_TRIES; i++) {
 		pthread_mutex_lock(&f->lock);
-		s = v->session ? v->session : item->orphan;
+		s = v->session ? v->session : v->direct ? item->orphan : NULL;
 		orphan = s && !v->session;
 		if (s)
 			s->refs++;
@@ -411,12 +413,12 @@ int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_h
 		kind = v->kind;
 		current = kind == SOPFS_VIEW_COMMITTED && !item->provisional && !item->last &&
 			  v->version == a->value_version;
-		if (kind == SOPFS_VIEW_COMMITTED && item->direct && !item->last)
+		if (kind == SOPFS_VIEW_COMMITTED && v->direct && !item->last)
 			v->version = item->version = a->value_version;
 		pthread_mutex_unlock(&f->lock);
 		if (current)
 			return 0;
-		if (kind != SOPFS_VIEW_COMMITTED || item->direct || a->nlink == 0 ||
+		if (kind != SOPFS_VIEW_COMMITTED || v->direct || a->nlink == 0 ||
 			v->version == SOPFS_VERSION_EMPTY)
 			break;
 		wait_for_commit(item);
@@ -545,6 +547,12 @@ int sopfs_setattr(struct sopfs *f, struct sopfs_view *v, struct sopfs_handle *ha
 	return rc;
 }
 
+/* Shows the newest version, whatever that is. sopfs.lock held. */
+static bool is_live(const struct sopfs_view *v)
+{
+	return v->direct || (v->session && atomic_load(&v->session->live));
+}
+
 void sopfs_superseded(struct sopfs *f, struct sopfs_item *item, struct sopfs_view *mine,
 	uint64_t version, struct sopfs_notes *notes)
 {
@@ -553,7 +561,7 @@ void sopfs_superseded(struct sopfs *f, struct sopfs_item *item, struct sopfs_vie
 	pthread_mutex_lock(&f->lock);
 	item->version = version;
 	old = item->current;
-	if (old && old != mine) {
+	if (old && old != mine && !old->direct) {
 		old->kind = SOPFS_VIEW_OLD;
 		item->current = NULL;
 		if (old->nlookup) {
@@ -562,12 +570,16 @@ void sopfs_superseded(struct sopfs *f, struct sopfs_item *item, struct sopfs_vie
 		}
 		sopfs_view_reap(f, old);
 	}
-	/* A session that is idle goes on from here: with nothing of what it had before. */
-	for (struct sopfs_session *s = item->sessions; s; s = s->next) {
-		if (!atomic_load(&s->idle) || s->view == mine)
+	for (struct sopfs_view *v = item->views; v; v = v->next) {
+		/* A session that is idle goes on from here, with nothing of what it had before. */
+		bool idle = v->session && atomic_load(&v->session->idle);
+
+		if (v == mine && is_live(v))
+			v->version = version;
+		if (v == mine || (!idle && !is_live(v)))
 			continue;
-		s->view->version = 0;
-		sopfs_note_data(f, notes, s->view);
+		v->version = idle ? 0 : version;
+		sopfs_note_data(f, notes, v);
 	}
 	pthread_mutex_unlock(&f->lock);
 }
@@ -582,7 +594,7 @@ static int claim(struct sopfs *f, int tid, struct sopfs_view *v)
 
 	if (mark_take(f, tid, v))
 		return 0;
-	if (v->kind == SOPFS_VIEW_COMMITTED && !v->readers && !v->marks)
+	if (v->kind == SOPFS_VIEW_COMMITTED && !v->readers && !v->marks && !v->direct)
 		return 0;
 	return mark_add(f, tid, item);
 }
@@ -596,7 +608,7 @@ static int set_size_by_path(struct sopfs *f, const struct sopfs_caller *who, str
 
 	pthread_mutex_lock(&f->lock);
 	v->handles++;
-	if (!item->direct && !item->nameless)
+	if (!item->nameless && !(v == item->current && v->direct))
 		rc = claim(f, who->tid, v);
 	pthread_mutex_unlock(&f->lock);
 	if (!rc) {
@@ -611,6 +623,8 @@ static int set_size_by_path(struct sopfs *f, const struct sopfs_caller *who, str
 			if (!item->current && !v->session) {
 				item->current = v;
 				v->kind = SOPFS_VIEW_COMMITTED;
+			} else if (item->current != v && !v->session) {
+				v->kind = SOPFS_VIEW_OLD;
 			}
 			pthread_mutex_unlock(&f->lock);
 		}
@@ -680,28 +694,22 @@ bool sopfs_dir_direct(struct sopfs *f, struct sopfs_item *dir)
 	return mode == 2;
 }
 
-static bool item_direct(struct sopfs *f, struct sopfs_item *item)
+static bool is_direct(struct sopfs *f, const struct sopfs_where *w)
 {
-	struct sopfs_item *dir = NULL;
-	uint8_t mode = 0;
+	struct sopfs_item *dir;
 	bool direct;
 
 	if (f->o.session_write)
 		return true;
 	pthread_mutex_lock(&f->lock);
-	if (item->names)
-		dir = sopfs_item_find(f, item->names->store);
-	if (dir) {
-		mode = dir->session_mode;
-		if (!mode)
-			sopfs_item_ref(dir);
-	}
+	dir = sopfs_item_find(f, w->store);
+	if (dir)
+		sopfs_item_ref(dir);
 	pthread_mutex_unlock(&f->lock);
-	if (!dir || mode)
-		return mode == 2;
-	direct = sopfs_dir_direct(f, dir);
+	direct = dir && sopfs_dir_direct(f, dir);
 	sopfs_item_put(f, dir);
-	return direct;
+	return direct || sopfs_is_companion(f, w->store, w->text, w->len) ||
+	       sopfs_has_companion(f, w->store, w->text, w->len);
 }
 
 struct sopfs_handle *sopfs_handle_new(struct sopfs *f, struct sopfs_view *v, int flags)
@@ -794,14 +802,22 @@ void sopfs_snap_free(struct sopfs_snap *snap)
 	free(snap);
 }
 
+/* sopfs.lock held: one handle more of a session that is there. */
+static void session_share(struct sopfs_session *s, struct sopfs_handle *h)
+{
+	h->session = s;
+	s->handles++;
+	s->refs++;
+	if (atomic_load(&s->live))
+		s->item->direct++;
+}
+
 /* A nodeid that is not the committed one's is opened for reading a second time: it has no name (a
  * descriptor's entry in /proc), or moves too fast. sopfs.lock held; true: done. */
 static bool open_shared(struct sopfs_view *v, struct sopfs_handle *h)
 {
 	if (v->session && v->session->handles) {
-		h->session = v->session;
-		v->session->handles++;
-		v->session->refs++;
+		session_share(v->session, h);
 		return true;
 	}
 	if (!v->first)
@@ -826,7 +842,7 @@ static int open_read(struct sopfs *f, int tid, struct sopfs_view *v, struct sopf
 		return -ESTALE;
 	for (unsigned i = 0; i < SOPFS_TRIES; i++) {
 		pthread_mutex_lock(&f->lock);
-		current = v == item->current;
+		current = v == item->current && !v->direct;
 		again = false;
 		if (!current || item->nameless) {
 			again = mark_take(f, tid, v) || item->nameless;
@@ -844,7 +860,8 @@ static int open_read(struct sopfs *f, int tid, struct sopfs_view *v, struct sopf
 		pthread_mutex_unlock(&f->lock);
 		rc = sopfs_snap_new(f, item, &snap, e);
 		pthread_mutex_lock(&f->lock);
-		if (!rc && v == item->current && snap->attr.value_version == v->version) {
+		if (!rc && v == item->current && !v->direct &&
+			snap->attr.value_version == v->version) {
 			if (atomic_load(&f->mark_count))
 				(void)mark_take(f, tid, v);
 			reader_add(h, snap);
@@ -921,9 +938,7 @@ static int claim_for_session(struct sopfs *f, int tid, struct sopfs_view *v, str
 		/* Of somebody else, by a name that has moved on; or of its own, by way of /proc. */
 		if (!v->session->handles || !mark_take(f, tid, v))
 			return mark_add(f, tid, item);
-		h->session = v->session;
-		v->session->handles++;
-		v->session->refs++;
+		session_share(v->session, h);
 		return 0;
 	}
 	rc = item->nameless ? 0 : claim(f, tid, v);
@@ -998,33 +1013,90 @@ static int open_write(struct sopfs *f, const struct sopfs_caller *who, struct so
 	return 0;
 }
 
+/* All handles with session=write use the committed nodeid. When snapshots are read by it, another
+ * takes its place, and the kernel looks that up. sopfs.lock held. */
+static int claim_direct(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_handle *h,
+	struct sopfs_notes *notes)
+{
+	struct sopfs_item *item = v->item;
+	bool again = mark_take(f, tid, v);
+	int rc;
+
+	if (again && v != item->current && open_shared(v, h))
+		return 0;
+	if (again || item->nameless || (v == item->current && !v->readers)) {
+		h->direct = true;
+		v->direct++;
+		item->direct++;
+		return 0;
+	}
+	if (v == item->current) {
+		v->kind = SOPFS_VIEW_OLD;
+		item->current = NULL;
+		sopfs_note_names(f, notes, item);
+		sopfs_note_attr(f, notes, v);
+	}
+	rc = mark_add(f, tid, item);
+	if (rc == -ESTALE)
+		f->marks->direct = true;
+	return rc;
+}
+
 static int open_direct(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_view *v,
 	int flags, struct sopfs_handle *h, struct sopfs_notes *notes, struct sop_err *e)
 {
 	const struct sopfs_op op = {.change = SOPFS_SIZE, .kill_suid = who->uid != 0};
 	struct sopfs_item *item = v->item;
 	uint64_t version = 0;
-	int rc = 0;
+	int rc;
 
-	pthread_mutex_lock(&f->lock);
-	h->direct = true;
-	item->direct++;
-	pthread_mutex_unlock(&f->lock);
-	if (!(flags & O_TRUNC))
-		return 0;
 	pthread_mutex_lock(&item->lock);
-	rc = (int)sopfs_change_now(f, item, false, &op, &version, e);
-	pthread_mutex_lock(&f->lock);
-	if (rc) {
-		item->direct--;
-	} else {
-		v->version = item->version = version;
-		if (op.kill_suid)
-			sopfs_note_attrs(f, notes, item, NULL);
+	rc = sopfs_materialise(f, item, e);
+	if (!rc) {
+		pthread_mutex_lock(&f->lock);
+		rc = claim_direct(f, who->tid, v, h, notes);
+		pthread_mutex_unlock(&f->lock);
 	}
-	pthread_mutex_unlock(&f->lock);
+	if (!rc && h->direct && (flags & O_TRUNC)) {
+		rc = (int)sopfs_change_now(f, item, false, &op, &version, e);
+		if (!rc && version)
+			sopfs_superseded(f, item, v, version, notes);
+		if (rc) {
+			sopfs_direct_release(f, h);
+		} else if (op.kill_suid) {
+			pthread_mutex_lock(&f->lock);
+			sopfs_note_attrs(f, notes, item, NULL);
+			pthread_mutex_unlock(&f->lock);
+		}
+	}
 	pthread_mutex_unlock(&item->lock);
 	return rc;
+}
+
+/* By a name or without one: does it see every write at once? */
+static int open_regular(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_view *v,
+	int flags, struct sopfs_handle *h, struct sopfs_opened *out, struct sopfs_notes *notes,
+	struct sop_err *e)
+{
+	struct sopfs_where w;
+	bool there, direct, own;
+	int rc;
+
+	pthread_mutex_lock(&f->lock);
+	there = sopfs_item_where(v->item, &w);
+	direct = !there && v->direct;
+	/* What was made without a name is its session's until it is closed. */
+	own = v->session != NULL;
+	pthread_mutex_unlock(&f->lock);
+	if (direct || (there && !own && is_direct(f, &w))) {
+		rc = open_direct(f, who, v, flags, h, notes, e);
+		if (!rc && there && sopfs_is_companion(f, w.store, w.text, w.len))
+			sopfs_companion_opened(f, h, w.store, w.text, w.len, notes);
+		return rc;
+	}
+	if ((flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC))
+		return open_write(f, who, v, flags, h, &out->keep_cache, notes, e);
+	return open_read(f, who->tid, v, h, &out->keep_cache, notes, e);
 }
 
 int sopfs_open(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_view *v, int flags,
@@ -1047,13 +1119,7 @@ int sopfs_open(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_vie
 	v->handles++;
 	pthread_mutex_unlock(&f->lock);
 	out->keep_cache = true;
-	/* What was made without a name is its session's until it is closed. */
-	if (!v->session && item_direct(f, v->item))
-		rc = open_direct(f, who, v, flags, h, notes, e);
-	else if (write)
-		rc = open_write(f, who, v, flags, h, &out->keep_cache, notes, e);
-	else
-		rc = open_read(f, who->tid, v, h, &out->keep_cache, notes, e);
+	rc = open_regular(f, who, v, flags, h, out, notes, e);
 	if (rc) {
 		pthread_mutex_lock(&f->lock);
 		v->handles--;
@@ -1101,6 +1167,7 @@ static int create_item(struct sopfs *f, struct sopfs_item *dir, const char *name
 		item->version = v->version = a->value_version;
 		item->current = v;
 		item->direct++;
+		v->direct++;
 	}
 	v->nlookup = 1;
 	v->handles = 1;
@@ -1206,9 +1273,11 @@ int sopfs_create(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_i
 	const char *name, mode_t mode, int flags, struct sopfs_entry *entry,
 	struct sopfs_opened *out, struct sop_err *e)
 {
+	struct sopfs_notes notes = {0};
 	struct sopfs_inherit lists;
 	struct sopfs_handle *h;
 	struct sop_attr init;
+	bool companion;
 	int rc;
 
 	if (strlen(name) > SOPFS_NAME_MAX)
@@ -1221,7 +1290,8 @@ int sopfs_create(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_i
 		sopfs_inherit_release(&lists);
 		return rc ? rc : -ENOMEM;
 	}
-	if (strcmp(name, "/") && sopfs_dir_direct(f, dir))
+	companion = sopfs_is_companion(f, dir->ino, name, strlen(name));
+	if (companion || (strcmp(name, "/") && sopfs_dir_direct(f, dir)))
 		rc = create_direct(f, dir, name, &init, &lists, h, entry, e);
 	else
 		rc = create_session(f, who, dir, name, flags, &init, &lists, h, entry, e);
@@ -1230,6 +1300,10 @@ int sopfs_create(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_i
 		sopfs_handle_free(f, h);
 		/* The kernel's knowledge that it is not there was out of date: it looks again. */
 		return rc == -EEXIST && !(flags & O_EXCL) ? -ESTALE : rc;
+	}
+	if (companion) {
+		sopfs_companion_opened(f, h, dir->ino, name, strlen(name), &notes);
+		sopfs_notify_later(f, &notes);
 	}
 	out->handle = h;
 	out->keep_cache = true;

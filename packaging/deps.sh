@@ -1,13 +1,16 @@
 #!/bin/sh
-# Install what building, running and testing need (with "lint": also what the lint uses), and only what
-# is missing; instant when nothing is. Installs as root or by passwordless sudo, else prints the line.
+# Install what building and running need, and only what is missing; instant when nothing is. With "test":
+# also the programs that tests run (a test whose program is missing is skipped, and says so); with
+# "packages": what packages are made and tried with; with "lint": what the lint uses. Installs as root or by passwordless sudo, else prints the line.
 set -eu
 
 packages='gcc make pkg-config libc6-dev libfuse3-dev fuse3 libisal-dev liburing-dev libhiredis-dev
-	libjansson-dev libcmocka-dev attr acl e2fsprogs mount util-linux jq tmux'
-if [ "${1:-}" = lint ]; then
-	packages="$packages clang clang-format shellcheck codespell"
-fi
+	libjansson-dev libcmocka-dev attr acl e2fsprogs mount util-linux'
+case ${1:-} in
+lint) packages="$packages clang clang-format shellcheck codespell" ;;
+test) packages="$packages python3 jq mandoc tmux fish zsh" ;;
+packages) packages="$packages python3 debootstrap debhelper dpkg-dev lintian rpm" ;;
+esac
 
 if ! command -v dpkg-query >/dev/null 2>&1; then
 	if pkg-config --exists fuse3 libisal liburing cmocka 2>/dev/null; then

@@ -405,6 +405,27 @@ static void reopen(struct run *r, struct fixture *g)
 		die(r, "the volume does not open after a crash");
 }
 
+static int first_prepared(void *arg, const struct sop_txn_prepared *p)
+{
+	*(uint64_t *)arg = p->id;
+	return 1;
+}
+
+/* What was prepared and not committed is still held; taking it back changes nothing that is seen.
+ */
+static void roll_back_prepared(struct run *r, struct fixture *g)
+{
+	uint64_t id;
+
+	while (sop_prepared_list(g->v, first_prepared, &id, &g->e)) {
+		int rc = sop_prepared_rollback(g->v, id, &g->e);
+
+		r->f.e = g->e;
+		if (rc)
+			die(r, "a prepared transaction cannot be rolled back after recovery");
+	}
+}
+
 /* What recovery has shown stays, and what is made durable now stays too. */
 static void life_goes_on(struct run *r, struct fixture *g, unsigned state, uint64_t *rng)
 {
@@ -415,6 +436,7 @@ static void life_goes_on(struct run *r, struct fixture *g, unsigned state, uint6
 	add(&shared->later, 1);
 	power_cut(g, SIM_KEEP_SYNCED_ONLY, next_random(rng));
 	reopen(r, g);
+	roll_back_prepared(r, g);
 	which_state(r, g, state, state);
 	rc = scenario_run(g, op, 99, SCENARIO_DURABLE | SCENARIO_NO_FAULTS);
 	r->f.e = g->e;

@@ -72,6 +72,22 @@ static void a_name_made_again_and_removed_leaves_the_moved_value(void **state)
 	assert_int_equal(fixture_has(f, store, "c", one, BIG), 1);
 }
 
+/* No write has told of it: the first thing asked of the disk is to give space back. */
+static void a_disk_that_fails_to_give_space_back_is_set_aside(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t store = two_files(f);
+	struct sop_volume_disk d;
+
+	fixture_ok(f, fixture_remove(f, store, "a"));
+	fixture_ok(f, sop_volume_sync(f->v, &f->e));
+	sim_disk_gone(f->sim, f->path[2], true);
+	fixture_ok(f, sop_volume_tick(f->v, &f->e));
+	assert_true(sop_volume_disk(f->v, 2, &d));
+	assert_int_equal(d.state, SOP_DISK_FAILED);
+	assert_int_equal(fixture_has(f, store, "b", two, BIG), 1);
+}
+
 static void an_exchange_and_a_removal_free_the_right_value(void **state)
 {
 	struct fixture *f = *state;
@@ -368,6 +384,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 		TEST(a_name_made_again_and_removed_leaves_the_moved_value),
+		TEST(a_disk_that_fails_to_give_space_back_is_set_aside),
 		TEST(an_exchange_and_a_removal_free_the_right_value),
 		TEST(a_value_moved_and_removed_in_one_transaction_is_freed),
 		TEST(a_file_linked_and_unlinked_twice_in_one_transaction_is_freed),

@@ -347,7 +347,7 @@ static int replay_stopping(
 	int rc;
 
 	*end = (struct sop_journal_end){0};
-	rc = sop_journal_replay(r->mem, r->number, r->lsn, r->chain, see, &s, end, &e);
+	rc = sop_journal_replay(r->mem, r->number, r->lsn, r->chain, 0, see, &s, end, &e);
 	assert_int_equal(e.code, rc);
 	if (!rc)
 		assert_int_equal(end->lsn, s.lsn);

@@ -1,0 +1,499 @@
+/* Making an open volume whole again, in rounds: walk, put right, walk again until nothing is left
+ * to do.
+ *
+ * What is lost goes first, when that is wanted, then names and inodes are made to agree, and only
+ * when all is reached and agrees are counts and accounts corrected by what was met. A volume some
+ * of which could not be reached keeps its accounts: what was not met may still be wanted.
+ *
+ * Names and items change by ordinary commits. Counts, accounts and nodes let go of have no record
+ * in the journal: each round begins with a checkpoint, which makes what the round before did last.
+ * A crash leaves a volume that is as wrong as it was, or less. */
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "core/fsck_own.h"
+
+#define ROUNDS	   12
+#define LOST_FOUND "lost+found"
+
+struct repair {
+	struct sop_volume *v;
+	const struct sop_fsck_opts *o;
+	struct sop_check *c;
+	struct sop_err *e;
+	bool changed; /* in this round */
+	bool any;
+	bool moved; /* a directory of a circle has been moved: the others may hang on it */
+};
+
+/* ---- commits ---- */
+
+static int commit(struct repair *r, struct sop_buf *ops)
+{
+	int rc;
+
+	sop_lock(&r->v->commit);
+	rc = sop_commit_locked(r->v, ops, r->e);
+	sop_unlock(&r->v->commit);
+	sop_buf_release(ops);
+	if (!rc)
+		r->changed = true;
+	return rc;
+}
+
+static int drop_entry(struct repair *r, uint64_t store, const void *key, size_t klen, bool dir)
+{
+	struct sop_buf ops = {0};
+
+	sop_buf_op(&ops, SOP_OP_DEL,
+		(dir ? SOP_OPF_SUBDIR : 0) | (store < SOP_STORE_ROOT ? SOP_OPF_QUIET : 0), store,
+		key, klen, NULL, 0);
+	return commit(r, &ops);
+}
+
+static int drop_name(void *arg, uint64_t store, const void *key, size_t klen, bool dir)
+{
+	return drop_entry(arg, store, key, klen, dir);
+}
+
+struct removal {
+	struct repair *r;
+	struct sop_txn *t;
+};
+
+static int remove_name(void *arg, uint64_t store, const void *key, size_t klen, bool dir)
+{
+	struct removal *m = arg;
+
+	(void)dir;
+	return sop_remove(m->t, (struct sop_name){store, key, klen}, m->r->e);
+}
+
+/* An item with all its names; its extents are given back, those in a tree later. */
+static int remove_item(struct repair *r, uint64_t store, const void *key, size_t klen, uint64_t ino)
+{
+	struct removal m = {.r = r};
+	int rc = sop_txn_begin(&m.t, r->v, &(struct sop_txn_opts){.mode = SOP_TXN_WRITE}, r->e);
+
+	if (rc)
+		return rc;
+	rc = store == SOP_STORE_MASTER ? sop_check_each_name(r->c, ino, remove_name, &m)
+				       : remove_name(&m, store, key, klen, false);
+	if (rc) {
+		sop_txn_rollback(m.t);
+		return rc == -ENOENT ? 0 : rc; /* it went with another finding of it */
+	}
+	rc = sop_txn_commit(m.t, 0, r->e);
+	r->changed = r->changed || !rc;
+	return rc;
+}
+
+/* ---- inodes ---- */
+
+struct held {
+	struct sop_item it;
+	uint8_t buf[SOP_ITEM_BYTES_MAX];
+};
+
+static int item_get(struct repair *r, uint64_t store, const void *key, size_t klen, struct held *h)
+{
+	return sop_tree_item(r->v, store, SOP_LSN_LATEST, key, klen, &h->it, h->buf, r->e);
+}
+
+static int op_item(struct repair *r, struct sop_buf *ops, uint64_t store, const void *key,
+	size_t klen, struct sop_item *it, unsigned flags)
+{
+	uint8_t raw[SOP_ITEM_BYTES_MAX];
+	int rc;
+
+	it->attr.version = r->v->lsn_next;
+	rc = sop_item_encode(raw, it);
+	if (rc < 0)
+		return sop_fail(r->e, rc, "repair of an item");
+	sop_buf_op(ops, SOP_OP_PUT, flags, store, key, klen, raw, (size_t)rc);
+	return 0;
+}
+
+/* Change of the inode `ino` of MASTER: number of names, or (a directory) the parent. */
+static int op_inode(
+	struct repair *r, struct sop_buf *ops, uint64_t ino, struct held *h, uint64_t value)
+{
+	uint8_t key[SOP_MASTER_KEY];
+
+	sop_master_key(key, ino, 'i');
+	if (S_ISDIR(h->it.attr.mode))
+		h->it.attr.rdev = value;
+	else
+		h->it.attr.nlink = (uint32_t)value;
+	return op_item(r, ops, SOP_STORE_MASTER, key, sizeof(key), &h->it, SOP_OPF_QUIET);
+}
+
+static int inode_get(struct repair *r, uint64_t ino, struct held *h)
+{
+	uint8_t key[SOP_MASTER_KEY];
+
+	sop_master_key(key, ino, 'i');
+	return item_get(r, SOP_STORE_MASTER, key, sizeof(key), h);
+}
+
+static int set_inode(struct repair *r, uint64_t ino, uint64_t value)
+{
+	sop_autofree struct held *h = malloc(sizeof(*h));
+	struct sop_buf ops = {0};
+	int rc = h ? inode_get(r, ino, h) : sop_fail(r->e, -ENOMEM, "repair");
+
+	if (!rc)
+		rc = op_inode(r, &ops, ino, h, value);
+	if (!rc)
+		return commit(r, &ops);
+	sop_buf_release(&ops);
+	return rc;
+}
+
+static int lost_found(struct repair *r, uint64_t *store)
+{
+	struct sop_txn *t;
+	int rc = sop_txn_begin(&t, r->v, &(struct sop_txn_opts){.mode = SOP_TXN_WRITE}, r->e);
+
+	if (rc)
+		return rc;
+	rc = sop_store_at(t, LOST_FOUND, SOP_STORE_CREATE, NULL, store, r->e);
+	if (rc) {
+		sop_txn_rollback(t);
+		return sop_wrap(r->e, rc, "/" LOST_FOUND);
+	}
+	return sop_txn_commit(t, 0, r->e);
+}
+
+/* A name in lost+found. A directory of a circle loses the one it has. */
+static int adopt(struct repair *r, const struct sop_check_record *rec)
+{
+	sop_autofree struct held *h = malloc(sizeof(*h));
+	struct sop_item link = {.link = true};
+	struct sop_buf ops = {0};
+	uint64_t store = 0;
+	char name[32];
+	bool dir;
+	int rc = h ? inode_get(r, rec->ino, h) : sop_fail(r->e, -ENOMEM, "repair");
+
+	if (rc || (rec->key && r->moved))
+		return rc;
+	rc = lost_found(r, &store);
+	if (rc)
+		return rc;
+	dir = S_ISDIR(h->it.attr.mode);
+	if (rec->key)
+		sop_buf_op(&ops, SOP_OP_DEL, dir ? SOP_OPF_SUBDIR : 0, rec->store, rec->key,
+			rec->klen, NULL, 0);
+	r->moved = r->moved || rec->key;
+	snprintf(name, sizeof(name), "#%llu", (unsigned long long)rec->ino);
+	link.attr.ino = rec->ino;
+	link.attr.mode = h->it.attr.mode & S_IFMT;
+	rc = op_item(r, &ops, store, name, strlen(name), &link, dir ? SOP_OPF_SUBDIR : 0);
+	if (!rc)
+		rc = op_inode(r, &ops, rec->ino, h, dir ? store : 1);
+	if (!rc)
+		return commit(r, &ops);
+	sop_buf_release(&ops);
+	return rc;
+}
+
+struct extra {
+	struct repair *r;
+	uint64_t parent;
+	bool kept;
+};
+
+static int drop_extra(void *arg, uint64_t store, const void *key, size_t klen, bool dir)
+{
+	struct extra *x = arg;
+
+	if (store == x->parent && !x->kept) {
+		x->kept = true;
+		return 0;
+	}
+	return drop_entry(x->r, store, key, klen, dir);
+}
+
+static int is_in(void *arg, uint64_t store, const void *key, size_t klen, bool dir)
+{
+	const uint64_t *parent = arg;
+
+	(void)key;
+	(void)klen;
+	(void)dir;
+	return store == *parent;
+}
+
+/* Files: the names there are count. A directory has one, in the parent that it names. */
+static int fix_links(struct repair *r, const struct sop_check_record *rec)
+{
+	struct extra x = {.r = r, .parent = sop_check_parent(r->c, rec->ino)};
+	sop_autofree struct held *h = malloc(sizeof(*h));
+	int rc = h ? inode_get(r, rec->ino, h) : sop_fail(r->e, -ENOMEM, "repair");
+
+	if (rc)
+		return rc;
+	if (!S_ISDIR(h->it.attr.mode))
+		return set_inode(r, rec->ino, rec->want);
+	/* When it names a parent that does not know it, the first name found stands for it. */
+	if (!sop_check_each_name(r->c, rec->ino, is_in, &x.parent))
+		x.parent = rec->store;
+	return sop_check_each_name(r->c, rec->ino, drop_extra, &x);
+}
+
+/* ---- what is lost ---- */
+
+/* Let go of a node that cannot be read. */
+static int prune(struct repair *r, const struct sop_check_record *rec)
+{
+	struct sop_volume *v = r->v;
+	struct sop_state *st;
+	struct sop_tree tree;
+	int rc;
+
+	sop_lock(&v->commit);
+	rc = sop_stores_load(v->stores, rec->store, &st, r->e);
+	if (!rc) {
+		sop_apply_begin(v, v->lsn_next - 1);
+		tree = sop_state_tree(st);
+		rc = sop_tree_prune(v->nodes, &tree, rec->handle, rec->key ? rec->key : "",
+			rec->key ? rec->klen : 0, r->e);
+		if (!rc)
+			rc = sop_stores_change(v->stores, st, v->lsn_next - 1, r->e);
+		if (!rc)
+			st->now.root = tree.root;
+		sop_apply_end(v);
+	}
+	sop_unlock(&v->commit);
+	r->changed = r->changed || !rc;
+	return rc == -ENOENT ? 0 : rc;
+}
+
+static int discard_item(struct repair *r, const struct sop_check_record *rec)
+{
+	if (!rec->key)
+		return 0;
+	return remove_item(r, rec->store, rec->key, rec->klen, rec->ino);
+}
+
+static int discard_xattrs(struct repair *r, const struct sop_check_record *rec)
+{
+	sop_autofree struct held *h = malloc(sizeof(*h));
+	struct sop_buf ops = {0};
+	int rc = h ? item_get(r, rec->store, rec->key, rec->klen, h)
+		   : sop_fail(r->e, -ENOMEM, "repair");
+
+	if (rc)
+		return rc;
+	sop_buf_ref(&ops, SOP_OP_FREE, h->it.attr.ino, &h->it.xattr_blob);
+	h->it.xattr_blob = (struct sop_blobref){0};
+	h->it.xattrs_len = 0;
+	rc = op_item(r, &ops, rec->store, rec->key, rec->klen, &h->it, SOP_OPF_QUIET);
+	if (!rc)
+		return commit(r, &ops);
+	sop_buf_release(&ops);
+	return rc;
+}
+
+static int discard_record(struct repair *r, const struct sop_check_record *rec)
+{
+	uint8_t key[8];
+	int rc;
+
+	if (rec->in == rec->store || !rec->key)
+		return rec->key ? drop_entry(r, rec->in, rec->key, rec->klen, false) : 0;
+	/* An entry of an item's extent tree: the item goes, and the entry, which cannot be worked
+	 * off with the others. */
+	rc = remove_item(r, rec->store, rec->key, rec->klen, rec->ino);
+	be64_put(key, rec->off);
+	return rc ? rc : drop_entry(r, rec->in, key, sizeof(key), false);
+}
+
+static int discard_state(struct repair *r, const struct sop_check_record *rec)
+{
+	uint8_t key[SOP_MASTER_KEY];
+	int rc;
+
+	if (rec->item_store) /* an extent tree: there is nothing to work off */
+		return drop_entry(r, rec->item_store, rec->item_key, rec->item_klen, false);
+	sop_master_key(key, rec->store, 's');
+	rc = drop_entry(r, SOP_STORE_MASTER, key, sizeof(key), false);
+	if (rc)
+		return rc;
+	sop_master_key(key, rec->store, 'i');
+	rc = drop_entry(r, SOP_STORE_MASTER, key, sizeof(key), false);
+	if (!rc)
+		rc = drop_entry(r, SOP_STORE_DOOMED, key, 8, false);
+	return rc ? rc : sop_check_each_name(r->c, rec->store, drop_name, r);
+}
+
+static int discard_node(struct repair *r, const struct sop_check_record *rec)
+{
+	int rc = 0;
+
+	/* The item first: without the node its bytes would read as zeros. */
+	if (rec->item_store)
+		rc = remove_item(r, rec->item_store, rec->item_key, rec->item_klen, rec->ino);
+	return rc ? rc : prune(r, rec);
+}
+
+static int discard_names(struct repair *r, const struct sop_check_record *rec)
+{
+	return sop_check_each_name(r->c, rec->ino, drop_name, r);
+}
+
+/* ---- a round ---- */
+
+static int fix_parent(struct repair *r, const struct sop_check_record *rec)
+{
+	return set_inode(r, rec->ino, rec->want);
+}
+
+static int correct_state(struct repair *r, const struct sop_check_record *rec)
+{
+	struct sop_state *st;
+	bool count = rec->kind == SOP_CHECK_COUNT;
+	int rc;
+
+	sop_lock(&r->v->commit);
+	rc = sop_stores_load(r->v->stores, rec->store, &st, r->e);
+	if (!rc)
+		rc = sop_stores_correct(r->v->stores, rec->store, count ? rec->want : st->now.count,
+			count ? st->now.subdirs : rec->want, r->e);
+	sop_unlock(&r->v->commit);
+	return rc;
+}
+
+static int correct_references(struct repair *r, const struct sop_check_record *rec)
+{
+	int rc;
+
+	sop_lock(&r->v->commit);
+	rc = sop_space_correct_references(
+		r->v->space, &rec->ref, (uint32_t)SOP_MIN(rec->want, (uint64_t)UINT32_MAX), r->e);
+	sop_unlock(&r->v->commit);
+	return rc;
+}
+
+static int correct_items(struct repair *r, const struct sop_check_record *rec)
+{
+	r->v->items = rec->want;
+	return 0;
+}
+
+static int correct_account(struct repair *r, const struct sop_check_record *rec)
+{
+	sop_lock(&r->v->commit);
+	sop_space_correct_live(r->v->space, rec->ref.segment, rec->want);
+	sop_unlock(&r->v->commit);
+	return 0;
+}
+
+typedef int (*fix_fn)(struct repair *r, const struct sop_check_record *rec);
+
+/* What is done about each kind of thing, in three steps: the next one begins in a round in which
+ * the one before had nothing to do. */
+static const fix_fn discards[SOP_CHECK_KINDS] = {
+	[SOP_CHECK_DATA] = discard_item,
+	[SOP_CHECK_XATTRS] = discard_xattrs,
+	[SOP_CHECK_NODE] = discard_node,
+	[SOP_CHECK_RECORD] = discard_record,
+	[SOP_CHECK_STATE] = discard_state,
+	[SOP_CHECK_DANGLING] = discard_names,
+	[SOP_CHECK_EXTENT] = discard_item,
+	[SOP_CHECK_PLACE] = discard_item,
+};
+static const fix_fn names[SOP_CHECK_KINDS] = {
+	[SOP_CHECK_ORPHAN] = adopt,
+	[SOP_CHECK_LINKS] = fix_links,
+	[SOP_CHECK_PARENT] = fix_parent,
+};
+static const fix_fn counts[SOP_CHECK_KINDS] = {
+	[SOP_CHECK_COUNT] = correct_state,
+	[SOP_CHECK_SUBDIRS] = correct_state,
+	[SOP_CHECK_ITEMS] = correct_items,
+	[SOP_CHECK_REFS] = correct_references,
+	[SOP_CHECK_ACCOUNT] = correct_account,
+};
+
+static int fix_each(struct repair *r, const fix_fn *fix)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < sop_check_count(r->c) && !rc; i++) {
+		const struct sop_check_record *rec = sop_check_record(r->c, i);
+
+		if (!fix[rec->kind])
+			continue;
+		rc = fix[rec->kind](r, rec);
+		r->changed = r->changed || (fix == counts && !rc);
+	}
+	return rc;
+}
+
+static int look(struct repair *r, bool data)
+{
+	struct sop_check_opts o = {.nodes = true,
+		.data = data,
+		.repair = true,
+		.progress = r->o->progress,
+		.stop = r->o->stop,
+		.ctx = r->o->ctx};
+	struct sop_volume *v = r->v;
+	bool more = true;
+	int rc = 0;
+
+	/* What is dropped may be among what cannot be read: then it stays for now. */
+	while (more && !rc)
+		rc = sop_reap(v, &more, NULL);
+	rc = sop_checkpoint_run(v, false, r->e);
+	if (rc)
+		return rc;
+	sop_lock(&v->ckpt_lock);
+	sop_lock(&v->commit);
+	rc = sop_check_run(&r->c, v, &o, r->e);
+	sop_unlock(&v->commit);
+	sop_unlock(&v->ckpt_lock);
+	return rc;
+}
+
+static int round_of(struct repair *r)
+{
+	int rc = 0;
+
+	r->changed = r->moved = false;
+	if (r->o->discard_lost)
+		rc = fix_each(r, discards);
+	if (rc || r->changed || !sop_check_complete(r->c))
+		return rc;
+	rc = fix_each(r, names);
+	if (!rc && !r->changed)
+		rc = fix_each(r, counts);
+	return rc;
+}
+
+int sop_repair(
+	struct sop_volume *v, const struct sop_fsck_opts *o, bool *changed, struct sop_err *e)
+{
+	struct repair r = {.v = v, .o = o, .e = e};
+	int rc = 0;
+
+	*changed = false;
+	for (unsigned i = 0; i < ROUNDS && !rc; i++) {
+		rc = look(&r, !i && !o->no_data);
+		if (rc)
+			break;
+		for (size_t k = 0; k < sop_check_count(r.c); k++)
+			*changed |= sop_check_record(r.c, k)->repaired;
+		rc = round_of(&r);
+		sop_check_free(r.c);
+		r.c = NULL;
+		*changed |= r.changed;
+		if (!r.changed)
+			break;
+	}
+	if (!rc)
+		rc = sop_volume_checkpoint(v, e);
+	return rc ? sop_wrap(e, rc, "repair") : 0;
+}

@@ -1,0 +1,117 @@
+#!/bin/bash
+# The manuals say what --help says, no more and no less; every program and every mount option has its place
+# in them; mandoc finds nothing to say about their form.
+. "$(dirname "$0")/../fs/functions.sh"
+requires mandoc
+
+man=$TOP/mount-helpers/man
+
+# Manuals of other packages need not be here.
+if mandoc -T lint "$man"/*.[1-9] 2>&1 | grep -v -e 'referenced manual not found' -e 'outdated mandoc.db'; then
+	fail "mandoc -T lint"
+fi
+
+# "-f", "--foreground": of --help, and of the lines ".It Fl f , -foreground" of a manual.
+flags_of_help() {
+	"$@" --help | grep -oE '(^| |,|\[)--?[a-zA-Z][a-zA-Z-]*' | tr -d ' ,[' | grep -E '^(--[a-z-]+|-[a-zA-Z])$' | sort -u
+}
+flags_of_manual() {
+	sed -n 's/^\.It Fl //p' "$1" | tr ' ' '\n' |
+		sed -n -e 's/^\(-[a-z][a-z-]*\)$/-\1/p' -e 's/^\([a-zA-Z]\)$/-\1/p' | sort -u
+}
+
+programs=(sopfs)
+for f in "$BUILD"/*.sopfs "$BUILD/sopctl"; do
+	[ ! -x "$f" ] || programs+=("${f##*/}")
+done
+for p in "${programs[@]}"; do
+	[ -e "$man/$p.8" ] || fail "$p has no manual"
+	flags_of_manual "$man/$p.8" >"$WORK/manual"
+	[ "$p" != sopctl ] || continue
+	flags_of_help "$BUILD/$p" >"$WORK/help"
+	[ -s "$WORK/help" ] || fail "$p --help names no flag"
+	if [ "$p" = sopfs ]; then
+		# Those of mount.sopfs are told in a sentence.
+		grep -vxE -e '-[snNtu]' "$WORK/help" >"$WORK/help.own"
+		mv "$WORK/help.own" "$WORK/help"
+	fi
+	grep -vxF -f "$WORK/manual" "$WORK/help" && fail "$p.8 says nothing of these"
+	grep -vxF -f "$WORK/help" "$WORK/manual" | grep -vx -e '-[stunN]' && fail "$p --help says nothing of these"
+done
+
+# sopctl: each verb of --help has its line in the manual, with the flags that its own --help tells; and the
+# other way about.
+"$BUILD/sopctl" --help | sed -n 's/^  \([a-z][a-z-]*\)  .*/\1/p' | sort >"$WORK/verbs"
+sed -n 's/^\.It Cm \([a-z-]*\).*/\1/p' "$man/sopctl.8" | sort -u | diff "$WORK/verbs" - ||
+	fail "verbs of sopctl --help (<) and sopctl(8) (>) differ"
+while read -r verb; do
+	# -j of "--json" is no letter of its own; -h is everybody's.
+	"$BUILD/sopctl" "$verb" --help | grep -oE '^ +(-[a-z], )?--[a-z-]+' | grep -oE -- '--[a-z-]+' |
+		grep -v -e --help >"$WORK/help" || true
+	line=$(grep "^\.It Cm $verb " "$man/sopctl.8")
+	while read -r flag; do
+		short=$("$BUILD/sopctl" "$verb" --help | sed -n "s/^ *-\([a-z]\), $flag .*/\1/p")
+		grep -qE -- "Fl -(${flag#--})( |$)|Fl -?[a-z]*${short:-@}[a-z]* " <<<"$line" ||
+			fail "sopctl(8) says nothing of $verb $flag"
+	done <"$WORK/help"
+done <"$WORK/verbs"
+
+# Mount options: the table behind --help, the manual, and what the parser takes.
+"$SOPFS" --help | sed -n '/^Options of -o/,$ s/^  \([a-z_]*=\{0,1\}[a-z]*\).*/\1/p' >"$WORK/options"
+[ "$(wc -l <"$WORK/options")" -gt 15 ] || fail "--help lists no options"
+sed -n 's/^\.It Cm //p' "$man/sopfs.8" | sed -e 's/ Ns = Ns \(Ar\|Cm\) /=/g' -e 's/ , /\n/g' \
+	-e 's/=[A-Z]*$/=/' >"$WORK/documented"
+diff <(sort "$WORK/options") <(sort "$WORK/documented") || fail "sopfs --help (<) and sopfs(8) (>) differ"
+new_volume 2 1+1
+while read -r option; do
+	case $option in
+	cache= | journal=) option+=64M ;;
+	log=) option+=$WORK/log ;;
+	*=) option+=5 ;;
+	esac
+	# -f of the helper: everything is checked, nothing is mounted.
+	ln -sf "$SOPFS" "$WORK/mount.sopfs"
+	expect_exit 0 "$WORK/mount.sopfs" -f "$SOURCE" "$MNT" -o "$option"
+done <"$WORK/options"
+
+# sopfs.conf(5): --dump-config prints keys the parser takes.
+mkdir "$WORK/conf"
+"$SOPFS" --dump-config "$SOURCE" "$MNT" -o "log=$WORK/log" >"$WORK/conf/name.conf"
+export SOPFS_CONFIG_DIR=$WORK/conf
+diff <("$SOPFS" --dump-config name) "$WORK/conf/name.conf" || fail "--dump-config does not come out the same"
+
+# Every installed file of systemd is one that systemd understands.
+if command -v systemd-analyze >/dev/null; then
+	mkdir -p "$WORK/units"
+	for u in "$TOP"/mount-helpers/systemd/*; do
+		name=${u##*/}
+		sed -e "s|@[S]*BINDIR@/[a-z.]*|/bin/true|" "$u" >"$WORK/units/${name/@/@tank}"
+	done
+	systemd-analyze verify --man=no "$WORK/units"/*.service "$WORK/units"/*.timer 2>"$WORK/verify" ||
+		fail "$(cat "$WORK/verify")"
+	! grep "$WORK/units" "$WORK/verify" || fail "systemd-analyze verify complains"
+fi
+
+# What systemd makes of our lines of fstab.
+generator=/usr/lib/systemd/system-generators/systemd-fstab-generator
+if [ -x "$generator" ]; then
+	cat >"$WORK/fstab" <<END
+/data/d1:/data/d2:/data/d3:/data/d4 /pool sopfs nofail,x-systemd.mount-timeout=5min 0 0
+tank /late sopfs noauto,nofail,x-systemd.automount,x-systemd.idle-timeout=10min 0 0
+tank /net sopfs nofail,_netdev,x-systemd.wants=redis-server.service,x-systemd.after=redis-server.service 0 0
+END
+	mkdir "$WORK/generated"
+	SYSTEMD_FSTAB=$WORK/fstab "$generator" "$WORK/generated" "$WORK/generated" "$WORK/generated"
+	unit=$WORK/generated/pool.mount
+	grep -qx 'What=/data/d1:/data/d2:/data/d3:/data/d4' "$unit" || fail "What= of pool.mount"
+	grep -qx 'Type=sopfs' "$unit" || fail "Type= of pool.mount"
+	grep -q 'TimeoutSec=5min' "$unit" || fail "TimeoutSec= of pool.mount"
+	[ -e "$WORK/generated/local-fs.target.wants/pool.mount" ] || fail "pool.mount is wanted by nobody"
+	grep -q 'TimeoutIdleSec=10min' "$WORK/generated/late.automount" || fail "late.automount"
+	grep -q '^After=.*redis-server.service' "$WORK/generated/net.mount" || fail "After= of net.mount"
+	[ -e "$WORK/generated/remote-fs.target.wants/net.mount" ] || fail "_netdev"
+	# A list of folders must not become a device to wait for.
+	! grep -rl 'BindsTo=.*device' "$WORK/generated" || fail "a folder is taken for a device"
+	systemd-analyze verify --man=no "$WORK/generated"/*.mount "$WORK/generated"/*.automount 2>"$WORK/verify" || true
+	! grep -E 'generated/.*(Unknown|Failed to parse|Invalid)' "$WORK/verify" || fail "the generator's units"
+fi
