@@ -67,7 +67,8 @@ struct sopfs_item {
 	struct sopfs_locks *locks;     /* locks.c; there from the first lock on */
 	unsigned quiet;                /* locks_lock: open descriptors that send no FLUSH */
 	struct sopfs_cookies *cookies; /* dir.c */
-	uint8_t session_mode;          /* directories: 0 not known, 1 close, 2 write */
+	uint8_t session_mode;          /* directories: 0 not known, 1 close, 2 write; */
+	unsigned session_epoch;        /* if it is sopfs.session_epoch */
 	uint8_t default_acl;           /* directories: 0 not known, 1 has none, 2 has one */
 	unsigned direct;               /* open handles with session=write, and of live sessions */
 	struct sopfs_session *orphan;  /* session=write, unlinked: where their bytes live */

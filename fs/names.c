@@ -410,7 +410,9 @@ static void name_moved(struct sopfs *f, struct sopfs_item *item, struct sopfs_it
 	 * its next look-up brings it back. */
 	sopfs_name_remove(item, from_dir->ino, from, strlen(from));
 	(void)sopfs_name_add(item, to_dir->ino, to, strlen(to));
-	item->session_mode = 0;
+	/* A directory elsewhere may inherit another session=, and what lies below it. */
+	if (item->type == S_IFDIR)
+		atomic_fetch_add(&f->session_epoch, 1);
 	pthread_mutex_unlock(&f->lock);
 }
 

@@ -332,6 +332,47 @@ static int acl_prepare(
 	return 0;
 }
 
+static int session_txn(struct sop_txn *t, void *arg, struct sop_err *e)
+{
+	const struct xattr_call *c = arg;
+	const struct sop_store_opts o = {.session = !c->val			      ? 0
+						    : memcmp(c->val, "write", c->len) ? 1
+										      : 2};
+
+	return sop_store_set(t, c->name.store, &o, SOP_STORE_SESSION, e);
+}
+
+/* sop.session of a directory is the one of ours that may be set, by its owner; removed, it is
+ * inherited. */
+static int own_set(fuse_req_t req, struct sopfs_item *dir, struct xattr_call *c, struct sop_err *e)
+{
+	struct sopfs *f = sopfs_of(req);
+	uid_t uid = fuse_req_ctx(req)->uid;
+	struct sop_attr a;
+	int rc;
+
+	if (strcmp(c->attr, "sop.session") || dir->type != S_IFDIR)
+		return -EPERM;
+	if (f->o.read_only)
+		return -EROFS;
+	if (c->flags & SOP_XATTR_CREATE)
+		return -EEXIST;
+	if (c->val && (c->len != 5 || (memcmp(c->val, "write", 5) && memcmp(c->val, "close", 5))))
+		return -EINVAL;
+	rc = sopfs_item_attr(f, dir, &a, e);
+	if (!rc && uid && uid != a.uid)
+		rc = -EPERM;
+	if (!rc && a.nlink == 0)
+		rc = -ENOENT;
+	c->name.store = dir->ino;
+	if (!rc)
+		rc = sopfs_txn(f, session_txn, c, e);
+	/* What lies below may have inherited it. */
+	if (!rc)
+		atomic_fetch_add(&f->session_epoch, 1);
+	return rc;
+}
+
 static void change_xattr(fuse_req_t req, fuse_ino_t ino, struct xattr_call *c)
 {
 	struct sopfs *f = sopfs_of(req);
@@ -342,7 +383,8 @@ static void change_xattr(fuse_req_t req, fuse_ino_t ino, struct xattr_call *c)
 	int rc;
 
 	if (sopfs_is_ctl(v) || is_own(c->attr)) {
-		fuse_reply_err(req, EPERM);
+		rc = sopfs_is_ctl(v) ? -EPERM : own_set(req, v->item, c, &e);
+		sopfs_reply_rc(f, req, rc, &e);
 		return;
 	}
 	rc = check_family(c->attr);

@@ -59,6 +59,7 @@ struct sopfs {
 	struct sopfs_handle *handles; /* all open ones; under lock */
 	struct sopfs_mark *marks;     /* under lock: see views.h */
 	_Atomic unsigned mark_count;
+	_Atomic unsigned session_epoch; /* what directories know of session= is as old as this */
 	_Atomic unsigned companions;  /* open handles of them (companion.h) */
 
 	pthread_mutex_t locks_lock; /* locks.c */

@@ -667,27 +667,32 @@ bool sopfs_dir_direct(struct sopfs *f, struct sopfs_item *dir)
 {
 	struct sop_store_opts o = {0};
 	struct sopfs_item *up = NULL;
+	unsigned epoch;
 	uint8_t mode;
-	char buf[512];
 
 	if (f->o.session_write)
 		return true;
+	epoch = atomic_load(&f->session_epoch);
 	pthread_mutex_lock(&f->lock);
-	mode = dir->session_mode;
+	mode = dir->session_epoch == epoch ? dir->session_mode : 0;
 	if (!mode && dir->names)
 		up = sopfs_item_find(f, dir->names->store);
 	if (up)
 		sopfs_item_ref(up);
 	pthread_mutex_unlock(&f->lock);
 	if (!mode) {
+		sop_autofree char *buf = malloc(SOP_STORE_INFO_BYTES);
+
 		/* What cannot be read is as if nothing was set: the default is the safer of the
 		 * two. */
-		if (sop_store_info(f->latest, dir->ino, &o, buf, sizeof(buf), NULL) == 0)
+		if (buf && sop_store_info(
+				   f->latest, dir->ino, &o, buf, SOP_STORE_INFO_BYTES, NULL) == 0)
 			mode = o.session;
 		if (!mode)
 			mode = up && sopfs_dir_direct(f, up) ? 2 : 1;
 		pthread_mutex_lock(&f->lock);
 		dir->session_mode = mode;
+		dir->session_epoch = epoch;
 		pthread_mutex_unlock(&f->lock);
 	}
 	sopfs_item_put(f, up);
