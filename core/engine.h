@@ -378,6 +378,7 @@ struct sop_value {
 	struct sop_imap map; /* written, by offset */
 	struct sop_imap app; /* appended, from 0 at whatever the end will be */
 	uint64_t app_len;
+	size_t counted; /* of v->value_bytes */
 	struct sop_loans loans; /* of what map has SHARED */
 	struct sop_lock lock; /* VALUE: the window of extents (readers come in parallel) */
 	struct sop_extent *window;
@@ -582,6 +583,7 @@ struct sop_volume {
 
 	_Atomic uint64_t items; /* names in all directories */
 	_Atomic uint64_t journal_used; /* bytes that a replay would read, as of the last append */
+	_Atomic size_t value_bytes; /* what values being written have in memory */
 	_Atomic uint64_t commits, conflicts, rolled_back, failures;
 	char name[64];
 };

@@ -43,6 +43,8 @@ struct sop_disk;
 
 struct sop_open_opts {
 	size_t cache_bytes;       /* nodes in memory; 0: 256 MiB */
+	size_t buffer_bytes;      /* values written and not committed, in memory, all together: beyond,
+				     each goes to the disks early; 0: 64 MiB */
 	unsigned commit_ms;       /* committed is on the media at the latest after this; 0: 1,000 */
 	unsigned checkpoint_ms;   /* 0: 30,000 */
 	uint64_t journal_bytes;   /* checkpoint when the journal holds this much; 0: 64 MiB */

@@ -10,14 +10,15 @@
 #include <sys/stat.h>
 
 #define DIRECT_MIN                                                                                 \
-	(256u << 10)		/* a write this large goes to the disks without a stop in memory   \
-				 */
-#define BLOB_BYTES (1u << 20)	/* data in one blob of a stream */
-#define MEMORY_MAX (1u << 20)	/* bytes of a session in memory before they are written out */
-#define BIG_MAX	   (128u << 10) /* the same where values are meant to be big */
-#define BULK_MIN   (64u << 10)	/* shorter runs are packed with the commit */
-#define WINDOW	   64u
-#define PUTS_MAX   64u
+	(256u << 10)		 /* a write this large goes to the disks without a stop in memory  \
+				  */
+#define BLOB_BYTES  (1u << 20)	 /* data in one blob of a stream */
+#define MEMORY_MAX  (1u << 20)	 /* bytes of a session in memory before they are written out */
+#define BIG_MAX	    (128u << 10) /* the same where values are meant to be big */
+#define BULK_MIN    (64u << 10)	 /* shorter runs are packed with the commit */
+#define PRESSED_MAX (16u << 10)	 /* the same while all of them together have too many */
+#define WINDOW	    64u
+#define PUTS_MAX    64u
 
 static void blob_dropped(void *arg, const struct sop_blobref *ref)
 {
@@ -54,8 +55,18 @@ static void unpin(struct sop_value *x)
 	x->pinned = x->pinned_tree = false;
 }
 
+static void count_memory(struct sop_value *x)
+{
+	size_t now = x->map.mem_bytes + x->app.mem_bytes;
+
+	if (now != x->counted)
+		atomic_fetch_add(&x->t->v->value_bytes, now - x->counted);
+	x->counted = now;
+}
+
 static void value_free(struct sop_value *x)
 {
+	atomic_fetch_sub(&x->t->v->value_bytes, x->counted);
 	unpin(x);
 	sop_loans_release(&x->loans, x->t->v->pins);
 	sop_imap_release(&x->map);
@@ -522,7 +533,19 @@ int sop_value_settle(struct sop_value *x, struct sop_err *e)
 
 	if (!rc && x->app.mem_bytes >= BULK_MIN)
 		rc = write_out(x, &x->app, BULK_MIN, e);
+	count_memory(x);
 	return rc;
+}
+
+/* What one may have in memory. Beyond their common bound each writes out what is more than a
+ * little: then what others hold, who write no more, stays the only excess. */
+static size_t memory_max(const struct sop_value *x)
+{
+	const struct sop_volume *v = x->t->v;
+
+	if (atomic_load(&v->value_bytes) >= v->opts.buffer_bytes)
+		return PRESSED_MAX;
+	return x->value_class == SOP_VALUE_BIG ? BIG_MAX : MEMORY_MAX;
 }
 
 static int write_direct(struct sop_value *x, struct sop_imap *m, const uint8_t *buf, size_t len,
@@ -557,9 +580,7 @@ static int write_map(struct sop_value *x, struct sop_imap *m, const void *buf, s
 	rc = sop_imap_write(m, off, buf, len);
 	if (rc)
 		return sop_fail(e, rc, "write buffer");
-	return m->mem_bytes >= (x->value_class == SOP_VALUE_BIG ? BIG_MAX : MEMORY_MAX)
-		       ? write_out(x, m, 1, e)
-		       : 0;
+	return m->mem_bytes >= memory_max(x) ? write_out(x, m, 1, e) : 0;
 }
 
 /* A write that failed half way: nothing of it may lie beyond the size, where commit would take it
@@ -611,6 +632,7 @@ ssize_t sop_value_write(
 		if (!rc)
 			rc = write_map(x, &x->map, buf, len, off, e);
 	}
+	count_memory(x);
 	if (rc) {
 		write_failed(x, off, end);
 		return rc;
@@ -666,6 +688,7 @@ int sop_value_truncate(struct sop_value *x, uint64_t size, struct sop_err *e)
 		rc = sop_fail(e, -ENOMEM, "write buffer");
 	if (rc)
 		return rc;
+	count_memory(x);
 	x->limit = SOP_MIN(x->limit, size);
 	x->size = size;
 	x->fixed = true;

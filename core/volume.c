@@ -2,6 +2,7 @@
 #include "core/mend.h"
 
 #define CACHE_DEFAULT	   ((size_t)256 << 20)
+#define BUFFER_DEFAULT	   ((size_t)64 << 20)
 #define CACHE_MIN	   ((size_t)4 << 20)
 #define JOURNAL_DEFAULT	   ((uint64_t)64 << 20)
 #define JOURNAL_MIN	   ((uint64_t)1 << 20)
@@ -272,6 +273,7 @@ int sop_volume_open(struct sop_volume **out, const char *const *paths, size_t n,
 	if (!v)
 		return sop_fail(e, -ENOMEM, "volume");
 	v->opts = o ? *o : none;
+	v->opts.buffer_bytes = v->opts.buffer_bytes ? v->opts.buffer_bytes : BUFFER_DEFAULT;
 	v->opts.cache_bytes =
 		v->opts.cache_bytes ? SOP_MAX(v->opts.cache_bytes, CACHE_MIN) : CACHE_DEFAULT;
 	v->opts.commit_ms = v->opts.commit_ms ? v->opts.commit_ms : COMMIT_DEFAULT;

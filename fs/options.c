@@ -828,8 +828,8 @@ void sopfs_options_init(struct sopfs_options *o)
 static void derive(struct sopfs_options *o)
 {
 	/* cache= bounds both: nodes in the engine, and what sessions hold before they write out. */
-	o->fs.buffer_bytes = (size_t)SOP_MIN(o->cache_bytes / 4, 256ull << 20);
-	o->volume.cache_bytes = (size_t)o->cache_bytes - o->fs.buffer_bytes;
+	o->volume.buffer_bytes = (size_t)SOP_MIN(o->cache_bytes / 4, 256ull << 20);
+	o->volume.cache_bytes = (size_t)o->cache_bytes - o->volume.buffer_bytes;
 	o->volume.durable = o->fs.sync;
 	o->fs.read_only = o->volume.read_only;
 	if (o->volume.read_only)

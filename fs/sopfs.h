@@ -20,7 +20,6 @@ struct sopfs_opts {
 	bool read_only;
 	bool no_acl;               /* without POSIX access control lists: one question a file less */
 	unsigned append_commit_ms; /* append_commit= */
-	size_t buffer_bytes;       /* of all sessions together, before they write out */
 	const char *settings;      /* "key = value" lines, shown as sop.options of the root; outlive it */
 	const struct sop_log *log;
 	bool allow_other;          /* others may use the mount: they may see its status, too */

@@ -89,7 +89,7 @@ static void options_set_what_they_say(void **state)
 				 "/a:/b", "/mnt"),
 		0);
 	assert_true(o.volume.read_only && o.fs.read_only && o.volume.degraded);
-	assert_int_equal(o.volume.cache_bytes + o.fs.buffer_bytes, 64u << 20);
+	assert_int_equal(o.volume.cache_bytes + o.volume.buffer_bytes, 64u << 20);
 	assert_int_equal(o.volume.commit_ms, 250);
 	assert_int_equal(o.volume.checkpoint_ms, 5000);
 	assert_int_equal(o.volume.disk_timeout_ms, 2000);
