@@ -104,7 +104,7 @@ static bool begins_uuid(const char *which, const struct sop_uuid *uuid)
 	       !strncasecmp(sop_uuid_format(text, uuid), which, len);
 }
 
-static int find(struct sop_volume *v, const char *which, unsigned *member, struct sop_err *e)
+int sop_disk_find(struct sop_volume *v, const char *which, unsigned *member, struct sop_err *e)
 {
 	struct sop_volume_disk d;
 	unsigned found = 0;
@@ -139,7 +139,7 @@ int sop_disk_offline(struct sop_volume *v, const char *which, struct sop_err *e)
 	int rc = writable(v, e);
 
 	if (!rc)
-		rc = find(v, which, &i, e);
+		rc = sop_disk_find(v, which, &i, e);
 	return rc ? rc : sop_members_offline(v->mem, i, e);
 }
 
@@ -149,7 +149,7 @@ int sop_disk_online(struct sop_volume *v, const char *which, const char *path, s
 	int rc = writable(v, e);
 
 	if (!rc)
-		rc = find(v, which, &i, e);
+		rc = sop_disk_find(v, which, &i, e);
 	if (!rc)
 		rc = sop_members_online(v->mem, i, path, e);
 	if (!rc)
@@ -174,7 +174,7 @@ int sop_disk_replace(struct sop_volume *v, const char *which, const char *path, 
 	int rc = writable(v, e);
 
 	if (!rc)
-		rc = find(v, which, &i, e);
+		rc = sop_disk_find(v, which, &i, e);
 	if (rc)
 		return rc;
 	sop_members_status(v->mem, i, &s);
@@ -262,7 +262,7 @@ int sop_disk_remove(struct sop_volume *v, const char *which, unsigned flags, str
 	int rc = writable(v, e);
 
 	if (!rc)
-		rc = find(v, which, &i, e);
+		rc = sop_disk_find(v, which, &i, e);
 	if (rc)
 		return rc;
 	sop_members_status(v->mem, i, &s);
@@ -286,7 +286,7 @@ int sop_disk_cancel(struct sop_volume *v, const char *which, struct sop_err *e)
 	int rc = writable(v, e);
 
 	if (!rc)
-		rc = find(v, which, &i, e);
+		rc = sop_disk_find(v, which, &i, e);
 	if (rc)
 		return rc;
 	sop_members_status(v->mem, i, &s);
@@ -300,7 +300,7 @@ int sop_disk_cancel(struct sop_volume *v, const char *which, struct sop_err *e)
 int sop_volume_clear(struct sop_volume *v, const char *which, struct sop_err *e)
 {
 	unsigned i = 0;
-	int rc = which ? find(v, which, &i, e) : 0;
+	int rc = which ? sop_disk_find(v, which, &i, e) : 0;
 
 	if (rc)
 		return rc;

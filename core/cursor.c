@@ -1,11 +1,14 @@
-/* Cursors: a portion of entries read ahead, in the direction of travel. */
+/* Cursors: a portion of entries read ahead, in the direction of travel. Portions grow while one
+ * goes on the same way, so that a short look reads, and depends on, little. */
 #include "core/engine.h"
 
-#define AHEAD 128
+#define AHEAD_FIRST 8u
+#define AHEAD	    128u
 
 struct item {
 	struct sop_attr attr;
-	uint32_t klen;
+	uint32_t klen, text_len;
+	size_t text; /* in texts */
 	uint8_t key[SOP_KEY_MAX];
 };
 
@@ -13,12 +16,14 @@ struct sop_cursor {
 	struct sop_txn *t;
 	uint64_t store;
 	struct item *ahead; /* AHEAD of them */
-	size_t n, at;	    /* read, and where the cursor stands (when valid) */
+	struct sop_buf texts;
+	size_t n, at, want; /* read, where the cursor stands (when valid), and how many to read */
 	bool valid;
 	bool descending; /* how ahead was read */
 	bool ended;	 /* nothing follows what was read */
 	size_t writes;	 /* of the transaction when it was read: its own writes may change what
 			    follows */
+	char text[SOP_KEY_TEXT_MAX + 1];
 };
 
 int sop_cursor_open(struct sop_cursor **out, struct sop_txn *t, uint64_t store, struct sop_err *e)
@@ -45,19 +50,28 @@ void sop_cursor_close(struct sop_cursor *c)
 {
 	if (!c)
 		return;
+	sop_buf_release(&c->texts);
 	free(c->ahead);
 	free(c);
 }
 
-static int take(void *arg, const void *key, size_t klen, const struct sop_attr *attr)
+static int take(void *arg, const void *key, size_t klen, const char *text, size_t text_len,
+	const struct sop_attr *attr)
 {
 	struct sop_cursor *c = arg;
-	struct item *i = &c->ahead[c->n++];
+	struct item *i = &c->ahead[c->n];
+	void *copy = text_len ? sop_buf_grow(&c->texts, text_len) : NULL;
 
+	if (text_len && !copy)
+		return -ENOMEM;
+	if (text_len)
+		memcpy(copy, text, text_len);
+	i->text = c->texts.len - text_len;
+	i->text_len = (uint32_t)text_len;
 	i->attr = *attr;
 	i->klen = (uint32_t)klen;
 	memcpy(i->key, key, klen);
-	return c->n == AHEAD;
+	return ++c->n == c->want;
 }
 
 /* Read a portion and stand on its first. */
@@ -75,11 +89,16 @@ static int fill(struct sop_cursor *c, const void *from, size_t len, bool exclusi
 		r.from = key;
 		r.from_len = len;
 	}
+	c->want = c->t->latest ? 1
+		  : exclusive && c->descending == descending
+			  ? SOP_MIN(2 * SOP_MAX(c->want, (size_t)AHEAD_FIRST), (size_t)AHEAD)
+			  : AHEAD_FIRST;
 	c->n = c->at = 0;
+	c->texts.len = 0;
 	c->valid = false;
 	c->descending = descending;
 	c->writes = c->t->bytes;
-	rc = sop_scan(c->t, c->store, &r, false, take, c, e);
+	rc = sop_txn_scan(c->t, c->store, &r, 0, take, c, e);
 	if (rc < 0)
 		return rc;
 	c->ended = rc == 0;
@@ -101,6 +120,59 @@ int sop_cursor_seek(
 	struct sop_cursor *c, const void *key, size_t len, bool descending, struct sop_err *e)
 {
 	return fill(c, key, len, false, descending, e);
+}
+
+/* Where a key's items begin, and (descending) end. */
+static int seek_base(struct sop_cursor *c, const struct sop_keybuf *kb, bool duplicates,
+	uint64_t number, bool descending, struct sop_err *e)
+{
+	uint8_t key[SOP_KEY_MAX];
+	size_t len = kb->base;
+
+	memcpy(key, kb->key, kb->base);
+	if (duplicates) {
+		be64_put(key + len, number);
+		len += SOP_DUPLICATE_BYTES;
+	}
+	return fill(c, key, len, false, descending, e);
+}
+
+int sop_cursor_seek_key(
+	struct sop_cursor *c, const struct sop_key *key, bool descending, struct sop_err *e)
+{
+	sop_autokeying struct sop_keying *k = NULL;
+	struct sop_keybuf kb;
+	int rc = sop_key_resolve(c->t, c->store, key, &kb, &k, false, e);
+
+	c->valid = false;
+	if (rc == -ENOENT) /* a JSON store without an index: nothing is in it */
+		return 0;
+	return rc ? rc
+		  : seek_base(
+			    c, &kb, k && k->duplicates, descending ? UINT64_MAX : 0, descending, e);
+}
+
+int sop_cursor_find(struct sop_cursor *c, const struct sop_key *key, uint64_t id, struct sop_err *e)
+{
+	sop_autokeying struct sop_keying *k = NULL;
+	struct sop_keybuf kb;
+	int rc = sop_key_resolve(c->t, c->store, key, &kb, &k, false, e);
+
+	c->valid = false;
+	if (rc)
+		return rc == -ENOENT ? 0 : rc;
+	rc = seek_base(c, &kb, k && k->duplicates, 0, false, e);
+	while (rc == 1) {
+		const struct item *i = &c->ahead[c->at];
+		size_t base = i->klen - (k && k->duplicates ? SOP_DUPLICATE_BYTES : 0);
+
+		if (base != kb.base || memcmp(i->key, kb.key, base))
+			return 0; /* stands on what comes after it */
+		if (!id || i->attr.ino == id)
+			return 1;
+		rc = sop_cursor_next(c, e);
+	}
+	return rc;
 }
 
 static int step(struct sop_cursor *c, bool descending, struct sop_err *e)
@@ -144,6 +216,59 @@ const void *sop_cursor_key(const struct sop_cursor *c, size_t *len)
 const struct sop_attr *sop_cursor_attr(const struct sop_cursor *c)
 {
 	return c->valid ? &c->ahead[c->at].attr : NULL;
+}
+
+static int nowhere(struct sop_err *e)
+{
+	return sop_say(e, -ENOENT, "the cursor stands on no item");
+}
+
+int sop_cursor_typed(struct sop_cursor *c, struct sop_key *out, struct sop_err *e)
+{
+	sop_autokeying struct sop_keying *k = NULL;
+	const struct item *i = &c->ahead[c->at];
+	int rc = c->valid ? sop_txn_keying(c->t, c->store, &k, e) : nowhere(e);
+
+	return rc ? rc
+		  : sop_key_decode(out, k, i->key, i->klen, (const char *)c->texts.p + i->text,
+			    i->text_len, c->text, e);
+}
+
+static struct sop_name here(const struct sop_cursor *c)
+{
+	return (struct sop_name){c->store, c->ahead[c->at].key, c->ahead[c->at].klen};
+}
+
+int sop_cursor_get(struct sop_cursor *c, void **val, size_t *len, struct sop_err *e)
+{
+	*val = NULL;
+	*len = 0;
+	return c->valid ? sop_at_get(c->t, here(c), val, len, e) : nowhere(e);
+}
+
+/* What is changed where the cursor stands changes nothing of what follows. */
+int sop_cursor_update(struct sop_cursor *c, const void *val, size_t len, struct sop_err *e)
+{
+	bool fresh = c->writes == c->t->bytes;
+	int rc = c->valid ? sop_txn_writable(c->t, e) : nowhere(e);
+
+	if (!rc)
+		rc = sop_at_update(c->t, here(c), val, len, e);
+	if (fresh)
+		c->writes = c->t->bytes;
+	return rc;
+}
+
+int sop_cursor_remove(struct sop_cursor *c, struct sop_err *e)
+{
+	bool fresh = c->writes == c->t->bytes;
+	int rc = c->valid ? sop_txn_writable(c->t, e) : nowhere(e);
+
+	if (!rc)
+		rc = sop_at_remove(c->t, here(c), e);
+	if (fresh)
+		c->writes = c->t->bytes;
+	return rc;
 }
 
 struct page {

@@ -107,6 +107,8 @@ int sop_options_match(const struct sop_store_opts *has, const struct sop_store_o
 
 /* Number of a profile by name; 0, the default, when there is none of the name. */
 unsigned sop_profile_of(struct sop_volume *v, const char *name, size_t len);
+/* A disk by name ("d1"), path, or UUID or the beginning of it (admin.c). */
+int sop_disk_find(struct sop_volume *v, const char *which, unsigned *member, struct sop_err *e);
 /* By name. -ENOENT. */
 int sop_profile_find(struct sop_volume *v, const char *name, unsigned *profile, struct sop_err *e);
 
@@ -421,7 +423,8 @@ int sop_key_resolve(struct sop_txn *t, uint64_t store, const struct sop_key *key
 	struct sop_keybuf *kb, struct sop_keying **keying, bool making, struct sop_err *e);
 /* The public calls by the tree's key. The transaction is writable where it must be. */
 int sop_at_lookup(struct sop_txn *t, struct sop_name name, struct sop_attr *out, struct sop_err *e);
-/* ino not 0: the key is one that nobody else can have, and this the item's inode number. */
+int sop_at_absent(struct sop_txn *t, struct sop_name name, struct sop_err *e); /* 0 or -EEXIST */
+/* ino not 0: it is known that the key is free, and this is the item's inode number. */
 int sop_at_add(struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb,
 	const void *val, size_t len, uint64_t ino, struct sop_err *e);
 int sop_at_update(struct sop_txn *t, struct sop_name name, const void *val, size_t len,

@@ -440,6 +440,9 @@ static int write_checkpoints(struct job *j, const struct sop_label *l, struct so
 	return rc;
 }
 
+static int add_profile(
+	struct job *j, struct sop_label *l, const struct sop_format_profile *f, struct sop_err *e);
+
 static int make_label(struct job *j, struct sop_label *l, struct sop_err *e)
 {
 	int rc = 0;
@@ -467,6 +470,38 @@ static int make_label(struct job *j, struct sop_label *l, struct sop_err *e)
 		who->current_since = l->generation;
 		memcpy(who->path, j->folder[i].path, sizeof(who->path));
 	}
+	for (size_t i = 0; i < j->o->n_profiles && !rc; i++)
+		rc = add_profile(j, l, &j->o->profiles[i], e);
+	return rc;
+}
+
+static int add_profile(
+	struct job *j, struct sop_label *l, const struct sop_format_profile *f, struct sop_err *e)
+{
+	struct sop_profile p = {
+		.k = (uint8_t)f->k, .m = (uint8_t)f->m, .flags = f->no_repair ? 1 : 0};
+	int rc;
+
+	if (strlen(f->name) >= sizeof(p.name) || f->k > 255 || f->m > 255)
+		return sop_say(e, -EINVAL,
+			"profile %s: its name has at most %zu bytes, and K+M is at most %d",
+			f->name, sizeof(p.name) - 1, SOP_EC_MAX);
+	snprintf(p.name, sizeof(p.name), "%s", f->name);
+	for (size_t d = 0; d < f->n_disks; d++) {
+		char clean[SOP_MEMBER_PATH];
+		unsigned i = j->n;
+
+		rc = sop_members_path(clean, f->disks[d], !j->o->open_disk);
+		for (i = 0; !rc && i < j->n && strcmp(clean, j->folder[i].path); i++)
+			;
+		if (rc || i == j->n)
+			return sop_say(e, -EINVAL, "profile %s: %s is none of the folders given",
+				f->name, f->disks[d]);
+		p.disks[i / 8] |= (uint8_t)(1u << (i % 8));
+	}
+	rc = sop_members_profile_check(l, &p, e);
+	if (!rc)
+		l->profile[l->profiles++] = p;
 	return rc;
 }
 

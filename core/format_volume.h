@@ -29,12 +29,23 @@ struct sop_format_report {
 	} member[SOP_FORMAT_MEMBERS];
 };
 
+/* An erasure code profile beside the default (see sop_profile_add). */
+struct sop_format_profile {
+	const char *name;
+	unsigned k, m;
+	bool no_repair;
+	const char *const *disks; /* folders, of those given; n_disks 0: all */
+	size_t n_disks;
+};
+
 struct sop_format_opts {
 	const char *name;          /* or NULL */
 	const struct sop_uuid *uuid; /* or NULL: random */
 	unsigned k, m;             /* both 0: by the number of disks */
 	const char *const *stores; /* folders for registry replicas; n_stores 0: on the first m+1 disks */
 	size_t n_stores;
+	const struct sop_format_profile *profiles;
+	size_t n_profiles;
 	uint32_t hashmod;          /* 250..750000; 0: 250 */
 	bool force;                /* overwrite members of other volumes, non-empty folders, one device */
 	bool dry_run;              /* check all, write nothing */

@@ -124,6 +124,13 @@ int sop_members_place_one(struct sop_members *m, const uint16_t *taken, unsigned
 /* Verify both copies of each label, and write them anew where one is bad. The number that was. */
 unsigned sop_members_scrub_labels(struct sop_members *m);
 
+/* One more erasure code profile, from now on. -EEXIST, -ENOSPC; -EINVAL: it cannot be, and why. */
+int sop_members_profile_add(struct sop_members *m, const struct sop_profile *p, struct sop_err *e);
+/* May member i be used by it? */
+bool sop_members_profile_has(const struct sop_label *l, const struct sop_profile *p, unsigned i);
+int sop_members_profile_check(const struct sop_label *l, const struct sop_profile *p,
+	struct sop_err *e);
+
 /* Pick k+m members with the DATA role for a new segment of a profile: online, not full, most free
  * space first, spread; parity rotates with `rotate`. Fewer than k+m but at least k online: the rest of
  * disks[] is filled with absent members (degraded; bit set in *absent). -ENOSPC, SOP_EDISKS. */

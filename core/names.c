@@ -863,6 +863,11 @@ static int replace_value(
 	return n < 0 ? (int)n : 0;
 }
 
+int sop_at_absent(struct sop_txn *t, struct sop_name name, struct sop_err *e)
+{
+	return look_absent(t, name, e);
+}
+
 int sop_at_add(struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb,
 	const void *val, size_t len, uint64_t ino, struct sop_err *e)
 {

@@ -1,5 +1,7 @@
-/* Erasure code profiles by name: which one a store's blobs are written with. */
+/* Erasure code profiles by name: which one a store's blobs are written with, and making one. */
 #include "core/engine.h"
+
+#include <stdio.h>
 
 unsigned sop_profile_of(struct sop_volume *v, const char *name, size_t len)
 {
@@ -21,4 +23,46 @@ int sop_profile_find(struct sop_volume *v, const char *name, unsigned *profile, 
 			return 0;
 		}
 	return sop_say(e, -ENOENT, "the volume has no erasure code profile \"%s\"", name);
+}
+
+bool sop_profile_get(struct sop_volume *v, unsigned n, struct sop_profile_info *out)
+{
+	const struct sop_label *l = sop_members_label(v->mem);
+	const struct sop_profile *p = &l->profile[n];
+
+	if (n >= l->profiles)
+		return false;
+	memset(out, 0, sizeof(*out));
+	memcpy(out->name, p->name, sizeof(out->name));
+	out->k = p->k;
+	out->m = p->m;
+	out->repair = !(p->flags & 1);
+	for (unsigned i = 0; i < sizeof(p->disks); i++)
+		out->chosen |= p->disks[i] != 0;
+	for (unsigned i = 0; i < l->members; i++)
+		if (sop_members_profile_has(l, p, i))
+			out->disk[out->disks++] = (uint8_t)i;
+	sop_members_capacity(v->mem, n, &out->total_bytes, &out->free_bytes);
+	return true;
+}
+
+int sop_profile_add(struct sop_volume *v, const struct sop_profile_opts *o, struct sop_err *e)
+{
+	struct sop_profile p = {
+		.k = (uint8_t)o->k, .m = (uint8_t)o->m, .flags = o->no_repair ? 1 : 0};
+
+	if (!o->name || strlen(o->name) >= sizeof(p.name) || o->k > 255 || o->m > 255)
+		return sop_say(e, -EINVAL,
+			"profile: the name must be 1 to %zu bytes, and K+M at most %d",
+			sizeof(p.name) - 1, SOP_EC_MAX);
+	snprintf(p.name, sizeof(p.name), "%s", o->name);
+	for (size_t i = 0; i < o->n_disks; i++) {
+		unsigned member;
+		int rc = sop_disk_find(v, o->disks[i], &member, e);
+
+		if (rc)
+			return rc;
+		p.disks[member / 8] |= (uint8_t)(1u << (member % 8));
+	}
+	return sop_members_profile_add(v->mem, &p, e);
 }

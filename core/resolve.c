@@ -342,7 +342,7 @@ static int last_entry(void *arg, const void *key, size_t klen, const void *val, 
 }
 
 /* An item added among duplicates is the last of its key: it gets the next number now. `before`: the
- * entry before it in the write set, which may be one of the same key. */
+ * last one put before it in the write set, which may be of the same key. */
 static int number_entry(
 	struct sop_txn *t, struct sop_wentry *w, const struct sop_wentry *before, struct sop_err *e)
 {
@@ -371,7 +371,7 @@ static int number_entry(
 			return rc;
 	}
 	if (before && before->store == w->store && before->klen == w->klen &&
-		before->write == SOP_WRITE_PUT && !memcmp(before->key, w->key, base))
+		!memcmp(before->key, w->key, base))
 		last = SOP_MAX(last, sop_duplicate_number(before->key, before->klen));
 	be64_put(key + base, last + 1);
 	w->key = sop_arena_copy(&t->arena, key, w->klen);
@@ -435,10 +435,12 @@ int sop_resolve_plan(struct sop_txn *t, struct sop_puts *puts, struct sop_err *e
 	if (!rc)
 		rc = check_stores(t, e);
 	for (struct sop_wentry *w = sop_wset_first(&t->wset), *before = NULL; w && !rc;
-		before = w, w = w->next[0]) {
+		w = w->next[0]) {
 		rc = number_entry(t, w, before, e);
 		if (!rc)
 			rc = plan_entry(t, w, puts, e);
+		if (w->numbered && w->write == SOP_WRITE_PUT)
+			before = w;
 	}
 	return rc;
 }

@@ -109,6 +109,32 @@ int sop_volume_check(struct sop_volume *v, bool data, void (*report)(void *arg, 
 
 /* Making one (mkfs): core/format_volume.h. */
 
+/* ---- erasure code profiles -----------------------------------------------------------------------
+ * Named by stores: how many data and parity shards, on which disks. Number 0 is `default`: of what names
+ * no other, and of all directories. They are never changed nor removed. */
+
+struct sop_profile_opts {
+	const char *name;
+	unsigned k, m;
+	bool no_repair;           /* leave bad shards as they are when a read meets them */
+	const char *const *disks; /* names ("d1"), paths or UUIDs; n_disks 0: all */
+	size_t n_disks;
+};
+/* On the labels when it returns. -EEXIST; -EINVAL: too few disks, or registry replicas for its m. */
+int sop_profile_add(struct sop_volume *v, const struct sop_profile_opts *o, struct sop_err *e);
+
+struct sop_profile_info {
+	char name[24];
+	unsigned k, m;
+	bool repair;
+	bool chosen; /* on these disks; else on all, and those to come */
+	unsigned disks;
+	uint8_t disk[128]; /* their indexes, as of sop_volume_disk */
+	uint64_t total_bytes, free_bytes;
+};
+/* Profile n of 0, 1, ...; false beyond the last. */
+bool sop_profile_get(struct sop_volume *v, unsigned n, struct sop_profile_info *out);
+
 /* ---- transactions ---------------------------------------------------------------------------- */
 
 enum sop_txn_mode {
@@ -369,6 +395,73 @@ int sop_value_moved(struct sop_value *x, struct sop_name name);
 /* With the commit, also set these (mtime of a utimens on the open file, mode after a write...). */
 void sop_value_setattr(struct sop_value *x, const struct sop_attr *a, unsigned mask);
 
+/* ---- items by typed keys --------------------------------------------------------------------------
+ * In a store of any key type, with keys of its type (core/key.h); another type is -EINVAL. An item has an
+ * id, its inode number, given when it is added and never again to another. In a store with duplicates id
+ * says which of a key; 0 is the first. Adding a duplicate depends on nothing. */
+
+/* -EEXIST when keys are unique. id may be NULL. */
+int sop_kv_add(struct sop_txn *t, uint64_t store, const struct sop_key *key, const void *val,
+	size_t len, uint64_t *id, struct sop_err *e);
+/* 1 added, 0 there already (with duplicates too: any of the key). */
+int sop_kv_add_if_absent(struct sop_txn *t, uint64_t store, const struct sop_key *key,
+	const void *val, size_t len, uint64_t *id, struct sop_err *e);
+int sop_kv_update(struct sop_txn *t, uint64_t store, const struct sop_key *key, uint64_t id,
+	const void *val, size_t len, struct sop_err *e); /* -ENOENT */
+int sop_kv_upsert(struct sop_txn *t, uint64_t store, const struct sop_key *key, const void *val,
+	size_t len, struct sop_err *e);
+int sop_kv_remove(struct sop_txn *t, uint64_t store, const struct sop_key *key, uint64_t id,
+	struct sop_err *e);
+/* Another key with the same place in the order: of JSON maps, what is not in the index. */
+int sop_kv_rekey(struct sop_txn *t, uint64_t store, const struct sop_key *key, uint64_t id,
+	const struct sop_key *to, struct sop_err *e);
+/* out may be NULL; out->ino is the id. -ENOENT: then its absence is in the read set. */
+int sop_kv_find(struct sop_txn *t, uint64_t store, const struct sop_key *key, uint64_t id,
+	struct sop_attr *out, struct sop_err *e);
+/* As sop_get() and sop_value_open(). */
+int sop_kv_get(struct sop_txn *t, uint64_t store, const struct sop_key *key, uint64_t id, void **val,
+	size_t *len, struct sop_err *e);
+int sop_kv_open(struct sop_value **out, struct sop_txn *t, uint64_t store, const struct sop_key *key,
+	uint64_t id, unsigned flags, struct sop_err *e);
+
+struct sop_kv {
+	struct sop_key key;
+	uint64_t id; /* update, remove: which; add: out */
+	const void *val;
+	size_t len;
+};
+enum sop_kv_op { SOP_KV_ADD, SOP_KV_ADD_IF_ABSENT, SOP_KV_UPDATE, SOP_KV_UPSERT, SOP_KV_REMOVE };
+/* One after the other, up to the first that fails. *done (may be NULL): how many are done, which is also the
+ * number of the one that failed; the message says it too. Those before it stay in the transaction. */
+int sop_kv_batch(struct sop_txn *t, uint64_t store, enum sop_kv_op op, struct sop_kv *kv, size_t n,
+	size_t *done, struct sop_err *e);
+
+struct sop_kv_item {
+	struct sop_key key; /* what it points to is gone after the call */
+	uint64_t id;
+	const struct sop_attr *attr;
+	const void *val; /* with SOP_PAGE_VALUES, else NULL */
+	size_t len;
+};
+enum sop_page_flags { SOP_PAGE_DESCENDING = 1, SOP_PAGE_VALUES = 2 };
+/* Skip `offset` items, then call fn for at most `count`. The number given; fn's result when not 0. */
+int sop_kv_page(struct sop_txn *t, uint64_t store, uint64_t offset, uint64_t count, unsigned flags,
+	int (*fn)(void *arg, const struct sop_kv_item *item), void *arg, struct sop_err *e);
+
+/* A scan that gives names as well: what directories show. range is of the tree's keys. */
+struct sop_listed {
+	const void *key; /* the tree's: of the order, and for ranges */
+	size_t klen;
+	const char *name; /* not ended by NUL */
+	size_t name_len;
+	const struct sop_attr *attr; /* as of sop_scan */
+};
+typedef int (*sop_list_fn)(void *arg, const struct sop_listed *x);
+int sop_list(struct sop_txn *t, uint64_t store, const struct sop_range *range, bool full,
+	sop_list_fn fn, void *arg, struct sop_err *e);
+/* The tree's key of a name, which need not be there. key: SOP_KEY_MAX bytes. -EINVAL: it cannot be one. */
+int sop_name_key(struct sop_txn *t, struct sop_name name, void *key, size_t *klen, struct sop_err *e);
+
 /* ---- cursors ----------------------------------------------------------------------------------- */
 
 int sop_cursor_open(struct sop_cursor **out, struct sop_txn *t, uint64_t store, struct sop_err *e);
@@ -381,7 +474,18 @@ int sop_cursor_seek(struct sop_cursor *c, const void *key, size_t len, bool desc
 int sop_cursor_next(struct sop_cursor *c, struct sop_err *e);
 int sop_cursor_prev(struct sop_cursor *c, struct sop_err *e);
 const void *sop_cursor_key(const struct sop_cursor *c, size_t *len);
-const struct sop_attr *sop_cursor_attr(const struct sop_cursor *c);
+const struct sop_attr *sop_cursor_attr(const struct sop_cursor *c); /* its ino is the item's id */
+/* By typed keys. find: 1 on the item; 0: on the first after it, or nowhere (sop_cursor_key is NULL). */
+int sop_cursor_find(struct sop_cursor *c, const struct sop_key *key, uint64_t id,
+	struct sop_err *e);
+int sop_cursor_seek_key(struct sop_cursor *c, const struct sop_key *key, bool descending,
+	struct sop_err *e);
+/* Until the next call on the cursor. */
+int sop_cursor_typed(struct sop_cursor *c, struct sop_key *out, struct sop_err *e);
+/* The item it stands on. After a removal the cursor stands where it was: next and prev go on from there. */
+int sop_cursor_get(struct sop_cursor *c, void **val, size_t *len, struct sop_err *e);
+int sop_cursor_update(struct sop_cursor *c, const void *val, size_t len, struct sop_err *e);
+int sop_cursor_remove(struct sop_cursor *c, struct sop_err *e);
 /* Pages: skip `offset` items, then call fn for at most `count`; descending from the last. The number. */
 int sop_page_items(struct sop_txn *t, uint64_t store, uint64_t offset, uint64_t count,
 	bool descending, sop_item_fn fn, void *arg, struct sop_err *e);

@@ -559,7 +559,6 @@ void sop_txn_classes(struct sop_txn *t, uint64_t store, uint8_t *profile, uint8_
 
 struct scan {
 	struct sop_txn *t;
-	bool quiet; /* not recorded */
 	uint64_t store;
 	const struct sop_range *range;
 	bool full;
@@ -573,7 +572,7 @@ struct scan {
 	bool any;
 	/* full: links are looked up outside of the tree's lock, in portions */
 	struct scan_entry *portion;
-	size_t n;
+	size_t n, cap; /* read, and how many to read: first few, then more */
 };
 
 struct scan_entry {
@@ -585,7 +584,8 @@ struct scan_entry {
 	uint8_t key[SOP_KEY_MAX];
 };
 
-#define PORTION 64
+#define PORTION	      64
+#define PORTION_FIRST 8
 
 static int portion_entry(void *arg, const void *key, size_t klen, const void *val, size_t vlen)
 {
@@ -613,7 +613,7 @@ static int portion_entry(void *arg, const void *key, size_t klen, const void *va
 			return sop_fail(s->e, -ENOMEM, "scan");
 		memcpy(p, text, text_len);
 	}
-	return ++s->n == PORTION;
+	return ++s->n == s->cap;
 }
 
 /* -1: a before b in the direction of the scan. */
@@ -726,6 +726,7 @@ static int scan_run(
 	size_t at = 0;
 	int rc;
 
+	s->cap = PORTION_FIRST;
 	do {
 		s->n = 0;
 		s->texts.len = 0;
@@ -761,6 +762,7 @@ static int scan_run(
 			r.from_len = x->klen;
 			r.from_exclusive = true;
 		}
+		s->cap = PORTION;
 	} while (rc == 1);
 	while (at < n_own) {
 		rc = emit_own(s, own[at++]);

@@ -11,7 +11,8 @@
 #define SOPFS_VERSION "0.1"
 #endif
 
-#define PROGRAM "mkfs.sopfs"
+#define PROGRAM	     "mkfs.sopfs"
+#define PROFILES_MAX 15 /* beside the default */
 
 static const char usage[] =
 	"usage: " PROGRAM " [options] DIR...\n"
@@ -21,6 +22,9 @@ static const char usage[] =
 	"  -U UUID                the volume's UUID (default: random)\n"
 	"  --ec K+M               K data and M parity shards (default: by the number of folders:\n"
 	"                         1+0, 1+1, 2+1, 2+2, 3+2, then 4+2)\n"
+	"  --ec NAME=K+M[@DIR,DIR...][!]\n"
+	"                         a further profile, for stores that name it or bear its name; on\n"
+	"                         these folders alone; !: bad shards are not repaired on read\n"
 	"  --stores DIR,DIR...    folders for the registry and journal replicas (default: the "
 	"first\n"
 	"                         M+1 of DIR...; \"\\,\" is a comma in a name)\n"
@@ -39,6 +43,9 @@ struct args {
 	const char *const *disks;
 	size_t n_disks;
 	char **stores; /* malloc'ed, and each */
+	struct sop_format_profile profile[PROFILES_MAX];
+	char *profile_text[PROFILES_MAX];	  /* malloc'ed: what names point into */
+	const char **profile_disks[PROFILES_MAX]; /* malloc'ed */
 	bool quiet, verbose;
 };
 
@@ -47,6 +54,10 @@ static void release(struct args *a)
 	for (size_t i = 0; i < a->format.n_stores; i++)
 		free(a->stores[i]);
 	free(a->stores);
+	for (size_t i = 0; i < PROFILES_MAX; i++) {
+		free(a->profile_text[i]);
+		free(a->profile_disks[i]);
+	}
 }
 
 static int SOP_PRINTF(1, 2) complain(const char *fmt, ...)
@@ -76,10 +87,57 @@ static bool parse_number(const char *text, unsigned long max, unsigned long *out
 	return !errno && *out <= max;
 }
 
-static int parse_ec(struct args *a, const char *text)
+/* NAME=K+M[@DIR[,DIR]...][!]: a profile beside the default; '!' switches repair on read off. */
+static int parse_profile(struct args *a, const char *text, const char *equals)
 {
+	size_t n = a->format.n_profiles;
+	struct sop_format_profile *p = &a->profile[n];
 	unsigned long k, m;
 	const char *end;
+	char *list, *own = strdup(text);
+
+	if (!own)
+		return complain("out of memory");
+	a->profile_text[n] = own;
+	a->format.profiles = a->profile;
+	a->format.n_profiles++;
+	own[equals - text] = '\0';
+	p->name = own;
+	if (!parse_number(equals + 1, 255, &k, &end) || *end != '+' ||
+		!parse_number(end + 1, 255, &m, &end) || (*end && *end != '@' && *end != '!') ||
+		!k || equals == text)
+		return complain("--ec %s: must be NAME=K+M[@DIR,DIR...][!]", text);
+	p->k = (unsigned)k;
+	p->m = (unsigned)m;
+	list = own + (end - text);
+	p->no_repair = *list && list[strlen(list) - 1] == '!';
+	if (p->no_repair)
+		list[strlen(list) - 1] = '\0';
+	if (*list != '@')
+		return 0;
+	for (char *d = strtok(list + 1, ","); d; d = strtok(NULL, ",")) {
+		const char **more =
+			reallocarray(a->profile_disks[n], p->n_disks + 1, sizeof(*more));
+
+		if (!more)
+			return complain("out of memory");
+		a->profile_disks[n] = more;
+		more[p->n_disks++] = d;
+		p->disks = more;
+	}
+	return p->n_disks ? 0 : complain("--ec %s: no folder behind the @", text);
+}
+
+static int parse_ec(struct args *a, const char *text)
+{
+	const char *equals = strchr(text, '=');
+	unsigned long k, m;
+	const char *end;
+
+	if (equals)
+		return a->format.n_profiles < PROFILES_MAX
+			       ? parse_profile(a, text, equals)
+			       : complain("--ec %s: too many profiles", text);
 
 	if (!parse_number(text, 255, &k, &end) || *end != '+' ||
 		!parse_number(end + 1, 255, &m, &end) || *end || !k)
