@@ -16,6 +16,10 @@
 #include "core/err.h"
 #include "core/id.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct sop_volume;
 struct sop_txn;
 struct sop_name;
@@ -161,5 +165,9 @@ struct sop_extent_layout {
  * all shards. fn must not call the library. -ENOENT. */
 int sop_value_layout(struct sop_txn *t, struct sop_name name, bool verify,
 	int (*fn)(void *arg, const struct sop_extent_layout *x), void *arg, struct sop_err *e);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

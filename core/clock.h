@@ -4,6 +4,10 @@
 
 #include "core/base.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct sop_clock {
 	uint64_t (*wall_ns)(void *ctx);      /* CLOCK_REALTIME, for timestamps users see */
 	uint64_t (*monotonic_ms)(void *ctx); /* CLOCK_MONOTONIC, for intervals */
@@ -11,5 +15,9 @@ struct sop_clock {
 };
 
 extern const struct sop_clock sop_clock_system;
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

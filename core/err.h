@@ -8,6 +8,10 @@
 
 #include "core/base.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* name, value, errno a file system shows, what it means */
 #define SOP_ERRORS(X)                                                                              \
 	X(SOP_ECONFLICT, -5001, EBUSY, "another transaction committed what this one depends on")   \
@@ -47,5 +51,9 @@ int sop_wrap(struct sop_err *e, int rc, const char *fmt, ...) SOP_PRINTF(3, 4);
 const char *sop_err_text(int rc);
 int sop_err_errno(int rc);
 const char *sop_err_name(int rc);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -7,6 +7,10 @@
 #include "core/err.h"
 #include "core/id.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct sop_disk;
 struct sop_label;
 
@@ -61,5 +65,9 @@ void sop_format_profile(unsigned n, unsigned *k, unsigned *m);
 /* Errors name the folder, the trouble and the remedy. made: the label all members share, when not NULL. */
 int sop_format(const char *const *disks, size_t n, const struct sop_format_opts *o,
 	struct sop_label *made, struct sop_err *e);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

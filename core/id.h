@@ -4,6 +4,10 @@
 
 #include "core/err.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define SOP_UUID_TEXT 37
 
 struct sop_uuid {
@@ -18,5 +22,9 @@ int sop_uuid_parse(struct sop_uuid *out, const char *text);
 bool sop_uuid_equal(const struct sop_uuid *a, const struct sop_uuid *b);
 /* Random bytes from the kernel; never fails for the small sizes used here. */
 void sop_random(void *buf, size_t len_bytes);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -6,6 +6,10 @@
 
 #include "core/base.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum sop_log_level { SOP_LOG_ERROR, SOP_LOG_WARNING, SOP_LOG_INFO, SOP_LOG_DEBUG };
 
 struct sop_log {
@@ -19,5 +23,9 @@ void sop_log(const struct sop_log *log, enum sop_log_level level, const char *mo
 	const char *fmt, ...) SOP_PRINTF(4, 5);
 
 const char *sop_log_level_name(enum sop_log_level level);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -6,6 +6,10 @@
 #include "core/err.h"
 #include "core/id.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define SOP_PEEK_DISKS 128
 #define SOP_PEEK_PATH  208
 
@@ -33,5 +37,9 @@ struct sop_peek {
 /* path: any member folder. SOP_ENOTVOLUME, SOP_EVERSION, SOP_ECORRUPT, -errno. A disk that does not answer
  * counts as not found after a few seconds; the folder itself is waited for. */
 int sop_peek(struct sop_peek *out, const char *path, struct sop_err *e);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

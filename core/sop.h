@@ -33,6 +33,10 @@
 #include "core/peek.h"
 #include "core/range.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct sop_volume;
 struct sop_txn;
 struct sop_value;
@@ -489,5 +493,9 @@ int sop_cursor_remove(struct sop_cursor *c, struct sop_err *e);
 /* Pages: skip `offset` items, then call fn for at most `count`; descending from the last. The number. */
 int sop_page_items(struct sop_txn *t, uint64_t store, uint64_t offset, uint64_t count,
 	bool descending, sop_item_fn fn, void *arg, struct sop_err *e);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
