@@ -96,10 +96,25 @@ static void report(void *arg, const char *line)
 	print_error("check: %s\n", line);
 }
 
+/* Disks that have missed something are brought up to date in the background. */
+static bool healing(struct world *w)
+{
+	struct sop_volume_disk d;
+
+	for (unsigned i = 0; sop_volume_disk(w->f.v, i, &d); i++)
+		if (d.state == SOP_DISK_HEALING)
+			return true;
+	return false;
+}
+
 void world_settle(struct world *w)
 {
 	struct sop_check_report r;
 	int rc = 0;
+
+	for (unsigned i = 0; i < 6000 && healing(w); i++)
+		usleep(10000);
+	assert_false(healing(w));
 
 	for (unsigned i = 0; i < 3 && !rc; i++)
 		rc = sop_volume_tick(w->f.v, &w->f.e);
