@@ -168,6 +168,31 @@ static int state_of(struct run *r, uint64_t store, struct sop_state **st)
 	return sop_stores_change(r->v->stores, *st, r->lsn, r->e);
 }
 
+/* For those who follow: a name of a directory, or an inode that is no name's alone. was: it was
+ * there. */
+static void tell(struct run *r, bool put, bool was, uint64_t store, const uint8_t *key, size_t klen,
+	const uint8_t *val, size_t vlen)
+{
+	struct sop_event event = {.lsn = r->lsn, .time = r->time};
+	struct sop_attr a;
+	bool link;
+
+	if (store == SOP_STORE_MASTER &&
+		(!put || !was || klen != SOP_MASTER_KEY || key[klen - 1] != 'i'))
+		return;
+	event.change = !put ? SOP_CHANGE_REMOVED : was ? SOP_CHANGE_CHANGED : SOP_CHANGE_CREATED;
+	if (put && !sop_item_decode_attr(&a, &link, val, vlen, NULL))
+		event.ino = a.ino;
+	if (store == SOP_STORE_MASTER) {
+		event.ino = be64_get(key);
+	} else {
+		event.store = store;
+		event.key_len = klen;
+		memcpy(event.key, key, SOP_MIN(klen, sizeof(event.key)));
+	}
+	sop_event_ring_put(r->v->events, &event);
+}
+
 static int apply_entry(struct run *r, bool put, unsigned flags, uint64_t store, const uint8_t *key,
 	size_t klen, const uint8_t *val, size_t vlen)
 {
@@ -185,6 +210,8 @@ static int apply_entry(struct run *r, bool put, unsigned flags, uint64_t store, 
 		rc = sop_tree_del(r->v->nodes, &tree, key, klen, &was, r->e);
 	if (rc)
 		return rc;
+	if ((name || store == SOP_STORE_MASTER) && sop_event_ring_wanted(r->v->events))
+		tell(r, put, was, store, key, klen, val, vlen);
 	st->now.root = tree.root;
 	if (put && !was) {
 		st->now.count++;

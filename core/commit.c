@@ -383,6 +383,7 @@ static int group_apply(struct sop_volume *v, struct group *g, uint64_t time_ns, 
 	uint64_t last = g->req[g->n - 1]->lsn;
 	int rc = 0;
 
+	sop_event_ring_begin(v->events, last);
 	sop_apply_begin(v, last);
 	for (size_t i = 0; i < g->n && !rc; i++)
 		rc = sop_apply_run(
@@ -398,6 +399,7 @@ static int group_apply(struct sop_volume *v, struct group *g, uint64_t time_ns, 
 	v->lsn_next = last + 1;
 	v->journal_used = sop_journal_bytes(v->journal);
 	sop_pins_publish(v->pins, last);
+	sop_event_ring_show(v->events);
 	return 0;
 }
 
@@ -745,6 +747,7 @@ int sop_commit_locked(struct sop_volume *v, const struct sop_buf *ops, struct so
 	rc = append_one(v, &in, e);
 	if (rc)
 		return rc;
+	sop_event_ring_begin(v->events, lsn);
 	sop_apply_begin(v, lsn);
 	rc = sop_apply_run(v, ops->p, ops->len, lsn, time_ns, e);
 	sop_apply_end(v);
@@ -754,6 +757,7 @@ int sop_commit_locked(struct sop_volume *v, const struct sop_buf *ops, struct so
 	}
 	v->lsn_next = lsn + 1;
 	sop_pins_publish(v->pins, lsn);
+	sop_event_ring_show(v->events);
 	return 0;
 }
 

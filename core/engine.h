@@ -12,6 +12,7 @@
 #include "core/blob.h"
 #include "core/btree.h"
 #include "core/checkpoint_file.h"
+#include "core/events_own.h"
 #include "core/imap.h"
 #include "core/item.h"
 #include "core/journal.h"
@@ -589,6 +590,8 @@ struct sop_volume {
 	_Atomic size_t value_bytes; /* what values being written have in memory */
 	_Atomic uint64_t commits, conflicts, rolled_back, failures;
 	char name[64];
+
+	struct sop_event_ring *events;
 };
 
 #endif

@@ -25,6 +25,7 @@
 #include "core/admin.h"
 #include "core/clock.h"
 #include "core/err.h"
+#include "core/events.h"
 #include "core/format_volume.h"
 #include "core/fsck.h"
 #include "core/id.h"

@@ -187,6 +187,7 @@ static void volume_free(struct sop_volume *v)
 	sop_iopool_free(v->io, v->opts.disk_timeout_ms ? v->opts.disk_timeout_ms : 1000);
 	sop_members_close(v->mem);
 	sop_pins_free(v->pins);
+	sop_event_ring_free(v->events);
 	free(v->doubt);
 	sop_prepared_forget(v);
 	sop_lock_release(&v->commit);
@@ -235,7 +236,8 @@ static int open_parts(struct sop_volume *v, const char *const *paths, size_t n, 
 	v->pins = sop_pins_new();
 	v->stores = sop_stores_new(v);
 	v->space = sop_space_new(v);
-	if (!v->pins || !v->stores || !v->space)
+	v->events = sop_event_ring_new();
+	if (!v->pins || !v->stores || !v->space || !v->events)
 		return sop_fail(e, -ENOMEM, "volume");
 	no.pins = v->pins;
 	/* A small volume is not to be filled by its journal: two files may stand on each replica.

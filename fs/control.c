@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "core/ctlsock.h"
+#include "fs/events.h"
 #include "fs/state.h"
 
 #define CLIENTS	       64
@@ -16,7 +17,9 @@
 #define CLIENTS_OTHERS 40 /* of all ordinary users: the owner always gets in */
 #define WORKERS	       8
 #define IDLE_MS	       30000 /* without a request, or without reading the answer */
+#define EVENTS_BYTES   65536
 #define ANSWER_MAX     (16u << 20)
+#define FULL_MS	       50 /* until the next try, when there are no descriptors */
 #define READ_BYTES     4096
 
 /* A verb on its way. Owned by its thread until done, then by the control thread. */
@@ -40,6 +43,8 @@ struct client {
 	size_t out_len, out_at;
 	uint64_t deadline_ms;
 	struct job *job;
+	struct sopfs_follower *follower; /* it is told events */
+	bool follow;			 /* without an end */
 };
 
 struct sopfs_control {
@@ -109,6 +114,7 @@ static void client_close(struct sopfs_control *c, struct client *k)
 		if (done)
 			job_free(k->job);
 	}
+	sopfs_unfollow(k->follower);
 	close(k->fd);
 	free(k->in);
 	free(k->out);
@@ -148,6 +154,7 @@ static void *work(void *arg)
 
 	prctl(PR_SET_NAME, "sopfs-verb");
 	j->answer = run_verb(j->verb, c->f, j->request, j->trusted);
+	sopfs_events_look(c->f);
 	pthread_mutex_lock(&c->lock);
 	j->done = true;
 	orphan = j->orphan;
@@ -199,6 +206,50 @@ static json_t *start_job(
 	return refusal(rc, "control request: thread");
 }
 
+static void woken(void *arg)
+{
+	struct sopfs_control *c = arg;
+	const uint64_t one = 1;
+
+	(void)!write(c->wake, &one, sizeof(one));
+}
+
+/* NULL: events follow; else why not. */
+static json_t *start_events(struct sopfs_control *c, struct client *k, const json_t *request)
+{
+	const char *name = json_string_value(json_object_get(request, "kind"));
+	unsigned kinds = name ? sopfs_event_kind(name) : ~0u;
+	struct sop_err e = {0};
+
+	if (!kinds)
+		return refusal(-EINVAL, "kinds of events: commit, session, disk, log");
+	k->follow = json_is_true(json_object_get(request, "follow"));
+	if (sopfs_follow(&k->follower, c->f, kinds, true, woken, c, &e))
+		return answer_of(NULL, e.code, &e);
+	return NULL;
+}
+
+/* What there is, if what was there before has gone. */
+static void client_events(struct sopfs_control *c, struct client *k)
+{
+	size_t n;
+
+	if (k->fd < 0 || !k->follower || k->out_len)
+		return;
+	k->out = malloc(EVENTS_BYTES);
+	n = k->out ? sopfs_follower_read(k->follower, k->out, EVENTS_BYTES) : 0;
+	k->out_len = n;
+	if (n)
+		return;
+	free(k->out);
+	k->out = NULL;
+	if (k->follow)
+		return;
+	sopfs_unfollow(k->follower);
+	k->follower = NULL;
+	client_answer(c, k, answer_of(json_object(), 0, NULL));
+}
+
 static bool may_look(const struct sopfs_control *c, const struct client *k)
 {
 	return k->trusted || c->f->o.allow_other;
@@ -222,6 +273,8 @@ static json_t *obey(struct sopfs_control *c, struct client *k, json_t *request)
 		return refusal(-EOPNOTSUPP, "the daemon does not know this verb");
 	if (!may_look(c, k) || (verb->access == SOPFS_MAY_CHANGE && !k->trusted))
 		return refusal(-EPERM, "only root and the user who mounted the volume may do this");
+	if (!verb->run)
+		return start_events(c, k, request);
 	if (verb->waits)
 		return start_job(c, k, verb, request);
 	return run_verb(verb, c->f, request, k->trusted);
@@ -247,7 +300,7 @@ static void client_line(struct sopfs_control *c, struct client *k, const char *l
 /* One request at a time: the next is looked at when the answer to this one has gone. */
 static void client_requests(struct sopfs_control *c, struct client *k)
 {
-	while (k->fd >= 0 && !k->job && !k->out_len && !k->last) {
+	while (k->fd >= 0 && !k->job && !k->follower && !k->out_len && !k->last) {
 		char *end = memchr(k->in, '\n', k->in_len);
 		size_t len = end ? (size_t)(end - k->in) : 0;
 
@@ -263,6 +316,7 @@ static void client_requests(struct sopfs_control *c, struct client *k)
 			return;
 		memmove(k->in, end + 1, k->in_len - len - 1);
 		k->in_len -= len + 1;
+		client_events(c, k);
 	}
 }
 
@@ -312,6 +366,8 @@ static void client_write(struct sopfs_control *c, struct client *k)
 	k->out_len = k->out_at = 0;
 	if (k->last)
 		client_close(c, k);
+	else if (k->follower)
+		client_events(c, k);
 	else
 		client_requests(c, k);
 }
@@ -348,8 +404,12 @@ static void client_accept(struct sopfs_control *c)
 	socklen_t len = sizeof(who);
 	bool trusted;
 
-	if (fd < 0)
+	if (fd < 0) {
+		/* It stays in the queue, and would be found again at once. */
+		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM)
+			usleep(FULL_MS * 1000);
 		return;
+	}
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len)) {
 		close(fd);
 		return;
@@ -396,12 +456,19 @@ static void jobs_done(struct sopfs_control *c)
 	}
 }
 
+/* Half a minute for a request to come, or for its answer to be read. Not while a verb is run, nor
+ * for who follows events: they are the owner's, and cost no more than a buffer. */
+static bool has_deadline(const struct client *k)
+{
+	return k->fd >= 0 && !k->job && !k->follower;
+}
+
 static int timeout_ms(const struct sopfs_control *c)
 {
 	uint64_t now = now_ms(), first = now + IDLE_MS;
 
 	for (size_t i = 0; i < CLIENTS; i++)
-		if (c->client[i].fd >= 0 && !c->client[i].job)
+		if (has_deadline(&c->client[i]))
 			first = SOP_MIN(first, c->client[i].deadline_ms);
 	return first <= now ? 0 : (int)(first - now);
 }
@@ -411,14 +478,14 @@ static void close_late(struct sopfs_control *c)
 	uint64_t now = now_ms();
 
 	for (size_t i = 0; i < CLIENTS; i++)
-		if (c->client[i].fd >= 0 && !c->client[i].job && c->client[i].deadline_ms <= now)
+		if (has_deadline(&c->client[i]) && c->client[i].deadline_ms <= now)
 			client_close(c, &c->client[i]);
 }
 
 /* What is waited for with a client: to take its answer; else to say something, or to go away. */
 static short events_of(const struct client *k)
 {
-	return k->out_len ? POLLOUT : k->job ? 0 : POLLIN;
+	return k->out_len ? POLLOUT : k->job || k->follower ? 0 : POLLIN;
 }
 
 static void serve_client(struct sopfs_control *c, struct client *k, short events)
@@ -427,10 +494,17 @@ static void serve_client(struct sopfs_control *c, struct client *k, short events
 		return;
 	if (events & POLLOUT)
 		client_write(c, k);
-	else if (events & POLLIN && !k->job)
+	else if (events & POLLIN && !k->job && !k->follower)
 		client_read(c, k);
 	else if (events & (POLLERR | POLLHUP | POLLNVAL))
 		client_close(c, k);
+}
+
+static void news(struct sopfs_control *c)
+{
+	jobs_done(c);
+	for (size_t i = 0; i < CLIENTS; i++)
+		client_events(c, &c->client[i]);
 }
 
 static bool stopping(struct sopfs_control *c)
@@ -459,7 +533,7 @@ static void *control(void *arg)
 		if (poll(p, CLIENTS + 2, timeout_ms(c)) < 0 && errno != EINTR)
 			break;
 		if (p[0].revents && read(c->wake, &count, sizeof(count)) > 0)
-			jobs_done(c);
+			news(c);
 		for (size_t i = 0; i < CLIENTS; i++)
 			if (p[i + 2].fd == c->client[i].fd)
 				serve_client(c, &c->client[i], p[i + 2].revents);

@@ -24,7 +24,7 @@ struct sopfs_verb {
 	const char *name;
 	enum sopfs_access access;
 	bool waits; /* for disks: not on the control thread */
-	/* A new reference, or NULL and e. */
+	/* A new reference, or NULL and e. No function: events, a line each (control.c). */
 	json_t *(*run)(struct sopfs *f, const json_t *request, bool trusted, struct sop_err *e);
 };
 /* NULL: there is none of this name. */

@@ -283,6 +283,7 @@ static const struct sopfs_verb verbs[] = {
 	{"hello", SOPFS_MAY_LOOK, false, run_hello},
 	{"status", SOPFS_MAY_LOOK, false, run_status},
 	{"info", SOPFS_MAY_CHANGE, true, run_info}, /* it tells of files that others may not see */
+	{"events", SOPFS_MAY_CHANGE, false, NULL},
 	{"online", SOPFS_MAY_CHANGE, true, run_online},
 	{"offline", SOPFS_MAY_CHANGE, true, run_offline},
 	{"replace", SOPFS_MAY_CHANGE, true, run_replace},

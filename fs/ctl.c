@@ -4,6 +4,7 @@
 
 #include "fs/posix.h"
 #include "fs/status.h"
+#include "fs/stream.h"
 
 #define CTL_DIR 2u /* inode numbers: the directory, then its files */
 
@@ -22,9 +23,8 @@ static const struct {
 	const char *name;
 	void (*write)(FILE *o, const json_t *status);
 } files[] = {
-	{"status", write_status},
-	{"status.json", write_json},
-	{"metrics", sopfs_status_metrics},
+	{"status", write_status}, {"status.json", write_json}, {"metrics", sopfs_status_metrics},
+	{"events", NULL}, /* a stream */
 };
 
 static struct sopfs_item *ctl_item(uint64_t ino, mode_t type)
@@ -101,21 +101,23 @@ bool sopfs_ctl_lookup(
 int sopfs_ctl_attr(const struct sopfs_view *v, struct sop_attr *a)
 {
 	bool dir = v->item->type == S_IFDIR;
+	bool events = !dir && !files[v->item->ino - CTL_DIR - 1].write;
 
 	memset(a, 0, sizeof(*a));
 	a->ino = v->item->ino;
-	a->mode = dir ? S_IFDIR | 0555 : S_IFREG | 0444;
+	/* Events tell names of all directories: not for everyone. */
+	a->mode = dir ? S_IFDIR | 0555 : events ? S_IFREG | 0400 : S_IFREG | 0444;
+	a->uid = geteuid();
+	a->gid = getegid();
 	a->nlink = dir ? 2 : 1;
 	a->atime = a->mtime = a->ctime = a->btime = sopfs_now();
 	return 0;
 }
 
-int sopfs_ctl_open(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_view *v, int flags,
-	struct sopfs_opened *out)
+static int make_text(
+	struct sopfs *f, const struct sopfs_caller *who, size_t i, struct sopfs_handle *h)
 {
-	size_t i = (size_t)(v->item->ino - CTL_DIR - 1);
-	struct sopfs_handle *h = sopfs_handle_new(f, v, flags);
-	FILE *o = h ? open_memstream(&h->text, &h->text_len) : NULL;
+	FILE *o = open_memstream(&h->text, &h->text_len);
 	json_t *status = o ? sopfs_status_json(f, sopfs_trusts(who->uid)) : NULL;
 	bool made = status != NULL;
 
@@ -124,11 +126,22 @@ int sopfs_ctl_open(struct sopfs *f, const struct sopfs_caller *who, struct sopfs
 	json_decref(status);
 	if (o && fclose(o))
 		made = false;
-	if (!made) {
-		if (h)
-			sopfs_handle_free(f, h);
-		return -ENOMEM;
-	}
+	return made ? 0 : -ENOMEM;
+}
+
+int sopfs_ctl_open(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_view *v, int flags,
+	struct sopfs_opened *out, struct sop_err *e)
+{
+	size_t i = (size_t)(v->item->ino - CTL_DIR - 1);
+	struct sopfs_handle *h = sopfs_handle_new(f, v, flags);
+	int rc = !h		  ? -ENOMEM
+		 : files[i].write ? make_text(f, who, i, h)
+				  : sopfs_stream_open(&h->stream, f, e);
+
+	if (rc && h)
+		sopfs_handle_free(f, h);
+	if (rc)
+		return rc;
 	out->handle = h;
 	out->keep_cache = false;
 	return 0;

@@ -14,7 +14,7 @@ bool sopfs_ctl_lookup(struct sopfs *f, struct sopfs_item *dir, const char *name,
 	struct sopfs_entry *out);
 int sopfs_ctl_attr(const struct sopfs_view *v, struct sop_attr *a);
 int sopfs_ctl_open(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_view *v, int flags,
-	struct sopfs_opened *out);
+	struct sopfs_opened *out, struct sop_err *e);
 /* File i of the directory; NULL beyond the last. */
 const char *sopfs_ctl_name(unsigned i, uint64_t *ino);
 

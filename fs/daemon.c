@@ -24,6 +24,8 @@ static struct {
 	char name[64];
 	time_t second;		    /* under lock, as are the counts */
 	unsigned lines, suppressed; /* in this second */
+	void (*tap)(void *arg, enum sop_log_level level, const char *module, const char *line);
+	void *tap_arg; /* under lock, as is tap */
 } out = {.lock = PTHREAD_MUTEX_INITIALIZER, .starting = true, .fd = -1};
 
 int sopfs_exit_code(int rc)
@@ -247,6 +249,8 @@ static void sink(void *ctx, enum sop_log_level level, const char *module, const 
 			put(SOP_LOG_WARNING, "log", note);
 		}
 		put(level, module, line);
+		if (out.tap)
+			out.tap(out.tap_arg, level, module, line);
 	}
 	pthread_mutex_unlock(&out.lock);
 }
@@ -256,6 +260,16 @@ static struct sop_log the_log = {.sink = sink, .max_level = SOP_LOG_INFO};
 const struct sop_log *sopfs_log(void)
 {
 	return &the_log;
+}
+
+void sopfs_log_tap(
+	void (*fn)(void *arg, enum sop_log_level level, const char *module, const char *line),
+	void *arg)
+{
+	pthread_mutex_lock(&out.lock);
+	out.tap = fn;
+	out.tap_arg = arg;
+	pthread_mutex_unlock(&out.lock);
 }
 
 void sopfs_log_name(const char *name)

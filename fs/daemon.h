@@ -35,5 +35,10 @@ int sopfs_run(const char *const *args);
 int sopfs_log_open(bool foreground, bool debug, const char *file, struct sop_err *e);
 void sopfs_log_name(const char *name);
 const struct sop_log *sopfs_log(void);
+/* fn gets every line that is logged, too, with a lock of the log's held: it must not log. NULL: no more;
+ * when that returns, it is not called any more. */
+void sopfs_log_tap(void (*fn)(void *arg, enum sop_log_level level, const char *module,
+			   const char *line),
+	void *arg);
 
 #endif

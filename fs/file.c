@@ -507,7 +507,7 @@ void sopfs_handles_finish(struct sopfs *f)
 	while (f->handles) {
 		struct sopfs_handle *h = f->handles;
 
-		if (h->text) {
+		if (h->text || h->stream) {
 			sopfs_handle_free(f, h);
 			continue;
 		}

@@ -1,5 +1,6 @@
 /* One mount: made before the session loop, ended after it. */
 #include "fs/ctl.h"
+#include "fs/events.h"
 #include "fs/names.h"
 #include "fs/range_view.h"
 #include "fs/recent.h"
@@ -12,6 +13,7 @@ static void state_free(struct sopfs *f)
 	sopfs_notifier_stop(f);
 	sopfs_ranges_release(f);
 	sopfs_ctl_stop(f);
+	sopfs_events_stop(f);
 	sopfs_recent_stop(f);
 	sopfs_table_release(f);
 	pthread_mutex_destroy(&f->locks_lock);
@@ -43,6 +45,8 @@ int sopfs_new(
 		rc = sopfs_ctl_start(f, e);
 	if (!rc)
 		rc = sopfs_recent_start(f, e);
+	if (!rc)
+		rc = sopfs_events_start(f, e);
 	if (!rc)
 		rc = sopfs_notifier_start(f, e);
 	if (!rc)

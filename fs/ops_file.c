@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include "fs/locks.h"
+#include "fs/stream.h"
 
 /* The reply's count has 32 bits. */
 #define COPY_MAX ((size_t)1 << 30)
@@ -50,7 +51,8 @@ void sopfs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	}
 	fi->fh = (uintptr_t)opened.handle;
 	fi->keep_cache = opened.keep_cache;
-	fi->direct_io = opened.handle->text != NULL;
+	fi->direct_io = opened.handle->text || opened.handle->stream;
+	fi->nonseekable = opened.handle->stream != NULL;
 	fi->noflush = (fi->flags & O_ACCMODE) == O_RDONLY && !(fi->flags & O_TRUNC) &&
 		      sopfs_lock_quiet(f, opened.handle);
 	o = notes.first ? malloc(sizeof(*o)) : NULL;
@@ -108,6 +110,10 @@ void sopfs_op_read(
 	ssize_t n;
 
 	(void)ino;
+	if (h->stream) {
+		sopfs_stream_read(h->stream, req, size, fi->flags & O_NONBLOCK);
+		return;
+	}
 	buf = malloc(size ? size : 1);
 	if (!buf) {
 		n = -ENOMEM;
@@ -180,7 +186,7 @@ void sopfs_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct sop_err none = {0};
 
 	(void)ino;
-	if (h->text) {
+	if (h->text || h->stream) {
 		sopfs_handle_free(f, h);
 		fuse_reply_err(req, 0);
 		return;
@@ -240,7 +246,7 @@ void sopfs_op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 
 	(void)ino_in;
 	(void)ino_out;
-	if (in->text)
+	if (in->text || in->stream)
 		n = -EOPNOTSUPP; /* of .sop: the kernel copies */
 	else if (!flags && off_in >= 0 && off_out >= 0)
 		n = sopfs_copy(f, in, (uint64_t)off_in, sopfs_handle_of(fi_out), (uint64_t)off_out,

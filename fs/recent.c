@@ -3,6 +3,9 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "fs/events.h"
+#include "fs/status.h"
+
 struct sopfs_recent {
 	pthread_mutex_t lock;
 	unsigned next, count;
@@ -49,6 +52,10 @@ void sopfs_recent_add(struct sopfs *f, struct sopfs_item *item, int code, const 
 	sop_log(f->o.log, SOP_LOG_WARNING, "session", "op=%s inode=%llu code=%s: %s: %s",
 		code == -EIO ? "rollback" : "commit", (unsigned long long)x.ino, sop_err_name(code),
 		x.path, x.reason);
+	sopfs_event_note(f, SOPFS_EVENT_SESSION,
+		json_pack("{s:I, s:o, s:s, s:o}", "inode", (json_int_t)x.ino, "path",
+			sopfs_json_of(x.path), "code", sop_err_name(code), "reason",
+			sopfs_json_of(x.reason)));
 	pthread_mutex_lock(&r->lock);
 	r->ending[r->next] = x;
 	r->next = (r->next + 1) % SOPFS_RECENT;

@@ -72,6 +72,7 @@ struct sopfs_handle {
 	bool quiet;          /* locks_lock: its closes send no FLUSH */
 	uint64_t flushed_ms; /* locks_lock: when one of its descriptors was closed last */
 	char *text; /* files of .sop: what they say, made at open */
+	struct sopfs_stream *stream; /* of .sop/events: stream.h */
 	size_t text_len;
 };
 

@@ -33,6 +33,7 @@ struct sopfs_ticker;
 struct sopfs_recent;
 struct sopfs_waiter;
 struct sopfs_control;
+struct sopfs_events;
 
 struct sopfs {
 	struct sop_volume *v;
@@ -70,6 +71,7 @@ struct sopfs {
 	struct sopfs_ticker *ticker;
 	struct sopfs_recent *recent; /* recent.h */
 	struct sopfs_control *control; /* or NULL */
+	struct sopfs_events *events;   /* events.h */
 	struct timespec started;       /* real time */
 	int64_t started_boot_s;        /* CLOCK_BOOTTIME */
 

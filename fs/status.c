@@ -17,8 +17,7 @@ static json_t *number(uint64_t n)
 	return json_integer((json_int_t)SOP_MIN(n, (uint64_t)INT64_MAX));
 }
 
-/* Names and paths may hold any bytes, JSON only UTF-8: what is none is shown as "?". */
-static json_t *text(const char *s)
+json_t *sopfs_json_of(const char *s)
 {
 	json_t *j = json_string(s);
 	sop_autofree char *copy = j ? NULL : strdup(s);
@@ -51,10 +50,11 @@ static json_t *disk_json(const struct sop_volume_disk *d)
 	return json_pack("{s:s, s:o, s:s, s:o, s:o, s:b, s:b, s:b, s:b, s:o, s:o, s:o, "
 			 "s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
 		"name", d->name, "uuid", uuid_of(&d->uuid), "state", sop_disk_state_name(d->state),
-		"path", text(d->path), "reason", d->reason[0] ? text(d->reason) : json_null(),
-		"present", d->present, "data", d->data, "registry", d->registry, "current",
-		d->current, "target", d->target < 0 ? json_null() : json_string(target),
-		"generation", number(d->generation), "last_seen", when(d->last_seen), "read_errors",
+		"path", sopfs_json_of(d->path), "reason",
+		d->reason[0] ? sopfs_json_of(d->reason) : json_null(), "present", d->present,
+		"data", d->data, "registry", d->registry, "current", d->current, "target",
+		d->target < 0 ? json_null() : json_string(target), "generation",
+		number(d->generation), "last_seen", when(d->last_seen), "read_errors",
 		number(d->read_errors), "write_errors", number(d->write_errors), "checksum_errors",
 		number(d->checksum_errors), "repaired_bytes", number(d->repaired_bytes),
 		"total_bytes", number(d->total_bytes), "free_bytes", number(d->free_bytes),
@@ -72,13 +72,13 @@ static json_t *task_json(const struct sop_task *t)
 			 "s:o}",
 		"kind", sop_task_kind_name(t->kind), "state", sop_task_state_name(t->state), "disk",
 		t->disk < 0 ? json_null() : json_string(disk), "target",
-		t->target[0] ? text(t->target) : json_null(), "started", when(t->started), "ended",
-		when(t->ended), "bytes_total", number(t->bytes_total), "bytes_done",
+		t->target[0] ? sopfs_json_of(t->target) : json_null(), "started", when(t->started),
+		"ended", when(t->ended), "bytes_total", number(t->bytes_total), "bytes_done",
 		number(t->bytes_done), "bytes_per_s", number(t->bytes_per_s), "eta_s",
 		eta ? number(left / t->bytes_per_s) : json_null(), "repaired_bytes",
 		number(t->repaired_bytes), "corrected", number(t->corrected), "unrecoverable",
 		number(t->unrecoverable), "message",
-		t->message[0] ? text(t->message) : json_null());
+		t->message[0] ? sopfs_json_of(t->message) : json_null());
 }
 
 static json_t *disks_json(struct sop_volume *v)
@@ -109,9 +109,9 @@ static json_t *lost_json(struct sop_volume *v, bool names, unsigned *n)
 	for (*n = 0; sop_volume_lost(v, *n, &l); (*n)++)
 		if (names && *n < LOST_NAMED)
 			json_array_append_new(
-				all, json_pack("{s:o, s:o, s:o, s:o}", "name", text(l.name),
-					     "offset", number(l.off), "length", number(l.len),
-					     "found", when(l.when)));
+				all, json_pack("{s:o, s:o, s:o, s:o}", "name",
+					     sopfs_json_of(l.name), "offset", number(l.off),
+					     "length", number(l.len), "found", when(l.when)));
 	return all;
 }
 
@@ -122,10 +122,10 @@ static json_t *recent_json(struct sopfs *f, bool names)
 	struct sopfs_ending x;
 
 	for (unsigned i = 0; i < RECENT && sopfs_recent_get(f, i, &x); i++)
-		json_array_append_new(
-			all, json_pack("{s:o, s:o, s:o, s:s, s:o}", "time", when(x.time), "inode",
-				     number(x.ino), "path", names ? text(x.path) : json_null(),
-				     "code", sop_err_name(x.code), "reason", text(x.reason)));
+		json_array_append_new(all,
+			json_pack("{s:o, s:o, s:o, s:s, s:o}", "time", when(x.time), "inode",
+				number(x.ino), "path", names ? sopfs_json_of(x.path) : json_null(),
+				"code", sop_err_name(x.code), "reason", sopfs_json_of(x.reason)));
 	return all;
 }
 
@@ -149,9 +149,9 @@ static json_t *mount_json(const struct sopfs *f)
 
 	clock_gettime(CLOCK_BOOTTIME, &now);
 	return json_pack("{s:o, s:o, s:b, s:i, s:i, s:o, s:o, s:s}", "point",
-		f->o.mountpoint ? text(f->o.mountpoint) : json_null(), "source",
-		f->o.source ? text(f->o.source) : json_null(), "read_only", f->o.read_only, "pid",
-		(int)getpid(), "uid", (int)geteuid(), "started", when(f->started), "up_s",
+		f->o.mountpoint ? sopfs_json_of(f->o.mountpoint) : json_null(), "source",
+		f->o.source ? sopfs_json_of(f->o.source) : json_null(), "read_only", f->o.read_only,
+		"pid", (int)getpid(), "uid", (int)geteuid(), "started", when(f->started), "up_s",
 		number((uint64_t)(now.tv_sec - f->started_boot_s)), "program", SOPFS_VERSION);
 }
 
@@ -212,6 +212,11 @@ static void say_degraded(struct verdict *x, const char *volume, const struct sop
 		snprintf(count, sizeof(count), "%u ", left);
 	x->state = "DEGRADED";
 	x->health = "warning";
+	if (!missed) {
+		say(x->status, sizeof(x->status),
+			"Redundancy is less than it should be; data is intact.");
+		return;
+	}
 	if (!t->away) {
 		say(x->status, sizeof(x->status),
 			"%u disk%s being brought up to date. Data is intact; %s%smore failure%s %s "
@@ -296,14 +301,15 @@ json_t *sopfs_status_json(struct sopfs *f, bool names)
 			 " s:{s:o, s:o, s:o, s:o, s:o, s:o}, s:{s:i, s:o}}",
 		"version", STATUS_VERSION,
 		/* */
-		"volume", "name", text(s.name), "uuid", uuid, "data_shards", (int)s.k,
+		"volume", "name", sopfs_json_of(s.name), "uuid", uuid, "data_shards", (int)s.k,
 		"parity_shards", (int)s.m, "disks", (int)s.disks, "disks_online",
 		(int)s.disks_online, "items", number(s.items),
 		/* */
 		"state", verdict.state, "health", verdict.health, "status",
-		verdict.status[0] ? text(verdict.status) : json_null(), "action",
-		verdict.action[0] ? text(verdict.action) : json_null(), "disks", disks_json(f->v),
-		"tasks", tasks_json(f->v), "space", space_json(f->v, &s), "mount", mount_json(f),
+		verdict.status[0] ? sopfs_json_of(verdict.status) : json_null(), "action",
+		verdict.action[0] ? sopfs_json_of(verdict.action) : json_null(), "disks",
+		disks_json(f->v), "tasks", tasks_json(f->v), "space", space_json(f->v, &s), "mount",
+		mount_json(f),
 		/* */
 		"commits", "lsn", number(s.lsn), "durable_lsn", number(s.durable_lsn), "committed",
 		number(s.commits), "conflicts", number(s.conflicts), "rolled_back",

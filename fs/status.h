@@ -17,6 +17,9 @@ void sopfs_status_text(FILE *o, const json_t *status, bool verbose);
 /* Prometheus text, with HELP and TYPE. */
 void sopfs_status_metrics(FILE *o, const json_t *status);
 
+/* A string. Names and paths may hold any bytes, JSON only UTF-8: what is none is shown as "?". */
+json_t *sopfs_json_of(const char *s);
+
 /* Members of the model. A text that is null or missing is "", a number 0. */
 static inline uint64_t sopfs_json_number(const json_t *o, const char *key)
 {

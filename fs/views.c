@@ -10,6 +10,7 @@
 #include "fs/names.h"
 #include "fs/posix.h"
 #include "fs/range_view.h"
+#include "fs/stream.h"
 
 #define MARK_MS 5000
 
@@ -746,6 +747,7 @@ void sopfs_handle_free(struct sopfs *f, struct sopfs_handle *h)
 		h->all_next->all_prev = h->all_prev;
 	pthread_mutex_unlock(&f->lock);
 	pthread_mutex_destroy(&h->direct_lock);
+	sopfs_stream_close(h->stream);
 	free(h->text);
 	free(h);
 }
@@ -1114,7 +1116,7 @@ int sopfs_open(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_vie
 	if (v->item->type != S_IFREG)
 		return -EISDIR;
 	if (sopfs_is_ctl(v))
-		return write ? -EACCES : sopfs_ctl_open(f, who, v, flags, out);
+		return write ? -EACCES : sopfs_ctl_open(f, who, v, flags, out, e);
 	if (write && f->o.read_only)
 		return -EROFS;
 	h = sopfs_handle_new(f, v, flags);

@@ -7,7 +7,7 @@
 #define PROGRAM "sopctl"
 
 static const struct sopctl_verb *const groups[] = {sopctl_status_verbs, sopctl_scrub_verbs,
-	sopctl_disk_verbs, sopctl_info_verbs, sopctl_store_verbs};
+	sopctl_disk_verbs, sopctl_events_verbs, sopctl_info_verbs, sopctl_store_verbs};
 
 /* ---- options -----------------------------------------------------------------------------------
  */
@@ -39,7 +39,7 @@ static const struct option_spec {
 	{"data-only", 0, FLAG, AT(data_only), "no copy of the registry on it"},
 	{"rate", 0, VALUE, AT(rate), "read at most this much a second (as 50M)"},
 	{"path", 0, VALUE, AT(path), "the folder where it is now"},
-	{"kind", 0, VALUE, AT(kind), "only events of this kind: commit, session or log"},
+	{"kind", 0, VALUE, AT(kind), "only events of this kind: commit, session, disk or log"},
 };
 
 static bool takes(const struct sopctl_verb *v, const char *name)

@@ -73,8 +73,9 @@ struct sopctl_volume {
 	size_t in_len;
 };
 
-/* All mounted volumes whose daemons talk to this user. The number; *out is malloc'ed. */
-size_t sopctl_mounted(struct sopctl_volume **out);
+/* All mounted volumes whose daemons talk to this user. The number; *out is malloc'ed. silent: further
+ * ones whose daemons do not answer; that is said. */
+size_t sopctl_mounted(struct sopctl_volume **out, size_t *silent);
 void sopctl_mounted_free(struct sopctl_volume *all, size_t n);
 /* The one that name means: mount point, member folder, label, or UUID (or its beginning). inside: or any
  * path below the mount point. SOPCTL_NO_VOLUME when none is: said only if say. */

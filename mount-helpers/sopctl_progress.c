@@ -57,9 +57,11 @@ static void line_of(char *out, size_t size, const json_t *t)
 	if (sopctl_number(t, "bytes_per_s"))
 		n += snprintf(out + n, size - (size_t)n, " at %s/s",
 			sop_human_size(rate, sopctl_number(t, "bytes_per_s")));
+	if (sopctl_number(t, "corrected"))
+		n += snprintf(out + n, size - (size_t)n, ", %llu repaired",
+			(unsigned long long)sopctl_number(t, "corrected"));
 	n += snprintf(out + n, size - (size_t)n, ", %llu errors",
-		(unsigned long long)(sopctl_number(t, "corrected") +
-				     sopctl_number(t, "unrecoverable")));
+		(unsigned long long)sopctl_number(t, "unrecoverable"));
 	if (json_is_integer(json_object_get(t, "eta_s")))
 		n += snprintf(out + n, size - (size_t)n, ", ETA %s",
 			sop_human_clock(eta, sopctl_number(t, "eta_s")));

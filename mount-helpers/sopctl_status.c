@@ -234,8 +234,8 @@ static int status_of(const char *name, const struct sopctl_args *a, bool *shown)
 static int status_of_all(const struct sopctl_args *a, bool *shown)
 {
 	struct sopctl_volume *all;
-	size_t n = sopctl_mounted(&all);
-	int worst = 0;
+	size_t silent, n = sopctl_mounted(&all, &silent);
+	int worst = !silent ? SOPCTL_OK : a->check ? 3 : SOPCTL_FAILURE;
 
 	for (size_t i = 0; i < n; i++) {
 		int rc = show(&all[i], a, shown);
@@ -243,9 +243,12 @@ static int status_of_all(const struct sopctl_args *a, bool *shown)
 		worst = SOP_MAX(worst, rc);
 	}
 	sopctl_mounted_free(all, n);
-	if (!n && a->check)
+	if (a->check && silent)
+		printf("UNKNOWN: %zu daemon%s not answer\n", silent,
+			silent == 1 ? " does" : "s do");
+	else if (!n && a->check)
 		printf("OK: no volume is mounted\n");
-	else if (!n && !a->json)
+	else if (!n && !silent && !a->json)
 		printf("no volume is mounted\n");
 	return worst;
 }

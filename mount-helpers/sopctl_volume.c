@@ -12,12 +12,12 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <time.h>
 
 #include "core/ctlsock.h"
 
-#define HELLO_MS   1500
+#define HELLO_MS   700 /* for all of them */
+#define LINE_MS	   200 /* for the rest of a line that has begun */
 #define REALPATH_S 2
 #define ANSWER_MAX (64u << 20)
 
@@ -289,10 +289,12 @@ json_t *sopctl_ask(struct sopctl_volume *v, json_t *request, int wait_ms, int *c
 
 	*code = SOPCTL_OK;
 	if (exchange(v, request, wait_ms, &answer, &why)) {
+		bool gone = why == -ECONNRESET || why == -EPIPE;
+
 		*code = sopctl_fail(SOPCTL_FAILURE, "%s: the daemon %s", sopctl_name(v),
-			!why		     ? "does not answer"
-			: why == -ECONNRESET ? "has ended"
-					     : sop_err_text(why));
+			!why   ? "does not answer"
+			: gone ? "has ended"
+			       : sop_err_text(why));
 		return NULL;
 	}
 	if (!json_is_true(json_object_get(answer, "ok"))) {
@@ -312,41 +314,116 @@ json_t *sopctl_ask(struct sopctl_volume *v, json_t *request, int wait_ms, int *c
 /* ---- finding -----------------------------------------------------------------------------------
  */
 
-/* 1: talks; 0: nobody there; -EACCES: it does not talk to this user. */
-static int greet(struct sopctl_volume *v, int folder, const char *name)
-{
-	const struct timeval bound = {.tv_sec = HELLO_MS / 1000, .tv_usec = HELLO_MS % 1000 * 1000};
-	struct sockaddr_un address;
-	json_t *answer;
-	int why;
-
-	*v = (struct sopctl_volume){.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-	if (v->fd < 0 || sop_ctl_address(&address, folder, name))
-		return 0;
-	setsockopt(v->fd, SOL_SOCKET, SO_SNDTIMEO, &bound, sizeof(bound));
-	if (connect(v->fd, (const struct sockaddr *)&address, sizeof(address)))
-		return errno == EACCES ? -EACCES : 0;
-	if (exchange(v, json_pack("{s:s}", "verb", "hello"), HELLO_MS, &answer, &why))
-		return 0;
-	v->hello = json_incref(json_object_get(json_object_get(answer, "result"), "uuid")
-				       ? json_object_get(answer, "result")
-				       : NULL);
-	why = v->hello ? 1 : strcmp(sopctl_text(answer, "code"), "EPERM") == 0 ? -EACCES : 0;
-	json_decref(answer);
-	return why;
-}
-
 struct found {
 	struct sopctl_volume *all;
 	size_t n;
-	bool refused; /* some daemon does not talk to this user */
+	bool refused;	  /* some daemon does not talk to this user */
+	size_t silent;	  /* daemons that do not answer */
+	char (*who)[256]; /* names of their sockets */
 };
+
+/* One that may answer. */
+struct greeted {
+	struct sopctl_volume v;
+	char name[256];
+};
+
+/* Connected, and asked who it is. False: nobody is there. */
+static bool greet(struct greeted *g, int folder, const char *name, bool *refused)
+{
+	struct sockaddr_un address;
+
+	snprintf(g->name, sizeof(g->name), "%s", name);
+	g->v = (struct sopctl_volume){
+		.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
+	if (g->v.fd < 0 || sop_ctl_address(&address, folder, name))
+		return false;
+	if (connect(g->v.fd, (const struct sockaddr *)&address, sizeof(address))) {
+		*refused |= errno == EACCES;
+		return errno == EAGAIN; /* its queue is full: it does not answer */
+	}
+	fcntl(g->v.fd, F_SETFL, 0);
+	return !sopctl_send(&g->v, json_pack("{s:s}", "verb", "hello"));
+}
+
+static void take_hello(struct found *f, struct greeted *g)
+{
+	struct sopctl_volume *grown;
+	json_t *answer = NULL, *result;
+
+	if (sopctl_line(&g->v, &answer, LINE_MS) == 1) {
+		result = json_object_get(answer, "result");
+		f->refused |= strcmp(sopctl_text(answer, "code"), "EPERM") == 0;
+		if (json_is_string(json_object_get(result, "uuid")))
+			g->v.hello = json_incref(result);
+	}
+	json_decref(answer);
+	grown = g->v.hello ? realloc(f->all, (f->n + 1) * sizeof(*grown)) : NULL;
+	if (!grown) {
+		sopctl_close(&g->v);
+		return;
+	}
+	f->all = grown;
+	f->all[f->n++] = g->v;
+	g->v = (struct sopctl_volume){.fd = -1};
+}
+
+/* All at a time: one that hangs must not keep the others waiting. */
+static void take_hellos(struct found *f, struct greeted *g, size_t n)
+{
+	sop_autofree struct pollfd *p = calloc(n ? n : 1, sizeof(*p));
+	int64_t until = now_ms() + HELLO_MS, left;
+	size_t waiting = n;
+
+	while (p && waiting && (left = until - now_ms()) > 0) {
+		for (size_t i = 0; i < n; i++)
+			p[i] = (struct pollfd){.fd = g[i].v.fd, .events = POLLIN};
+		if (poll(p, n, (int)left) < 0 && errno != EINTR)
+			break;
+		for (size_t i = 0; i < n; i++) {
+			if (p[i].fd < 0 || !p[i].revents)
+				continue;
+			take_hello(f, &g[i]);
+			waiting--;
+		}
+	}
+	for (size_t i = 0; i < n; i++) {
+		char(*grown)[256] =
+			g[i].v.fd < 0 ? NULL : realloc(f->who, (f->silent + 1) * sizeof(*grown));
+
+		sopctl_close(&g[i].v);
+		if (!grown)
+			continue;
+		f->who = grown;
+		memcpy(f->who[f->silent++], g[i].name, sizeof(*grown));
+	}
+}
+
+static void tell_silent(const struct found *f)
+{
+	for (size_t i = 0; i < f->silent; i++) {
+		const char *name = f->who[i], *pid = strchr(name, '.');
+
+		sopctl_fail(0, "volume %.*s: its daemon (pid %.*s) does not answer",
+			(int)strcspn(name, "."), name, pid ? (int)strcspn(pid + 1, ".") : 0,
+			pid ? pid + 1 : "");
+	}
+}
+
+static bool is_socket_name(const char *name)
+{
+	size_t len = strlen(name), suffix = sizeof(SOP_CTL_SUFFIX) - 1;
+
+	return name[0] != '.' && len > suffix && strcmp(name + len - suffix, SOP_CTL_SUFFIX) == 0;
+}
 
 static void look_in(struct found *f, int folder)
 {
 	int copy = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *dir = copy < 0 ? NULL : fdopendir(copy);
+	struct greeted *all = NULL, *grown;
 	struct dirent *d;
+	size_t n = 0;
 
 	if (!dir) {
 		if (copy >= 0)
@@ -354,24 +431,20 @@ static void look_in(struct found *f, int folder)
 		return;
 	}
 	while ((d = readdir(dir))) {
-		size_t len = strlen(d->d_name), suffix = sizeof(SOP_CTL_SUFFIX) - 1;
-		struct sopctl_volume *grown, v;
-		int rc;
-
-		if (d->d_name[0] == '.' || len <= suffix ||
-			strcmp(d->d_name + len - suffix, SOP_CTL_SUFFIX))
+		if (!is_socket_name(d->d_name))
 			continue;
-		rc = greet(&v, folder, d->d_name);
-		grown = rc == 1 ? realloc(f->all, (f->n + 1) * sizeof(*grown)) : NULL;
-		f->refused |= rc == -EACCES;
-		if (!grown) {
-			sopctl_close(&v);
-			continue;
-		}
-		f->all = grown;
-		f->all[f->n++] = v;
+		grown = realloc(all, (n + 1) * sizeof(*grown));
+		if (!grown)
+			break;
+		all = grown;
+		if (greet(&all[n], folder, d->d_name, &f->refused))
+			n++;
+		else
+			sopctl_close(&all[n].v);
 	}
 	closedir(dir);
+	take_hellos(f, all, n);
+	free(all);
 }
 
 static void look(struct found *f)
@@ -394,12 +467,15 @@ static void look(struct found *f)
 	}
 }
 
-size_t sopctl_mounted(struct sopctl_volume **out)
+size_t sopctl_mounted(struct sopctl_volume **out, size_t *silent)
 {
 	struct found f;
 
 	look(&f);
+	tell_silent(&f);
+	free(f.who);
 	*out = f.all;
+	*silent = f.silent;
 	return f.n;
 }
 
@@ -496,6 +572,9 @@ int sopctl_find(struct sopctl_volume *out, const char *name, bool inside, bool s
 	} else if (n) {
 		rc = sopctl_fail(SOPCTL_USAGE,
 			"%s: %zu mounted volumes go by this name; give the mount point", name, n);
+	} else if (f.silent) {
+		tell_silent(&f);
+		rc = sopctl_fail(SOPCTL_FAILURE, "%s: is none of those that answer", name);
 	} else if (!say) {
 		rc = SOPCTL_NO_VOLUME;
 	} else if (f.refused) {
@@ -509,5 +588,6 @@ int sopctl_find(struct sopctl_volume *out, const char *name, bool inside, bool s
 			name);
 	}
 	sopctl_mounted_free(f.all, f.n);
+	free(f.who);
 	return rc;
 }

@@ -57,7 +57,7 @@ if [ "$(id -u)" = 0 ]; then
 	chmod 755 "$SOPFS_RUN_DIR"
 	as_other "$KNOCK" "$SOCK" say '{"version":1,"verb":"status"}' | jq -e '.ok and
 		.result.status.errors.lost == null' >/dev/null || fail "others may look"
-	for v in offline online replace add remove cancel scrub clear sync info; do
+	for v in offline online replace add remove cancel scrub clear sync info events; do
 		as_other "$KNOCK" "$SOCK" say \
 			"{\"version\":1,\"verb\":\"$v\",\"disk\":\"d0\",\"path\":\"/\",\"action\":\"start\"}" \
 			>"$WORK/answer"
@@ -85,6 +85,19 @@ if [ "$(id -u)" = 0 ]; then
 	exec 7>&-
 	wait "$deaf"
 fi
+# sopctl killed at any moment of any verb.
+mkdir "$WORK/spare"
+for round in 1 2 3 4 5; do
+	for verb in "status $NAME" "sync $NAME" "scrub --wait $NAME" "events -f $NAME" "clear $NAME" \
+		"info $MNT" "online $NAME d1" "replace -y --dry-run $NAME d1 $WORK/spare"; do
+		# shellcheck disable=SC2086
+		"$SOPCTL" $verb >/dev/null 2>&1 &
+		[ "$round" = 1 ] || "$KNOCK" "$SOCK" garbage "$round" "$RANDOM"
+		{ kill -9 $! && wait $!; } 2>/dev/null || true
+	done
+	says '{"version":1,"verb":"status"}' '.ok and .result.status.state == "ONLINE"'
+done
+"$SOPCTL" scrub --stop "$NAME" 2>/dev/null || true
 wait_until 20 sockets_are "$QUIET" || fail "connections are left: $(sockets), not $QUIET"
 
 # A second daemon of the volume's, after a kill: the dead one's socket is cleared away.

@@ -12,7 +12,7 @@ say() {
 
 # What sop.h itself offers, and two that hold no engine: the frame of the control socket, for both of its
 # ends, and figures as people read them.
-face='sop|err|log|id|clock|range|key|base|format_volume|admin|peek|ctlsock|human'
+face='sop|err|log|id|clock|range|key|base|format_volume|admin|peek|events|ctlsock|human'
 
 while IFS=: read -r file line text; do
 	inc=$(sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*["<]\([^">]*\)[">].*/\1/p' <<<"$text")
