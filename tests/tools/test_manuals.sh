@@ -2,7 +2,7 @@
 # The manuals say what --help says, no more and no less; every program and every mount option has its place
 # in them; mandoc finds nothing to say about their form.
 . "$(dirname "$0")/../fs/functions.sh"
-requires mandoc
+requires mandoc python3
 
 man=$TOP/mount-helpers/man
 
@@ -115,3 +115,17 @@ END
 	systemd-analyze verify --man=no "$WORK/generated"/*.mount "$WORK/generated"/*.automount 2>"$WORK/verify" || true
 	! grep -E 'generated/.*(Unknown|Failed to parse|Invalid)' "$WORK/verify" || fail "the generator's units"
 fi
+
+# What CONTRIBUTING.md and README.md point at is there.
+for page in CONTRIBUTING.md README.md; do
+	{ grep -oE '\b(core|fs|tests|packaging|mount-helpers)/[a-zA-Z0-9_/-]+\.[a-zA-Z]+' "$TOP/$page" || true; } | sort -u |
+		while read -r file; do
+			[ -e "$TOP/$file" ] || fail "$page points at $file, which is not there"
+		done
+done
+# shellcheck disable=SC2016
+grep -oE '`sop[a-z_]+\(\)`' "$TOP/CONTRIBUTING.md" | tr -d '`()' | sort -u | while read -r name; do
+	grep -rqE "\b$name\(" "$TOP/core" "$TOP/fs" || fail "CONTRIBUTING.md names $name(), which is not there"
+done
+python3 "$TOP/packaging/pictures/layout.py" | cmp - "$TOP/packaging/pictures/layout.svg" ||
+	fail "layout.svg is not what layout.py draws"
