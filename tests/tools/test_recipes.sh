@@ -94,7 +94,7 @@ if command -v automount >/dev/null && grep -qw autofs /proc/filesystems; then
 	ln -sf "$SOPFS" /usr/sbin/mount.sopfs
 	ln -sf "$BUILD/umount.sopfs" /usr/sbin/umount.sopfs
 	ln -sf "$BUILD/umount.sopfs" /usr/sbin/umount.fuse.sopfs
-	echo "pool -fstype=sopfs,commit=1s :$(sed 's/:/\\:/g' <<<"${DISKS[0]}")" >"$WORK/conf/auto.sopfs"
+	echo "pool -fstype=sopfs,commit=1s :${DISKS[0]//:/\\:}" >"$WORK/conf/auto.sopfs"
 	echo "$WORK/auto $WORK/conf/auto.sopfs --timeout=2" >"$WORK/conf/auto.master"
 	# In a session of its own: autofs mounts nothing for the process group of the daemon.
 	setsid setpriv --pdeathsig KILL automount -f -v --pid-file "$WORK/conf/pid" "$WORK/conf/auto.master" >"$WORK/conf/log" 2>&1 &
