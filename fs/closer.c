@@ -161,6 +161,20 @@ static int process_of(int tid, unsigned slot)
 	return process;
 }
 
+int sopfs_closer_parent(int process)
+{
+	char buf[1024], path[32], *line;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", process);
+	n = process > 0 ? read_all(path, buf, sizeof(buf) - 1) : -1;
+	if (n <= 0)
+		return 0;
+	buf[n] = 0;
+	line = strstr(buf, "\nPPid:");
+	return line ? SOP_MAX(0, (int)strtol(line + 6, NULL, 10)) : 0;
+}
+
 int sopfs_closer_process(int tid)
 {
 	char buf[256];

@@ -27,6 +27,9 @@ void sopfs_closer_look(int tid, struct sopfs_closer *out);
  * itself when that cannot be seen, 0 for 0. */
 int sopfs_closer_process(int tid);
 
+/* The process that has started this one; 0 when that cannot be seen. */
+int sopfs_closer_parent(int process);
+
 /* How many descriptors of the file with this inode number a process holds; access: O_RDONLY, O_WRONLY or
  * O_RDWR, of those opened so alone, or -1. Negative: it cannot be looked at. After a few thousand
  * descriptors it stops looking, and says that there are very many. */

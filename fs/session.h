@@ -35,6 +35,7 @@ struct sopfs_session {
 	bool blind_all;            /* began empty: what it shows is all there is */
 	int flags; /* it was opened with */
 	bool append, reads, ever_read;
+	bool temporary; /* O_EXCL and O_RDWR, as mkstemp does: see views.c; set when created */
 	bool closed; /* since a process last wrote by a call */
 	_Atomic bool idle; /* between a commit and the next use */
 	_Atomic bool live; /* it never has a transaction again: its handles are as direct ones (companion.h) */

@@ -12,7 +12,8 @@
 #include "fs/range_view.h"
 #include "fs/stream.h"
 
-#define MARK_MS 5000
+#define MARK_MS	  5000
+#define ANCESTORS 8 /* of who opens a temporary file, as far as we look */
 
 struct sopfs_mark {
 	struct sopfs_mark *next;
@@ -834,6 +835,38 @@ static bool open_shared(struct sopfs_view *v, struct sopfs_handle *h)
 	return true;
 }
 
+/* mkstemp makes files that are opened again by name, by their own process (git, for the packs that
+ * it receives) or by a child that it hands the name to. To these a file made with O_EXCL and O_RDWR
+ * shows what has been written: that is committed when they open it for reading. */
+static void commit_temporary(
+	struct sopfs *f, int tid, struct sopfs_item *item, struct sopfs_notes *notes)
+{
+	struct sopfs_session *s = NULL;
+	int process;
+	bool any = false;
+
+	pthread_mutex_lock(&f->lock);
+	for (s = item->sessions; s && !any; s = s->next)
+		any = s->temporary;
+	pthread_mutex_unlock(&f->lock);
+	if (!any)
+		return;
+	s = NULL;
+	process = sopfs_closer_process(tid);
+	pthread_mutex_lock(&item->lock);
+	for (unsigned i = 0; i < ANCESTORS && process > 1 && !s; i++) {
+		s = sopfs_session_of_process(f, item, process);
+		process = sopfs_closer_parent(process);
+	}
+	if (s) {
+		/* Its error is told to who writes: at its close. */
+		if (s->temporary && s->changed)
+			(void)sopfs_session_commit(f, s, notes, NULL);
+		pthread_mutex_unlock(&s->lock);
+	}
+	pthread_mutex_unlock(&item->lock);
+}
+
 static int open_read(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_handle *h,
 	bool *keep_cache, struct sopfs_notes *notes, struct sop_err *e)
 {
@@ -842,6 +875,7 @@ static int open_read(struct sopfs *f, int tid, struct sopfs_view *v, struct sopf
 	bool current, again, strange;
 	int rc;
 
+	commit_temporary(f, tid, item, notes);
 	pthread_mutex_lock(&f->lock);
 	strange = v->session && mark_find(f, tid, item);
 	pthread_mutex_unlock(&f->lock);
@@ -1260,6 +1294,7 @@ static int create_session(struct sopfs *f, const struct sopfs_caller *who, struc
 		rc = sop_value_open(&s->value, s->txn, SOP_NAME(dir->ino, name),
 			SOP_VALUE_WRITE | (s->append ? SOP_VALUE_APPEND : 0), e);
 	s->creating = s->blind_all = true;
+	s->temporary = (flags & O_EXCL) && (flags & O_ACCMODE) == O_RDWR;
 	if (!rc) {
 		pthread_mutex_lock(&f->lock);
 		rc = sopfs_overlay_find(f, dir->ino, name, strlen(name)) ? -EEXIST : 0;
