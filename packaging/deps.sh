@@ -8,7 +8,10 @@ packages='gcc make pkg-config libc6-dev libfuse3-dev fuse3 libisal-dev liburing-
 	libjansson-dev libcmocka-dev attr acl e2fsprogs mount util-linux'
 case ${1:-} in
 lint) packages="$packages clang clang-format shellcheck codespell" ;;
-test) packages="$packages g++ python3 rsync libcap2-bin jq mandoc tmux fish zsh" ;;
+test)
+	packages="$packages g++ python3 rsync libcap2-bin jq mandoc tmux fish zsh"
+	packages="$packages git sqlite3 vim tar redis-server redis-tools postgresql libpython3-testsuite fio"
+	;;
 packages) packages="$packages python3 debootstrap debhelper dpkg-dev lintian rpm" ;;
 esac
 
