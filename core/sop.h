@@ -389,7 +389,7 @@ ssize_t sop_clip_put(struct sop_value *x, const struct sop_clip *c, uint64_t off
 void sop_clip_free(struct sop_clip *c);
 
 uint64_t sop_value_size(const struct sop_value *x); /* looks without depending */
-uint64_t sop_value_bytes(const struct sop_value *x);
+uint64_t sop_value_bytes(struct sop_value *x); /* of it, stored: without holes */
 void sop_value_depend(struct sop_value *x); /* what was seen of it decides what is written */
 bool sop_value_dirty(const struct sop_value *x);
 /* The attributes as opened, with the view's own size; times: mtime moves with writes. */

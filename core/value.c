@@ -10,15 +10,16 @@
 #include <sys/stat.h>
 
 #define DIRECT_MIN                                                                                 \
-	(256u << 10)		 /* a write this large goes to the disks without a stop in memory  \
-				  */
-#define BLOB_BYTES  (1u << 20)	 /* data in one blob of a stream */
-#define MEMORY_MAX  (1u << 20)	 /* bytes of a session in memory before they are written out */
-#define BIG_MAX	    (128u << 10) /* the same where values are meant to be big */
-#define BULK_MIN    (64u << 10)	 /* shorter runs are packed with the commit */
-#define PRESSED_MAX (16u << 10)	 /* the same while all of them together have too many */
-#define WINDOW	    64u
-#define PUTS_MAX    64u
+	(256u << 10) /* a write this large goes to the disks without a stop in memory              \
+		      */
+#define BLOB_BYTES	(1u << 20)   /* data in one blob of a stream */
+#define MEMORY_MAX	(1u << 20)   /* bytes of a session in memory before they are written out */
+#define BIG_MAX		(128u << 10) /* the same where values are meant to be big */
+#define BULK_MIN	(64u << 10)  /* shorter runs are packed with the commit */
+#define PRESSED_MAX	(16u << 10)  /* the same while all of them together have too many */
+#define WINDOW		64u
+#define PUTS_MAX	64u
+#define BYTES_LOOKED_UP 64u /* intervals */
 
 static void blob_dropped(void *arg, const struct sop_blobref *ref)
 {
@@ -788,15 +789,50 @@ uint64_t sop_value_size(const struct sop_value *x)
 	return x->size;
 }
 
-uint64_t sop_value_bytes(const struct sop_value *x)
+/* Stored bytes of the committed value in [from, to). What cannot be read counts for nothing. */
+static uint64_t base_bytes(struct sop_value *x, uint64_t from, uint64_t to)
 {
-	uint64_t bytes = x->limit ? SOP_MIN(x->base.attr.bytes, x->limit) : 0;
+	const struct sop_item *b = &x->base;
+	uint64_t bytes = 0, run_end = b->run_off + b->run_len;
+	struct sop_extent ext;
 
-	for (const struct sop_imap_entry *i = x->map.count ? sop_imap_at(&x->map, 0) : NULL; i;
-		i = sop_imap_next(&x->map, i))
-		if (i->kind != SOP_IMAP_ZERO)
-			bytes += i->len;
-	return SOP_MIN(bytes + x->app_len, x->size);
+	if (b->run_len && b->run_off < to && run_end > from)
+		bytes += SOP_MIN(run_end, to) - SOP_MAX(b->run_off, from);
+	while (from < to && (b->extents || b->tree) && extent_at(x, from, &ext, NULL) == 1 &&
+		ext.off < to) {
+		uint64_t end = SOP_MIN(ext.off + ext.len, to);
+
+		bytes += end - SOP_MAX(ext.off, from);
+		from = end;
+	}
+	return bytes;
+}
+
+/* Exact, but for large changes of large values: what a session has written over much of a tree of
+ * extents, or cut off its end, is not looked up for a stat. */
+uint64_t sop_value_bytes(struct sop_value *x)
+{
+	const struct sop_imap_entry *i = x->map.count ? sop_imap_at(&x->map, 0) : NULL;
+	bool tree = x->base.tree != 0, exact = !tree || x->map.count <= BYTES_LOOKED_UP;
+	uint64_t end = SOP_MIN(x->limit, x->base.attr.size), at = 0, own = 0, covered = 0;
+	uint64_t kept = 0;
+
+	for (; i; i = sop_imap_next(&x->map, i)) {
+		uint64_t to = SOP_MIN(i->off + i->len, end);
+
+		own += i->kind == SOP_IMAP_ZERO ? 0 : i->len;
+		if (!tree && i->off > at)
+			kept += base_bytes(x, at, SOP_MIN(i->off, end));
+		else if (tree && exact && i->off < to)
+			covered += base_bytes(x, i->off, to);
+		at = SOP_MAX(at, to);
+	}
+	if (tree)
+		kept = SOP_MIN(x->base.attr.bytes, end) -
+		       SOP_MIN(covered, SOP_MIN(x->base.attr.bytes, end));
+	else if (at < end)
+		kept += base_bytes(x, at, end);
+	return SOP_MIN(kept + own + x->app_len, x->size);
 }
 
 void sop_value_depend(struct sop_value *x)

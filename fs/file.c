@@ -158,6 +158,29 @@ int sopfs_session_truncate(struct sopfs *f, struct sopfs_handle *h, uint64_t siz
 	return (int)change(f, h, 0, &op, notes, e);
 }
 
+/* Space is not set aside, but what cannot fit at all is refused. Bytes that are there already need
+ * no more room. */
+static int room_for(
+	struct sopfs *f, struct sopfs_handle *h, uint64_t off, uint64_t len, struct sop_err *e)
+{
+	struct sop_volume_stat s;
+	uint64_t end = off + len, missing = len;
+
+	sop_volume_stat(f->v, &s);
+	while (off < end && missing > s.free_bytes) {
+		int64_t data = sopfs_seek(f, h, off, false, e), hole;
+
+		if (data < 0 || (uint64_t)data >= end)
+			break;
+		hole = sopfs_seek(f, h, (uint64_t)data, true, e);
+		if (hole < 0)
+			break;
+		off = (uint64_t)hole;
+		missing -= SOP_MIN(off, end) - (uint64_t)data;
+	}
+	return missing > s.free_bytes ? sop_say(e, -ENOSPC, "no space left on the volume") : 0;
+}
+
 int sopfs_fallocate(struct sopfs *f, struct sopfs_handle *h, int mode, uint64_t off, uint64_t len,
 	struct sopfs_notes *notes, struct sop_err *e)
 {
@@ -177,6 +200,12 @@ int sopfs_fallocate(struct sopfs *f, struct sopfs_handle *h, int mode, uint64_t 
 		break;
 	default:
 		return -EOPNOTSUPP;
+	}
+	if (op.change == SOPFS_ALLOCATE) {
+		int rc = room_for(f, h, off, len, e);
+
+		if (rc)
+			return rc;
 	}
 	return (int)change(f, h, 0, &op, notes, e);
 }
