@@ -383,6 +383,7 @@ struct sop_value {
 	uint64_t app_len;
 	size_t counted; /* of v->value_bytes */
 	struct sop_loans loans; /* of what map has SHARED */
+	bool carry; /* truncated so far that what stays is less than what goes: see resolve.c */
 	struct sop_lock lock; /* VALUE: the window of extents (readers come in parallel) */
 	struct sop_extent *window;
 	uint32_t n_window;

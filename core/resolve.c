@@ -655,6 +655,101 @@ static int cut_out(struct edit *d, const struct cut *cuts, size_t n)
 	return rc ? rc : d->failed ? sop_fail(d->e, -ENOMEM, "extents") : 0;
 }
 
+/* Free all that a value refers to. */
+static void free_value(struct sop_buf *ops, const struct sop_item *old)
+{
+	struct le64 scope = le64_make(old->attr.ino);
+
+	for (uint32_t i = 0; i < old->extents; i++)
+		sop_buf_ref(ops, SOP_OP_FREE, old->attr.ino, &old->extent[i].ref);
+	if (old->tree) {
+		uint8_t key[8];
+
+		be64_put(key, old->tree);
+		sop_buf_op(ops, SOP_OP_PUT, SOP_OPF_QUIET, SOP_STORE_DOOMED, key, sizeof(key),
+			&scope, sizeof(scope));
+	}
+}
+
+/* A tree for extents: its nodes are coded as the value is. */
+static int new_tree(struct edit *d, uint64_t tree)
+{
+	const struct sop_store_opts o = {
+		.profile = sop_members_label(d->v->mem)->profile[d->profile].name};
+	struct sop_arena a = {0};
+	const void *raw = NULL;
+	uint32_t len = 0;
+	int rc = d->profile ? sop_options_encode(&a, &o, &raw, &len, d->e) : 0;
+
+	if (!rc)
+		sop_buf_op(d->ops, SOP_OP_STORE_NEW, 0, tree, NULL, 0, raw, len);
+	sop_arena_release(&a);
+	return rc;
+}
+
+struct carry {
+	struct edit *d;
+	const struct cut *cut; /* the first that may meet the next extent, and those behind it */
+	size_t n;
+	uint64_t bytes; /* of what stays */
+};
+
+/* What the cuts leave of one extent, each piece with a reference of its own. */
+static int carry_entry(void *arg, const void *key, size_t klen, const void *val, size_t vlen)
+{
+	struct carry *c = arg;
+	struct sop_extent x;
+	uint64_t at, end;
+	int rc = sop_extent_decode(&x, key, klen, val, vlen, c->d->e);
+
+	if (rc)
+		return rc;
+	end = x.off + x.len;
+	for (at = x.off; at < end;) {
+		uint64_t to = end;
+
+		while (c->n && c->cut->to <= at) {
+			c->cut++;
+			c->n--;
+		}
+		if (c->n && c->cut->from <= at) {
+			at = SOP_MIN(c->cut->to, end);
+			continue;
+		}
+		if (c->n)
+			to = SOP_MIN(to, c->cut->from);
+		x = part(&x, at, to);
+		sop_buf_ref(c->d->ops, SOP_OP_REF, 0, &x.ref);
+		keep_add(c->d, &x);
+		c->bytes += x.len;
+		/* x is the piece now: the next one is cut out of the rest of the extent. */
+		x.blob_off += x.len;
+		x.off = at = to;
+	}
+	return 0;
+}
+
+/* A truncation that takes most of a tree: what stays gets a tree of its own, and the old one is
+ * emptied in the background, so that the record is as long as the lesser of the two. The last cut
+ * goes on without end. */
+static int carry_out(struct edit *d, const struct cut *cuts, size_t n, uint64_t *bytes)
+{
+	struct carry c = {.d = d, .cut = cuts, .n = n};
+	struct sop_state_view view;
+	uint8_t to[8];
+	struct sop_range r = {.to = to, .to_len = 8, .to_exclusive = true};
+	int rc = sop_stores_view(d->v->stores, d->old->tree, SOP_LSN_LATEST, &view, d->e);
+
+	be64_put(to, cuts[n - 1].from);
+	if (!rc)
+		rc = sop_tree_scan(
+			d->v->nodes, &view.tree, SOP_LSN_LATEST, &r, carry_entry, &c, d->e);
+	free_value(d->ops, d->old);
+	d->old = NULL;
+	*bytes = c.bytes;
+	return rc < 0 ? rc : d->failed ? sop_fail(d->e, -ENOMEM, "extents") : 0;
+}
+
 /* The ranges a session wrote, joined where they touch, and everything from its limit on. */
 static int cut_list(const struct sop_value *x, struct cut **out, size_t *n, struct sop_err *e)
 {
@@ -754,38 +849,6 @@ static void emit_extent(struct sop_buf *ops, uint64_t tree, const struct sop_ext
 	sop_buf_op(ops, SOP_OP_PUT, SOP_OPF_QUIET, tree, key, sizeof(key), &raw, sizeof(raw));
 }
 
-/* Free all that a value refers to. */
-static void free_value(struct sop_buf *ops, const struct sop_item *old)
-{
-	struct le64 scope = le64_make(old->attr.ino);
-
-	for (uint32_t i = 0; i < old->extents; i++)
-		sop_buf_ref(ops, SOP_OP_FREE, old->attr.ino, &old->extent[i].ref);
-	if (old->tree) {
-		uint8_t key[8];
-
-		be64_put(key, old->tree);
-		sop_buf_op(ops, SOP_OP_PUT, SOP_OPF_QUIET, SOP_STORE_DOOMED, key, sizeof(key),
-			&scope, sizeof(scope));
-	}
-}
-
-/* A tree for extents: its nodes are coded as the value is. */
-static int new_tree(struct edit *d, uint64_t tree)
-{
-	const struct sop_store_opts o = {
-		.profile = sop_members_label(d->v->mem)->profile[d->profile].name};
-	struct sop_arena a = {0};
-	const void *raw = NULL;
-	uint32_t len = 0;
-	int rc = d->profile ? sop_options_encode(&a, &o, &raw, &len, d->e) : 0;
-
-	if (!rc)
-		sop_buf_op(d->ops, SOP_OP_STORE_NEW, 0, tree, NULL, 0, raw, len);
-	sop_arena_release(&a);
-	return rc;
-}
-
 /* Put the edited extents into the new record, or its tree. */
 static int store_extents(struct edit *d, struct sop_item *it, bool had_tree)
 {
@@ -841,10 +904,13 @@ static int emit_value(struct sop_txn *t, struct sop_wentry *w, const struct sop_
 	struct sop_plan *p = w->plan;
 	const struct sop_item *old = p->base;
 	bool whole = x->limit == 0; /* nothing of the old value is left */
+	/* As it was counted, if it has not changed since. */
+	bool carry = x->carry && old->tree == x->base.tree &&
+		     old->attr.value_version == x->base.attr.value_version;
 	struct edit d = {
 		.v = t->v, .scope = old->attr.ino, .profile = x->profile, .ops = ops, .e = e};
 	struct cut *cuts = NULL;
-	uint64_t added = 0;
+	uint64_t added = 0, carried = 0;
 	size_t n;
 	int rc = 0;
 
@@ -854,13 +920,15 @@ static int emit_value(struct sop_txn *t, struct sop_wentry *w, const struct sop_
 	} else {
 		d.old = old;
 		rc = cut_list(x, &cuts, &n, e);
-		if (!rc)
+		if (!rc && carry)
+			rc = carry_out(&d, cuts, n, &carried);
+		else if (!rc)
 			rc = cut_out(&d, cuts, n);
 	}
 	if (!rc)
 		rc = add_new(&d, x, p, puts, &added);
 	if (!rc)
-		rc = store_extents(&d, it, !whole && old->tree);
+		rc = store_extents(&d, it, !whole && !carry && old->tree);
 	free(cuts);
 	free(d.keep);
 	free(d.gone);
@@ -870,8 +938,8 @@ static int emit_value(struct sop_txn *t, struct sop_wentry *w, const struct sop_
 	it->run_len = p->run ? (uint32_t)p->run->len : 0;
 	it->run = p->run ? p->run->mem : NULL;
 	it->attr.size = p->size;
-	it->attr.bytes = added + it->run_len;
-	if (!whole)
+	it->attr.bytes = added + carried + it->run_len;
+	if (!whole && !carry)
 		it->attr.bytes +=
 			old->attr.bytes - SOP_MIN(old->attr.bytes, old->run_len + d.removed);
 	return 0;

@@ -19,7 +19,8 @@
 #define PRESSED_MAX	(16u << 10)  /* the same while all of them together have too many */
 #define WINDOW		64u
 #define PUTS_MAX	64u
-#define BYTES_LOOKED_UP 64u /* intervals */
+#define BYTES_LOOKED_UP 64u  /* intervals */
+#define CARRY_MIN	512u /* extents */
 
 static void blob_dropped(void *arg, const struct sop_blobref *ref)
 {
@@ -528,6 +529,53 @@ static int write_out(struct sop_value *x, struct sop_imap *m, size_t min, struct
 	return 0;
 }
 
+static int count_entry(void *arg, const void *key, size_t klen, const void *val, size_t vlen)
+{
+	uint64_t *left = arg;
+
+	(void)key;
+	(void)klen;
+	(void)val;
+	(void)vlen;
+	return --*left == 0;
+}
+
+/* Has the tree `most` extents or more from `from` up to `to`? 1, 0 or an error. */
+static int has_extents(
+	struct sop_value *x, uint64_t from, uint64_t to, uint64_t most, struct sop_err *e)
+{
+	struct sop_volume *v = x->t->v;
+	struct sop_state_view view;
+	uint8_t a[8], b[8];
+	struct sop_range r = {.from = a, .from_len = 8, .to = b, .to_len = 8, .to_exclusive = true};
+	int rc = sop_stores_view(v->stores, x->base.tree, x->lsn, &view, e);
+
+	be64_put(a, from);
+	be64_put(b, to);
+	return rc ? rc : sop_tree_scan(v->nodes, &view.tree, x->lsn, &r, count_entry, &most, e);
+}
+
+/* A truncated tree is cut, or what stays of it is carried to a new one, whichever is less: counted
+ * here, as far as it takes, without the commit lock. */
+static int choose_carry(struct sop_value *x, struct sop_err *e)
+{
+	int rc;
+
+	x->carry = false;
+	if (!x->base.tree || !x->limit || x->limit >= x->base.attr.size)
+		return 0;
+	for (uint64_t most = CARRY_MIN;; most *= 4) {
+		rc = has_extents(x, x->limit, UINT64_MAX, most, e);
+		if (rc <= 0)
+			return rc;
+		rc = has_extents(x, 0, x->limit, most, e);
+		if (rc <= 0) {
+			x->carry = !rc;
+			return rc;
+		}
+	}
+}
+
 int sop_value_settle(struct sop_value *x, struct sop_err *e)
 {
 	int rc = x->map.mem_bytes >= BULK_MIN ? write_out(x, &x->map, BULK_MIN, e) : 0;
@@ -535,7 +583,7 @@ int sop_value_settle(struct sop_value *x, struct sop_err *e)
 	if (!rc && x->app.mem_bytes >= BULK_MIN)
 		rc = write_out(x, &x->app, BULK_MIN, e);
 	count_memory(x);
-	return rc;
+	return rc ? rc : choose_carry(x, e);
 }
 
 /* What one may have in memory. Beyond their common bound each writes out what is more than a
