@@ -87,6 +87,7 @@ static int go_down(struct reader *r, const struct sop_tree *t, const struct plac
 	w->high = NULL;
 	if (!handle)
 		return -ENOENT;
+	r->chances = t->cache == SOP_TREE_HOT ? 4 : t->cache == SOP_TREE_COLD ? 0 : 1;
 	for (;;) {
 		const struct sop_page *p = NULL;
 		unsigned slot;
@@ -718,8 +719,10 @@ static int del_nodes(struct sop_nodes *n, struct sop_tree *t, struct path *path,
 
 static bool is_small(const struct sop_tree *t, const struct sop_page *p)
 {
-	if (sop_page_bytes(p) >= bound_bytes(t) / 4)
+	if (sop_page_bytes(p) >= bound_bytes(t) / (t->balance ? 2 : 4))
 		return false;
+	if (t->balance)
+		return !t->slot_length || sop_page_count(p) * 2 <= t->slot_length;
 	return !t->slot_length || sop_page_count(p) * 4 <= t->slot_length;
 }
 

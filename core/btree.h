@@ -57,12 +57,17 @@ struct sop_nodes_stat {
 };
 void sop_nodes_stat(struct sop_nodes *n, struct sop_nodes_stat *out);
 
+/* Which nodes go first when memory is short: cold ones at once, hot ones after several rounds. */
+enum sop_tree_cache { SOP_TREE_NORMAL, SOP_TREE_HOT, SOP_TREE_COLD };
+
 /* A tree as the caller keeps it (in a store's state). The writer changes root. */
 struct sop_tree {
 	uint64_t store;
 	uint64_t root; /* 0: empty */
 	uint32_t node_bytes;
 	uint32_t slot_length;
+	uint8_t cache; /* enum sop_tree_cache */
+	bool balance;  /* nodes join their neighbours at a half, and not at a quarter */
 };
 
 /* --- reading, any thread, at a snapshot ---------------------------------------------------------

@@ -38,7 +38,7 @@ struct sop_state {
 	uint32_t options_len;
 	struct sop_keying *keying; /* NULL: bytes, unique */
 	uint8_t profile;           /* of the label's, for its nodes and values */
-	uint8_t value_class;
+	uint8_t value_class, cache_class;
 	bool balance;
 	bool dirty;
 	struct sop_state_older *older; /* versions a pin may still see, newest first */
@@ -51,7 +51,8 @@ struct sop_state_view {
 	struct sop_tree tree;
 	struct sop_state_version at;
 	uint8_t profile, value_class;
-	bool typed; /* it has a keying */
+	bool typed;     /* it has a keying */
+	uint32_t shape; /* of it, or 0 */
 };
 
 struct sop_stores;
@@ -202,6 +203,7 @@ struct sop_wentry {
 	uint8_t write;      /* enum sop_write */
 	bool fresh;         /* PUT of an item that did not exist before */
 	bool numbered;      /* PUT in a store with duplicates: the key ends with a number */
+	uint32_t shape;     /* PUT: of the keying that made the key, or 0 */
 	bool keep_value;    /* PUT, DEL: the value moves elsewhere in this transaction: do not free it */
 	uint64_t version;   /* seen PRESENT: with this version */
 	struct sop_item *item;   /* PUT: the record; else what was read, if kept */
@@ -261,6 +263,7 @@ struct sop_dropped { /* a store created or removed, or (set) given other options
 	struct sop_dropped *next;
 	uint64_t store;
 	bool create, set;
+	bool shape; /* set: the store must be empty */
 	const void *options;
 	uint32_t options_len;
 	const void *was; /* set: as they were seen */

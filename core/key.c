@@ -1,4 +1,5 @@
 /* Keys of all types but JSON: encoding, decoding, names. */
+#include "core/ec.h"
 #include "core/keying.h"
 
 #include <math.h>
@@ -70,6 +71,10 @@ int sop_keying_new(struct sop_keying **out, const void *options, size_t len, str
 		free(k);
 		return rc;
 	}
+	k->shape = sop_crc32c(o.key_type + 256u * k->duplicates,
+			   (const uint8_t *)options + sizeof(o) + o.profile_len,
+			   le16_get(o.index_len)) |
+		   1;
 	*out = k;
 	return 0;
 }

@@ -13,6 +13,7 @@ struct sop_keying {
 	_Atomic unsigned refs;
 	enum sop_key_type type;
 	bool duplicates;
+	uint32_t shape; /* never 0; differs where keys are encoded otherwise */
 	uint16_t n_fields; /* JSON; 0: none yet: the first key will say */
 	struct sop_index_field field[SOP_INDEX_FIELDS];
 	char names[SOP_INDEX_BYTES];

@@ -35,9 +35,16 @@ static struct sop_wentry *put(struct sop_txn *t, uint64_t store, const void *key
 	const struct sop_item *it, bool fresh, struct sop_err *e)
 {
 	struct sop_wentry *w = sop_txn_entry(t, store, key, klen, e);
+	struct sop_keying *k;
 
 	if (!w)
 		return NULL;
+	/* The keying used last may be another store's: a rename has two. */
+	if (store >= SOP_STORE_ROOT && t->key_store != store) {
+		if (sop_txn_keying(t, store, &k, e))
+			return NULL;
+		sop_keying_put(k);
+	}
 	w->item = sop_txn_keep(t, it);
 	if (!w->item) {
 		sop_fail(e, -ENOMEM, "write set");
@@ -53,6 +60,7 @@ static struct sop_wentry *put(struct sop_txn *t, uint64_t store, const void *key
 	w->write = SOP_WRITE_PUT;
 	w->attr_mask = 0;
 	w->numbered = t->key_store == store && t->keying && t->keying->duplicates;
+	w->shape = t->key_store == store && t->keying ? t->keying->shape : 0;
 	t->bytes += klen + SOP_INLINE_MAX / 8;
 	return w;
 }
@@ -1213,7 +1221,8 @@ int sop_store_set(struct sop_txn *t, uint64_t store, const struct sop_store_opts
 	struct sop_store_opts now;
 	int rc = sop_txn_writable(t, e);
 
-	if (!rc && mask & ~(unsigned)(SOP_STORE_NOTE | SOP_STORE_SESSION | SOP_STORE_CACHE))
+	if (!rc && mask & ~(unsigned)(SOP_STORE_NOTE | SOP_STORE_SESSION | SOP_STORE_CACHE |
+				      SOP_STORE_SHAPE))
 		rc = sop_fail(e, -EINVAL, "store: what is to be set");
 	if (!rc && !buf)
 		rc = sop_fail(e, -ENOMEM, "store options");
@@ -1225,6 +1234,23 @@ int sop_store_set(struct sop_txn *t, uint64_t store, const struct sop_store_opts
 		rc = sop_options_decode(&now, was, was_len, buf, SOP_STORE_INFO_BYTES, e);
 	if (rc)
 		return rc;
+	if (mask & SOP_STORE_SHAPE) {
+		const struct sop_store_opts old = now;
+		uint64_t count;
+		unsigned profile;
+
+		rc = sop_count(t, store, &count, e);
+		if (!rc && count)
+			rc = sop_say(e, -ENOTEMPTY, "the store has items: what shapes it is fixed");
+		if (!rc && o->profile)
+			rc = sop_profile_find(t->v, o->profile, &profile, e);
+		if (rc)
+			return rc;
+		now = *o;
+		now.note = old.note;
+		now.session = old.session;
+		now.cache_class = old.cache_class;
+	}
 	if (mask & SOP_STORE_NOTE)
 		now.note = o->note;
 	if (mask & SOP_STORE_SESSION)
@@ -1234,9 +1260,11 @@ int sop_store_set(struct sop_txn *t, uint64_t store, const struct sop_store_opts
 	rc = sop_options_encode(&t->arena, &now, &raw, &len, e);
 	if (rc)
 		return rc;
+	sop_txn_forget_keying(t);
 	if (made) {
 		made->options = raw;
 		made->options_len = len;
+		made->shape |= mask & SOP_STORE_SHAPE;
 		return 0;
 	}
 	d = sop_arena_alloc(&t->arena, sizeof(*d));
@@ -1246,6 +1274,7 @@ int sop_store_set(struct sop_txn *t, uint64_t store, const struct sop_store_opts
 	*d = (struct sop_dropped){.next = t->stores,
 		.store = store,
 		.set = true,
+		.shape = mask & SOP_STORE_SHAPE,
 		.options = raw,
 		.options_len = len,
 		.was = was,

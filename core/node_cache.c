@@ -333,11 +333,12 @@ static void evict(struct sop_nodes *n, size_t steps)
 	while (n->memory_bytes > n->cache_bytes && !link_empty(&n->clock) && steps--) {
 		struct version *v = version_of(n->clock.next);
 		struct node *node = v->node;
+		uint8_t chances = atomic_load_explicit(&v->touched, memory_order_relaxed);
 
 		sop_nodes_uncount(n, v);
-		if (atomic_load_explicit(&v->touched, memory_order_relaxed) || node_busy(node) ||
-			node->kept == n->writing) {
-			atomic_store_explicit(&v->touched, false, memory_order_relaxed);
+		if (chances || node_busy(node) || node->kept == n->writing) {
+			atomic_store_explicit(&v->touched, (uint8_t)(chances - (chances > 0)),
+				memory_order_relaxed);
 			sop_nodes_recount(n, v);
 			continue;
 		}
@@ -413,7 +414,7 @@ static int install(struct sop_nodes *n, struct version *v, struct sop_page *page
 		node->blob = *ref;
 		node->store = sop_page_store(page);
 	}
-	atomic_store_explicit(&v->touched, true, memory_order_relaxed);
+	atomic_store_explicit(&v->touched, 1, memory_order_relaxed);
 	sop_nodes_recount(n, v);
 	return 0;
 }
@@ -587,6 +588,7 @@ void sop_reader_init(struct reader *r, struct sop_nodes *n, uint64_t lsn)
 	r->missing = 0;
 	r->failed = 0;
 	r->met = 0;
+	r->chances = 1;
 }
 
 void sop_reader_release(struct reader *r)
@@ -626,8 +628,8 @@ enum sop_see sop_reader_page(struct reader *r, uint64_t handle, const struct sop
 	if (!v->page)
 		return SOP_SEE_LOAD;
 	r->met++;
-	if (!atomic_load_explicit(&v->touched, memory_order_relaxed))
-		atomic_store_explicit(&v->touched, true, memory_order_relaxed);
+	if (atomic_load_explicit(&v->touched, memory_order_relaxed) != r->chances)
+		atomic_store_explicit(&v->touched, r->chances, memory_order_relaxed);
 	if (r->keep)
 		atomic_store_explicit(&node->kept,
 			atomic_load_explicit(&r->n->writing, memory_order_relaxed),

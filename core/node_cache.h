@@ -36,7 +36,7 @@ struct version {
 	struct sop_page *page; /* NULL: not in memory, or a tombstone */
 	uint64_t lsn;          /* of the last change in it */
 	struct sop_blobref ref; /* where it lies, when it is clean */
-	_Atomic bool touched;  /* second chance; set under the shared lock */
+	_Atomic uint8_t touched; /* chances left; set under the shared lock */
 	bool dirty, frozen, superseded, tombstone, unknown;
 	uint8_t on; /* enum on: which list it is on */
 };
@@ -104,6 +104,7 @@ bool sop_nodes_inside(const struct sop_nodes *n);
 /* A reader on its way through a tree. Nodes it had to load are held, so that a cache too small for the
  * path cannot make it load the same nodes for ever. */
 struct reader {
+	uint8_t chances; /* what a page that is met gets: more where it is to stay */
 	struct sop_nodes *n;
 	uint64_t lsn;
 	bool inside; /* runs on the writer's thread, within its lock */

@@ -171,6 +171,15 @@ static int check_options(struct sop_txn *t, const struct sop_dropped *d, struct 
 
 	if (rc)
 		return rc == -ENOENT ? conflict(e, "a store has been removed") : rc;
+	if (d->shape) {
+		struct sop_state_view view;
+
+		rc = sop_stores_view(t->v->stores, d->store, SOP_LSN_LATEST, &view, e);
+		if (rc)
+			return rc;
+		if (view.at.count)
+			return conflict(e, "a store that was empty is not");
+	}
 	if ((len == d->was_len && !memcmp(now ? now : "", d->was, len)) ||
 		(len == d->options_len && !memcmp(now ? now : "", d->options, len)))
 		return 0;
@@ -205,14 +214,16 @@ static int check_stores(struct sop_txn *t, struct sop_err *e)
 	return 0;
 }
 
-static int check_target(struct sop_txn *t, uint64_t store, struct sop_err *e)
+static int check_target(struct sop_txn *t, const struct sop_wentry *w, struct sop_err *e)
 {
 	struct sop_state_view view;
 	int rc;
 
-	if (store < SOP_STORE_ROOT || creates(t, store))
+	if (w->store < SOP_STORE_ROOT || creates(t, w->store))
 		return 0;
-	rc = sop_stores_view(t->v->stores, store, SOP_LSN_LATEST, &view, e);
+	rc = sop_stores_view(t->v->stores, w->store, SOP_LSN_LATEST, &view, e);
+	if (!rc && view.shape != w->shape && !sop_txn_made(t, w->store))
+		rc = conflict(e, "the keys of a store are of another type by now");
 	return rc;
 }
 
@@ -404,7 +415,7 @@ static int plan_entry(
 		p->nothing = !p->there;
 		return 0;
 	case SOP_WRITE_PUT:
-		rc = check_target(t, w->store, e);
+		rc = check_target(t, w, e);
 		p->base = w->item;
 		break;
 	case SOP_WRITE_PATCH:

@@ -323,7 +323,8 @@ struct sop_store_opts {
 	const struct sop_index_field *index; /* JSON; none: the first key's fields, sorted by name */
 	unsigned n_index;
 	bool duplicates; /* keys need not be unique */
-	bool balance;    /* leaf load balancing: a full leaf gives to its neighbours before it splits */
+	bool balance;    /* leaf load balancing: a leaf that is half empty joins a neighbour with room
+			    (else one that is three quarters empty) */
 	enum sop_value_class value_class;
 	enum sop_cache_class cache_class;
 };
@@ -343,8 +344,13 @@ int sop_store_at(struct sop_txn *t, const char *path, unsigned flags, const stru
 /* As created. Strings and index point into buf (SOP_STORE_INFO_BYTES is enough for all). -ERANGE. */
 int sop_store_info(struct sop_txn *t, uint64_t store, struct sop_store_opts *o, char *buf,
 	size_t size, struct sop_err *e);
-/* Change what may change. */
-enum sop_store_mask { SOP_STORE_NOTE = 1, SOP_STORE_SESSION = 2, SOP_STORE_CACHE = 4 };
+/* Change what may change; SHAPE, all the rest, while the store is empty: -ENOTEMPTY. */
+enum sop_store_mask {
+	SOP_STORE_NOTE = 1,
+	SOP_STORE_SESSION = 2,
+	SOP_STORE_CACHE = 4,
+	SOP_STORE_SHAPE = 8,
+};
 int sop_store_set(struct sop_txn *t, uint64_t store, const struct sop_store_opts *o, unsigned mask,
 	struct sop_err *e);
 

@@ -86,7 +86,12 @@ static void insert(struct sop_stores *s, struct sop_state *st)
 
 struct sop_tree sop_state_tree(const struct sop_state *st)
 {
-	return (struct sop_tree){st->id, st->now.root, st->node_bytes, st->slot_length};
+	return (struct sop_tree){.store = st->id,
+		.root = st->now.root,
+		.node_bytes = st->node_bytes,
+		.slot_length = st->slot_length,
+		.cache = st->cache_class,
+		.balance = st->balance};
 }
 
 /* Take over options, checked before. -ENOMEM leaves the state as it was. */
@@ -116,6 +121,7 @@ static int state_options(
 	st->slot_length = le32_get(o.slot_length);
 	st->balance = o.flags & SOP_OPTION_BALANCE;
 	st->value_class = o.value_class;
+	st->cache_class = o.cache_class; /* as enum sop_tree_cache */
 	st->profile = (uint8_t)sop_profile_of(
 		s->v, len ? (const char *)copy + sizeof(o) : "", o.profile_len);
 	return 0;
@@ -252,6 +258,7 @@ int sop_stores_view(struct sop_stores *s, uint64_t id, uint64_t lsn, struct sop_
 	out->profile = st->profile;
 	out->value_class = st->value_class;
 	out->typed = st->keying != NULL;
+	out->shape = st->keying ? st->keying->shape : 0;
 	sop_unlock(&s->lock);
 	return 0;
 }

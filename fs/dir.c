@@ -3,10 +3,14 @@
 struct uncommitted {
 	char *text;
 	size_t len;
+	const char *key; /* the tree's: text, or in key_mem */
+	size_t klen;
+	char *key_mem;
 	struct sop_attr attr;
 };
 
 struct sopfs_listing {
+	char bound[2][SOP_KEY_MAX];
 	struct sopfs_dirent *entries; /* name: an offset into text until the listing is complete */
 	size_t count, room;
 	char *text;
@@ -65,15 +69,15 @@ static int make_room(void **p, size_t *room, size_t want, size_t size)
 }
 
 /* 1: the answer is full; this entry is the one after its last. */
-static int add(struct sopfs_listing *l, const char *name, size_t len, uint64_t cookie,
-	const struct sop_attr *a)
+static int add(struct sopfs_listing *l, const char *name, size_t len, const void *key, size_t klen,
+	uint64_t cookie, const struct sop_attr *a)
 {
 	size_t need = (l->o->fixed + len + 7) & ~(size_t)7;
 	struct sopfs_dirent *d;
 	int rc = make_room((void **)&l->entries, &l->room, l->count + 1, sizeof(*l->entries));
 
 	if (!rc)
-		rc = make_room((void **)&l->text, &l->text_room, l->text_len + len + 1, 1);
+		rc = make_room((void **)&l->text, &l->text_room, l->text_len + len + klen + 1, 1);
 	if (rc)
 		return rc;
 	d = &l->entries[l->count];
@@ -84,6 +88,14 @@ static int add(struct sopfs_listing *l, const char *name, size_t len, uint64_t c
 	memcpy(l->text + l->text_len, name, len);
 	l->text[l->text_len + len] = 0;
 	l->text_len += len + 1;
+	d->key = d->name;
+	d->klen = len;
+	if (key != name) {
+		d->key = (const char *)(uintptr_t)l->text_len;
+		d->klen = klen;
+		memcpy(l->text + l->text_len, key, klen);
+		l->text_len += klen;
+	}
 	if (need > l->left) {
 		l->more = true;
 		return 1;
@@ -115,24 +127,31 @@ static int compare(
 	return l->range.descending ? -c : c;
 }
 
-static int scanned(void *arg, const void *key, size_t klen, const struct sop_attr *attr)
+static int add_own(struct sopfs_listing *l, const struct uncommitted *u)
+{
+	return add(l, u->text, u->len, u->key, u->klen, 0, &u->attr);
+}
+
+static int scanned(void *arg, const struct sop_listed *x)
 {
 	struct sopfs_listing *l = arg;
 	int rc = 0;
 
 	while (!rc && l->own_next < l->own_count) {
 		struct uncommitted *u = &l->own[l->own_next];
-		int c = compare(l, u->text, u->len, key, klen);
+		int c = compare(l, u->key, u->klen, x->key, x->klen);
 
 		if (c > 0)
 			break;
 		/* Equal: it has been committed since we looked. */
 		if (c < 0)
-			rc = add(l, u->text, u->len, 0, &u->attr);
+			rc = add_own(l, u);
 		l->own_next++;
 	}
-	if (!rc && can_be_shown(key, klen) && (!l->o->plain || is_plain(key, klen)))
-		rc = add(l, key, klen, 0, attr);
+	/* A position in the listing holds no longer key. */
+	if (!rc && can_be_shown(x->name, x->name_len) && x->klen <= SOPFS_NAME_MAX &&
+		(!l->o->plain || is_plain(x->name, x->name_len)))
+		rc = add(l, x->name, x->name_len, x->key, x->klen, 0, x->attr);
 	return rc;
 }
 
@@ -140,7 +159,7 @@ static int by_name(const void *a, const void *b)
 {
 	const struct uncommitted *x = a, *y = b;
 
-	return sop_bytes_cmp(x->text, x->len, y->text, y->len);
+	return sop_bytes_cmp(x->key, x->klen, y->key, y->klen);
 }
 
 static int by_name_falling(const void *a, const void *b)
@@ -148,27 +167,55 @@ static int by_name_falling(const void *a, const void *b)
 	return by_name(b, a);
 }
 
-static bool is_within(const struct sopfs_listing *l, const char *name, size_t len)
+static bool is_within(const struct sopfs_listing *l, const char *key, size_t len)
 {
 	const struct sop_range *r = &l->range;
 	int c;
 
-	if (l->o->plain && !is_plain(name, len))
-		return false;
-	c = r->from ? compare(l, name, len, r->from, r->from_len) : 1;
+	c = r->from ? compare(l, key, len, r->from, r->from_len) : 1;
 	if (c < 0 || (!c && r->from_exclusive))
 		return false;
-	c = r->to ? compare(l, name, len, r->to, r->to_len) : -1;
+	c = r->to ? compare(l, key, len, r->to, r->to_len) : -1;
 	return c < 0 || (!c && !r->to_exclusive);
 }
 
 static void own_free(struct sopfs_listing *l)
 {
-	for (size_t i = 0; i < l->own_count; i++)
+	for (size_t i = 0; i < l->own_count; i++) {
 		free(l->own[i].text);
+		free(l->own[i].key_mem);
+	}
 	free(l->own);
 	l->own = NULL;
 	l->own_count = l->own_next = 0;
+}
+
+/* Their places in the order of the store; those that are not to be listed go. */
+static int own_keys(struct sopfs *f, struct sopfs_listing *l, struct sopfs_item *dir)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < l->own_count; i++) {
+		struct uncommitted u = l->own[i];
+
+		u.key_mem = malloc(SOP_KEY_MAX);
+		u.key = u.key_mem;
+		l->own[i] = l->own[kept];
+		l->own[kept] = u; /* so that all are freed at the end */
+		if (!u.key_mem)
+			return -ENOMEM;
+		if (!sop_name_key(f->latest, (struct sop_name){dir->ino, u.text, u.len}, u.key_mem,
+			    &l->own[kept].klen, NULL) &&
+			is_within(l, u.key, l->own[kept].klen) &&
+			(!l->o->plain || is_plain(u.text, u.len)))
+			kept++;
+	}
+	while (l->own_count > kept) {
+		l->own_count--;
+		free(l->own[l->own_count].text);
+		free(l->own[l->own_count].key_mem);
+	}
+	return 0;
 }
 
 /* The directory's names in the range that are not committed, in order. Taken before the scan: a
@@ -185,7 +232,7 @@ static int own_names(struct sopfs *f, struct sopfs_listing *l, struct sopfs_item
 		const struct sopfs_alias *a = i->names;
 		struct uncommitted *u;
 
-		if (a->store != dir->ino || !is_within(l, a->text, a->len))
+		if (a->store != dir->ino)
 			continue;
 		rc = make_room((void **)&l->own, &room, l->own_count + 1, sizeof(*l->own));
 		if (rc)
@@ -193,6 +240,7 @@ static int own_names(struct sopfs *f, struct sopfs_listing *l, struct sopfs_item
 		u = &l->own[l->own_count];
 		u->attr = *i->last;
 		u->len = a->len;
+		u->key_mem = NULL;
 		u->text = strdup(a->text);
 		if (!u->text)
 			rc = -ENOMEM;
@@ -200,6 +248,8 @@ static int own_names(struct sopfs *f, struct sopfs_listing *l, struct sopfs_item
 			l->own_count++;
 	}
 	pthread_mutex_unlock(&f->lock);
+	if (!rc)
+		rc = own_keys(f, l, dir);
 	if (!rc && l->own_count)
 		qsort(l->own, l->own_count, sizeof(*l->own),
 			l->range.descending ? by_name_falling : by_name);
@@ -212,13 +262,13 @@ static int dots(struct sopfs *f, struct sopfs_listing *l, struct sopfs_item *dir
 	int rc = 0;
 
 	if (cookie < SOPFS_COOKIE_DOT)
-		rc = add(l, ".", 1, SOPFS_COOKIE_DOT, &a);
+		rc = add(l, ".", 1, ".", 1, SOPFS_COOKIE_DOT, &a);
 	pthread_mutex_lock(&f->lock);
 	if (dir->names)
 		a.ino = dir->names->store;
 	pthread_mutex_unlock(&f->lock);
 	if (!rc && cookie < SOPFS_COOKIE_DOTDOT)
-		rc = add(l, "..", 2, SOPFS_COOKIE_DOTDOT, &a);
+		rc = add(l, "..", 2, "..", 2, SOPFS_COOKIE_DOTDOT, &a);
 	return rc;
 }
 
@@ -246,7 +296,8 @@ static int finish(struct sopfs_listing *l, struct sopfs_cookies *c, size_t first
 		return rc;
 	for (size_t i = 0; i < all; i++) {
 		l->entries[i].name = l->text + (uintptr_t)l->entries[i].name;
-		l->keys[i] = (struct sopfs_key){l->entries[i].name, l->entries[i].len};
+		l->entries[i].key = l->text + (uintptr_t)l->entries[i].key;
+		l->keys[i] = (struct sopfs_key){l->entries[i].key, l->entries[i].klen};
 	}
 	if (l->count <= first)
 		return 0;
@@ -257,14 +308,33 @@ static int finish(struct sopfs_listing *l, struct sopfs_cookies *c, size_t first
 	return rc;
 }
 
+/* A bound as its name has it, as the store orders it. -EINVAL: it is no key of it. */
+static int bound(struct sopfs *f, struct sopfs_item *dir, const void **p, size_t *len, char *mem)
+{
+	size_t klen;
+	int rc = *p ? sop_name_key(
+			      f->latest, (struct sop_name){dir->ino, *p, *len}, mem, &klen, NULL)
+		    : 0;
+
+	if (rc || !*p)
+		return rc;
+	*p = mem;
+	*len = klen;
+	return 0;
+}
+
 /* What the range holds behind the cookie. key: room for the bound. -ENOENT: nothing. */
-static int go_on(struct sopfs_listing *l, struct sopfs_cookies *c, uint64_t cookie, char *key)
+static int go_on(struct sopfs *f, struct sopfs_listing *l, struct sopfs_item *dir,
+	struct sopfs_cookies *c, uint64_t cookie, char *key)
 {
 	struct sop_range *r = &l->range;
 	size_t len;
 	int rc;
 
 	*r = l->o->within;
+	if (bound(f, dir, &r->from, &r->from_len, l->bound[0]) ||
+		bound(f, dir, &r->to, &r->to_len, l->bound[1]))
+		return -ENOENT; /* nothing lies between what is no key */
 	rc = r->descending ? sopfs_cookies_find_below(c, cookie, key, &len)
 			   : sopfs_cookies_find(c, cookie, key, &len);
 	if (rc)
@@ -293,7 +363,7 @@ int sopfs_listing_read(struct sopfs *f, struct sopfs_listing *l, struct sopfs_it
 	l->more = false;
 	if (!c)
 		return -ENOMEM;
-	rc = go_on(l, c, cookie, from);
+	rc = go_on(f, l, dir, c, cookie, from);
 	empty = rc == -ENOENT;
 	if (rc && !empty)
 		return rc;
@@ -302,11 +372,9 @@ int sopfs_listing_read(struct sopfs *f, struct sopfs_listing *l, struct sopfs_it
 	if (!rc && !empty)
 		rc = own_names(f, l, dir);
 	if (!rc && !empty) {
-		rc = sop_scan(f->latest, dir->ino, &l->range, o->full, scanned, l, e);
+		rc = sop_list(f->latest, dir->ino, &l->range, o->full, scanned, l, e);
 		while (!rc && l->own_next < l->own_count) {
-			struct uncommitted *u = &l->own[l->own_next++];
-
-			rc = add(l, u->text, u->len, 0, &u->attr);
+			rc = add_own(l, &l->own[l->own_next++]);
 		}
 	}
 	own_free(l);

@@ -41,6 +41,8 @@ int sopfs_cookies_find_below(struct sopfs_cookies *c, uint64_t cookie, char *key
 struct sopfs_dirent {
 	const char *name;
 	size_t len;
+	const char *key; /* by which the store orders it; the name, but for typed stores */
+	size_t klen;
 	uint64_t cookie;
 	struct sop_attr attr; /* not plus: ino and type */
 };
@@ -53,7 +55,7 @@ struct sopfs_listing_opts {
 	size_t size, fixed; /* of the answer; of an entry beside its name */
 	bool full;	    /* all attributes */
 	bool plain;	    /* no names with '%' or ".." */
-	struct sop_range within; /* zeros: all, in rising order */
+	struct sop_range within; /* by names; zeros: all, in rising order */
 };
 /* Fill it with what follows `cookie`, as much as there is room for. */
 int sopfs_listing_read(struct sopfs *f, struct sopfs_listing *l, struct sopfs_item *dir,

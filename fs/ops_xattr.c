@@ -6,6 +6,7 @@
 #include "fs/acl.h"
 #include "fs/posix.h"
 #include "fs/range_view.h"
+#include "fs/store_attr.h"
 
 #define XATTR_NAME_LEN_MAX 255
 #define XATTR_LEN_MAX	   65536
@@ -90,7 +91,7 @@ static ssize_t own_get(struct sopfs *f, struct sopfs_view *v, const char *name, 
 	struct sop_store_opts o = {0};
 	struct sop_volume_stat vs;
 	struct sop_attr a;
-	char text[512] = "", strings[512];
+	char text[SOP_STORE_INFO_BYTES] = "", strings[SOP_STORE_INFO_BYTES];
 	int rc = sopfs_item_attr(f, v->item, &a, e), n = -1;
 	bool dir = v->item->type == S_IFDIR;
 
@@ -104,8 +105,6 @@ static ssize_t own_get(struct sopfs *f, struct sopfs_view *v, const char *name, 
 		n = snprintf(text, sizeof(text), "%llu", (unsigned long long)a.version);
 	} else if (strcmp(name, "sop.count") == 0 && dir) {
 		n = snprintf(text, sizeof(text), "%llu", (unsigned long long)a.count);
-	} else if (strcmp(name, "sop.slot_length") == 0 && dir) {
-		n = snprintf(text, sizeof(text), "%u", o.slot_length);
 	} else if (strcmp(name, "sop.session") == 0 && dir) {
 		n = snprintf(
 			text, sizeof(text), "%s", sopfs_dir_direct(f, v->item) ? "write" : "close");
@@ -115,6 +114,8 @@ static ssize_t own_get(struct sopfs *f, struct sopfs_view *v, const char *name, 
 		sop_volume_stat(f->v, &vs);
 		n = dir && o.profile ? snprintf(text, sizeof(text), "%s", o.profile)
 				     : snprintf(text, sizeof(text), "%u+%u", vs.k, vs.m);
+	} else if (dir) {
+		n = sopfs_store_attr_get(f, v->item->ino, name, text, sizeof(text), e);
 	}
 	return n < 0 ? -ENODATA : copy_out(buf, size, text);
 }
@@ -342,8 +343,8 @@ static int session_txn(struct sop_txn *t, void *arg, struct sop_err *e)
 	return sop_store_set(t, c->name.store, &o, SOP_STORE_SESSION, e);
 }
 
-/* sop.session of a directory is the one of ours that may be set, by its owner; removed, it is
- * inherited. */
+/* Of a directory, by its owner: sop.session (removed, it is inherited), and the options of its
+ * store. */
 static int own_set(fuse_req_t req, struct sopfs_item *dir, struct xattr_call *c, struct sop_err *e)
 {
 	struct sopfs *f = sopfs_of(req);
@@ -351,13 +352,16 @@ static int own_set(fuse_req_t req, struct sopfs_item *dir, struct xattr_call *c,
 	struct sop_attr a;
 	int rc;
 
-	if (strcmp(c->attr, "sop.session") || dir->type != S_IFDIR)
+	bool session = strcmp(c->attr, "sop.session") == 0;
+
+	if (dir->type != S_IFDIR || (!session && !c->val))
 		return -EPERM;
 	if (f->o.read_only)
 		return -EROFS;
 	if (c->flags & SOP_XATTR_CREATE)
 		return -EEXIST;
-	if (c->val && (c->len != 5 || (memcmp(c->val, "write", 5) && memcmp(c->val, "close", 5))))
+	if (session && c->val &&
+		(c->len != 5 || (memcmp(c->val, "write", 5) && memcmp(c->val, "close", 5))))
 		return -EINVAL;
 	rc = sopfs_item_attr(f, dir, &a, e);
 	if (!rc && uid && uid != a.uid)
@@ -365,6 +369,10 @@ static int own_set(fuse_req_t req, struct sopfs_item *dir, struct xattr_call *c,
 	if (!rc && a.nlink == 0)
 		rc = -ENOENT;
 	c->name.store = dir->ino;
+	if (!rc && !session) {
+		rc = sopfs_store_attr_set(f, dir->ino, c->attr, c->val, c->len, e);
+		return rc == -ENODATA ? -EPERM : rc;
+	}
 	if (!rc)
 		rc = sopfs_txn(f, session_txn, c, e);
 	/* What lies below may have inherited it. */

@@ -829,6 +829,101 @@ static void values_go_where_their_class_says(void **state)
 	world_release(&w);
 }
 
+static uint64_t nodes_of(bool balance)
+{
+	struct sop_store_opts o = {
+		.key_type = SOP_KEY_INT64, .slot_length = 20, .balance = balance};
+	struct sop_check_report r;
+	uint64_t store, rng = 11;
+	struct world w;
+	struct actor a;
+
+	world_init(&w, false, 2, 1, 0);
+	a = one(&w);
+	store = actor_store(&a, "s", &o);
+	for (unsigned i = 0; i < 40; i++) {
+		struct sop_txn *t = fixture_begin(&w.f, SOP_TXN_WRITE);
+
+		for (unsigned j = 0; j < 100; j++)
+			fixture_ok(&w.f, put(t, store, (int64_t)next_random(&rng), "x", 1, &w.f.e));
+		fixture_ok(&w.f, sop_txn_commit(t, 0, &w.f.e));
+	}
+	assert_int_equal(count(&w, store), 4000);
+	/* And two of three go again. */
+	rng = 11;
+	for (unsigned i = 0; i < 40; i++) {
+		struct sop_txn *t = fixture_begin(&w.f, SOP_TXN_WRITE);
+
+		for (unsigned j = 0; j < 100; j++) {
+			struct sop_key k = sop_key_int((int64_t)next_random(&rng));
+
+			fixture_ok(&w.f, j % 3 ? sop_kv_remove(t, store, &k, 0, &w.f.e) : 0);
+		}
+		fixture_ok(&w.f, sop_txn_commit(t, 0, &w.f.e));
+	}
+	world_settle(&w);
+	fixture_ok(&w.f, sop_volume_check(w.f.v, false, NULL, NULL, &r, &w.f.e));
+	assert_int_equal(r.errors, 0);
+	world_release(&w);
+	return r.nodes;
+}
+
+static void balanced_leaves_are_fewer(void **state)
+{
+	uint64_t plain = nodes_of(false), balanced = nodes_of(true);
+
+	(void)state;
+	if (balanced >= plain)
+		fail_msg("%llu nodes balanced, %llu not", (unsigned long long)balanced,
+			(unsigned long long)plain);
+}
+
+/* What is read from a cold store does not push out what is read from a hot one. */
+static void a_cold_store_leaves_the_memory_to_others(void **state)
+{
+	struct sop_store_opts o = {.key_type = SOP_KEY_INT64};
+	uint64_t hot, cold, n[2];
+	char val[1000] = "";
+	struct world w;
+	struct actor a;
+
+	(void)state;
+	world_init(&w, false, 1, 0, 0);
+	a = one(&w);
+	o.cache_class = SOP_CACHE_HOT;
+	hot = actor_store(&a, "hot", &o);
+	o.cache_class = SOP_CACHE_COLD;
+	cold = actor_store(&a, "cold", &o);
+	for (int64_t i = 0; i < 20; i++) {
+		struct sop_txn *t = fixture_begin(&w.f, SOP_TXN_WRITE);
+
+		for (int64_t j = 0; j < 500; j++) {
+			if (i < 2)
+				fixture_ok(
+					&w.f, put(t, hot, i * 500 + j, val, sizeof(val), &w.f.e));
+			fixture_ok(&w.f, put(t, cold, i * 500 + j, val, sizeof(val), &w.f.e));
+		}
+		fixture_ok(&w.f, sop_txn_commit(t, 0, &w.f.e));
+	}
+	world_close(&w);
+	w.f.opts.cache_bytes = 4 << 20;
+	w.f.opts.no_threads = true;
+	world_open(&w);
+	for (unsigned round = 0; round < 3; round++)
+		for (int64_t i = 0; i < 1000; i++)
+			assert_int_equal(has(&w, hot, i, val, sizeof(val)), 1);
+	for (unsigned s = 0; s < 2; s++) {
+		for (int64_t i = 0; i < 10000; i++)
+			assert_int_equal(has(&w, cold, i, val, sizeof(val)), 1);
+		(void)sim_take_counts(w.f.sim);
+		for (int64_t i = 0; i < 1000; i++)
+			assert_int_equal(has(&w, hot, i, val, sizeof(val)), 1);
+		n[s] = sim_take_counts(w.f.sim).reads;
+	}
+	assert_true(n[0] + n[1] < 20);
+	world_release(&w);
+}
+
 /* ---- the rest ---- */
 
 static void note_hook(void *arg, uint64_t lsn)
@@ -947,6 +1042,8 @@ int main(void)
 		cmocka_unit_test(a_small_commit_costs_little),
 		cmocka_unit_test(several_profiles_over_different_disks),
 		cmocka_unit_test(values_go_where_their_class_says),
+		cmocka_unit_test(balanced_leaves_are_fewer),
+		cmocka_unit_test(a_cold_store_leaves_the_memory_to_others),
 		cmocka_unit_test(hooks_and_retries),
 		cmocka_unit_test(many_duplicates_of_one_key),
 	};
