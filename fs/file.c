@@ -63,7 +63,7 @@ ssize_t sopfs_read(struct sopfs *f, struct sopfs_handle *h, void *buf, size_t le
 	}
 	pthread_mutex_unlock(&s->lock);
 	sopfs_notify_later(f, &notes);
-	return n;
+	return n == SOPFS_LIVE ? sopfs_direct_read(f, h, buf, len, off, e) : n;
 }
 
 /* Who has written, for when he is killed. Beyond a few, everybody is taken for a writer. */
@@ -127,8 +127,11 @@ static ssize_t change(struct sopfs *f, struct sopfs_handle *h, int tid, const st
 	uint64_t version = 0;
 	ssize_t n;
 
-	if (h->session && !sopfs_handle_direct(h))
-		return session_change(f, h->session, tid, op, notes, e);
+	if (h->session && !sopfs_handle_direct(h)) {
+		n = session_change(f, h->session, tid, op, notes, e);
+		if (n != SOPFS_LIVE)
+			return n;
+	}
 	if (!sopfs_handle_direct(h))
 		return -EBADF;
 	pthread_mutex_lock(&item->lock);
@@ -235,7 +238,7 @@ static int take_clip(struct sopfs *f, struct sopfs_handle *h, struct sop_clip **
 		s->ever_read = true;
 	}
 	pthread_mutex_unlock(&s->lock);
-	return rc;
+	return rc == SOPFS_LIVE ? sopfs_direct_clip(f, h, out, off, len, e) : rc;
 }
 
 ssize_t sopfs_copy(struct sopfs *f, struct sopfs_handle *in, uint64_t off_in,
@@ -282,7 +285,7 @@ int64_t sopfs_seek(
 	}
 	pthread_mutex_unlock(&s->lock);
 	sopfs_notify_later(f, &notes);
-	return n;
+	return n == SOPFS_LIVE ? sopfs_direct_seek(f, h, off, hole, e) : n;
 }
 
 static int commit(
@@ -365,7 +368,7 @@ int sopfs_flush(struct sopfs *f, struct sopfs_handle *h, int tid, struct sopfs_n
 	struct sopfs_closer who;
 	bool pending, changed;
 	char reason[80];
-	int dead;
+	int dead, rc;
 
 	/* A reader that shares a session has changed nothing; one that has emptied or made the file
 	 * has. */
@@ -392,7 +395,11 @@ int sopfs_flush(struct sopfs *f, struct sopfs_handle *h, int tid, struct sopfs_n
 	} else if (!(s->append && changed) && opener_holds(f, s)) {
 		return 0;
 	}
-	return commit(f, s, notes, e);
+	rc = commit(f, s, notes, e);
+	pthread_mutex_lock(&s->lock);
+	s->closed = !sopfs_session_pending(s);
+	pthread_mutex_unlock(&s->lock);
+	return rc;
 }
 
 /* What comes after it is on top of the version it has committed: a change by others in between is a
@@ -491,16 +498,18 @@ void sopfs_release(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *
 {
 	struct sopfs_view *v = h->view;
 	struct sopfs_session *s = h->session;
-	bool last;
+	bool direct, last;
 
 	if (h->companion)
 		atomic_fetch_sub(&f->companions, 1);
-	if (sopfs_handle_direct(h))
+	/* A session that becomes live counts the handles it has then. */
+	pthread_mutex_lock(&f->lock);
+	direct = sopfs_handle_direct(h);
+	last = s && --s->handles == 0;
+	pthread_mutex_unlock(&f->lock);
+	if (direct)
 		sopfs_direct_release(f, h);
 	if (s) {
-		pthread_mutex_lock(&f->lock);
-		last = --s->handles == 0;
-		pthread_mutex_unlock(&f->lock);
 		if (last)
 			session_end(f, s, notes);
 		sopfs_session_put(f, s);

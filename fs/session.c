@@ -80,6 +80,8 @@ int sopfs_session_begin(struct sopfs *f, struct sopfs_session *s, bool truncate,
 
 	if (s->dead)
 		return s->dead;
+	if (atomic_load(&s->live))
+		return SOPFS_LIVE;
 	if (s->txn)
 		return 0;
 	atomic_store(&s->idle, false);
@@ -122,6 +124,8 @@ static int newest_version(
 	if (!there)
 		return -ESTALE;
 	rc = sop_lookup(f->latest, sopfs_where_name(&w), &a, e);
+	if (!rc && a.ino != item->ino)
+		rc = -ESTALE;
 	if (!rc)
 		*version = a.value_version;
 	return rc;
@@ -143,6 +147,7 @@ void sopfs_session_committed(struct sopfs *f, struct sopfs_session *s, struct so
 	struct sopfs_item *item = s->item;
 	bool clean = s->blind_all || item->version == s->base;
 	uint64_t version = 0;
+	bool goes_on;
 
 	s->txn = NULL;
 	s->value = NULL;
@@ -156,6 +161,7 @@ void sopfs_session_committed(struct sopfs *f, struct sopfs_session *s, struct so
 		clean = false;
 	sopfs_superseded(f, item, NULL, version, notes);
 	pthread_mutex_lock(&f->lock);
+	goes_on = s->ever_read && s->handles;
 	if (s->view) {
 		s->view->version = clean ? version : 0;
 		if (!clean)
@@ -166,7 +172,7 @@ void sopfs_session_committed(struct sopfs *f, struct sopfs_session *s, struct so
 	s->set_mask = 0;
 	atomic_fetch_add(&f->committed, 1);
 	atomic_store(&s->idle, true);
-	if (s->ever_read && s->handles)
+	if (goes_on)
 		(void)sopfs_session_begin(
 			f, s, false, notes, NULL); /* should it fail, its next use does */
 }

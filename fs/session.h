@@ -87,6 +87,8 @@ static inline bool sopfs_handle_direct(const struct sopfs_handle *h)
 struct sopfs_session *sopfs_session_new(struct sopfs *f, struct sopfs_item *item, int process, int flags);
 /* A reference less, taking sopfs.lock; with the last, what is open is rolled back and it is freed. */
 void sopfs_session_put(struct sopfs *f, struct sopfs_session *s);
+/* What sopfs_session_begin gives for a session that has become live. */
+#define SOPFS_LIVE (-EDEADLK)
 /* s.lock held. A transaction and a value for the item's committed state, unless there is one.
  * truncate: begin empty. notes (NULL at open): the kernel's pages may have to go. */
 int sopfs_session_begin(struct sopfs *f, struct sopfs_session *s, bool truncate,
