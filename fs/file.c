@@ -277,7 +277,7 @@ int64_t sopfs_seek(
 	pthread_mutex_lock(&s->lock);
 	n = sopfs_session_begin(f, s, false, &notes, e);
 	if (!n) {
-		if (!s->blind_all) {
+		if (sopfs_session_sees(s)) {
 			s->ever_read = true;
 			sop_value_depend(s->value);
 		}

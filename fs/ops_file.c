@@ -89,8 +89,10 @@ void sopfs_op_create(
 	p.generation = entry.view->generation;
 	sopfs_stat_of(&entry.attr, &p.attr);
 	p.entry_timeout = entry.cache ? SOPFS_CACHE_SECONDS : 0;
-	/* This inode is the session's own: what changes its attributes comes through it. */
-	p.attr_timeout = SOPFS_CACHE_SECONDS;
+	/* This inode is the session's own: what changes its attributes comes through it. But that
+	 * one who may read comes to the end of the file must be seen. */
+	p.attr_timeout =
+		opened.handle->session && opened.handle->session->reads ? 0 : SOPFS_CACHE_SECONDS;
 	fi->fh = (uintptr_t)opened.handle;
 	fi->keep_cache = 1;
 	if (fuse_reply_create(req, &p, fi) == -ENOENT) {

@@ -326,7 +326,9 @@ static int copy_data(struct sop_value *to, struct sop_value *from, struct sop_er
 	return rc;
 }
 
-/* What the creator has written goes into a transaction that finds the item there. s.lock held. */
+/* What the creator has written goes into a transaction that finds the item there, and takes effect
+ * on what others will have committed until then: over it, or behind it, or, with O_TRUNC, in its
+ * place. s.lock held. */
 static int carry_over(struct sopfs *f, struct sopfs_session *s, struct sop_err *e)
 {
 	struct sop_txn *old = s->txn;
@@ -336,12 +338,14 @@ static int carry_over(struct sopfs *f, struct sopfs_session *s, struct sop_err *
 	s->txn = NULL;
 	s->value = NULL;
 	s->creating = false;
-	if (s->changed) {
-		rc = sopfs_session_begin(f, s, true, NULL, e);
+	if (s->changed || s->flags & O_TRUNC) {
+		rc = sopfs_session_begin(f, s, s->flags & O_TRUNC, NULL, e);
 		if (!rc)
 			rc = copy_data(s->value, value, e);
 	} else {
 		s->blind_all = s->truncating = false;
+		if (s->ever_read)
+			rc = sopfs_session_begin(f, s, false, NULL, e);
 	}
 	sop_txn_rollback(old);
 	return rc;

@@ -97,6 +97,12 @@ static inline bool sopfs_session_pending(const struct sopfs_session *s)
 {
 	return s->creating || s->truncating || s->changed || s->set_mask;
 }
+/* Is what its size and its holes are something of others too? One that creates its file will have seen that it was
+ * empty, should it be materialised. */
+static inline bool sopfs_session_sees(const struct sopfs_session *s)
+{
+	return !s->blind_all || s->creating;
+}
 /* item.lock and s.lock held. Commits what is pending. Afterwards the session goes on on top of what it has
  * committed if it has ever read, else it is idle; after a failure it is dead. */
 int sopfs_session_commit(struct sopfs *f, struct sopfs_session *s, struct sopfs_notes *notes,

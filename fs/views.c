@@ -297,12 +297,16 @@ int sopfs_item_attr(struct sopfs *f, struct sopfs_item *item, struct sop_attr *a
 }
 
 /* False: it is idle, and shows what is committed. */
-static bool session_attr(struct sopfs_session *s, bool depend, struct sop_attr *a)
+static bool session_attr(struct sopfs *f, struct sopfs_session *s, bool depend, struct sop_attr *a)
 {
+	struct sopfs_notes notes = {0};
 	struct sop_attr mine;
 	bool open;
 
 	pthread_mutex_lock(&s->lock);
+	/* Its end is looked for: that is a use of it, as a read is. */
+	if (depend && !s->append && !s->dead)
+		(void)sopfs_session_begin(f, s, false, &notes, NULL);
 	open = s->value != NULL;
 	if (open) {
 		sop_value_attr(s->value, &mine);
@@ -316,12 +320,13 @@ static bool session_attr(struct sopfs_session *s, bool depend, struct sop_attr *
 			a->atime = s->set.atime;
 		if (s->set_mask & SOP_ATTR_MTIME)
 			a->mtime = s->set.mtime;
-		if (depend && !s->blind_all && !s->append) {
+		if (depend && sopfs_session_sees(s) && !s->append) {
 			s->ever_read = true;
 			sop_value_depend(s->value);
 		}
 	}
 	pthread_mutex_unlock(&s->lock);
+	sopfs_notify_later(f, &notes);
 	return open;
 }
 
@@ -404,7 +409,7 @@ int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_h
 		rc = sopfs_item_attr(f, item, a, e);
 		if (s) {
 			*cache = false;
-			if (!rc && !session_attr(s, handle && handle->session == s, a))
+			if (!rc && !session_attr(f, s, handle && handle->session == s, a))
 				rc = sopfs_item_attr(f, item, a, e);
 			sopfs_session_put(f, s);
 			return rc;

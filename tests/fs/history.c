@@ -8,6 +8,8 @@
  * reader: of its open). So the check is for strict serializability. It is done file by file, which
  * is enough, as a session is of one file.
  *
+ * In the beginning there is no file; one that is not there is like an empty one.
+ *
  * A file is a row of slots; all words of a slot are one number, given to one write alone. Rolled
  * back and conflicting sessions must have read from one version too, and what they wrote must be
  * nowhere.
@@ -248,10 +250,19 @@ static void lane_open(struct lane *l)
 	if (l->flags & O_APPEND && !stat(path, &st) &&
 		(size_t)st.st_size > shape[file].slots * shape[file].bytes)
 		l->flags |= O_TRUNC;
+	if ((l->flags & O_ACCMODE) != O_RDONLY)
+		l->flags |= O_CREAT;
 	begin = now();
-	l->fd = open(path, l->flags);
-	if (l->fd < 0)
-		trouble("open", (int)file);
+	l->fd = open(path, l->flags, 0644);
+	if (l->fd < 0) {
+		if (errno != ENOENT || l->flags & O_CREAT)
+			trouble("open", (int)file);
+		l->t = txn_new(file, begin, now());
+		if (l->t)
+			note(l->t, READ, 0, NOTHING);
+		l->t = NULL;
+		return;
+	}
 	l->t = txn_new(file, begin, now());
 	if (l->t && l->flags & O_TRUNC)
 		note(l->t, TRUNCATE, 0, 0);
@@ -715,13 +726,16 @@ static void read_last(struct record *mine, unsigned file)
 	rec = mine;
 	snprintf(path, sizeof(path), "%s/f%u", dir, file);
 	l.fd = open(path, O_RDONLY);
-	if (l.fd < 0) {
+	if (l.fd < 0 && errno != ENOENT) {
 		perror(path);
 		exit(2);
 	}
 	l.t = txn_new(file, begin, now());
 	l.t->outcome = COMMITTED;
-	read_slots(&l, 0, READ_MAX);
+	if (l.fd < 0)
+		note(l.t, READ, 0, NOTHING);
+	else
+		read_slots(&l, 0, READ_MAX);
 	close(l.fd);
 }
 
@@ -747,11 +761,9 @@ int main(int argc, char **argv)
 	mine->max = FILES;
 	for (unsigned f = 0; f < FILES; f++) {
 		char path[300];
-		int fd;
 
 		snprintf(path, sizeof(path), "%s/f%u", dir, f);
-		fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
-		if (fd < 0 || close(fd)) {
+		if (unlink(path) && errno != ENOENT) {
 			perror(path);
 			return 2;
 		}

@@ -112,9 +112,15 @@ check(rd('t2')==b'','foreign rename: empty %r' % rd('t2')); os.write(w,b'+'); os
 w=os.open('l1',os.O_CREAT|os.O_WRONLY); os.write(w,b'L'); os.link('l1','l2')
 check(rd('l2')==b'L' and rd('l1')==b'L','link commits'); os.write(w,b'M'); os.close(w); check(rd('l2')==b'LM' and os.stat('l1').st_nlink==2,'lm')
 # second writer of provisional
-w=os.open('p2',os.O_CREAT|os.O_WRONLY); os.write(w,b'first');
+w=os.open('p1',os.O_CREAT|os.O_WRONLY); os.write(w,b'first');
+v=os.open('p1',os.O_WRONLY|os.O_APPEND); os.write(v,b'second'); os.close(v)
+check(rd('p1')==b'second','p1a %r'%rd('p1')); os.close(w); check(rd('p1')==b'firstd','p1b %r'%rd('p1'))
+w=os.open('p2',os.O_CREAT|os.O_TRUNC|os.O_WRONLY); os.write(w,b'first');
 v=os.open('p2',os.O_WRONLY|os.O_APPEND); os.write(v,b'second'); os.close(v)
 check(rd('p2')==b'second','p2a %r'%rd('p2')); os.close(w); check(rd('p2')==b'first','p2b %r'%rd('p2'))
+w=os.open('p3',os.O_CREAT|os.O_WRONLY|os.O_APPEND); os.write(w,b'first');
+v=os.open('p3',os.O_CREAT|os.O_WRONLY|os.O_APPEND); os.write(v,b'second'); os.close(v)
+check(rd('p3')==b'second','p3a %r'%rd('p3')); os.write(w,b'!'); os.close(w); check(rd('p3')==b'secondfirst!','two appenders of a new file: %r'%rd('p3'))
 # unlink while open
 w=os.open('u',os.O_CREAT|os.O_RDWR); os.write(w,b'U'*5000); os.unlink('u')
 check(not os.path.exists('u'),'u'); os.write(w,b'V'); check(os.pread(w,9999,4998)==b'UUV','nameless'); os.fsync(w); check(os.fstat(w).st_nlink==0,'nl'); check(os.fstat(w).st_size==5001,'sz'); os.close(w)
