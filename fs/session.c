@@ -344,7 +344,8 @@ static int carry_over(struct sopfs *f, struct sopfs_session *s, struct sop_err *
 			rc = copy_data(s->value, value, e);
 	} else {
 		s->blind_all = s->truncating = false;
-		if (s->ever_read)
+		/* It goes on seeing what it has opened: nothing. */
+		if (s->reads || s->ever_read)
 			rc = sopfs_session_begin(f, s, false, NULL, e);
 	}
 	sop_txn_rollback(old);
