@@ -119,7 +119,7 @@ void sopfs_session_rollback(struct sopfs *f, struct sopfs_session *s, int why, c
 /* item.lock held. The item is committed as an empty file, and its creator goes on. */
 int sopfs_materialise(struct sopfs *f, struct sopfs_item *item, struct sop_err *e);
 /* item.lock held (sopfs.lock not): a dirty session of the item that belongs to the process of tid. Its
- * lock is taken. NULL: none. */
+ * lock is taken, and a reference, to be put. NULL: none. */
 struct sopfs_session *sopfs_session_of_process(struct sopfs *f, struct sopfs_item *item, int tid);
 
 typedef int (*sopfs_session_fn)(struct sopfs *f, struct sopfs_session *s, void *arg, struct sop_err *e);

@@ -868,6 +868,7 @@ static void commit_temporary(
 		if (s->temporary && s->changed)
 			(void)sopfs_session_commit(f, s, notes, NULL);
 		pthread_mutex_unlock(&s->lock);
+		sopfs_session_put(f, s);
 	}
 	pthread_mutex_unlock(&item->lock);
 }

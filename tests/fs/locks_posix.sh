@@ -24,6 +24,9 @@ def call(fd, cmd, type, start=0, len=0, whence=0):
 def setlk(fd, type, start=0, len=0, whence=0):
     e = call(fd, fcntl.F_SETLK, type, start, len, whence)
     return errno.EAGAIN if e == errno.EACCES else e
+def lock(*args):
+    e = setlk(*args)
+    check(e == 0, 'a lock that nobody holds: ' + errno.errorcode.get(e, str(e)))
 def getlk(fd, type, start=0, len=0, cmd=fcntl.F_GETLK):
     t, w, s, l, p = struct.unpack('hhqqi4x', fcntl.fcntl(fd, cmd, pack(type, start, len)))
     return (t, s, l, p) if t != UN else None
@@ -61,7 +64,7 @@ number = 0
 # -- ranges, F_GETLK, conversion
 p = new()
 a = os.open(p, os.O_RDWR)
-check(setlk(a, WR, 10, 10) == 0, 'lock')
+lock(a, WR, 10, 10)
 def look():
     f = os.open(p, os.O_RDWR)
     me = os.getppid()
@@ -98,7 +101,7 @@ for kind in os.O_RDWR, os.O_RDONLY:
         p = new()
         a = os.open(p, kind)
         b = os.open(p, kind) if how == 'open' else os.dup(a)
-        check(setlk(a, RD) == 0, 'lock')
+        lock(a, RD)
         check(other(WR, path=p) == errno.EAGAIN, 'held')
         os.close(b)
         check(other(WR, path=p) == 0, 'first close by %s of %s' % (how, kind))
@@ -109,7 +112,7 @@ for kind in os.O_RDWR, os.O_RDONLY:
     p = new()
     a = os.open(p, kind)
     b = os.dup(a)
-    check(setlk(a, RD) == 0, 'lock')
+    lock(a, RD)
     w = child(lambda: call(os.open(p, os.O_RDWR), fcntl.F_SETLKW, WR))
     time.sleep(.2)
     os.close(b)
@@ -119,7 +122,7 @@ for kind in os.O_RDWR, os.O_RDONLY:
 # -- fork: a child has none of them, and takes none away
 p = new()
 a = os.open(p, os.O_RDONLY)
-check(setlk(a, RD) == 0, 'lock')
+lock(a, RD)
 def look():
     check(setlk(os.open(p, os.O_RDWR), WR) == errno.EAGAIN, 'not inherited')
     os.close(a)
@@ -135,7 +138,7 @@ for kind in os.O_RDWR, os.O_RDONLY:
     def locker():
         os.close(keep[1])
         f = os.open(p, kind)
-        check(setlk(f, RD) == 0, 'lock')
+        lock(f, RD)
         if not os.fork():
             os.read(keep[0], 1)
             os._exit(0)
@@ -155,11 +158,11 @@ for kind in os.O_RDWR, os.O_RDONLY:
 def deadlock(kind):
     p = new()
     f = os.open(p, os.O_RDWR)
-    check(setlk(f, WR, 0, 1) == 0, 'lock')
+    lock(f, WR, 0, 1)
     r, w = os.pipe()
     def two():
         g = os.open(p, os.O_RDWR)
-        check(setlk(g, WR, 1, 1) == 0, 'lock')
+        lock(g, WR, 1, 1)
         os.write(w, b'x')
         return call(g, fcntl.F_SETLKW, WR, 0, 1)
     c = child(two)
@@ -173,20 +176,22 @@ deadlock(0)
 # of three, over two files
 p, q = new(), new()
 f, g = os.open(p, os.O_RDWR), os.open(q, os.O_RDWR)
-check(setlk(f, WR, 0, 1) == 0, 'lock')
+lock(f, WR, 0, 1)
 pipes = os.pipe()
 def second():
     x, y = os.open(p, os.O_RDWR), os.open(q, os.O_RDWR)
-    check(setlk(y, WR, 5, 5) == 0, 'lock')
+    lock(y, WR, 5, 5)
     os.write(pipes[1], b'x')
     return call(x, fcntl.F_SETLKW, WR, 0, 1)
 def third():
     x, y = os.open(p, os.O_RDWR), os.open(q, os.O_RDWR)
-    check(setlk(x, RD, 50, 5) == 0, 'lock')
+    lock(x, RD, 50, 5)
     os.write(pipes[1], b'x')
     return call(y, fcntl.F_SETLKW, RD, 7, 1)
-cs = [child(second), child(third)]
-os.read(pipes[0], 1), os.read(pipes[0], 1)
+cs = [child(second)]
+os.read(pipes[0], 1)
+cs.append(child(third))
+os.read(pipes[0], 1)
 time.sleep(.5)
 check(call(f, fcntl.F_SETLKW, WR, 50, 1) == errno.EDEADLK, 'a ring of three')
 check(call(f, fcntl.F_SETLK, WR, 50, 1) in (errno.EAGAIN, errno.EACCES), 'who does not wait gets EAGAIN')
@@ -195,10 +200,10 @@ check([result(c) for c in cs] == [0, 0], 'both go on')
 # two that turn a read lock into a write lock
 p = new()
 f = os.open(p, os.O_RDWR)
-check(setlk(f, RD) == 0, 'lock')
+lock(f, RD)
 def upgrade():
     x = os.open(p, os.O_RDWR)
-    check(setlk(x, RD) == 0, 'lock')
+    lock(x, RD)
     os.write(pipes[1], b'x')
     return call(x, fcntl.F_SETLKW, WR)
 c = child(upgrade)
@@ -296,7 +301,7 @@ check(subprocess.run(['flock', '-w', '20', p, 'true']).returncode == 0, 'until i
 # -- waits end by signals
 p = new()
 a = os.open(p, os.O_RDWR)
-check(setlk(a, WR) == 0, 'lock')
+lock(a, WR)
 fcntl.flock(a, fcntl.LOCK_EX)
 for wait in (lambda f: fcntl.lockf(f, fcntl.LOCK_EX), lambda f: fcntl.flock(f, fcntl.LOCK_EX),
              lambda f: call(f, OFD_SETLKW, WR)):
