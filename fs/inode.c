@@ -49,6 +49,7 @@ static void item_free(struct sopfs_item *item)
 		item->names = a->next;
 		free(a);
 	}
+	sop_txn_rollback(item->attic);
 	sopfs_locks_free(item->locks);
 	sopfs_cookies_free(item->cookies);
 	pthread_mutex_destroy(&item->lock);

@@ -71,6 +71,7 @@ struct sopfs_item {
 	unsigned session_epoch;        /* if it is sopfs.session_epoch */
 	uint8_t default_acl;           /* directories: 0 not known, 1 has none, 2 has one */
 	unsigned direct;               /* open handles with session=write, and of live sessions */
+	struct sop_txn *attic;         /* attic.h; under item.lock */
 	struct sopfs_session *orphan;  /* session=write, unlinked: where their bytes live */
 };
 

@@ -3,6 +3,7 @@
 #include <linux/fs.h>
 #include <sched.h>
 
+#include "fs/attic.h"
 #include "fs/posix.h"
 
 int sopfs_txn(struct sopfs *f, sopfs_txn_fn fn, void *arg, struct sop_err *e)
@@ -148,13 +149,16 @@ static int begin_one(struct sopfs *f, struct sopfs_session *s, void *arg, struct
 }
 
 /* The last name goes: who has it open for writing must hold its value from now on. */
-static int keep_open(
-	struct sopfs *f, struct sopfs_item *item, struct sopfs_notes *notes, struct sop_err *e)
+static int keep_open(struct sopfs *f, struct sopfs_item *item, struct sop_name name,
+	struct sopfs_notes *notes, struct sop_err *e)
 {
 	int rc;
 
-	if (!item || item->type != S_IFREG)
+	if (!item)
 		return 0;
+	rc = sopfs_attic_keep(f, item, f->latest, name, e);
+	if (rc || item->type != S_IFREG)
+		return rc;
 	rc = sopfs_each_session(f, item, begin_one, notes, e);
 	return rc ? rc : sopfs_direct_orphan(f, item, e);
 }
@@ -210,8 +214,19 @@ static void name_gone(struct sopfs *f, struct sopfs_item *item, const struct sop
 }
 
 /* A name that was never committed is removed; its session goes on without. item.lock held. */
-static void provisional_gone(struct sopfs *f, struct sopfs_item *item)
+static int provisional_gone(struct sopfs *f, struct sopfs_item *item, struct sop_err *e)
 {
+	struct sopfs_session *s = item->provisional;
+	const struct sopfs_alias *a = item->names;
+	int rc = 0;
+
+	pthread_mutex_lock(&s->lock);
+	if (s->has_xattr && s->txn)
+		rc = sopfs_attic_keep(
+			f, item, s->txn, (struct sop_name){a->store, a->text, a->len}, e);
+	pthread_mutex_unlock(&s->lock);
+	if (rc)
+		return rc;
 	pthread_mutex_lock(&f->lock);
 	sopfs_overlay_remove(f, item);
 	sopfs_name_remove(item, item->names->store, item->names->text, item->names->len);
@@ -219,6 +234,7 @@ static void provisional_gone(struct sopfs *f, struct sopfs_item *item)
 	item->nameless = true;
 	item->last->nlink = 0;
 	pthread_mutex_unlock(&f->lock);
+	return 0;
 }
 
 /* ---- making ---- */
@@ -300,12 +316,10 @@ static int unlink_found(struct sopfs *f, struct found *w, struct sopfs_item *dir
 	struct sop_name at = SOP_NAME(dir->ino, name);
 	int rc = 0;
 
-	if (w->provisional) {
-		provisional_gone(f, w->item);
-		return 0;
-	}
+	if (w->provisional)
+		return provisional_gone(f, w->item, e);
 	if (w->attr.nlink <= 1)
-		rc = keep_open(f, w->item, notes, e);
+		rc = keep_open(f, w->item, at, notes, e);
 	if (!rc)
 		rc = sopfs_txn(f, remove_txn, &at, e);
 	if (rc || !w->item)
@@ -434,7 +448,7 @@ static void rename_names(struct sopfs *f, struct rename *r)
 		return;
 	}
 	if (r->dst.there && r->dst.provisional)
-		provisional_gone(f, r->dst.item);
+		(void)provisional_gone(f, r->dst.item, NULL); /* it is gone in any case */
 	else if (r->dst.there && r->dst.item)
 		name_gone(f, r->dst.item, &r->dst.attr, r->to_dir, r->to);
 	if (r->src.item)
@@ -486,7 +500,7 @@ static int rename_found(
 	}
 	if (!rc && r->dst.there && !r->dst.provisional && !(r->flags & RENAME_EXCHANGE) &&
 		r->dst.attr.nlink <= 1)
-		rc = keep_open(f, r->dst.item, notes, e);
+		rc = keep_open(f, r->dst.item, call.to, notes, e);
 	if (!rc && r->src.item && r->src.item->type == S_IFREG)
 		s = sopfs_session_of_process(f, r->src.item, r->who->tid);
 	if (!rc && !s && r->src.provisional)

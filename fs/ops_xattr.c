@@ -4,12 +4,12 @@
 #include <sys/xattr.h>
 
 #include "fs/acl.h"
+#include "fs/attic.h"
 #include "fs/posix.h"
 #include "fs/range_view.h"
 #include "fs/store_attr.h"
 
 #define XATTR_NAME_LEN_MAX 255
-#define XATTR_LEN_MAX	   65536
 
 /* Where an item's extended attributes are found: in the newest state, or, while it is not
  * committed, in the transaction that creates it. */
@@ -18,16 +18,36 @@ struct place {
 	struct sop_txn *txn;
 	struct sopfs_where w;
 	struct sop_name name;
-	bool none; /* it has no name: it has none that could be read */
+	bool none; /* there are none */
+	bool locked, uncommitted;
+	struct sopfs_item *attic; /* a file without a name, locked for us */
 };
 
-/* item.lock need not be held: the session's is. */
-static void place_open(struct sopfs *f, struct sopfs_view *v, struct place *p)
+static void place_open_attic(struct sopfs *f, struct sopfs_item *item, struct place *p)
+{
+	struct sop_txn *t;
+
+	if (!p->locked) {
+		pthread_mutex_lock(&item->lock);
+		p->attic = item;
+	}
+	/* No room to make one: as if there was none. */
+	if (sopfs_attic_open(f, item, p->locked, &t, &p->name, NULL) || !t)
+		return;
+	p->txn = t;
+	p->none = false;
+	p->uncommitted = true;
+}
+
+/* locked: item.lock is held, and the attributes are to be changed. */
+static void place_open(struct sopfs *f, struct sopfs_view *v, bool locked, struct place *p)
 {
 	struct sopfs_item *item = v->item;
 
 	p->s = NULL;
-	p->none = false;
+	p->attic = NULL;
+	p->none = p->uncommitted = false;
+	p->locked = locked;
 	p->txn = f->latest;
 	pthread_mutex_lock(&f->lock);
 	if (item->type == S_IFDIR) {
@@ -46,8 +66,11 @@ static void place_open(struct sopfs *f, struct sopfs_view *v, struct place *p)
 	if (p->s)
 		p->s->refs++;
 	pthread_mutex_unlock(&f->lock);
-	if (!p->s)
+	if (!p->s) {
+		if (p->none && item->type != S_IFDIR)
+			place_open_attic(f, item, p);
 		return;
+	}
 	pthread_mutex_lock(&p->s->lock);
 	if (p->s->creating && p->s->txn) {
 		p->txn = p->s->txn;
@@ -61,6 +84,8 @@ static void place_open(struct sopfs *f, struct sopfs_view *v, struct place *p)
 
 static void place_close(struct sopfs *f, struct place *p)
 {
+	if (p->attic)
+		pthread_mutex_unlock(&p->attic->lock);
 	if (!p->s)
 		return;
 	pthread_mutex_unlock(&p->s->lock);
@@ -204,12 +229,12 @@ void sopfs_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t 
 {
 	struct sopfs *f = sopfs_of(req);
 	struct sopfs_view *v = sopfs_view_of(f, ino), by;
-	sop_autofree char *buf = size ? malloc(SOP_MIN(size, (size_t)XATTR_LEN_MAX)) : NULL;
+	sop_autofree char *buf = size ? malloc(SOP_MIN(size, (size_t)SOPFS_XATTR_MAX)) : NULL;
 	struct sop_err e = {0};
 	struct place p;
 	ssize_t n;
 
-	size = SOP_MIN(size, (size_t)XATTR_LEN_MAX);
+	size = SOP_MIN(size, (size_t)SOPFS_XATTR_MAX);
 	if (size && !buf) {
 		n = -ENOMEM;
 	} else if (sopfs_is_ctl(v) && !stands_for_list(&v, name, &by)) {
@@ -222,7 +247,7 @@ void sopfs_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t 
 			reply_bytes(f, req, n, buf, size, &e);
 			return;
 		}
-		place_open(f, v, &p);
+		place_open(f, v, false, &p);
 		/* The kernel asks for the capabilities of each file that is written: a new one has
 		 * none but by a setxattr in its own transaction. */
 		if (p.none || (p.s && !p.s->has_xattr))
@@ -247,14 +272,14 @@ void sopfs_op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 	struct place p;
 	ssize_t n;
 
-	size = SOP_MIN(size, (size_t)XATTR_LEN_MAX);
+	size = SOP_MIN(size, (size_t)SOPFS_XATTR_MAX);
 	buf = size ? malloc(size) : NULL;
 	if (size && !buf) {
 		n = -ENOMEM;
 	} else if (sopfs_is_ctl(v)) {
 		n = 0;
 	} else {
-		place_open(f, v, &p);
+		place_open(f, v, false, &p);
 		n = p.none ? 0 : list_names(&p, fuse_req_ctx(req)->uid == 0, buf, size, &e);
 		place_close(f, &p);
 	}
@@ -400,13 +425,13 @@ static void change_xattr(fuse_req_t req, fuse_ino_t ino, struct xattr_call *c)
 		fuse_reply_err(req, -rc);
 		return;
 	}
-	if (strlen(c->attr) > XATTR_NAME_LEN_MAX || c->len > XATTR_LEN_MAX) {
+	if (strlen(c->attr) > XATTR_NAME_LEN_MAX || c->len > SOPFS_XATTR_MAX) {
 		fuse_reply_err(req, strlen(c->attr) > XATTR_NAME_LEN_MAX ? ERANGE : E2BIG);
 		return;
 	}
 	pthread_mutex_lock(&v->item->lock);
 	rc = acl_prepare(req, v->item, c, &e);
-	place_open(f, v, &p);
+	place_open(f, v, true, &p);
 	c->name = p.name;
 	if (rc) {
 		;
@@ -415,6 +440,8 @@ static void change_xattr(fuse_req_t req, fuse_ino_t ino, struct xattr_call *c)
 	} else if (p.s) {
 		rc = xattr_txn(p.txn, c, &e);
 		p.s->has_xattr = true;
+	} else if (p.uncommitted) {
+		rc = xattr_txn(p.txn, c, &e);
 	} else {
 		rc = sopfs_txn(f, xattr_txn, c, &e);
 	}

@@ -146,6 +146,30 @@ int sopfs_new_attr(struct sopfs *f, const struct sopfs_caller *who, struct sopfs
 	return 0;
 }
 
+int sopfs_copy_xattrs(struct sop_txn *to, struct sop_name to_name, struct sop_txn *from,
+	struct sop_name from_name, struct sop_err *e)
+{
+	ssize_t n = sop_xattr_list(from, from_name, NULL, 0, e);
+	sop_autofree char *names = NULL, *val = NULL;
+	int rc = 0;
+
+	if (n <= 0)
+		return (int)n;
+	names = malloc((size_t)n);
+	val = malloc(SOPFS_XATTR_MAX);
+	if (!names || !val)
+		return -ENOMEM;
+	n = sop_xattr_list(from, from_name, names, (size_t)n, e);
+	if (n < 0)
+		return (int)n;
+	for (const char *p = names; !rc && p < names + n; p += strlen(p) + 1) {
+		ssize_t len = sop_xattr_get(from, from_name, p, val, SOPFS_XATTR_MAX, e);
+
+		rc = len < 0 ? (int)len : sop_xattr_set(to, to_name, p, val, (size_t)len, 0, e);
+	}
+	return rc;
+}
+
 void sopfs_value_kill_suid(struct sop_value *value)
 {
 	struct sop_attr a;

@@ -27,6 +27,9 @@ int sopfs_kill_suid(struct sopfs *f, const struct sopfs_caller *who, struct sopf
 	struct sop_err *e);
 /* The same with the transaction of a value that has just been opened. */
 void sopfs_value_kill_suid(struct sop_value *value);
+#define SOPFS_XATTR_MAX 65536
+int sopfs_copy_xattrs(struct sop_txn *to, struct sop_name to_name, struct sop_txn *from,
+	struct sop_name from_name, struct sop_err *e);
 /* Pure: the mode without them. */
 mode_t sopfs_mode_without_suid(mode_t mode);
 struct timespec sopfs_now(void);

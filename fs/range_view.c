@@ -3,6 +3,7 @@
 #include <stddef.h>
 
 #include "fs/ctl.h"
+#include "fs/locks.h"
 
 /* Shown inode numbers: beyond those of the volume. */
 #define SHOWN_FIRST (UINT64_C(1) << 62)
@@ -129,6 +130,7 @@ static struct sopfs_range *range_new(struct sopfs *f, struct sopfs_item *store, 
 
 static void range_free(struct sopfs_range *r)
 {
+	sopfs_locks_free(r->item.locks);
 	pthread_mutex_destroy(&r->item.lock);
 	free(r->text);
 	free(r);

@@ -5,6 +5,7 @@
 
 #include "fs/closer.h"
 #include "fs/names.h"
+#include "fs/posix.h"
 #include "fs/recent.h"
 #include "fs/views.h"
 
@@ -266,35 +267,12 @@ struct materialise_call {
 	struct sop_txn *from; /* whose extended attributes go with it */
 };
 
-static int copy_xattrs(struct sop_txn *to, struct materialise_call *c, struct sop_err *e)
-{
-	ssize_t n = sop_xattr_list(c->from, c->name, NULL, 0, e);
-	sop_autofree char *names = NULL, *val = NULL;
-	int rc = 0;
-
-	if (n <= 0)
-		return (int)n;
-	names = malloc((size_t)n);
-	val = malloc(65536);
-	if (!names || !val)
-		return -ENOMEM;
-	n = sop_xattr_list(c->from, c->name, names, (size_t)n, e);
-	if (n < 0)
-		return (int)n;
-	for (const char *p = names; !rc && p < names + n; p += strlen(p) + 1) {
-		ssize_t len = sop_xattr_get(c->from, c->name, p, val, 65536, e);
-
-		rc = len < 0 ? (int)len : sop_xattr_set(to, c->name, p, val, (size_t)len, 0, e);
-	}
-	return rc;
-}
-
 static int materialise_txn(struct sop_txn *t, void *arg, struct sop_err *e)
 {
 	struct materialise_call *c = arg;
 	int rc = sop_create(t, c->name, c->attr, NULL, 0, NULL, e);
 
-	return rc ? rc : copy_xattrs(t, c, e);
+	return rc ? rc : sopfs_copy_xattrs(t, c->name, c->from, c->name, e);
 }
 
 static int copy_data(struct sop_value *to, struct sop_value *from, struct sop_err *e)

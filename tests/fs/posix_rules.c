@@ -403,6 +403,48 @@ static void check_time_values(void)
 	}
 }
 
+#define ACL_HEAD		 "\2\0\0\0"
+#define ACL_ENTRY(tag, perm, id) tag "\0" perm "\0" id
+#define NO_ID			 "\xff\xff\xff\xff"
+
+/* user::rwx user:1234:rw- group::r-x mask::rwx other::--- */
+static const char acl[] = ACL_HEAD ACL_ENTRY("\1", "\7", NO_ID) ACL_ENTRY("\2", "\6", "\xd2\4\0\0")
+	ACL_ENTRY("\4", "\5", NO_ID) ACL_ENTRY("\x10", "\7", NO_ID) ACL_ENTRY("\x20", "\0", NO_ID);
+static const char acl_short[] = ACL_HEAD ACL_ENTRY("\1", "\7", NO_ID) ACL_ENTRY("\4", "\5", NO_ID)
+	ACL_ENTRY("\x20", "\1", NO_ID);
+/* Wrong ones: unsorted, twice, no mask, a bad tag, an entry too many bytes. */
+static const char acl_order[] = ACL_HEAD ACL_ENTRY("\4", "\5", NO_ID) ACL_ENTRY("\1", "\7", NO_ID)
+	ACL_ENTRY("\x20", "\1", NO_ID);
+static const char acl_twice[] = ACL_HEAD ACL_ENTRY("\1", "\7", NO_ID) ACL_ENTRY("\1", "\7", NO_ID)
+	ACL_ENTRY("\4", "\5", NO_ID) ACL_ENTRY("\x20", "\1", NO_ID);
+static const char acl_no_mask[] = ACL_HEAD ACL_ENTRY("\1", "\7", NO_ID) ACL_ENTRY(
+	"\2", "\6", "\xd2\4\0\0") ACL_ENTRY("\4", "\5", NO_ID) ACL_ENTRY("\x20", "\1", NO_ID);
+static const char acl_tag[] = ACL_HEAD ACL_ENTRY("\1", "\7", NO_ID) ACL_ENTRY("\4", "\5", NO_ID)
+	ACL_ENTRY("\x21", "\1", NO_ID);
+static const char acl_perm[] = ACL_HEAD ACL_ENTRY("\1", "\x17", NO_ID) ACL_ENTRY("\4", "\5", NO_ID)
+	ACL_ENTRY("\x20", "\1", NO_ID);
+static const char acl_version[] = "\3\0\0\0" ACL_ENTRY("\1", "\7", NO_ID)
+	ACL_ENTRY("\4", "\5", NO_ID) ACL_ENTRY("\x20", "\1", NO_ID);
+static const char acl_users[] =
+	ACL_HEAD ACL_ENTRY("\1", "\7", NO_ID) ACL_ENTRY("\2", "\6", "\xd3\4\0\0")
+		ACL_ENTRY("\2", "\6", "\xd2\4\0\0") ACL_ENTRY("\4", "\5", NO_ID)
+			ACL_ENTRY("\x10", "\7", NO_ID) ACL_ENTRY("\x20", "\0", NO_ID);
+#define ACL_A "system.posix_acl_access"
+#define ACL_D "system.posix_acl_default"
+
+static void show_acl(const char *label, const char *path, const char *which)
+{
+	unsigned char buf[256];
+	ssize_t n = getxattr(path, which, buf, sizeof(buf));
+
+	printf("%s %s: ", label, which + 17);
+	if (n < 0)
+		printf("%s", strerrorname_np(errno));
+	for (ssize_t i = 0; i < n; i++)
+		printf("%02x", buf[i]);
+	printf("\n");
+}
+
 /* ---- owners, modes ---- */
 
 static const char *const kinds[] = {
@@ -450,50 +492,12 @@ static void make_kind(size_t k, const char *dir, mode_t mode)
 	}
 	snprintf(shown, sizeof(shown), "made %s %o", path, mode);
 	show(shown, path);
+	if (!strcmp(dir, "listed") && k != 5) {
+		show_acl(shown, path, ACL_A);
+		show_acl(shown, path, ACL_D);
+	}
 	if (remove(path))
 		die(path);
-}
-
-#define ACL_HEAD		 "\2\0\0\0"
-#define ACL_ENTRY(tag, perm, id) tag "\0" perm "\0" id
-#define NO_ID			 "\xff\xff\xff\xff"
-
-/* user::rwx user:1234:rw- group::r-x mask::rwx other::--- */
-static const char acl[] = ACL_HEAD ACL_ENTRY("\1", "\7", NO_ID) ACL_ENTRY("\2", "\6", "\xd2\4\0\0")
-	ACL_ENTRY("\4", "\5", NO_ID) ACL_ENTRY("\x10", "\7", NO_ID) ACL_ENTRY("\x20", "\0", NO_ID);
-static const char acl_short[] = ACL_HEAD ACL_ENTRY("\1", "\7", NO_ID) ACL_ENTRY("\4", "\5", NO_ID)
-	ACL_ENTRY("\x20", "\1", NO_ID);
-/* Wrong ones: unsorted, twice, no mask, a bad tag, an entry too many bytes. */
-static const char acl_order[] = ACL_HEAD ACL_ENTRY("\4", "\5", NO_ID) ACL_ENTRY("\1", "\7", NO_ID)
-	ACL_ENTRY("\x20", "\1", NO_ID);
-static const char acl_twice[] = ACL_HEAD ACL_ENTRY("\1", "\7", NO_ID) ACL_ENTRY("\1", "\7", NO_ID)
-	ACL_ENTRY("\4", "\5", NO_ID) ACL_ENTRY("\x20", "\1", NO_ID);
-static const char acl_no_mask[] = ACL_HEAD ACL_ENTRY("\1", "\7", NO_ID) ACL_ENTRY(
-	"\2", "\6", "\xd2\4\0\0") ACL_ENTRY("\4", "\5", NO_ID) ACL_ENTRY("\x20", "\1", NO_ID);
-static const char acl_tag[] = ACL_HEAD ACL_ENTRY("\1", "\7", NO_ID) ACL_ENTRY("\4", "\5", NO_ID)
-	ACL_ENTRY("\x21", "\1", NO_ID);
-static const char acl_perm[] = ACL_HEAD ACL_ENTRY("\1", "\x17", NO_ID) ACL_ENTRY("\4", "\5", NO_ID)
-	ACL_ENTRY("\x20", "\1", NO_ID);
-static const char acl_version[] = "\3\0\0\0" ACL_ENTRY("\1", "\7", NO_ID)
-	ACL_ENTRY("\4", "\5", NO_ID) ACL_ENTRY("\x20", "\1", NO_ID);
-static const char acl_users[] =
-	ACL_HEAD ACL_ENTRY("\1", "\7", NO_ID) ACL_ENTRY("\2", "\6", "\xd3\4\0\0")
-		ACL_ENTRY("\2", "\6", "\xd2\4\0\0") ACL_ENTRY("\4", "\5", NO_ID)
-			ACL_ENTRY("\x10", "\7", NO_ID) ACL_ENTRY("\x20", "\0", NO_ID);
-#define ACL_A "system.posix_acl_access"
-#define ACL_D "system.posix_acl_default"
-
-static void show_acl(const char *label, const char *path, const char *which)
-{
-	unsigned char buf[256];
-	ssize_t n = getxattr(path, which, buf, sizeof(buf));
-
-	printf("%s %s: ", label, which + 17);
-	if (n < 0)
-		printf("%s", strerrorname_np(errno));
-	for (ssize_t i = 0; i < n; i++)
-		printf("%02x", buf[i]);
-	printf("\n");
 }
 
 static void check_new(void)
@@ -769,6 +773,7 @@ static void check_open_names(void)
 
 	mkdir("o", 0777);
 	put("o/f", "text", 0644);
+	say(setxattr("o/f", "user.early", "kept", 4, 0), "an attribute");
 	fd = open("o/f", O_RDWR);
 	fd2 = open("o/f", O_RDONLY);
 	say(unlink("o/f"), "unlink an open file");
@@ -781,6 +786,17 @@ static void check_open_names(void)
 	show_fd("then", fd);
 	say(ftruncate(fd, 3), "ftruncate");
 	say(fsync(fd), "fsync");
+	say(fgetxattr(fd, "user.early", path, sizeof(path)), "its attribute");
+	say(fgetxattr(fd2, "user.early", path, sizeof(path)), "by the other");
+	say(fsetxattr(fd, "user.late", "1", 1, 0), "fsetxattr");
+	say(fsetxattr(fd, "user.late", "1", 1, XATTR_CREATE), "fsetxattr CREATE");
+	say(fgetxattr(fd, "user.late", path, sizeof(path)), "fgetxattr");
+	say(flistxattr(fd, NULL, 0), "flistxattr");
+	say(fremovexattr(fd, "user.late"), "fremovexattr");
+	say(flistxattr(fd2, NULL, 0), "flistxattr by the other");
+	say(fsetxattr(fd, ACL_A, acl, sizeof(acl) - 1, 0), "a list");
+	show_fd("then", fd);
+	say(fchmod(fd, 0600), "fchmod");
 	say(link_fd(fd, "o/again", false), "link it by /proc");
 	say(link_fd(fd, "o/again", true), "link it by AT_EMPTY_PATH");
 	say(reopen(fd, O_RDONLY), "reopen to read");
@@ -888,6 +904,128 @@ static void check_open_names(void)
 	say(chdir("d"), "chdir to a file");
 	say(chdir(".."), "back");
 	close(fd);
+}
+
+/* ---- a file that has just been made, and is not closed yet ---- */
+
+static int fresh(const char *path)
+{
+	int fd;
+
+	unlink(path);
+	fd = open(path, O_CREAT | O_EXCL | O_RDWR, 0640);
+	if (fd < 0 || write(fd, "fresh", 5) != 5)
+		die(path);
+	return fd;
+}
+
+static int in_child(int (*fn)(void))
+{
+	int status = 0;
+	pid_t pid = fork();
+
+	if (!pid) {
+		int rc = fn();
+
+		_exit(rc ? errno : 0);
+	}
+	waitpid(pid, &status, 0);
+	errno = WEXITSTATUS(status);
+	return errno ? -1 : 0;
+}
+
+static int child_chmod(void)
+{
+	return chmod("n/f", 0604);
+}
+static int child_rename(void)
+{
+	return rename("n/f", "n/g");
+}
+static int child_link(void)
+{
+	return link("n/f", "n/g");
+}
+static int child_unlink(void)
+{
+	return unlink("n/f");
+}
+static int child_replace(void)
+{
+	put("n/o", "other", 0600);
+	return rename("n/o", "n/f");
+}
+static int child_setxattr(void)
+{
+	return setxattr("n/f", "user.c", "child", 5, 0);
+}
+static int child_excl(void)
+{
+	return open("n/f", O_CREAT | O_EXCL | O_WRONLY, 0600) < 0;
+}
+static int child_open(void)
+{
+	int fd = open("n/f", O_RDONLY);
+
+	return fd < 0 || close(fd);
+}
+static int child_exchange(void)
+{
+	put("n/o", "other", 0600);
+	return renameat2(AT_FDCWD, "n/o", AT_FDCWD, "n/f", RENAME_EXCHANGE);
+}
+static int child_times(void)
+{
+	const struct timespec t[2] = {{100, 1}, {200, 2}};
+
+	return utimensat(AT_FDCWD, "n/f", t, 0);
+}
+static int child_acl(void)
+{
+	return setxattr("n/f", ACL_A, acl, sizeof(acl) - 1, 0);
+}
+static int child_rmdir(void)
+{
+	return rmdir("n");
+}
+
+static void check_fresh(void)
+{
+	static const struct {
+		const char *name;
+		int (*fn)(void);
+	} what[] = {{"chmod", child_chmod}, {"rename", child_rename}, {"link", child_link},
+		{"unlink", child_unlink}, {"replace", child_replace}, {"setxattr", child_setxattr},
+		{"O_EXCL", child_excl}, {"open", child_open}, {"exchange", child_exchange},
+		{"utimensat", child_times}, {"access list", child_acl}, {"rmdir", child_rmdir}};
+
+	for (size_t i = 0; i < COUNT(what) * 2; i++) {
+		bool other = i >= COUNT(what);
+		size_t k = i % COUNT(what);
+		char buf[64];
+		struct stat st;
+		int fd;
+
+		if (system("rm -rf n") || mkdir("n", 0755))
+			die("n");
+		fd = fresh("n/f");
+		say(other ? in_child(what[k].fn) : what[k].fn(), "%s of a file just made, by %s",
+			what[k].name, other ? "another" : "its maker");
+		say(write(fd, "more", 4), "write more");
+		show_fd("open", fd);
+		say(pread(fd, buf, sizeof(buf), 0), "read");
+		say(fgetxattr(fd, "user.c", buf, sizeof(buf)), "attribute");
+		say(fchmod(fd, 0611), "fchmod");
+		say(fsetxattr(fd, "user.d", "d", 1, 0), "fsetxattr");
+		close(fd);
+		show("then", "n/f");
+		show("other", "n/g");
+		say(getxattr("n/f", "user.c", buf, sizeof(buf)), "its attribute");
+		say(getxattr("n/f", "user.d", buf, sizeof(buf)), "the other");
+		show_acl("list", "n/f", ACL_A);
+		/* Times by hand are older than what was written after them. */
+		say(!stat("n/f", &st) && st.st_mtim.tv_sec == 200, "the time is kept");
+	}
 }
 
 /* ---- extended attributes ---- */
@@ -1201,6 +1339,7 @@ static const struct {
 	{"acl", check_acl},
 	{"suid", check_suid},
 	{"names", check_open_names},
+	{"fresh", check_fresh},
 	{"xattr", check_xattr},
 	{"limits", check_limits},
 	{"exec", check_exec},
