@@ -78,7 +78,8 @@ UNIT_BIN    := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c))
 UNIT_FS_BIN := $(filter $(BUILD)/unit/test_fs_%,$(UNIT_BIN))
 MODEL_BIN   := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/model/*.c tests/crash/*.c))
 EXAMPLE_BIN := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/examples/*.c))
-BENCH_BIN   := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/bench/*.c tests/fs/*.c))
+LIBSOP_BENCH := $(BUILD)/bench/libsop
+BENCH_BIN   := $(filter-out $(LIBSOP_BENCH),$(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/bench/*.c tests/fs/*.c)))
 # Tools: mount-helpers/mkfs_sopfs.c -> mkfs.sopfs, mount-helpers/sopctl.c -> sopctl, each with the files
 # that begin with its name (mkfs_*.c, sopctl_*.c); what belongs to none of them goes into all.
 TOOL_STEMS  := $(patsubst mount-helpers/%_sopfs.c,%,$(wildcard mount-helpers/*_sopfs.c)) sopctl
@@ -90,12 +91,12 @@ TOOL_BIN    := $(TOOLS:%=$(BUILD)/%)
 
 .PHONY: all lib tools tests deps deps-lint deps-test deps-packages run stop check check-all check-unit \
 	check-crash check-fs check-tools check-packages \
-	check-asan check-tsan check-long bench lint install clean help
+	check-asan check-tsan check-long bench bench-libsop lint install clean help
 
 all: lib tools $(BUILD)/sopfs $(EXAMPLE_BIN)
 lib: $(BUILD)/libsop.a $(BUILD)/libsop.so.0
 tools: $(TOOL_BIN)
-tests: $(UNIT_BIN) $(MODEL_BIN) $(EXAMPLE_BIN) $(BENCH_BIN)
+tests: $(UNIT_BIN) $(MODEL_BIN) $(EXAMPLE_BIN) $(BENCH_BIN) $(LIBSOP_BENCH)
 
 help:
 	@echo 'all run stop check check-unit check-crash check-fs check-tools check-asan check-tsan check-long'
@@ -165,7 +166,7 @@ $(filter-out $(UNIT_FS_BIN),$(UNIT_BIN)) $(MODEL_BIN): $(BUILD)/%: $(BUILD)/obj/
 	@mkdir -p $(@D)
 	$(call SAY,LD)$(LINK) $^ $(CMOCKA_LIBS) $(CORE_LIBS)
 
-$(EXAMPLE_BIN): $(BUILD)/%: $(BUILD)/obj/tests/%.o $(BUILD)/libsop.a
+$(EXAMPLE_BIN) $(LIBSOP_BENCH): $(BUILD)/%: $(BUILD)/obj/tests/%.o $(BUILD)/libsop.a
 	@mkdir -p $(@D)
 	$(call SAY,LD)$(LINK) $^ $(CORE_LIBS)
 
@@ -247,6 +248,11 @@ check-long: all tests
 
 bench: all tests
 	@BUILD=$(BUILD) tests/bench/bench.sh
+
+# The library alone, in SOP's own shape. FOLDER: where (default: a temporary one); LONG=1: ten million items.
+bench-libsop: $(LIBSOP_BENCH)
+	@d=$$(mktemp -d "$${FOLDER:-$${TMPDIR:-/tmp}}/sopbench.XXXXXX") && \
+		{ $(LIBSOP_BENCH) "$$d" $(if $(LONG),10); rc=$$?; rm -rf "$$d"; exit $$rc; }
 
 lint:
 	@tests/lint/layers.sh

@@ -28,7 +28,12 @@ static int need_store(struct sop_txn *t, uint64_t store, struct sop_err *e)
 {
 	struct sop_state_view view;
 
-	return sop_txn_state(t, store, &view, e);
+	for (const struct sop_dropped *d = t->stores; d; d = d->next)
+		if (d->store == store && !d->set)
+			return d->create ? 0
+					 : sop_fail(e, -ENOENT, "store %llu",
+						   (unsigned long long)store);
+	return sop_stores_view(t->v->stores, store, t->lsn, &view, e);
 }
 
 static struct sop_wentry *put(struct sop_txn *t, uint64_t store, const void *key, size_t klen,
@@ -975,16 +980,46 @@ int sop_at_rekey(
 	return put(t, name.store, name.key, name.len, &it, false, e) ? 0 : -ENOMEM;
 }
 
+/* A value that lies whole in its record: the common case. 1: done; 0: it does not. */
+static int get_inline(
+	struct sop_txn *t, struct sop_name name, void **val, size_t *len, struct sop_err *e)
+{
+	uint8_t buf[SOP_ITEM_BYTES_MAX];
+	const struct sop_wentry *w =
+		t->wset.count ? sop_wset_find(&t->wset, name.store, name.key, name.len) : NULL;
+	struct sop_item it;
+	uint8_t *p;
+	int rc = w && w->value ? 1 : sop_txn_item(t, name.store, name.key, name.len, &it, buf, e);
+
+	if (rc || it.link || it.extents || it.tree || it.run_off || it.run_len != it.attr.size ||
+		S_ISDIR(it.attr.mode))
+		return 0;
+	rc = sop_txn_saw(t, name.store, name.key, name.len, &it, e);
+	p = rc ? NULL : malloc(it.run_len + 1);
+	if (!p)
+		return rc ? rc : sop_fail(e, -ENOMEM, "value of %u bytes", it.run_len);
+	if (it.run_len)
+		memcpy(p, it.run, it.run_len);
+	p[it.run_len] = 0;
+	*val = p;
+	*len = it.run_len;
+	return 1;
+}
+
 int sop_at_get(struct sop_txn *t, struct sop_name name, void **val, size_t *len, struct sop_err *e)
 {
 	struct sop_value *x;
 	uint64_t size;
 	uint8_t *p;
 	ssize_t n;
-	int rc = sop_at_value_open(&x, t, name, 0, e);
+	int rc;
 
 	*val = NULL;
 	*len = 0;
+	rc = get_inline(t, name, val, len, e);
+	if (rc)
+		return rc < 0 ? rc : 0;
+	rc = sop_at_value_open(&x, t, name, 0, e);
 	if (rc)
 		return rc;
 	size = sop_value_size(x);

@@ -318,6 +318,10 @@ static int note_id(void *arg, const struct sop_txn_prepared *p)
 	return 0;
 }
 
+/* Handles of programs that have ended: nobody may use them, and nobody frees them. */
+static struct sop_txn *ended[4];
+static unsigned n_ended;
+
 static uint64_t prepare(
 	struct world *w, uint64_t store, uint64_t dups, const uint8_t *big, size_t len)
 {
@@ -334,6 +338,7 @@ static uint64_t prepare(
 	id = sop_txn_id(t);
 	assert_true(id != 0);
 	/* The program ends here: nobody commits, nobody rolls back. */
+	ended[n_ended++] = t;
 	return id;
 }
 
