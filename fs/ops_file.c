@@ -51,7 +51,8 @@ void sopfs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	}
 	fi->fh = (uintptr_t)opened.handle;
 	fi->keep_cache = opened.keep_cache;
-	fi->direct_io = opened.handle->text || opened.handle->stream;
+	fi->direct_io = opened.handle->text || opened.handle->stream ||
+			sopfs_session_unpaged(opened.handle->session);
 	fi->nonseekable = opened.handle->stream != NULL;
 	fi->noflush = (fi->flags & O_ACCMODE) == O_RDONLY && !(fi->flags & O_TRUNC) &&
 		      sopfs_lock_quiet(f, opened.handle);
@@ -95,6 +96,7 @@ void sopfs_op_create(
 		opened.handle->session && opened.handle->session->reads ? 0 : SOPFS_CACHE_SECONDS;
 	fi->fh = (uintptr_t)opened.handle;
 	fi->keep_cache = 1;
+	fi->direct_io = sopfs_session_unpaged(opened.handle->session);
 	if (fuse_reply_create(req, &p, fi) == -ENOENT) {
 		sopfs_release(f, opened.handle, &notes);
 		sopfs_notify_later(f, &notes);

@@ -146,7 +146,7 @@ static void forget_provisional(struct sopfs *f, struct sopfs_item *item)
 void sopfs_session_committed(struct sopfs *f, struct sopfs_session *s, struct sopfs_notes *notes)
 {
 	struct sopfs_item *item = s->item;
-	bool clean = s->blind_all || item->version == s->base;
+	bool clean = !sopfs_session_unpaged(s) && (s->blind_all || item->version == s->base);
 	uint64_t version = 0;
 	bool goes_on;
 

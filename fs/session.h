@@ -82,6 +82,13 @@ static inline bool sopfs_handle_direct(const struct sopfs_handle *h)
 	return h->direct || (h->session && atomic_load(&h->session->live));
 }
 
+/* Appends go past the kernel's pages: it would at times make two requests of one write(2), where it cannot copy
+ * all of it at once, and a commit might come between them. */
+static inline bool sopfs_session_unpaged(const struct sopfs_session *s)
+{
+	return s && s->append && !s->reads;
+}
+
 /* ---- life ---- */
 /* process: who opens it. */
 struct sopfs_session *sopfs_session_new(struct sopfs *f, struct sopfs_item *item, int process, int flags);

@@ -782,5 +782,7 @@ int main(int argc, char **argv)
 	}
 	printf("%u transactions, %u conflicts, %u syncs, %u processes killed\n", n, conflicts,
 		syncs, killed);
+	free(r);
+	free(buf);
 	return good ? 0 : 1;
 }
