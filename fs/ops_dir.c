@@ -186,6 +186,7 @@ void sopfs_op_readdirplus(
 
 /* ---- names ---- */
 
+/* NULL: the request has been answered, and is no more. */
 static struct sopfs_item *directory(struct sopfs *f, fuse_req_t req, fuse_ino_t ino)
 {
 	struct sopfs_view *v = sopfs_view_of(f, ino);
@@ -208,8 +209,8 @@ static void reply_made(
 void sopfs_op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
 {
 	struct sopfs *f = sopfs_of(req);
-	struct sopfs_item *dir = directory(f, req, parent);
 	struct sopfs_caller who = sopfs_caller_of(req);
+	struct sopfs_item *dir = directory(f, req, parent);
 	struct sopfs_entry entry;
 	struct sop_err e = {0};
 
@@ -223,8 +224,8 @@ void sopfs_op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t 
 void sopfs_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
 	struct sopfs *f = sopfs_of(req);
-	struct sopfs_item *dir = directory(f, req, parent);
 	struct sopfs_caller who = sopfs_caller_of(req);
+	struct sopfs_item *dir = directory(f, req, parent);
 	struct sopfs_entry entry;
 	struct sop_err e = {0};
 
@@ -235,8 +236,8 @@ void sopfs_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t 
 void sopfs_op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
 {
 	struct sopfs *f = sopfs_of(req);
-	struct sopfs_item *dir = directory(f, req, parent);
 	struct sopfs_caller who = sopfs_caller_of(req);
+	struct sopfs_item *dir = directory(f, req, parent);
 	struct sopfs_entry entry;
 	struct sop_err e = {0};
 
@@ -275,8 +276,8 @@ void sopfs_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_i
 	const char *to_name, unsigned flags)
 {
 	struct sopfs *f = sopfs_of(req);
-	struct sopfs_item *from = directory(f, req, parent), *to;
 	struct sopfs_caller who = sopfs_caller_of(req);
+	struct sopfs_item *from = directory(f, req, parent), *to;
 	struct sopfs_notes notes = {0};
 	struct sop_err e = {0};
 	int rc;
