@@ -11,6 +11,8 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/vfs.h>
+#include <time.h>
 
 #define FILE_MODE 0600
 #define DIR_MODE  0700
@@ -21,6 +23,9 @@ struct folder {
 	struct sop_disk disk;
 	int dirfd;
 	atomic_uint refs; /* the opener, and each open file */
+	bool waits;	  /* closing a file may wait for somebody: it is done aside */
+	atomic_bool
+		stuck; /* the last such close did not end in time: the next are not waited for */
 	/* Growing a file without fallocate() is two steps, and must not cut off what another
 	 * thread appended between them. */
 	pthread_mutex_t grow;
@@ -118,14 +123,55 @@ static int folder_file_open(
 	return 0;
 }
 
-static void folder_file_close(struct sop_file *f)
+#define CLOSE_MS 200
+
+static void close_now(struct sop_file *f)
 {
-	if (!sop_file_put(f))
-		return;
 	/* Whoever needed the data durable has called datasync; close() has nothing to add. */
 	close(f->fd);
 	folder_put(folder_of(f->disk));
 	free(f);
+}
+
+static void *close_thread(void *arg)
+{
+	close_now(arg);
+	return NULL;
+}
+
+/* On FUSE, NFS and the like, close() asks the server, and may hang as long as that does. Locks that
+ * the file holds go with it, so a short wait is worth it while the server answers. */
+static void close_aside(struct folder *d, struct sop_file *f)
+{
+	struct timespec end;
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, close_thread, f))
+		return; /* it stays open: better than a request that hangs */
+	clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_nsec += CLOSE_MS * 1000000L;
+	end.tv_sec += end.tv_nsec / 1000000000L;
+	end.tv_nsec %= 1000000000L;
+	/* d is held: it is needed after the wait. */
+	if (!atomic_load(&d->stuck) && !pthread_timedjoin_np(thread, NULL, &end))
+		return;
+	atomic_store(&d->stuck, true);
+	pthread_detach(thread);
+}
+
+static void folder_file_close(struct sop_file *f)
+{
+	struct folder *d = folder_of(f->disk);
+
+	if (!sop_file_put(f))
+		return;
+	if (!d->waits) {
+		close_now(f);
+		return;
+	}
+	atomic_fetch_add_explicit(&d->refs, 1, memory_order_relaxed);
+	close_aside(d, f);
+	folder_put(d);
 }
 
 /* Move past n transferred bytes: *i is the part, *skip the bytes of it that are done. */
@@ -435,6 +481,24 @@ static const struct sop_disk_ops folder_ops = {
 	.space = folder_space,
 };
 
+#define MAGIC_FUSE 0x65735546
+#define MAGIC_NFS  0x6969
+#define MAGIC_CIFS 0xff534d42u
+#define MAGIC_SMB2 0xfe534d42u
+#define MAGIC_CEPH 0x00c36400
+
+static bool asks_a_server(int fd)
+{
+	struct statfs st;
+	unsigned type;
+
+	if (fstatfs(fd, &st))
+		return false;
+	type = (unsigned)st.f_type;
+	return type == MAGIC_FUSE || type == MAGIC_NFS || type == MAGIC_CIFS ||
+	       type == MAGIC_SMB2 || type == MAGIC_CEPH;
+}
+
 int sop_disk_open_folder(struct sop_disk **out, const char *path, struct sop_err *e)
 {
 	struct folder *d = calloc(1, sizeof(*d));
@@ -455,6 +519,8 @@ int sop_disk_open_folder(struct sop_disk **out, const char *path, struct sop_err
 		free(d);
 		return sop_fail(e, rc, "%s", path);
 	}
+	d->waits = asks_a_server(d->dirfd);
+	atomic_init(&d->stuck, false);
 	pthread_mutex_init(&d->grow, NULL);
 	atomic_init(&d->refs, 1);
 	*out = &d->disk;

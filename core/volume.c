@@ -184,7 +184,8 @@ static void volume_free(struct sop_volume *v)
 	sop_space_free(v->space);
 	sop_registry_free(v->reg);
 	sop_segments_free(v->seg);
-	sop_iopool_free(v->io, v->opts.disk_timeout_ms ? v->opts.disk_timeout_ms : 1000);
+	/* Everybody's own wait is over: what still runs hangs. */
+	sop_iopool_free(v->io, 1000);
 	sop_members_close(v->mem);
 	sop_pins_free(v->pins);
 	sop_event_ring_free(v->events);

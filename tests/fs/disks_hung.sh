@@ -1,0 +1,98 @@
+#!/bin/bash
+# A disk stops answering: no request waits longer than disk_timeout=, looking at the volume does not wait
+# at all, the daemon can be stopped; the disk comes back and is healed by itself.
+. "$(dirname "$0")/functions.sh"
+. "$(dirname "$0")/disks.sh"
+requires python3
+requires_root
+
+gate=$WORK/gate
+mkdir "$WORK/back"
+mkdir -p "$WORK/d2"
+"$BUILD/fs/hung_folder" "$WORK/back" "$gate" "$WORK/d2"
+is_mounted "$WORK/d2" || skip "needs FUSE"
+LOOPS+=("$WORK/d2")
+# Whatever happens, nobody stays in the hung folder.
+trap 'rm -f "$gate"; end_test' EXIT
+
+ms() {
+	date +%s%3N
+}
+
+# took MS COMMAND...: runs it; fails when it takes longer.
+took() {
+	local most=$1 from
+	shift
+	from=$(ms)
+	"$@" || fail "$*: exit code $?"
+	[ $(($(ms) - from)) -le "$most" ] || fail "$* took $(($(ms) - from)) ms, at most $most may be"
+}
+
+new_volume 4 2+2
+mount_volume commit=100ms,checkpoint=500ms,disk_timeout=4s
+head -c 8M /dev/urandom >"$WORK/big"
+cp "$WORK/big" "$MNT/big"
+mkdir "$MNT/dir"
+seq 1 200 | (cd "$MNT/dir" && split -l 1 -a 3 - f)
+sync -f "$MNT/big"
+echo 3 >/proc/sys/vm/drop_caches 2>/dev/null || true
+
+write_one() {
+	seq 1 5000 >"$MNT/dir/after$1"
+}
+read_all() {
+	cmp "$WORK/big" "$MNT/big"
+}
+durable() {
+	dd if=/dev/zero of="$MNT/dir/durable" bs=4k count=1 conv=fsync status=none
+}
+
+: >"$gate"
+# The machine may be loaded: what is to take no time gets seconds, and less than disk_timeout=.
+took 3000 df "$MNT"
+took 3000 ls -l "$MNT/dir"
+took 3000 ctl status "$MNT"
+# The bound, and as much again for the machine.
+took 8000 write_one 1
+took 8000 durable
+took 8000 read_all
+wait_until 20 is_state d2 FAILED || fail "d2 is $(state_of d2)"
+took 3000 df "$MNT"
+took 3000 ctl status "$MNT"
+took 3000 write_one 2
+took 3000 durable
+cmp <(seq 1 5000) "$MNT/dir/after1"
+
+echo "it answers again"
+rm "$gate"
+wait_until 60 all_online || fail "not healed: $(ctl status "$MNT")"
+rm "$MNT/dir/after1"
+write_one 3
+
+echo "stopped while a disk hangs"
+: >"$gate"
+pid=$(daemon_of "$MNT")
+kill -TERM "$pid"
+not_mounted() {
+	! is_mounted "$MNT"
+}
+wait_until 30 not_mounted || fail "the daemon does not unmount"
+# What hangs in the kernel keeps the process as long as it hangs, and no longer; the other disks are free.
+free_of_it() {
+	flock -n "$WORK/d1/lock" true && flock -n "$WORK/d4/lock" true
+}
+wait_until 40 free_of_it || fail "the other disks are still locked"
+SOURCE=$WORK/d1
+mount_volume degraded,disk_timeout=4s
+cmp "$WORK/big" "$MNT/big"
+cmp <(seq 1 5000) "$MNT/dir/after3"
+pid2=$(daemon_of "$MNT")
+umount -i "$MNT"
+wait_until 40 free_of_it || fail "the other disks are still locked"
+rm "$gate"
+wait_gone "$pid" 20 || fail "the daemon stays though nothing hangs any more"
+wait_gone "$pid2" 20 || fail "the second daemon stays though nothing hangs any more"
+mount_volume
+wait_until 60 all_online || fail "not healed: $(ctl status "$MNT")"
+unmount_volume
+check_volume
