@@ -248,6 +248,7 @@ check-long: all tests
 
 bench: all tests
 	@BUILD=$(BUILD) tests/bench/bench.sh
+	@BUILD=$(BUILD) tests/bench/disks.sh
 
 # The library alone, in SOP's own shape. FOLDER: where (default: a temporary one); LONG=1: ten million items.
 bench-libsop: $(LIBSOP_BENCH)

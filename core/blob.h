@@ -142,6 +142,9 @@ struct sop_mend_opts {
 	const uint16_t *to; /* by shard: the member it is to lie on; NULL: all stay where they are */
 	bool verify;        /* instead: verify all shards, mend what is bad (unless no_repair) */
 	bool no_repair;
+	/* What cannot be read is known not to be in use; else, while disks are missing that may have it, the
+	 * work is not called done. */
+	bool ignore_lost;
 	/* Between pieces; what it returns (not 0) ends the work. */
 	int (*pace)(void *arg, const struct sop_mend_report *so_far);
 	void (*lost)(void *arg, const struct sop_blobref *ref, uint8_t kind);

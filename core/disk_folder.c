@@ -459,6 +459,16 @@ static int folder_space(struct sop_disk *d, struct sop_disk_space *out)
 	return 0;
 }
 
+static void folder_write_out(struct sop_file *f, uint64_t off, uint64_t len_bytes)
+{
+	(void)sync_file_range(f->fd, (off_t)off, (off_t)len_bytes, SYNC_FILE_RANGE_WRITE);
+}
+
+static void folder_forget(struct sop_file *f)
+{
+	(void)posix_fadvise(f->fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
 static const struct sop_disk_ops folder_ops = {
 	.close = folder_close,
 	.file_open = folder_file_open,
@@ -467,6 +477,8 @@ static const struct sop_disk_ops folder_ops = {
 	.pwritev = folder_pwritev,
 	.preadv_cached = folder_preadv_cached,
 	.datasync = folder_datasync,
+	.write_out = folder_write_out,
+	.forget = folder_forget,
 	.size = folder_size,
 	.truncate = folder_truncate,
 	.allocate = folder_allocate,

@@ -73,6 +73,14 @@ static int execute(struct sop_request *r)
 	switch (r->op) {
 	case SOP_IO_READ:
 		return transfer_result(f->ops->preadv(f, r->iov, r->iovcnt, r->off), r->len_bytes);
+	case SOP_IO_WRITE_OUT: {
+		int rc = transfer_result(
+			f->ops->pwritev(f, r->iov, r->iovcnt, r->off), r->len_bytes);
+
+		if (!rc && f->ops->write_out)
+			f->ops->write_out(f, r->off, r->len_bytes);
+		return rc;
+	}
 	case SOP_IO_WRITE:
 		return transfer_result(f->ops->pwritev(f, r->iov, r->iovcnt, r->off), r->len_bytes);
 	case SOP_IO_DATASYNC:

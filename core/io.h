@@ -19,7 +19,8 @@
 
 #include "core/disk.h"
 
-enum sop_io_op { SOP_IO_READ, SOP_IO_WRITE, SOP_IO_DATASYNC };
+/* WRITE_OUT: a write that the disk begins to write out at once. */
+enum sop_io_op { SOP_IO_READ, SOP_IO_WRITE, SOP_IO_WRITE_OUT, SOP_IO_DATASYNC };
 enum sop_io_how { SOP_IO_SERIAL, SOP_IO_PARALLEL };
 
 struct sop_iopool;

@@ -198,39 +198,48 @@ static struct work *begin(struct sop_mender *m, enum sop_task_kind kind, int dis
 
 static void finish(struct sop_mender *m, enum sop_task_kind kind, int disk, enum sop_task_state how)
 {
+	struct sop_task t;
 	struct work *w;
 
-	SOP_LOCK_GUARD(&m->lock);
+	sop_lock(&m->lock);
 	w = running(m, kind, disk);
-	if (!w)
+	if (!w) {
+		sop_unlock(&m->lock);
 		return;
+	}
 	w->t.state = how;
 	w->t.ended = now(m);
 	w->t.bytes_per_s = 0;
 	w->t.message[0] = '\0';
 	if (how == SOP_TASK_FINISHED)
 		w->t.bytes_done = w->t.bytes_total;
+	t = w->t;
+	sop_unlock(&m->lock);
 	sop_log(m->v->log, SOP_LOG_INFO, "mend",
 		"op=%s disk=%d state=%s bytes=%llu repaired=%llu unrecoverable=%llu",
 		sop_task_kind_name(kind), disk, sop_task_state_name(how),
-		(unsigned long long)w->t.bytes_done, (unsigned long long)w->t.repaired_bytes,
-		(unsigned long long)w->t.unrecoverable);
+		(unsigned long long)t.bytes_done, (unsigned long long)t.repaired_bytes,
+		(unsigned long long)t.unrecoverable);
 }
 
 static void wait_for(struct sop_mender *m, enum sop_task_kind kind, int disk, const char *why)
 {
+	bool news = false;
 	struct work *w;
 
-	SOP_LOCK_GUARD(&m->lock);
+	sop_lock(&m->lock);
 	w = running(m, kind, disk);
-	if (!w)
-		return;
-	if (strncmp(w->t.message, why, sizeof(w->t.message) - 1))
+	if (w) {
+		news = strncmp(w->t.message, why, sizeof(w->t.message) - 1) != 0;
+		w->t.state = SOP_TASK_WAITING;
+		w->t.bytes_per_s = 0;
+		snprintf(w->t.message, sizeof(w->t.message), "%.*s", (int)sizeof(w->t.message) - 1,
+			why);
+	}
+	sop_unlock(&m->lock);
+	if (news)
 		sop_log(m->v->log, SOP_LOG_WARNING, "mend", "op=%s disk=%d: waits: %s",
 			sop_task_kind_name(kind), disk, why);
-	w->t.state = SOP_TASK_WAITING;
-	w->t.bytes_per_s = 0;
-	snprintf(w->t.message, sizeof(w->t.message), "%.*s", (int)sizeof(w->t.message) - 1, why);
 }
 
 /* Under the lock. */
@@ -420,20 +429,60 @@ static void lost_more(struct sop_mender *m, enum sop_task_kind kind, int disk, u
 		w->t.unrecoverable += n;
 }
 
+static void suspect(void *arg, const struct sop_blobref *ref, uint8_t kind)
+{
+	struct pace *p = arg;
+	struct sop_mender *m = p->m;
+
+	if (m->n_suspect == SUSPECTS_MAX)
+		return;
+	m->suspect_kind[m->n_suspect] = kind;
+	m->suspect[m->n_suspect++] = *ref;
+}
+
+static void count_name(void *arg, const char *name, uint64_t off, uint64_t len)
+{
+	(void)name;
+	(void)off;
+	(void)len;
+	++*(uint64_t *)arg;
+}
+
+/* Does anybody refer to a suspect, for all that is known? Nodes are in use. */
+static bool in_use(struct sop_mender *m)
+{
+	uint64_t found = 0;
+
+	if (m->n_suspect == SUSPECTS_MAX)
+		return true;
+	for (size_t i = 0; i < m->n_suspect; i++)
+		if (m->suspect_kind[i] != SOP_BLOB_DATA)
+			return true;
+	return sop_refs_name(m->v, m->suspect, m->n_suspect, count_name, &found, NULL) || found;
+}
+
 /* The shards of a segment are written anew (or verified and mended, where they are). */
 static int mend_shards(struct sop_mender *m, const struct seg *g, uint32_t shards,
 	const uint16_t *to, struct pace *p, struct sop_err *e)
 {
 	struct sop_mend_report r;
-	struct sop_mend_opts o = {.shards = shards, .to = to, .pace = pace, .arg = p};
+	struct sop_mend_opts o = {
+		.shards = shards, .to = to, .pace = pace, .lost = suspect, .arg = p};
 	int rc;
 
 	p->m = m;
 	p->shards = (unsigned)__builtin_popcount(shards);
+	m->n_suspect = 0;
 	rc = sop_segment_mend(m->v->seg, g->id, &o, &r, e);
+	/* What cannot be read now may be of blobs that nobody has any more. */
+	if (rc == SOP_EDISKS && r.lost && !in_use(m)) {
+		o.ignore_lost = true;
+		p->done = p->read = p->repaired = p->corrected = 0;
+		rc = sop_segment_mend(m->v->seg, g->id, &o, &r, e);
+	}
+	m->n_suspect = 0;
 	if (rc)
 		return rc;
-	SOP_LOCK_GUARD(&m->lock);
 	if (!to)
 		for (unsigned i = 0; i < SOP_EC_MAX; i++)
 			if (shards >> i & 1)
@@ -834,17 +883,6 @@ static bool drain(struct sop_mender *m, struct sop_err *e)
 }
 
 /* ---- scrub ---- */
-
-static void suspect(void *arg, const struct sop_blobref *ref, uint8_t kind)
-{
-	struct pace *p = arg;
-	struct sop_mender *m = p->m;
-
-	if (m->n_suspect == SUSPECTS_MAX)
-		return;
-	m->suspect_kind[m->n_suspect] = kind;
-	m->suspect[m->n_suspect++] = *ref;
-}
 
 static int scrub_segment(struct sop_mender *m, const struct seg *g, struct sop_err *e)
 {

@@ -639,7 +639,12 @@ static int call_settle(struct sop_call *c)
 
 	if (!rc)
 		rc = c->disk->ops->syncdir(c->disk, c->path);
-	return rc ? rc : c->disk->ops->syncdir(c->disk, SOP_PATH_SEGMENTS);
+	if (!rc)
+		rc = c->disk->ops->syncdir(c->disk, SOP_PATH_SEGMENTS);
+	/* Who reads it back asks the medium. */
+	if (!rc && c->file->ops->forget)
+		c->file->ops->forget(c->file);
+	return rc;
 }
 
 int sop_shard_file_settle(struct sop_segments *s, struct segment *seg, unsigned shard,

@@ -58,7 +58,6 @@ struct mend {
 	struct sop_file *target[SOP_EC_MAX];
 	struct sop_range64 *gap; /* in files written in place: what is not in use */
 	size_t n_gap, cap_gap;
-	uint64_t used_to; /* the end of the last fragment */
 	uint64_t end;
 	/* the window */
 	struct sop_batch *batch[2]; /* own the memory of what was read */
@@ -283,12 +282,7 @@ static int compose_rows(
 	SOP_EACH_BIT(i, want & good)
 	memcpy(m->out[i] + pos, m->buf[i] + pos, len);
 	want &= ~good;
-	if ((unsigned)__builtin_popcount(good) < m->k) {
-		SOP_EACH_BIT(j, want)
-		memset(m->out[j] + pos, 0, len);
-		return 0;
-	}
-	if (!want)
+	if (!want || (unsigned)__builtin_popcount(good) < m->k)
 		return 0;
 	SOP_EACH_BIT(l, good)
 	shard[l] = m->buf[l] + pos;
@@ -297,8 +291,7 @@ static int compose_rows(
 	return sop_ec_rebuild(m->seg->ec, len, shard, good, want, e);
 }
 
-/* The whole fragment on the shards in want, in memory. Blocks that nobody has stay without a
- * checksum. */
+/* The fragment on the shards in want, in memory: all of it that can be had. */
 static int compose(struct mend *m, uint32_t at, uint32_t want, struct sop_err *e)
 {
 	const struct found *f = &m->at;
@@ -326,13 +319,16 @@ static int compose(struct mend *m, uint32_t at, uint32_t want, struct sop_err *e
 			uint32_t len = sop_frag_block(&f->shape, r);
 			bool had = f->row[r] >> i & 1 ||
 				   (unsigned)__builtin_popcount(f->row[r]) >= m->k;
-			struct le32 sum = le32_make(
-				had ? sop_crc32c(sop_frag_seed_block(base, r), p, len) : 0);
+			struct le32 sum;
 
-			memcpy(p + len, &sum, sizeof(sum));
+			if (had) {
+				sum = le32_make(sop_crc32c(sop_frag_seed_block(base, r), p, len));
+				memcpy(p + len, &sum, sizeof(sum));
+			}
 			p += len + sizeof(sum);
 		}
-		memset(p, 0, (size_t)(m->out[i] + at + f->shape.bytes - p));
+		if (f->complete)
+			memset(p, 0, (size_t)(m->out[i] + at + f->shape.bytes - p));
 	}
 	return rc;
 }
@@ -354,18 +350,64 @@ static int add_run(struct mend *m, uint32_t at, uint32_t len, uint32_t shards)
 	return 0;
 }
 
-/* [used_to, from) of files written in place is not in use. */
-static int add_gap(struct mend *m, uint64_t from)
+/* This page of files written in place is not in use. */
+static int add_gap(struct mend *m, uint64_t off)
 {
-	uint64_t at = sop_round_up(m->used_to, SOP_BLOCK_BYTES),
-		 end = from - from % SOP_BLOCK_BYTES;
+	struct sop_range64 *last = m->n_gap ? &m->gap[m->n_gap - 1] : NULL;
 
-	if (end <= at || !(m->want & ~m->moved & ~m->fresh))
+	if (last && last->off + last->len == off) {
+		last->len += SOP_BLOCK_BYTES;
 		return 0;
+	}
 	if (grow(&m->gap, &m->cap_gap, m->n_gap, sizeof(*m->gap)))
 		return -ENOMEM;
-	m->gap[m->n_gap++] = (struct sop_range64){at, end - at};
+	m->gap[m->n_gap++] = (struct sop_range64){off, SOP_BLOCK_BYTES};
 	return 0;
+}
+
+/* A page that all others have given back: no fragment begins in it, or reaches into it. 1: it is
+ * skipped (and given back here too); 0: it is no such page. Only where no header was found. */
+static int skip_hole(struct mend *m, uint32_t at)
+{
+	uint32_t in_place = m->want & ~m->moved, others = m->loaded & ~in_place;
+
+	if ((m->off + at) % SOP_BLOCK_BYTES || m->len - at < SOP_BLOCK_BYTES || !others)
+		return 0;
+	SOP_EACH_BIT(i, others)
+	if (!all_zero(m->buf[i] + at, SOP_BLOCK_BYTES))
+		return 0;
+	if (!(in_place & ~m->fresh))
+		return 1;
+	/* What is here and nowhere else goes only when all the others have been asked. */
+	if (m->have & ~m->loaded & ~in_place)
+		return 0;
+	return add_gap(m, m->off + at) ? -ENOMEM : 1;
+}
+
+/* Of a fragment that is not complete: each block that can be had, and is not there. A block that
+ * verifies on k shards is where it belongs; of the others nothing is known, and nothing is written
+ * over them. */
+static int add_row_runs(struct mend *m, uint32_t at)
+{
+	const struct found *f = &m->at;
+	uint32_t pos = at + (uint32_t)sizeof(struct sop_disk_fragment);
+	bool any = false;
+	int rc = 0;
+
+	for (uint32_t r = 0; r < f->shape.rows && !rc; r++, pos += SOP_FRAG_STRIDE) {
+		uint32_t good = f->row[r], want = m->moved | (m->want & ~good);
+
+		if ((unsigned)__builtin_popcount(good) < m->k)
+			want &= good;
+		if (!want)
+			continue;
+		any = true;
+		rc = add_run(
+			m, pos, sop_frag_block(&f->shape, r) + (uint32_t)sizeof(struct le32), want);
+	}
+	if (!rc && any && m->want & ~f->headers)
+		rc = add_run(m, at, sizeof(struct sop_disk_fragment), m->want & ~f->headers);
+	return rc;
 }
 
 /* What is wanted of the fragment goes to the output. */
@@ -373,8 +415,11 @@ static int emit(struct mend *m, struct sop_batch *b, uint32_t at, struct sop_err
 {
 	const struct found *f = &m->at;
 	uint32_t in_place = m->want & ~m->moved, want = m->moved | (in_place & ~f->whole);
+	size_t runs = m->n_run;
 	int rc = 0;
 
+	if (!want)
+		return 0;
 	SOP_EACH_BIT(i, want)
 	{
 		if (!m->out[i])
@@ -383,15 +428,14 @@ static int emit(struct mend *m, struct sop_batch *b, uint32_t at, struct sop_err
 			rc = -ENOMEM;
 	}
 	if (!rc)
-		rc = add_gap(m, f->ref.off);
-	if (!rc && want)
-		rc = add_run(m, at, f->shape.bytes, want);
+		rc = f->complete ? add_run(m, at, f->shape.bytes, want) : add_row_runs(m, at);
 	if (rc)
 		return sop_fail(e, rc, "segment %016" PRIx64, m->info.id);
-	m->used_to = SOP_MAX(m->used_to, f->ref.off + f->shape.bytes);
-	if (in_place & want && f->complete)
+	if (!f->complete && m->n_run == runs)
+		return 0;
+	if (f->complete)
 		m->r->corrected += (unsigned)__builtin_popcount(in_place & want);
-	return want ? compose(m, at, want, e) : 0;
+	return compose(m, at, want, e);
 }
 
 static int add_writes(struct mend *m, struct sop_batch *b, int *request)
@@ -404,7 +448,7 @@ static int add_writes(struct mend *m, struct sop_batch *b, int *request)
 			struct iovec iov = {m->out[s] + m->run[i].at, m->run[i].len};
 
 			request[n] = sop_batch_add(
-				b, SOP_IO_WRITE, m->target[s], &iov, 1, m->off + m->run[i].at);
+				b, SOP_IO_WRITE_OUT, m->target[s], &iov, 1, m->off + m->run[i].at);
 			if (request[n] < 0)
 				return request[n];
 			n++;
@@ -529,7 +573,10 @@ static int walk(struct mend *m, struct sop_batch *b, uint32_t *used, struct sop_
 		if (rc == 2)
 			break;
 		if (!rc) {
-			at += 8;
+			rc = skip_hole(m, at);
+			if (rc < 0)
+				return sop_fail(e, rc, "segment %016" PRIx64, m->info.id);
+			at += rc ? SOP_BLOCK_BYTES : 8;
 			continue;
 		}
 		if (m->o->verify)
@@ -538,6 +585,8 @@ static int walk(struct mend *m, struct sop_batch *b, uint32_t *used, struct sop_
 			rc = emit(m, b, at, e);
 		else if (!m->at.punched) {
 			m->r->lost++;
+			if (m->o->lost)
+				m->o->lost(m->o->arg, &m->at.ref, m->at.kind);
 			rc = emit(m, b, at, e); /* what of it can be had */
 		}
 		if (rc < 0)
@@ -605,7 +654,6 @@ static int walk_all(struct mend *m, struct sop_err *e)
 	int rc = 0;
 
 	m->off = SOP_SHARD_HEADER;
-	m->used_to = SOP_SHARD_HEADER;
 	m->len = 0;
 	do {
 		struct sop_batch *b = sop_batch_new(m->s->io);
@@ -625,8 +673,6 @@ static int walk_all(struct mend *m, struct sop_err *e)
 		if (!rc && m->o->pace)
 			rc = m->o->pace(m->o->arg, m->r);
 	} while (!rc && m->len);
-	if (!rc && add_gap(m, m->end))
-		rc = -ENOMEM;
 	return rc;
 }
 
@@ -808,7 +854,7 @@ int sop_segment_mend(struct sop_segments *s, uint64_t id, const struct sop_mend_
 	if (!rc)
 		rc = walk_all(m, e);
 	/* Nothing is known to be lost for good while a disk is missing that may have it. */
-	if (!rc && m->want && r->lost && m->missing)
+	if (!rc && m->want && r->lost && m->missing && !o->ignore_lost)
 		rc = sop_fail(e, SOP_EDISKS,
 			"segment %016" PRIx64 ": some of it can only be read with the disks that "
 			"are missing",

@@ -352,10 +352,11 @@ void sop_volume_stat(struct sop_volume *v, struct sop_volume_stat *out)
 		struct sop_member_status s;
 
 		sop_members_status(v->mem, i, &s);
-		if (!(s.role & SOP_ROLE_DATA))
+		/* One that is being emptied is there as long as it is. */
+		if (!(s.role & SOP_ROLE_DATA) || s.state == SOP_MEMBER_REMOVED)
 			continue;
 		out->disks++;
-		out->disks_online += s.present && s.state == SOP_MEMBER_ONLINE;
+		out->disks_online += s.present && !s.by_hand;
 	}
 	out->read_only = v->opts.read_only;
 	out->degraded = out->disks_online < out->disks;

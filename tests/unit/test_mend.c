@@ -1,0 +1,685 @@
+/* Healing, replacing, adding, removing, scrub, on simulated disks: what they leave when the machine
+ * stops at any step, and when disks fail, fill or rot meanwhile. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "core/blob.h"
+#include "core/ec.h"
+#include "core/format.h"
+#include "core/format_volume.h"
+#include "tests/lib/fixture.h"
+
+#define ITEMS 12
+#define LARGE ((size_t)1500000)
+
+static uint8_t *content;
+
+/* Item i has this length; its bytes begin at content + i. */
+static size_t length_of(unsigned i)
+{
+	static const size_t len[] = {5, 900, 5000, 40000, LARGE, 100};
+
+	return len[i % SOP_ARRAY_LEN(len)];
+}
+
+static uint64_t the_store(struct fixture *f)
+{
+	uint64_t store;
+
+	fixture_ok(f, fixture_store(f, "s", &store));
+	return store;
+}
+
+static void put_items(struct fixture *f, const char *prefix)
+{
+	uint64_t store = the_store(f);
+	char key[32];
+
+	for (unsigned i = 0; i < ITEMS; i++) {
+		snprintf(key, sizeof(key), "%s%u", prefix, i);
+		fixture_ok(f, fixture_upsert(f, store, key, content + i, length_of(i), i % 3 == 0));
+	}
+	fixture_ok(f, sop_volume_sync(f->v, &f->e));
+}
+
+static void check_items(struct fixture *f, const char *prefix)
+{
+	uint64_t store = the_store(f);
+	char key[32];
+
+	for (unsigned i = 0; i < ITEMS; i++) {
+		snprintf(key, sizeof(key), "%s%u", prefix, i);
+		assert_int_equal(fixture_has(f, store, key, content + i, length_of(i)), 1);
+	}
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	content = content ? content : malloc(LARGE + ITEMS);
+	if (!f || !content)
+		return -1;
+	fill_random(content, LARGE + ITEMS, 3);
+	fixture_init(f, 2, 2, 0);
+	sim_add_disk(f->sim, "/new", 0);
+	sim_add_disk(f->sim, "/small", 1 << 20);
+	f->opts.degraded = true;
+	fixture_ok(f, fixture_open(f));
+	put_items(f, "a");
+	fixture_ok(f, sop_volume_checkpoint(f->v, &f->e));
+	put_items(f, "b");
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	fixture_release(f);
+	free(f);
+	return 0;
+}
+
+static bool disk_named(struct fixture *f, const char *path, struct sop_volume_disk *out)
+{
+	for (unsigned n = 0; sop_volume_disk(f->v, n, out); n++)
+		if (!strcmp(out->path, path))
+			return true;
+	return false;
+}
+
+static void count_file(void *arg, const char *file, uint64_t size, uint64_t allocated)
+{
+	(void)file;
+	(void)size;
+	(void)allocated;
+	++*(unsigned *)arg;
+}
+
+static unsigned files_on(struct fixture *f, const char *path)
+{
+	unsigned n = 0;
+
+	sim_each_file(f->sim, path, count_file, &n);
+	return n;
+}
+
+static void tick(struct fixture *f)
+{
+	fixture_ok(f, sop_volume_tick(f->v, &f->e));
+}
+
+/* ---- how it goes when nothing happens ---- */
+
+static void a_replaced_disk_is_let_go_and_the_new_one_has_all(void **state)
+{
+	struct fixture *f = *state;
+	struct sop_volume_disk d;
+	struct sop_task t;
+
+	fixture_ok(f, sop_disk_replace(f->v, "d1", "/new", SOP_ADMIN_FORCE, &f->e));
+	assert_true(disk_named(f, "/d1", &d));
+	assert_int_equal(d.state, SOP_DISK_REPLACING);
+	put_items(f, "c");
+	tick(f);
+	assert_false(disk_named(f, "/d1", &d));
+	assert_true(disk_named(f, "/new", &d));
+	assert_int_equal(d.state, SOP_DISK_ONLINE);
+	assert_true(d.current);
+	assert_int_equal(files_on(f, "/d1"), 0);
+	assert_true(sop_volume_task(f->v, 0, &t));
+	assert_int_equal(t.kind, SOP_TASK_REPLACE);
+	assert_int_equal(t.state, SOP_TASK_FINISHED);
+	check_items(f, "a");
+	check_items(f, "c");
+	fixture_check(f, true);
+	fixture_ok(f, fixture_close(f));
+	/* The new one is found by what the others say, and any two are enough. */
+	sim_disk_gone(f->sim, "/d2", true);
+	sim_disk_gone(f->sim, "/d4", true);
+	f->paths[0] = "/d3";
+	fixture_ok(f, fixture_open(f));
+	check_items(f, "a");
+	check_items(f, "b");
+	check_items(f, "c");
+}
+
+static void a_removed_disk_leaves_its_shards_to_the_others(void **state)
+{
+	struct fixture *f = *state;
+	struct sop_volume_disk d;
+
+	assert_int_equal(sop_disk_remove(f->v, "d2", 0, &f->e), SOP_EDISKS);
+	fixture_ok(f, sop_disk_add(f->v, "/new", SOP_ADMIN_FORCE, &f->e));
+	fixture_ok(f, sop_disk_remove(f->v, "d2", SOP_ADMIN_DRY_RUN, &f->e));
+	fixture_ok(f, sop_disk_remove(f->v, "d2", 0, &f->e));
+	tick(f);
+	assert_false(disk_named(f, "/d2", &d));
+	assert_int_equal(files_on(f, "/d2"), 0);
+	/* Its replica of the registry has an heir. */
+	unsigned replicas = 0;
+	for (unsigned n = 0; sop_volume_disk(f->v, n, &d); n++)
+		replicas += d.registry && d.current;
+	assert_int_equal(replicas, 3);
+	put_items(f, "c");
+	fixture_check(f, true);
+	fixture_ok(f, fixture_close(f));
+	sim_disk_gone(f->sim, "/d1", true);
+	sim_disk_gone(f->sim, "/d3", true);
+	f->paths[0] = "/d4";
+	fixture_ok(f, fixture_open(f));
+	check_items(f, "a");
+	check_items(f, "b");
+	check_items(f, "c");
+}
+
+static void a_dead_disk_is_replaced_from_the_others(void **state)
+{
+	struct fixture *f = *state;
+	struct sop_volume_disk d;
+
+	sim_disk_gone(f->sim, "/d1", true);
+	put_items(f, "c");
+	fixture_ok(f, sop_disk_replace(f->v, "d1", "/new", SOP_ADMIN_FORCE, &f->e));
+	tick(f);
+	assert_false(disk_named(f, "/d1", &d));
+	fixture_check(f, true);
+	fixture_ok(f, fixture_close(f));
+	/* The old one comes back, and is ignored. */
+	sim_disk_gone(f->sim, "/d1", false);
+	f->paths[1] = "/new";
+	fixture_ok(f, fixture_open(f));
+	assert_false(disk_named(f, "/d1", &d));
+	check_items(f, "c");
+	fixture_check(f, true);
+}
+
+static void a_cancelled_replacement_goes_on_with_both_disks(void **state)
+{
+	struct fixture *f = *state;
+	struct sop_volume_disk d;
+
+	fixture_ok(f, sop_disk_replace(f->v, "d3", "/new", SOP_ADMIN_FORCE, &f->e));
+	fixture_ok(f, sop_disk_cancel(f->v, "d3", &f->e));
+	assert_int_equal(sop_disk_cancel(f->v, "d3", &f->e), -ENOENT);
+	tick(f);
+	assert_true(disk_named(f, "/d3", &d));
+	assert_int_equal(d.state, SOP_DISK_ONLINE);
+	assert_true(disk_named(f, "/new", &d));
+	put_items(f, "c");
+	check_items(f, "a");
+	fixture_check(f, true);
+}
+
+static void offline_by_hand_stays_so_over_mounts(void **state)
+{
+	struct fixture *f = *state;
+	struct sop_volume_disk d;
+
+	fixture_ok(f, sop_disk_offline(f->v, "/d2", &f->e));
+	put_items(f, "c");
+	tick(f);
+	fixture_ok(f, fixture_close(f));
+	fixture_ok(f, fixture_open(f));
+	tick(f);
+	assert_true(disk_named(f, "/d2", &d));
+	assert_int_equal(d.state, SOP_DISK_OFFLINE);
+	check_items(f, "c");
+	fixture_ok(f, sop_disk_online(f->v, "d2", NULL, &f->e));
+	tick(f);
+	assert_true(disk_named(f, "/d2", &d));
+	assert_int_equal(d.state, SOP_DISK_ONLINE);
+	fixture_check(f, true);
+}
+
+/* ---- folders that will not do ---- */
+
+static void a_folder_that_will_not_do_is_refused_by_name(void **state)
+{
+	struct fixture *f = *state;
+	struct sop_format_opts fo = {
+		.force = true, .open_disk = sim_open_disk, .open_disk_ctx = f->sim};
+	const char *other[] = {"/other"};
+
+	/* The same twice; one that is a member. */
+	assert_int_equal(sop_disk_add(f->v, "/d3", SOP_ADMIN_FORCE, &f->e), -EEXIST);
+	assert_non_null(strstr(f->e.text, "/d3"));
+	assert_int_equal(sop_disk_replace(f->v, "d1", "/d1", SOP_ADMIN_FORCE, &f->e), -EEXIST);
+	/* Of another volume. */
+	sim_add_disk(f->sim, "/other", 0);
+	fixture_ok(f, sop_format(other, 1, &fo, NULL, &f->e));
+	assert_int_equal(sop_disk_add(f->v, "/other", 0, &f->e), SOP_EFOREIGN);
+	assert_int_equal(sop_disk_online(f->v, "d1", NULL, &f->e), 0);
+	fixture_ok(f, sop_disk_offline(f->v, "d2", &f->e));
+	assert_int_equal(sop_disk_online(f->v, "d2", "/other", &f->e), SOP_EFOREIGN);
+	assert_int_equal(sop_disk_online(f->v, "d2", "/d3", &f->e), SOP_EFOREIGN);
+	fixture_ok(f, sop_disk_online(f->v, "d2", NULL, &f->e));
+	/* Too small, and nothing there. */
+	assert_int_equal(sop_disk_replace(f->v, "d1", "/small", SOP_ADMIN_FORCE, &f->e), -ENOSPC);
+	assert_true(sop_disk_add(f->v, "/nowhere", 0, &f->e) < 0);
+	/* No such disk. */
+	assert_int_equal(sop_disk_remove(f->v, "d9", 0, &f->e), -ENOENT);
+	/* All checks and nothing else. */
+	fixture_ok(f,
+		sop_disk_replace(f->v, "d1", "/new", SOP_ADMIN_FORCE | SOP_ADMIN_DRY_RUN, &f->e));
+	assert_int_equal(files_on(f, "/new"), 0);
+	tick(f);
+	fixture_check(f, true);
+}
+
+/* ---- trouble on the way ---- */
+
+static void a_disk_lost_while_another_is_replaced_is_survived(void **state)
+{
+	struct fixture *f = *state;
+	struct sop_volume_disk d;
+
+	fixture_ok(f, sop_disk_replace(f->v, "d1", "/new", SOP_ADMIN_FORCE, &f->e));
+	sim_disk_gone(f->sim, "/d2", true);
+	put_items(f, "c");
+	tick(f);
+	check_items(f, "a");
+	check_items(f, "c");
+	assert_false(disk_named(f, "/d1", &d));
+	sim_disk_gone(f->sim, "/d2", false);
+	fixture_ok(f, sop_disk_online(f->v, "d2", NULL, &f->e));
+	tick(f);
+	fixture_check(f, true);
+}
+
+static void the_new_disk_lost_while_it_takes_over_loses_nothing(void **state)
+{
+	struct fixture *f = *state;
+	struct sop_volume_disk d;
+
+	fixture_ok(f, sop_disk_replace(f->v, "d1", "/new", SOP_ADMIN_FORCE, &f->e));
+	sim_fail_io(f->sim, 60, -EIO, false);
+	(void)sop_volume_tick(f->v, NULL);
+	sim_disk_gone(f->sim, "/new", true);
+	put_items(f, "c");
+	(void)sop_volume_tick(f->v, NULL);
+	check_items(f, "a");
+	check_items(f, "b");
+	check_items(f, "c");
+	sim_disk_gone(f->sim, "/new", false);
+	fixture_ok(f, fixture_close(f));
+	fixture_ok(f, fixture_open(f));
+	tick(f);
+	assert_false(disk_named(f, "/d1", &d));
+	check_items(f, "c");
+	fixture_check(f, true);
+}
+
+struct rotter {
+	struct fixture *f;
+	const char *disk;
+	uint64_t seed;
+	unsigned done;
+};
+
+static void rot_file(void *arg, const char *file, uint64_t size, uint64_t allocated)
+{
+	struct rotter *r = arg;
+	uint8_t junk[16];
+
+	(void)allocated;
+	if (strncmp(file, "segments/", 9) || size < 20000)
+		return;
+	fill_random(junk, sizeof(junk), r->seed);
+	for (unsigned i = 0; i < 4; i++) {
+		uint64_t off = 5000 + next_random(&r->seed) % (size - 6000);
+
+		sim_poke(r->f->sim, r->disk, file, off, junk, sizeof(junk));
+		r->done++;
+	}
+}
+
+static void rot_all(struct fixture *f, const char *disk)
+{
+	struct rotter r = {f, disk, 7, 0};
+
+	sim_each_file(f->sim, disk, rot_file, &r);
+	assert_true(r.done > 0);
+}
+
+static void rot_met_while_a_disk_is_rebuilt_is_rebuilt_too(void **state)
+{
+	struct fixture *f = *state;
+
+	tick(f);
+	sim_disk_gone(f->sim, "/d1", true);
+	put_items(f, "c");
+	rot_all(f, "/d3");
+	fixture_ok(f, sop_disk_replace(f->v, "d1", "/new", SOP_ADMIN_FORCE, &f->e));
+	tick(f);
+	check_items(f, "a");
+	check_items(f, "c");
+	fixture_ok(f, sop_scrub_start(f->v, 0, &f->e));
+	tick(f);
+	fixture_check(f, true);
+}
+
+static void healing_waits_for_room_and_goes_on(void **state)
+{
+	struct fixture *f = *state;
+	struct sop_volume_disk d;
+
+	fixture_ok(f, sop_disk_offline(f->v, "d4", &f->e));
+	put_items(f, "c");
+	sim_disk_resize(f->sim, "/d4", sim_allocated(f->sim, "/d4") + 200000);
+	fixture_ok(f, sop_disk_online(f->v, "d4", NULL, &f->e));
+	(void)sop_volume_tick(f->v, NULL);
+	assert_true(disk_named(f, "/d4", &d));
+	assert_int_not_equal(d.state, SOP_DISK_ONLINE);
+	check_items(f, "c");
+	sim_disk_resize(f->sim, "/d4", 0);
+	fixture_ok(f, fixture_close(f));
+	fixture_ok(f, fixture_open(f));
+	tick(f);
+	assert_true(disk_named(f, "/d4", &d));
+	assert_int_equal(d.state, SOP_DISK_ONLINE);
+	fixture_check(f, true);
+}
+
+static void a_shard_file_that_vanished_is_rebuilt(void **state)
+{
+	struct fixture *f = *state;
+	unsigned before;
+
+	tick(f);
+	fixture_ok(f, fixture_close(f));
+	before = files_on(f, "/d2");
+	fixture_ok(f, fixture_open(f));
+	fixture_ok(f, fixture_close(f));
+	/* As if the folder had been set back to an early state: nothing of it is there. */
+	for (unsigned i = 0; i < 400; i++) {
+		char file[64];
+
+		for (unsigned shard = 0; shard < 4; shard++)
+			for (unsigned epoch = 1; epoch < 8; epoch++) {
+				snprintf(file, sizeof(file), "segments/%02x/%016llx.%u", i & 0xff,
+					(unsigned long long)epoch << 20 | i, shard);
+				(void)sim_remove(f->sim, "/d2", file);
+			}
+	}
+	assert_true(files_on(f, "/d2") < before);
+	fixture_ok(f, fixture_open(f));
+	tick(f);
+	fixture_check(f, true);
+}
+
+/* ---- scrub ---- */
+
+static void scrub_repairs_and_says_what_is_lost(void **state)
+{
+	struct fixture *f = *state;
+	struct sop_task t = {0};
+	struct sop_lost lost;
+
+	tick(f);
+	rot_all(f, "/d2");
+	rot_all(f, "/d4");
+	fixture_ok(f, sop_scrub_start(f->v, 0, &f->e));
+	assert_int_equal(sop_scrub_start(f->v, 0, &f->e), -EALREADY);
+	tick(f);
+	for (unsigned i = 0; sop_volume_task(f->v, i, &t) && t.kind != SOP_TASK_SCRUB; i++)
+		;
+	assert_int_equal(t.kind, SOP_TASK_SCRUB);
+	assert_int_equal(t.state, SOP_TASK_FINISHED);
+	assert_true(t.corrected > 0);
+	assert_int_equal(t.unrecoverable, 0);
+	assert_false(sop_volume_lost(f->v, 0, &lost));
+	fixture_check(f, true);
+}
+
+static void scrub_is_remembered_by_the_next_mount(void **state)
+{
+	struct fixture *f = *state;
+	struct sop_task t = {0};
+
+	assert_int_equal(sop_scrub_resume(f->v, &f->e), -ENOENT);
+	fixture_ok(f, sop_scrub_start(f->v, 1000, &f->e));
+	fixture_ok(f, sop_scrub_pause(f->v, &f->e));
+	fixture_ok(f, fixture_close(f));
+	fixture_ok(f, fixture_open(f));
+	assert_true(sop_volume_task(f->v, 0, &t));
+	assert_int_equal(t.state, SOP_TASK_PAUSED);
+	fixture_ok(f, sop_scrub_resume(f->v, &f->e));
+	tick(f);
+	assert_true(sop_volume_task(f->v, 0, &t));
+	assert_int_equal(t.state, SOP_TASK_FINISHED);
+	fixture_ok(f, fixture_close(f));
+	fixture_ok(f, fixture_open(f));
+	assert_true(sop_volume_task(f->v, 0, &t));
+	assert_int_equal(t.state, SOP_TASK_FINISHED);
+	fixture_check(f, true);
+}
+
+static int note_place(void *arg, const struct sop_extent_layout *x)
+{
+	*(struct sop_extent_layout *)arg = *x;
+	return 0;
+}
+
+#define FAKE_LEN 200000u
+
+/* A value that will lie at `off` of the segment, full of headers that are right for where they will
+ * lie, and tell of a fragment that reaches over all that follows. */
+static void fill_fake(uint8_t *data, uint64_t segment, uint64_t off)
+{
+	uint32_t slice = 100032, at = 0;
+
+	fill_random(data, FAKE_LEN, 9);
+	while (at + 64 < slice) {
+		uint64_t place = off + 40 + at / 4096 * 4100 + at % 4096;
+		struct sop_disk_fragment h = {.magic = le32_make(SOP_FRAG_MAGIC),
+			.segment = le64_make(segment),
+			.off = le64_make(place),
+			.len = le32_make(120000),
+			.nonce = le32_make(1),
+			.k = 2,
+			.m = 2,
+			.kind = SOP_BLOB_DATA,
+			.slice = le32_make(60032)}; /* 120000 / 2, to a multiple of 64 */
+
+		if (place % 8 || at % 4096 > 4096 - sizeof(h)) {
+			at += 4;
+			continue;
+		}
+		h.crc = le32_make(sop_crc32c(0, &h.segment, sizeof(h) - 8));
+		memcpy(data + at, &h, sizeof(h));
+		at += 40;
+	}
+}
+
+static void bytes_that_look_like_fragments_hide_nothing(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t store = the_store(f), bytes;
+	uint8_t *fake = malloc(FAKE_LEN);
+	struct sop_extent_layout x = {0}, y = {0};
+	struct sop_volume_disk d;
+	char key[32];
+
+	assert_non_null(fake);
+	for (unsigned i = 0; i < 4; i++) {
+		snprintf(key, sizeof(key), "probe%u", i);
+		fixture_ok(f, fixture_upsert(f, store, key, content, FAKE_LEN, false));
+		fixture_ok(f, sop_value_layout(sop_volume_latest(f->v), SOP_NAME(store, key), false,
+				      note_place, &x, &f->e));
+		bytes = sop_blob_shard_bytes(FAKE_LEN, 2);
+		fill_fake(fake, x.segment, x.segment_off + bytes);
+		snprintf(key, sizeof(key), "fake%u", i);
+		fixture_ok(f, fixture_upsert(f, store, key, fake, FAKE_LEN, false));
+		fixture_ok(f, sop_value_layout(sop_volume_latest(f->v), SOP_NAME(store, key), false,
+				      note_place, &y, &f->e));
+		assert_int_equal(y.segment, x.segment);
+		assert_int_equal(y.segment_off, x.segment_off + bytes);
+		snprintf(key, sizeof(key), "true%u", i);
+		fixture_ok(f, fixture_upsert(f, store, key, content + i, 60000, false));
+	}
+	for (unsigned i = 0; i < 4; i++) {
+		snprintf(key, sizeof(key), "fake%u", i);
+		fixture_ok(f, fixture_remove(f, store, key));
+	}
+	tick(f);
+	fixture_ok(f, sop_disk_offline(f->v, "d2", &f->e));
+	fixture_ok(f, fixture_upsert(f, store, "more", content, 60000, true));
+	fixture_ok(f, sop_disk_online(f->v, "d2", NULL, &f->e));
+	tick(f);
+	fixture_check(f, true);
+	/* Shard 0, which has the headers, stays. */
+	snprintf(key, sizeof(key), "/d%u", y.disk[1] + 1);
+	sim_disk_gone(f->sim, key, true);
+	fixture_ok(f, sop_disk_replace(f->v, key, "/new", SOP_ADMIN_FORCE, &f->e));
+	tick(f);
+	assert_false(disk_named(f, key, &d));
+	fixture_check(f, true);
+	fixture_ok(f, sop_scrub_start(f->v, 0, &f->e));
+	tick(f);
+	free(fake);
+}
+
+/* ---- the machine stops ---- */
+
+enum what { REPLACE, REMOVE, HEAL, ADD };
+
+static void begin_work(struct fixture *f, enum what what)
+{
+	switch (what) {
+	case REPLACE:
+		(void)sop_disk_replace(f->v, "d1", "/new", SOP_ADMIN_FORCE, NULL);
+		break;
+	case REMOVE:
+		(void)sop_disk_remove(f->v, "d2", 0, NULL);
+		break;
+	case HEAL:
+		(void)sop_disk_online(f->v, "d3", NULL, NULL);
+		break;
+	case ADD:
+		(void)sop_disk_add(f->v, "/new", SOP_ADMIN_FORCE, NULL);
+		break;
+	}
+	(void)sop_volume_tick(f->v, NULL);
+}
+
+/* From the same state, stopped at step n of the work. False: it was done before. */
+static bool stop_at(struct fixture *base, enum what what, uint64_t n)
+{
+	struct fixture f = *base;
+	bool crashed;
+
+	f.v = NULL;
+	f.sim = sim_clone(base->sim, n);
+	f.opts.open_disk_ctx = f.sim;
+	fixture_ok(&f, fixture_open(&f));
+	sim_crash_at(f.sim, sim_steps(f.sim) + n);
+	begin_work(&f, what);
+	crashed = sim_crashed(f.sim);
+	sop_volume_close(f.v, NULL);
+	f.v = NULL;
+	sim_power_on(f.sim, (enum sim_keep)(n % 4), n);
+	/* Given are those that the volume began with. */
+	if (fixture_open(&f))
+		fail_msg("step %llu: %s", (unsigned long long)n, f.e.text);
+	check_items(&f, "a");
+	check_items(&f, "b");
+	/* What was begun and recorded goes on; what was not can be begun again. */
+	tick(&f);
+	begin_work(&f, what);
+	tick(&f);
+	check_items(&f, "a");
+	fixture_check(&f, true);
+	fixture_ok(&f, fixture_close(&f));
+	/* And any two may go. */
+	sim_disk_gone(f.sim, f.path[n % 4], true);
+	sim_disk_gone(f.sim, f.path[(n + 1) % 4], true);
+	if (fixture_open(&f) == 0) {
+		check_items(&f, "a");
+		check_items(&f, "b");
+		(void)fixture_close(&f);
+	} else if (what == HEAL) {
+		fail_msg("step %llu: %s", (unsigned long long)n, f.e.text);
+	}
+	sim_free(f.sim);
+	return crashed;
+}
+
+static void stop_at_each_step(struct fixture *f, enum what what, unsigned points)
+{
+	uint64_t n, steps = 1;
+
+	if (what == REMOVE)
+		fixture_ok(f, sop_disk_add(f->v, "/new", SOP_ADMIN_FORCE, &f->e));
+	if (what == HEAL) {
+		fixture_ok(f, sop_disk_offline(f->v, "d3", &f->e));
+		put_items(f, "b");
+	}
+	tick(f);
+	fixture_ok(f, fixture_close(f));
+	/* How many there are. */
+	while (stop_at(f, what, steps * 2))
+		steps *= 2;
+	if (getenv("LONG"))
+		points = (unsigned)steps * 2;
+	for (unsigned i = 0; i < points; i++) {
+		n = 1 + (uint64_t)i * steps * 2 / points;
+		if (!stop_at(f, what, n))
+			break;
+	}
+	print_message("about %llu steps\n", (unsigned long long)steps * 2);
+	fixture_ok(f, fixture_open(f));
+}
+
+static void a_replacement_cut_anywhere_goes_on(void **state)
+{
+	stop_at_each_step(*state, REPLACE, 60);
+}
+
+static void a_removal_cut_anywhere_goes_on(void **state)
+{
+	stop_at_each_step(*state, REMOVE, 60);
+}
+
+static void healing_cut_anywhere_goes_on(void **state)
+{
+	stop_at_each_step(*state, HEAL, 60);
+}
+
+static void an_addition_cut_anywhere_leaves_a_volume(void **state)
+{
+	stop_at_each_step(*state, ADD, 40);
+}
+
+int main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		T(a_replaced_disk_is_let_go_and_the_new_one_has_all),
+		T(a_removed_disk_leaves_its_shards_to_the_others),
+		T(a_dead_disk_is_replaced_from_the_others),
+		T(a_cancelled_replacement_goes_on_with_both_disks),
+		T(offline_by_hand_stays_so_over_mounts),
+		T(a_folder_that_will_not_do_is_refused_by_name),
+		T(a_disk_lost_while_another_is_replaced_is_survived),
+		T(the_new_disk_lost_while_it_takes_over_loses_nothing),
+		T(rot_met_while_a_disk_is_rebuilt_is_rebuilt_too),
+		T(healing_waits_for_room_and_goes_on),
+		T(a_shard_file_that_vanished_is_rebuilt),
+		T(scrub_repairs_and_says_what_is_lost),
+		T(scrub_is_remembered_by_the_next_mount),
+		T(bytes_that_look_like_fragments_hide_nothing),
+		T(a_replacement_cut_anywhere_goes_on),
+		T(a_removal_cut_anywhere_goes_on),
+		T(healing_cut_anywhere_goes_on),
+		T(an_addition_cut_anywhere_leaves_a_volume),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
