@@ -129,3 +129,11 @@ grep -oE '`sop[a-z_]+\(\)`' "$TOP/CONTRIBUTING.md" | tr -d '`()' | sort -u | whi
 done
 python3 "$TOP/packaging/pictures/layout.py" | cmp - "$TOP/packaging/pictures/layout.svg" ||
 	fail "layout.svg is not what layout.py draws"
+
+# The example of libsop(3) is the one that tests/tools/test_libsop.sh builds and runs; its calls are there.
+sed -n '/^\.Bd -literal/,/^\.Ed/p' "$man/libsop.3" | sed -e '1d' -e '$d' -e 's/\\e/\\/g' |
+	diff - <(sed -n '/^#include <stdio.h>/,$p' "$TOP/tests/examples/barstore.c") ||
+	fail "the example of libsop(3) is not tests/examples/barstore.c"
+grep -oE 'Fn sop_[a-z_]+' "$man/libsop.3" | cut -d ' ' -f 2 | sort -u | while read -r name; do
+	grep -qE "\b$name\(" "$TOP"/core/*.h || fail "libsop(3) names $name(), which is not there"
+done
