@@ -77,6 +77,7 @@ LIB_OBJ   := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
 UNIT_BIN    := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c))
 UNIT_FS_BIN := $(filter $(BUILD)/unit/test_fs_%,$(UNIT_BIN))
 MODEL_BIN   := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/model/*.c tests/crash/*.c))
+FAILING_BIN := $(BUILD)/crash/failing
 EXAMPLE_BIN := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/examples/*.c))
 LIBSOP_BENCH := $(BUILD)/bench/libsop
 BENCH_BIN   := $(filter-out $(LIBSOP_BENCH),$(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/bench/*.c tests/fs/*.c)))
@@ -161,7 +162,17 @@ $(UNIT_FS_BIN): $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(filter-out %/main
 	@mkdir -p $(@D)
 	$(call SAY,LD)$(LINK) $^ $(CMOCKA_LIBS) $(FUSE_LIBS) $(CORE_LIBS)
 
-$(filter-out $(UNIT_FS_BIN),$(UNIT_BIN)) $(MODEL_BIN): $(BUILD)/%: $(BUILD)/obj/tests/%.o \
+# The engine with memory that runs out: its allocations, and no others, go through tests/lib/failing.c.
+$(BUILD)/libsop-failing.a: $(BUILD)/libsop.a
+	$(call SAY,AR)objcopy $(foreach f,malloc calloc realloc reallocarray posix_memalign strdup strndup,\
+		--redefine-sym $(f)=failing_$(f)) $< $@
+
+$(FAILING_BIN): $(BUILD)/%: $(BUILD)/obj/tests/%.o $(LIB_OBJ) $(BUILD)/libsop-failing.a
+	@mkdir -p $(@D)
+	$(call SAY,LD)$(LINK) $^ $(CMOCKA_LIBS) $(CORE_LIBS)
+
+$(filter-out $(UNIT_FS_BIN),$(UNIT_BIN)) $(filter-out $(FAILING_BIN),$(MODEL_BIN)): $(BUILD)/%: \
+		$(BUILD)/obj/tests/%.o \
 		$(LIB_OBJ) $(BUILD)/libsop.a
 	@mkdir -p $(@D)
 	$(call SAY,LD)$(LINK) $^ $(CMOCKA_LIBS) $(CORE_LIBS)

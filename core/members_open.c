@@ -105,6 +105,10 @@ static int visit_all(struct search *s, struct sop_err *e)
 		c->visit = NULL;
 	}
 	s->visited = s->n;
+	/* A shortage of ours must not make a disk count as missing. */
+	for (size_t i = 0; i < s->n; i++)
+		if (s->c[i].rc == -ENOMEM)
+			return sop_fail(e, -ENOMEM, "opening %s", s->c[i].path);
 	return 0;
 }
 
@@ -432,7 +436,7 @@ static int lock_range(struct sop_members *m, const struct search *s, unsigned fr
 		const struct sop_label *was = label_of(&s->c[s->found[who[j]]]);
 		int own = list[j]->errand.finished ? list[j]->rc : -ETIMEDOUT;
 
-		if (own == SOP_EINUSE || own == -EACCES || own == -EPERM) {
+		if (own == SOP_EINUSE || own == -EACCES || own == -EPERM || own == -ENOMEM) {
 			rc = sop_say(e, own, "%s", list[j]->e.text);
 		} else if (own) {
 			sop_log(m->log, SOP_LOG_WARNING, "members",

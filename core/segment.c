@@ -743,6 +743,7 @@ struct sync_item {
 	struct sop_shard_file *file[SOP_EC_MAX];
 	int rc[SOP_EC_MAX];
 	int request[SOP_EC_MAX];
+	int names_rc; /* -ENOMEM: the names were not tried */
 };
 
 /* Take the dirty marks of all segments. The lock is held. */
@@ -774,8 +775,11 @@ static int collect(struct sop_segments *s, struct sync_item **out, size_t *n)
 	return 0;
 }
 
-static void add_requests(struct sop_segments *s, struct sync_item *it, struct sop_batch *b)
+/* -ENOMEM: not all of them; a shortage of ours is no failure of the disk. */
+static int add_requests(struct sop_segments *s, struct sync_item *it, struct sop_batch *b)
 {
+	int rc = 0;
+
 	sop_shard_files_get(s, it->seg, it->dirty, true, it->file, it->rc);
 	SOP_EACH_BIT(i, it->dirty)
 	{
@@ -784,6 +788,19 @@ static void add_requests(struct sop_segments *s, struct sync_item *it, struct so
 		it->request[i] = sop_batch_add(b, SOP_IO_DATASYNC, it->file[i]->file, NULL, 0, 0);
 		if (it->request[i] < 0)
 			it->rc[i] = it->request[i];
+	}
+	SOP_EACH_BIT(i, it->dirty)
+	if (it->rc[i] == -ENOMEM)
+		rc = -ENOMEM;
+	return rc;
+}
+
+static void put_files(struct sop_segments *s, struct sync_item *it)
+{
+	SOP_EACH_BIT(i, it->dirty)
+	{
+		sop_shard_file_put(s, it->file[i]);
+		it->file[i] = NULL;
 	}
 }
 
@@ -806,8 +823,12 @@ static void take_results(struct sop_segments *s, struct sync_item *it, struct so
 			"op=sync segment=%016" PRIx64 " disk=%u code=%s: shard not synced",
 			it->seg->info.id, sop_segment_disk(it->seg, i), sop_err_name(it->rc[i]));
 	}
-	if (it->names & ~it->failed)
-		it->failed |= sop_shard_names_sync(s, it->seg, it->names & ~it->failed);
+	if (it->names & ~it->failed) {
+		uint32_t failed = 0;
+
+		it->names_rc = sop_shard_names_sync(s, it->seg, it->names & ~it->failed, &failed);
+		it->failed |= failed;
+	}
 }
 
 /* The lock is held. Take in what failed; SOP_ELOST when a blob is left with fewer than k shards:
@@ -854,25 +875,36 @@ static void restore(struct sop_segments *s, struct sync_item *it)
 static int sync_items(struct sop_segments *s, struct sync_item *items, size_t n, struct sop_err *e)
 {
 	struct sop_batch *b = n ? sop_batch_new(s->io) : NULL;
+	bool run;
 	int rc = 0;
 
 	if (n && !b)
 		rc = sop_fail(e, -ENOMEM, "sync");
 	for (size_t i = 0; !rc && i < n; i++)
-		add_requests(s, &items[i], b);
+		if (add_requests(s, &items[i], b))
+			rc = sop_fail(e, -ENOMEM, "sync");
+	for (size_t i = 0; rc && i < n; i++)
+		put_files(s, &items[i]);
 	if (!rc && n)
 		sop_batch_run(b, SOP_IO_PARALLEL, 0, sop_members_timeout_ms(s->mem));
 	for (size_t i = 0; !rc && i < n; i++)
 		take_results(s, &items[i], b);
 	sop_batch_put(b);
+	run = !rc;
 	sop_lock(&s->lock);
 	for (size_t i = 0; i < n; i++) {
 		int one = 0;
 
-		if (rc == -ENOMEM)
+		if (!run)
 			restore(s, &items[i]);
 		else
 			one = settle(s, &items[i], e);
+		if (run && !one && items[i].names_rc) {
+			one = sop_fail(e, items[i].names_rc, "sync");
+			items[i].dirty &= ~items[i].failed;
+			items[i].names &= ~items[i].failed;
+			restore(s, &items[i]);
+		}
 		if (!rc)
 			rc = one;
 	}

@@ -870,15 +870,16 @@ static int call_syncdir(struct sop_call *c)
 	return rc;
 }
 
-uint32_t sop_shard_names_sync(struct sop_segments *s, struct segment *seg, uint32_t mask)
+int sop_shard_names_sync(
+	struct sop_segments *s, struct segment *seg, uint32_t mask, uint32_t *failed)
 {
 	struct sop_calls *calls = sop_calls_new((size_t)__builtin_popcount(mask));
 	unsigned xx = (unsigned)(seg->info.id & 0xff);
-	uint32_t failed = 0;
 	size_t n = 0;
 
+	*failed = 0;
 	if (!calls)
-		return mask;
+		return -ENOMEM;
 	SOP_EACH_BIT(i, mask)
 	{
 		struct sop_call *c = &calls->call[n++];
@@ -894,7 +895,7 @@ uint32_t sop_shard_names_sync(struct sop_segments *s, struct segment *seg, uint3
 		struct sop_call *c = &calls->call[i];
 
 		if (c->rc) {
-			failed |= 1u << c->shard;
+			*failed |= 1u << c->shard;
 			sop_segment_blame(s, c->member, SOP_EVENT_WRITE, c->rc);
 			continue;
 		}
@@ -903,7 +904,7 @@ uint32_t sop_shard_names_sync(struct sop_segments *s, struct segment *seg, uint3
 		sop_unlock(&s->lock);
 	}
 	sop_calls_put(calls);
-	return failed;
+	return 0;
 }
 
 static int ids_add(struct sop_call *c, uint64_t id)

@@ -203,8 +203,9 @@ struct sop_shard_file *sop_shard_file_take(struct sop_segments *s, struct segmen
 	unsigned shard);
 /* Are all shard files exactly info.end long? (Nothing was written behind our back.) */
 bool sop_shard_files_end_at(struct sop_segments *s, struct segment *seg);
-/* Sync the folders that name the shards in mask; the mask of those that failed. */
-uint32_t sop_shard_names_sync(struct sop_segments *s, struct segment *seg, uint32_t mask);
+/* Sync the folders that name the shards in mask; failed: those that were not. -ENOMEM: none was tried. */
+int sop_shard_names_sync(
+	struct sop_segments *s, struct segment *seg, uint32_t mask, uint32_t *failed);
 /* Take all files out of the slots of a segment. */
 void sop_shard_files_drop(struct sop_segments *s, struct segment *seg);
 /* Remove the files of a segment; seg: NULL when it is not known. Missing ones are fine. */

@@ -697,7 +697,7 @@ static void prepare(void)
 		if (configs[i].fresh)
 			fixture_init(&bases[i], configs[i].k, configs[i].m, 0);
 		else
-			scenario_make(&bases[i], configs[i].k, configs[i].m);
+			scenario_make(&bases[i], configs[i].k, configs[i].m, NULL);
 	signal(SIGABRT, on_signal);
 	signal(SIGSEGV, on_signal);
 	signal(SIGBUS, on_signal);

@@ -578,7 +578,7 @@ static int enter(struct handle *h, uint64_t boot, enum access access)
 		return -EIO;
 	if (access == ACCESS_LOOK)
 		return 0;
-	if (++s->ios == s->fail_io) {
+	if ((access == ACCESS_WRITE || s->fail_io_rc != -ENOSPC) && ++s->ios == s->fail_io) {
 		if (s->fail_io_stays)
 			d->read_rc = d->write_rc = d->sync_rc = s->fail_io_rc;
 		return s->fail_io_rc;

@@ -28,7 +28,8 @@ void sim_disk_error(struct sim *s, const char *path, int read_rc, int write_rc, 
 void sim_disk_delay(struct sim *s, const char *path, unsigned ms); /* every I/O sleeps that long */
 void sim_disk_resize(struct sim *s, const char *path, uint64_t bytes);
 void sim_fail_step(struct sim *s, uint64_t step, int rc); /* that step fails, once; 0: none */
-/* The n-th I/O from now on, reads counted too, fails (0: none); stays: and all later ones of its disk. */
+/* The n-th I/O from now on, reads counted too, fails (0: none); stays: and all later ones of its disk.
+ * With -ENOSPC only what may take room counts. */
 void sim_fail_io(struct sim *s, uint64_t n, int rc, bool stays);
 bool sim_io_failed(struct sim *s);
 /* fn is called at every step, when the machine is as sim_crash_at() would have stopped it there: with

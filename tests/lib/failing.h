@@ -1,0 +1,21 @@
+/* Memory that runs out on purpose. Tests that link libsop-failing.a (the library with its calls of malloc
+ * and the like renamed) have every allocation of the engine go through here, and none of their own. */
+#ifndef TESTS_FAILING_H
+#define TESTS_FAILING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* The n-th allocation from now on fails, once (stays: and all after it). 0: none. */
+void failing_arm(unsigned long n, bool stays);
+bool failing_hit(void); /* has one failed since? */
+
+void *failing_malloc(size_t n);
+void *failing_calloc(size_t n, size_t size);
+void *failing_realloc(void *p, size_t n);
+void *failing_reallocarray(void *p, size_t n, size_t size);
+int failing_posix_memalign(void **out, size_t align, size_t n);
+char *failing_strdup(const char *s);
+char *failing_strndup(const char *s, size_t n);
+
+#endif
