@@ -58,8 +58,12 @@ ifeq ($(SAN),asan)
 SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 else ifeq ($(SAN),tsan)
 SANFLAGS := -fsanitize=thread -fno-omit-frame-pointer
+else ifeq ($(SAN),fuzz)
+SANFLAGS := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined \
+	-fno-omit-frame-pointer
+CC := clang
 else ifneq ($(SAN),)
-$(error SAN=$(SAN): asan or tsan)
+$(error SAN=$(SAN): asan, tsan or fuzz)
 endif
 
 # Paths in debug data and assertions do not depend on where the tree lies.
@@ -77,6 +81,7 @@ LIB_OBJ   := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
 UNIT_BIN    := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c))
 UNIT_FS_BIN := $(filter $(BUILD)/unit/test_fs_%,$(UNIT_BIN))
 MODEL_BIN   := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/model/*.c tests/crash/*.c))
+FUZZ_BIN    := $(patsubst tests/%.c,$(BUILD)/%,$(filter-out %/seeds.c,$(wildcard tests/fuzz/*.c)))
 FAILING_BIN := $(BUILD)/crash/failing
 EXAMPLE_BIN := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/examples/*.c))
 LIBSOP_BENCH := $(BUILD)/bench/libsop
@@ -91,7 +96,7 @@ TOOL_SHARED := $(filter-out $(foreach t,$(TOOL_STEMS),$(call tool_src,$(t))),$(w
 TOOL_BIN    := $(TOOLS:%=$(BUILD)/%)
 
 .PHONY: all lib tools tests deps deps-lint deps-test deps-packages run stop check check-all check-unit \
-	check-crash check-fs check-tools check-packages \
+	check-crash check-fs check-tools check-packages fuzz fuzz-run fuzz-seeds \
 	check-asan check-tsan check-long bench bench-libsop lint install clean help
 
 all: lib tools $(BUILD)/sopfs $(EXAMPLE_BIN)
@@ -164,7 +169,7 @@ $(UNIT_FS_BIN): $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(filter-out %/main
 
 # The engine with memory that runs out: its allocations, and no others, go through tests/lib/failing.c.
 $(BUILD)/libsop-failing.a: $(BUILD)/libsop.a
-	$(call SAY,AR)objcopy $(foreach f,malloc calloc realloc reallocarray posix_memalign strdup strndup,\
+	$(call SAY,AR)objcopy $(foreach f,malloc calloc realloc reallocarray posix_memalign strdup strndup pthread_create,\
 		--redefine-sym $(f)=failing_$(f)) $< $@
 
 $(FAILING_BIN): $(BUILD)/%: $(BUILD)/obj/tests/%.o $(LIB_OBJ) $(BUILD)/libsop-failing.a
@@ -174,6 +179,20 @@ $(FAILING_BIN): $(BUILD)/%: $(BUILD)/obj/tests/%.o $(LIB_OBJ) $(BUILD)/libsop-fa
 $(filter-out $(UNIT_FS_BIN),$(UNIT_BIN)) $(filter-out $(FAILING_BIN),$(MODEL_BIN)): $(BUILD)/%: \
 		$(BUILD)/obj/tests/%.o \
 		$(LIB_OBJ) $(BUILD)/libsop.a
+	@mkdir -p $(@D)
+	$(call SAY,LD)$(LINK) $^ $(CMOCKA_LIBS) $(CORE_LIBS)
+
+# With SAN=fuzz. All but the one with whole volumes have the objects of fs, of which options.c is wanted.
+$(BUILD)/fuzz/volume: $(BUILD)/obj/tests/fuzz/volume.o $(LIB_OBJ) $(BUILD)/libsop-failing.a
+	@mkdir -p $(@D)
+	$(call SAY,LD)$(LINK) -fsanitize=fuzzer $^ $(CMOCKA_LIBS) $(CORE_LIBS)
+
+$(filter-out %/volume,$(FUZZ_BIN)): $(BUILD)/%: $(BUILD)/obj/tests/%.o $(filter-out %/main.o,$(FS_OBJ)) $(LIB_OBJ) \
+		$(BUILD)/libsop.a
+	@mkdir -p $(@D)
+	$(call SAY,LD)$(LINK) -fsanitize=fuzzer $^ $(CMOCKA_LIBS) $(FUSE_LIBS) $(CORE_LIBS)
+
+$(BUILD)/fuzz/seeds: $(BUILD)/obj/tests/fuzz/seeds.o $(LIB_OBJ) $(BUILD)/libsop.a
 	@mkdir -p $(@D)
 	$(call SAY,LD)$(LINK) $^ $(CMOCKA_LIBS) $(CORE_LIBS)
 
@@ -252,6 +271,16 @@ check-asan:
 
 check-tsan:
 	+@$(MAKE) --no-print-directory SAN=tsan check-unit
+
+# Each decoder for FUZZ_SECONDS (60) with whatever libFuzzer comes up with.
+fuzz:
+	+@$(MAKE) --no-print-directory SAN=fuzz fuzz-run
+fuzz-run: $(FUZZ_BIN)
+	@BUILD=$(BUILD) JOBS=$(JOBS) tests/fuzz/run.sh $(FUZZ_BIN)
+
+# The corpus in the tree, anew.
+fuzz-seeds: $(BUILD)/fuzz/seeds
+	$(BUILD)/fuzz/seeds tests/fuzz/corpus
 
 check-long: all tests
 	@LONG=1 TEST_TIMEOUT=3600 $(RUN_TESTS) $(UNIT_BIN) $(MODEL_BIN) \

@@ -750,7 +750,8 @@ static int scan_run(
 			if (!c)
 				continue;
 			own_rc = emit(s, x->key, x->klen, &x->attr, x->link,
-				(const char *)s->texts.p + x->text, x->text_len);
+				s->texts.p ? (const char *)s->texts.p + x->text : NULL,
+				x->text_len);
 			if (own_rc)
 				return own_rc;
 		}

@@ -5,7 +5,6 @@
  * checks clean and holds one of the two.
  *
  *     failing [--only MODE:CONFIG:OPERATION[!][:N]]      (! commits durably) */
-#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -13,18 +12,6 @@
 
 #include "tests/lib/failing.h"
 #include "tests/lib/scenario.h"
-
-/* Without a thread to be had the engine does everything on the caller's: in order, the same each
- * time. */
-int pthread_create(pthread_t *restrict thread, const pthread_attr_t *restrict attr,
-	void *(*fn)(void *), void *restrict arg)
-{
-	(void)thread;
-	(void)attr;
-	(void)fn;
-	(void)arg;
-	return EAGAIN;
-}
 
 #define BALLAST (4u << 20)
 #define WORTH	(1u << 20) /* bytes given back that are enough to go on with */

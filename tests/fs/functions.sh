@@ -8,6 +8,7 @@
 #     echo hello >"$MNT/a"
 #     unmount_volume
 #
+# A test with more to take down has a function at_end for it.
 # Exit codes: 0 passed, 77 skipped, else failed.
 set -eu
 
@@ -86,6 +87,7 @@ end_test() {
 	for m in "${LOOPS[@]}"; do
 		umount -l "$m"
 	done
+	! declare -F at_end >/dev/null || at_end
 	for f in "$WORK"/sanitizer.*; do
 		if [ -e "$f" ]; then
 			cat "$f"

@@ -66,3 +66,13 @@ char *failing_strndup(const char *s, size_t n)
 {
 	return fails() ? NULL : strndup(s, n);
 }
+
+int failing_pthread_create(
+	pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)
+{
+	(void)thread;
+	(void)attr;
+	(void)fn;
+	(void)arg;
+	return EAGAIN;
+}

@@ -4,6 +4,8 @@
 #ifndef TESTS_SCENARIO_H
 #define TESTS_SCENARIO_H
 
+#include <stdio.h>
+
 #include "tests/lib/fixture.h"
 
 enum scenario_flags {

@@ -1,0 +1,118 @@
+/* seeds DIR: the corpus, anew: pieces of a small volume, one folder a target. */
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "tests/lib/scenario.h"
+
+static const char *root;
+static struct fixture f;
+static unsigned files;
+
+static void put(const char *target, const char *name, const void *p, size_t len)
+{
+	char path[512];
+	FILE *o;
+
+	/* A target puts zeros behind its input. */
+	while (len && strcmp(target, "node") != 0 && strcmp(target, "checkpoint") != 0 &&
+		!((const uint8_t *)p)[len - 1])
+		len--;
+	snprintf(path, sizeof(path), "%s/%s", root, target);
+	mkdir(path, 0755);
+	snprintf(path, sizeof(path), "%s/%s/%s", root, target, name);
+	o = fopen(path, "w");
+	if (!o || fwrite(p, 1, len, o) != len || fclose(o))
+		abort();
+}
+
+static void nodes_in(const uint8_t *p, size_t len)
+{
+	for (size_t i = 0; i + 64 <= len; i += 8) {
+		struct le32 bytes;
+		char name[32];
+
+		if (memcmp(p + i, "SOPNODE", 8) != 0)
+			continue;
+		memcpy(&bytes, p + i + 36, sizeof(bytes));
+		snprintf(name, sizeof(name), "%u", files++);
+		if (le32_get(bytes) <= 1500 && i + le32_get(bytes) <= len)
+			put("node", name, p + i, le32_get(bytes));
+	}
+}
+
+static void journal_of(const uint8_t *p, size_t len)
+{
+	uint8_t *out = calloc(1, len);
+	size_t records = SOP_MIN(len - 4096, (size_t)6000);
+	struct le32 payload;
+
+	/* The header without its tail. */
+	memcpy(out, p, 128);
+	memcpy(out + 128, p + 4096, records);
+	put("journal", "1", out, 128 + records);
+	memcpy(&payload, p + 4096 + 52, sizeof(payload));
+	if (le32_get(payload) < 6000)
+		put("ops", "1", p + 4096 + 64, le32_get(payload));
+	free(out);
+}
+
+static void take(void *arg, const char *file, uint64_t size, uint64_t allocated)
+{
+	size_t len = (size_t)SOP_MIN(size, (uint64_t)1 << 20);
+	uint8_t *p = malloc(len + 1);
+
+	(void)arg;
+	(void)allocated;
+	if (!p || sim_peek(f.sim, f.path[0], file, 0, p, len))
+		abort();
+	if (!strcmp(file, "label.0"))
+		put("label", "1", p, len);
+	else if (!strcmp(file, "checkpoint"))
+		put("checkpoint", "1", p, len);
+	else if (!strncmp(file, "registry/", 9))
+		put("registry", "1", p, 4096);
+	else if (!strncmp(file, "journal/0", 9) && len > 8192)
+		journal_of(p, len);
+	else if (!strncmp(file, "segments/", 9)) {
+		put("shard", "1", p, 4096);
+		nodes_in(p, len);
+	}
+	free(p);
+}
+
+static const uint8_t items[][40] = {
+	{0x01, 0x1f, 0x28, 0x07, 0x07, 0x05, 0x05, 0xa4, 0x83, 0x02, 0xe8, 0x07, 0xe8, 0x07, 0x01,
+		0, 0, 0x80, 0xc4, 0x9f, 0xd5, 0x0c, 0x80, 0xca, 0xb5, 0xee, 0x01, 0x00, 0x05, 'h',
+		'e', 'l', 'l', 'o'},
+	{0x02, 0x00, 0x29, 0x08, 0x80, 0x80, 0x01},
+	{0x01, 0x20, 0x28, 7, 7, 5, 5, 1, 0, 0xa8, 0x46, 0, 0x81, 0x80, 0x80, 0x01, 0x80, 0x20,
+		0xa8, 0x46, 4, 3, 2, 1},
+};
+
+int main(int argc, char **argv)
+{
+	static const char *const lists[] = {"ro,cache=64M,commit=250ms",
+		"session=write,killed=commit", "/data/d1:/data/d2", "checkpoint=1min", "1.5G"};
+	char name[8];
+
+	if (argc != 2)
+		return 2;
+	root = argv[1];
+	mkdir(root, 0755);
+	scenario_make(&f, 1, 0, NULL);
+	if (fixture_open(&f))
+		return 1;
+	for (unsigned op = 0; op < scenario_ops(); op++)
+		(void)scenario_run(&f, op, op, SCENARIO_NO_FAULTS);
+	sim_each_file(f.sim, f.path[0], take, NULL);
+	for (size_t i = 0; i < SOP_ARRAY_LEN(items); i++) {
+		snprintf(name, sizeof(name), "%zu", i);
+		put("item", name, items[i], sizeof(items[i]));
+	}
+	for (size_t i = 0; i < SOP_ARRAY_LEN(lists); i++) {
+		snprintf(name, sizeof(name), "%zu", i);
+		put("options", name, lists[i], strlen(lists[i]));
+	}
+	fixture_release(&f);
+	return 0;
+}
