@@ -400,6 +400,8 @@ int sop_members_offline(struct sop_members *m, unsigned i, struct sop_err *e)
 	}
 	atomic_store(&m->usable[i], NULL);
 	rc = sop_members_check_quorum(m, true, e);
+	if (!rc && sop_members_beyond_parity(m))
+		rc = sop_say(e, SOP_EDISKS, "more disks would be away than parity makes up for");
 	if (rc) {
 		atomic_store(&m->usable[i], m->slot[i].at->disk);
 		sop_unlock(&m->lock);

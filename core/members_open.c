@@ -258,6 +258,23 @@ static void missing_text(const struct sop_members *m, char *text, size_t size)
 	}
 }
 
+bool sop_members_beyond_parity(const struct sop_members *m)
+{
+	const struct sop_label *l = &m->label;
+
+	for (unsigned p = 0; p < l->profiles; p++) {
+		const struct sop_profile *profile = &l->profile[p];
+		unsigned away = 0;
+
+		for (unsigned i = 0; profile->name[0] && i < l->members; i++)
+			away += sop_members_profile_has(l, profile, i) &&
+				!atomic_load(&m->usable[i]);
+		if (profile->name[0] && away > profile->m)
+			return true;
+	}
+	return false;
+}
+
 int sop_members_check_quorum(const struct sop_members *m, bool degraded, struct sop_err *e)
 {
 	const struct sop_label *l = &m->label;

@@ -97,6 +97,9 @@ int sop_members_wipe_content(struct sop_disk *d);
 /* Is there enough to go on? See sop_members_open(). Under the lock, or before m is shared. */
 int sop_members_check_quorum(const struct sop_members *m, bool degraded, struct sop_err *e);
 
+/* Are more disks of a profile away than its parity makes up for? Then some of its data may be out of reach. */
+bool sop_members_beyond_parity(const struct sop_members *m);
+
 const char *sop_members_volume_text(char *text, size_t size, const struct sop_label *l);
 
 /* Look at the space of these folders (NULLs are skipped), those whose figures are older than a second;

@@ -67,7 +67,7 @@ case ${1:-} in
 lint) need clang clang-format shellcheck codespell ;;
 packages) need python3 debootstrap debhelper dpkg-dev lintian rpm ;;
 test)
-	need g++ python3 rsync libcap2-bin jq mandoc tmux fish zsh git sqlite3 vim tar fio
+	need g++ python3 rsync libcap2-bin jq mandoc tmux fish zsh git sqlite3 vim tar fio xfsprogs valgrind
 	# Its name has the version in it.
 	need "libpython$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite" ||
 		echo "sopfs: Python's own tests are not to be had; theirs here will be skipped"

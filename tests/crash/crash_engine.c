@@ -58,7 +58,7 @@ static const struct broken {
 	{"no-checkpoint-name-sync", "", true, NULL},
 	{"no-registry-sync", "registry/", false, NULL},
 	{"no-registry-name-sync", "registry", true, NULL},
-	{"journal-before-shards", "segments/", false, "journal/"},
+	{"barrier-before-shards", "segments/", false, "registry/"},
 	{"flips-before-checkpoint", "", true, "registry/"},
 };
 
@@ -88,8 +88,10 @@ struct run {
 	struct fixture f;
 	struct past history[OPS_MAX + 2]; /* [i]: after i operations */
 	unsigned op, durable;
-	bool opening; /* the history has not begun */
-	bool unborn;  /* its beginning is not durable: the volume is new */
+	unsigned offline; /* by hand: stays so over mounts */
+	bool moved;	  /* disks were members, and perhaps are no more */
+	bool opening;	  /* the history has not begun */
+	bool unborn;	  /* its beginning is not durable: the volume is new */
 	unsigned gone, faults;
 	uint64_t steps;
 	uint64_t only_step; /* 0: a sample */
@@ -252,9 +254,22 @@ static int run_op(struct run *r, unsigned i)
 	const char *name = scenario_name(r->q->op[i]);
 	unsigned flags = r->q->durable[i] ? SCENARIO_DURABLE : 0;
 	unsigned last = r->f.disks - 1;
+	int rc;
 	bool fault = !strcmp(name, "first-gone") || !strcmp(name, "last-gone") ||
 		     !strcmp(name, "write-fails");
 
+	if (scenario_changes_disks(r->q->op[i])) {
+		/* One thing after the other: with all disks there, but for one taken offline. */
+		if (r->gone || r->faults > (strcmp(name, "online") ? 0 : r->offline))
+			return 0;
+		r->moved = true;
+		rc = scenario_run(&r->f, r->q->op[i], salt_of(i), flags);
+		if (!rc && !strcmp(name, "offline"))
+			r->faults = r->offline = 1;
+		if (!rc && !strcmp(name, "online"))
+			r->faults = r->offline = 0;
+		return rc;
+	}
 	/* As many faults as the volume is made for; a disk that is back counts until a mount has
 	 * healed it. */
 	if (fault && r->faults == r->q->c->m)
@@ -275,7 +290,7 @@ static int run_op(struct run *r, unsigned i)
 	if (!strcmp(name, "remount")) {
 		sim_fail_step(r->f.sim, 0, 0);
 		r->f.opts.degraded = r->gone;
-		r->faults = (unsigned)__builtin_popcount(r->gone);
+		r->faults = (unsigned)__builtin_popcount(r->gone) + r->offline;
 	}
 	return scenario_run(&r->f, r->q->op[i], salt_of(i), flags);
 }
@@ -291,7 +306,7 @@ static void workload(struct run *r)
 	r->unborn = r->q->c->fresh;
 	if (r->q->n == 1 || r->q->c->fresh)
 		sim_watch(r->f.sim, take_point, r);
-	rc = fixture_open(&r->f);
+	rc = scenario_open(&r->f);
 	if (rc)
 		die(r, "the volume does not open");
 	r->opening = false;
@@ -384,7 +399,7 @@ static void check(struct run *r, struct fixture *g)
 	sop_volume_stat(g->v, &st);
 	for (unsigned i = 0; i < g->disks; i++)
 		sim_each_file(g->sim, g->path[i], take_id, &ids);
-	if (ids.n > st.segments && !g->opts.degraded)
+	if (ids.n > st.segments && !g->opts.degraded && !r->moved)
 		die(r, "shard files that belong to no segment were left");
 }
 
@@ -398,7 +413,7 @@ static void power_cut(struct fixture *g, enum sim_keep keep, uint64_t choice)
 
 static void reopen(struct run *r, struct fixture *g)
 {
-	int rc = fixture_open(g);
+	int rc = scenario_open(g);
 
 	r->f.e = g->e;
 	if (rc)
@@ -466,7 +481,7 @@ static void note_unborn(struct run *r, struct fixture *g)
 
 static void look_at(struct run *r, const struct point *p, uint64_t choice)
 {
-	uint64_t rng = choice * 1000003 + p->step;
+	uint64_t rng = choice * 1000003 + p->step, born = r->history[0].hash;
 	uint64_t kind = next_random(&rng) % 10;
 	bool process = kind < 2;
 	enum sim_keep keep = process	? SIM_KEEP_ALL
@@ -486,7 +501,7 @@ static void look_at(struct run *r, const struct point *p, uint64_t choice)
 	for (unsigned level = 0; level < 2 && next_random(&rng) % 3 == 0; level++) {
 		add(&shared->deep, 1);
 		sim_crash_at(g.sim, sim_steps(g.sim) + 1 + next_random(&rng) % 90);
-		if (!fixture_open(&g))
+		if (!scenario_open(&g))
 			sop_volume_close(g.v, NULL);
 		g.v = NULL;
 		power_cut(&g, keep, next_random(&rng));
@@ -503,6 +518,7 @@ static void look_at(struct run *r, const struct point *p, uint64_t choice)
 		die(r, "close after recovery");
 	}
 	sim_free(g.sim);
+	r->history[0].hash = born;
 	add(&shared->points, 1);
 	r->at = NULL;
 }
@@ -694,10 +710,12 @@ static void prepare(void)
 	if (shared == MAP_FAILED)
 		abort();
 	for (unsigned i = 0; i < CONFIGS; i++)
-		if (configs[i].fresh)
+		if (configs[i].fresh) {
 			fixture_init(&bases[i], configs[i].k, configs[i].m, 0);
-		else
+			sim_add_disk(bases[i].sim, SCENARIO_SPARE, 0);
+		} else {
 			scenario_make(&bases[i], configs[i].k, configs[i].m, NULL);
+		}
 	signal(SIGABRT, on_signal);
 	signal(SIGSEGV, on_signal);
 	signal(SIGBUS, on_signal);

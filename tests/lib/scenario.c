@@ -482,11 +482,37 @@ static int act_tick(struct fixture *f)
 	return sop_volume_tick(f->v, &f->e);
 }
 
+static bool labelled(struct fixture *f, const char *disk)
+{
+	struct sop_disk *d;
+	char magic[8];
+
+	if (sim_open_disk(f->sim, &d, disk, NULL))
+		return false;
+	sop_disk_close(d);
+	return (!sim_peek(f->sim, disk, "label.0", 0, magic, 8) && !memcmp(magic, "SOPLABEL", 8)) ||
+	       (!sim_peek(f->sim, disk, "label.1", 0, magic, 8) && !memcmp(magic, "SOPLABEL", 8));
+}
+
+int scenario_open(struct fixture *f)
+{
+	const char *given[FIXTURE_DISKS + 1];
+	size_t n = 0;
+
+	for (unsigned i = 0; i < f->disks; i++)
+		if (labelled(f, f->path[i]))
+			given[n++] = f->path[i];
+	if (!n)
+		given[n++] = SCENARIO_SPARE;
+	memset(&f->e, 0, sizeof(f->e));
+	return sop_volume_open(&f->v, given, n, &f->opts, &f->e);
+}
+
 static int act_remount(struct fixture *f)
 {
 	int rc = fixture_close(f);
 
-	return rc ? rc : fixture_open(f);
+	return rc ? rc : scenario_open(f);
 }
 
 static int act_first_gone(struct fixture *f)
@@ -506,6 +532,47 @@ static int act_back(struct fixture *f)
 	for (unsigned i = 0; i < f->disks; i++)
 		sim_disk_gone(f->sim, f->path[i], false);
 	return 0;
+}
+
+/* Disks are changed: the work that follows is done by ticks. */
+static int worked(struct fixture *f, int rc)
+{
+	return rc ? rc : sop_volume_tick(f->v, &f->e);
+}
+
+static int act_replace(struct fixture *f)
+{
+	return worked(f, sop_disk_replace(f->v, f->path[f->disks - 1], SCENARIO_SPARE, 0, &f->e));
+}
+
+static int act_replace_begun(struct fixture *f)
+{
+	return sop_disk_replace(f->v, f->path[f->disks - 1], SCENARIO_SPARE, 0, &f->e);
+}
+
+static int act_add(struct fixture *f)
+{
+	return worked(f, sop_disk_add(f->v, SCENARIO_SPARE, 0, &f->e));
+}
+
+static int act_remove(struct fixture *f)
+{
+	return worked(f, sop_disk_remove(f->v, f->path[0], 0, &f->e));
+}
+
+static int act_offline(struct fixture *f)
+{
+	return worked(f, sop_disk_offline(f->v, f->path[0], &f->e));
+}
+
+static int act_online(struct fixture *f)
+{
+	return worked(f, sop_disk_online(f->v, f->path[0], NULL, &f->e));
+}
+
+static int act_scrub(struct fixture *f)
+{
+	return worked(f, sop_scrub_start(f->v, 0, &f->e));
 }
 
 static int act_write_fails(struct fixture *f)
@@ -577,6 +644,13 @@ static const struct op {
 	{"checkpoint", NULL, act_checkpoint, false},
 	{"tick", NULL, act_tick, false},
 	{"remount", NULL, act_remount, false},
+	{"replace", NULL, act_replace, true},
+	{"replace-begun", NULL, act_replace_begun, true},
+	{"add", NULL, act_add, true},
+	{"remove-disk", NULL, act_remove, true},
+	{"offline", NULL, act_offline, true},
+	{"online", NULL, act_online, true},
+	{"scrub", NULL, act_scrub, true},
 	{"first-gone", NULL, act_first_gone, true},
 	{"last-gone", NULL, act_last_gone, true},
 	{"back", NULL, act_back, true},
@@ -598,6 +672,14 @@ bool scenario_is_txn(unsigned op)
 	return ops[op].txn;
 }
 
+bool scenario_changes_disks(unsigned op)
+{
+	int (*act)(struct fixture * f) = ops[op].act;
+
+	return act == act_replace || act == act_replace_begun || act == act_add ||
+	       act == act_remove || act == act_offline || act == act_online;
+}
+
 int scenario_find(const char *name)
 {
 	for (unsigned i = 0; i < SOP_ARRAY_LEN(ops); i++)
@@ -610,7 +692,7 @@ bool scenario_refused(int rc)
 {
 	return rc == -ENOENT || rc == -EEXIST || rc == -ENODATA || rc == -ENOTDIR ||
 	       rc == -EISDIR || rc == -ENOTEMPTY || rc == -EPERM || rc == -EINVAL ||
-	       rc == -ECANCELED;
+	       rc == -ECANCELED || rc == -EALREADY || rc == SOP_EDISKS;
 }
 
 static int in_txn(struct fixture *f, int (*fn)(struct run *r), uint64_t salt, unsigned flags)
@@ -680,6 +762,7 @@ static int fill(struct run *r)
 void scenario_make(struct fixture *f, unsigned k, unsigned m, const struct sop_clock *clock)
 {
 	fixture_init(f, k, m, 0);
+	sim_add_disk(f->sim, SCENARIO_SPARE, 0);
 	f->opts.clock = clock;
 	f->opts.cache_bytes = 4 << 20;
 	fixture_ok(f, fixture_open(f));

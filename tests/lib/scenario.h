@@ -8,6 +8,8 @@
 
 #include "tests/lib/fixture.h"
 
+#define SCENARIO_SPARE "/spare" /* a disk of the machine that is no member */
+
 enum scenario_flags {
 	SCENARIO_DURABLE = 1,  /* commit so */
 	SCENARIO_NO_FAULTS = 2 /* operations that take disks away do nothing */
@@ -19,9 +21,13 @@ void scenario_make(struct fixture *f, unsigned k, unsigned m, const struct sop_c
 /* The machine of f, copied: to be opened with g. Release g with fixture_release(). */
 void scenario_clone(struct fixture *g, const struct fixture *f, struct sim *sim, uint64_t seed);
 
+/* Open it, giving the folders that have a label: members come and go. */
+int scenario_open(struct fixture *f);
+
 unsigned scenario_ops(void);
 const char *scenario_name(unsigned op);
 bool scenario_is_txn(unsigned op); /* else it is something done to the volume */
+bool scenario_changes_disks(unsigned op); /* replaces, adds, removes... */
 int scenario_find(const char *name); /* -1: there is none */
 
 /* Run one on the opened volume. `salt` decides what is written. A code from -1 to -4095 is the answer to an

@@ -951,6 +951,23 @@ static void offline_on_request_keeps_what_is_needed(void **unused)
 	rig_free(r);
 }
 
+static void offline_on_request_keeps_what_parity_does_not_make_up_for(void **unused)
+{
+	struct rig *r = rig_new(6, 2, 1);
+	struct sop_members *m = must_open(r);
+	struct sop_err e = {0};
+
+	(void)unused;
+	/* Four disks would be enough to write on, but some blobs have two shards on the other two.
+	 */
+	assert_int_equal(sop_members_offline(m, 4, &e), 0);
+	assert_int_equal(sop_members_offline(m, 5, &e), SOP_EDISKS);
+	assert_non_null(strstr(e.text, "/d6: is needed"));
+	assert_int_equal(present(m), 0x2f);
+	sop_members_close(m);
+	rig_free(r);
+}
+
 /* --- placing and room ------------------------------------------------------ */
 
 static void place_takes_k_plus_m_and_rotates_the_shards(void **unused)
@@ -1399,6 +1416,7 @@ int main(void)
 		cmocka_unit_test(a_member_comes_back_online_with_a_stale_replica),
 		cmocka_unit_test(a_member_that_does_not_answer_stays_aside),
 		cmocka_unit_test(offline_on_request_keeps_what_is_needed),
+		cmocka_unit_test(offline_on_request_keeps_what_parity_does_not_make_up_for),
 		cmocka_unit_test(place_takes_k_plus_m_and_rotates_the_shards),
 		cmocka_unit_test(place_prefers_free_disks_and_lets_equal_ones_take_turns),
 		cmocka_unit_test(place_goes_on_with_absent_disks_down_to_k),
