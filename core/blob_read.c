@@ -709,7 +709,9 @@ static void report(struct grid *g, const char *op)
 				" shard=%u disk=%u code=%s: shard %s, read from the others",
 				op, b->ref->segment, b->ref->off, i, member, sop_err_name(g->rc[i]),
 				g->wrong & bit ? "does not verify" : "unreadable");
-		if (g->wrong & bit)
+		/* A file that is gone, or shorter than it was, is damage as well: the disk answers,
+		 * and its other files may be as good as ever. */
+		if (g->wrong & bit || g->rc[i] == -ENOENT || g->rc[i] == -ENODATA)
 			sop_members_event(b->s->mem, member, SOP_EVENT_CHECKSUM, SOP_ECORRUPT);
 		else if (g->rc[i] != -ETIMEDOUT) /* told already */
 			sop_segment_blame(b->s, member, SOP_EVENT_READ, g->rc[i]);

@@ -192,7 +192,7 @@ struct block_state {
 	enum sop_regstate state[SOP_MEMBERS_MAX];
 	uint32_t seq[SOP_MEMBERS_MAX], best;
 	int rc[SOP_MEMBERS_MAX];
-	unsigned empty;
+	unsigned empty, doubtful;
 	bool differ, whole;
 };
 
@@ -203,6 +203,7 @@ static void look_at(
 	for (unsigned i = 0; i < r->n; i++) {
 		s->rc[i] = sop_regblocks_examine(b, at, r->idx[i], &s->state[i], &s->seq[i], NULL);
 		s->empty += !s->rc[i] && s->state[i] == SOP_REG_EMPTY;
+		s->doubtful += !s->rc[i] && s->state[i] == SOP_REG_DOUBTFUL;
 		if (s->rc[i] || s->state[i] != SOP_REG_WHOLE)
 			continue;
 		s->whole = true;
@@ -218,7 +219,7 @@ static void registry_block(
 	struct reps *r, struct sop_regblocks *b, struct sop_regplace at, uint64_t first)
 {
 	struct block_state s;
-	bool lost;
+	bool lost, older;
 
 	for (unsigned i = 0; i < TRIES; i++) {
 		look_at(r, b, at, &s);
@@ -226,10 +227,12 @@ static void registry_block(
 			!(s.empty == r->n && sop_flip_older(&r->flips, first, r->c.next_handle)))
 			return;
 	}
+	older = sop_flip_older(&r->flips, first, r->c.next_handle);
 	lost = !s.whole;
-	/* About to be written anew at mount, from the newest that verifies. */
+	/* About to be written anew at mount, from the newest that verifies, or from nothing where
+	 * the flips name all of it. */
 	if (sop_flip_touches(&r->flips, first) && !s.whole &&
-		!(s.empty == r->n && sop_flip_older(&r->flips, first, r->c.next_handle)))
+		(s.doubtful || (s.empty == r->n && !older)))
 		return;
 	r->look->registry_lost |= lost;
 	for (unsigned i = 0; i < r->n; i++) {

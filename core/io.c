@@ -59,11 +59,11 @@ uint64_t sop_io_now_ms(void)
 /* --- one request --------------------------------------------------------------------------------
  */
 
-static int transfer_result(ssize_t n, uint64_t len_bytes)
+static int transfer_result(ssize_t n, uint64_t len_bytes, int short_rc)
 {
 	if (n < 0)
 		return (int)n;
-	return (uint64_t)n == len_bytes ? 0 : -EIO;
+	return (uint64_t)n == len_bytes ? 0 : short_rc;
 }
 
 static int execute(struct sop_request *r)
@@ -72,17 +72,19 @@ static int execute(struct sop_request *r)
 
 	switch (r->op) {
 	case SOP_IO_READ:
-		return transfer_result(f->ops->preadv(f, r->iov, r->iovcnt, r->off), r->len_bytes);
+		return transfer_result(
+			f->ops->preadv(f, r->iov, r->iovcnt, r->off), r->len_bytes, -ENODATA);
 	case SOP_IO_WRITE_OUT: {
 		int rc = transfer_result(
-			f->ops->pwritev(f, r->iov, r->iovcnt, r->off), r->len_bytes);
+			f->ops->pwritev(f, r->iov, r->iovcnt, r->off), r->len_bytes, -EIO);
 
 		if (!rc && f->ops->write_out)
 			f->ops->write_out(f, r->off, r->len_bytes);
 		return rc;
 	}
 	case SOP_IO_WRITE:
-		return transfer_result(f->ops->pwritev(f, r->iov, r->iovcnt, r->off), r->len_bytes);
+		return transfer_result(
+			f->ops->pwritev(f, r->iov, r->iovcnt, r->off), r->len_bytes, -EIO);
 	case SOP_IO_DATASYNC:
 		return f->ops->datasync(f);
 	}

@@ -55,7 +55,7 @@ int sop_batch_add(struct sop_batch *b, enum sop_io_op op, struct sop_file *f,
  * disk; its file stays open under the hood though it is closed meanwhile. */
 int sop_batch_run(struct sop_batch *b, enum sop_io_how how, unsigned need, unsigned timeout_ms);
 
-/* After the run: 0, or -errno (-EIO: short read; -ETIMEDOUT: not finished). */
+/* After the run: 0, or -errno (-ENODATA: a read past the end; -ETIMEDOUT: not finished). */
 int sop_batch_result(const struct sop_batch *b, int index);
 
 #endif

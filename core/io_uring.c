@@ -246,7 +246,7 @@ static void end_read(struct ring *ring, struct sop_batch *b, unsigned index, int
 	if (r->done_bytes >= r->len_bytes)
 		sop_request_end(b, index, 0);
 	else if (!res)
-		sop_request_end(b, index, -EIO); /* the end of the file */
+		sop_request_end(b, index, -ENODATA); /* the end of the file */
 	else
 		submit_read(ring, b, index);
 }

@@ -276,6 +276,20 @@ static void check_copies(struct sop_label_check *c, const struct folder *f)
 	}
 }
 
+/* The two copies are of different disks, and one of them is right for this place. */
+static bool one_copy_says(const struct sop_label_check *c, const struct folder *f, unsigned place)
+{
+	for (unsigned i = 0; i < SOP_LABEL_COPIES; i++) {
+		const struct sop_label_copy *copy = &f->look->copy[i];
+
+		if (!copy->rc && copy->label.index == place &&
+			sop_uuid_equal(&copy->label.volume_uuid, &c->newest->volume_uuid) &&
+			sop_uuid_equal(&copy->label.disk_uuid, &c->newest->member[place].uuid))
+			return true;
+	}
+	return false;
+}
+
 /* A folder at a member's place, or one that was given, without a label of this volume. */
 static void check_unlabelled(struct sop_label_check *c, struct folder *f, int place)
 {
@@ -289,13 +303,15 @@ static void check_unlabelled(struct sop_label_check *c, struct folder *f, int pl
 		return; /* a member's: told as missing */
 	}
 	index = f->rc == SOP_ENOTVOLUME || f->rc == SOP_ECORRUPT ? identify(c, f) : -1;
+	if (place >= 0 && one_copy_says(c, f, (unsigned)place))
+		index = place;
 	if (index >= 0 && c->holder[index] < 0 && sop_members_is(&c->newest->member[index])) {
 		f->index = index;
 		f->labels = true;
 		c->holder[index] = (int)(f - c->f);
 		tell(c, SOP_FOUND_FIXABLE, f->path, "",
-			"both copies of the label are gone or do not verify; its shard files show "
-			"that it is disk %d of the volume",
+			"no label that could be believed; what else it holds shows that it is disk "
+			"%d of the volume",
 			index);
 		return;
 	}
@@ -387,6 +403,9 @@ static void check_member(struct sop_label_check *c, unsigned j)
 			"an old state of this disk (generation %" PRIu64
 			", the volume's is %" PRIu64 "): its replica is not believed, and healed",
 			l->generation, c->newest->generation);
+	else if (who->state == SOP_MEMBER_OFFLINE && who->flags & SOP_MEMBER_BY_HAND)
+		tell(c, SOP_FOUND_NOTE, f->path, "",
+			"has been taken offline by hand: 'sopctl online' brings it back");
 	else if (who->state == SOP_MEMBER_OFFLINE)
 		tell(c, SOP_FOUND_FIXABLE, f->path, "",
 			"has been away, and has missed what was written since: healed when the "

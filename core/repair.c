@@ -56,40 +56,6 @@ static int drop_name(void *arg, uint64_t store, const void *key, size_t klen, bo
 	return drop_entry(arg, store, key, klen, dir);
 }
 
-struct removal {
-	struct repair *r;
-	struct sop_txn *t;
-};
-
-static int remove_name(void *arg, uint64_t store, const void *key, size_t klen, bool dir)
-{
-	struct removal *m = arg;
-
-	(void)dir;
-	return sop_remove(m->t, (struct sop_name){store, key, klen}, m->r->e);
-}
-
-/* An item with all its names; its extents are given back, those in a tree later. */
-static int remove_item(struct repair *r, uint64_t store, const void *key, size_t klen, uint64_t ino)
-{
-	struct removal m = {.r = r};
-	int rc = sop_txn_begin(&m.t, r->v, &(struct sop_txn_opts){.mode = SOP_TXN_WRITE}, r->e);
-
-	if (rc)
-		return rc;
-	rc = store == SOP_STORE_MASTER ? sop_check_each_name(r->c, ino, remove_name, &m)
-				       : remove_name(&m, store, key, klen, false);
-	if (rc) {
-		sop_txn_rollback(m.t);
-		return rc == -ENOENT ? 0 : rc; /* it went with another finding of it */
-	}
-	rc = sop_txn_commit(m.t, 0, r->e);
-	r->changed = r->changed || !rc;
-	return rc;
-}
-
-/* ---- inodes ---- */
-
 struct held {
 	struct sop_item it;
 	uint8_t buf[SOP_ITEM_BYTES_MAX];
@@ -99,6 +65,64 @@ static int item_get(struct repair *r, uint64_t store, const void *key, size_t kl
 {
 	return sop_tree_item(r->v, store, SOP_LSN_LATEST, key, klen, &h->it, h->buf, r->e);
 }
+
+static int inode_get(struct repair *r, uint64_t ino, struct held *h)
+{
+	uint8_t key[SOP_MASTER_KEY];
+
+	sop_master_key(key, ino, 'i');
+	return item_get(r, SOP_STORE_MASTER, key, sizeof(key), h);
+}
+
+/* An inode that no name leads to any more. */
+static int remove_nameless(struct repair *r, uint64_t ino)
+{
+	sop_autofree struct held *h = malloc(sizeof(*h));
+	struct le64 owner = le64_make(ino);
+	struct sop_buf ops = {0};
+	uint8_t key[SOP_MASTER_KEY], tree[8];
+	int rc = h ? inode_get(r, ino, h) : sop_fail(r->e, -ENOMEM, "repair");
+
+	if (rc)
+		return rc == -ENOENT ? 0 : rc;
+	for (uint32_t i = 0; i < h->it.extents; i++)
+		sop_buf_ref(&ops, SOP_OP_FREE, ino, &h->it.extent[i].ref);
+	if (h->it.xattr_blob.segment)
+		sop_buf_ref(&ops, SOP_OP_FREE, ino, &h->it.xattr_blob);
+	be64_put(tree, h->it.tree);
+	if (h->it.tree)
+		sop_buf_op(&ops, SOP_OP_PUT, SOP_OPF_QUIET, SOP_STORE_DOOMED, tree, sizeof(tree),
+			&owner, sizeof(owner));
+	sop_master_key(key, ino, 'i');
+	sop_buf_op(&ops, SOP_OP_DEL, SOP_OPF_QUIET, SOP_STORE_MASTER, key, sizeof(key), NULL, 0);
+	return commit(r, &ops);
+}
+
+/* An item with all its names; its extents are given back, those in a tree later. Of an inode of
+ * MASTER some names may be in what cannot be read, so its own count is not to be relied on. */
+static int remove_item(struct repair *r, uint64_t store, const void *key, size_t klen, uint64_t ino)
+{
+	struct sop_txn *t;
+	int rc;
+
+	if (store == SOP_STORE_MASTER) {
+		rc = sop_check_each_name(r->c, ino, drop_name, r);
+		return rc ? rc : remove_nameless(r, ino);
+	}
+	rc = sop_txn_begin(&t, r->v, &(struct sop_txn_opts){.mode = SOP_TXN_WRITE}, r->e);
+	if (rc)
+		return rc;
+	rc = sop_remove(t, (struct sop_name){store, key, klen}, r->e);
+	if (rc) {
+		sop_txn_rollback(t);
+		return rc == -ENOENT ? 0 : rc; /* it went with another finding of it */
+	}
+	rc = sop_txn_commit(t, 0, r->e);
+	r->changed = r->changed || !rc;
+	return rc;
+}
+
+/* ---- inodes ---- */
 
 static int op_item(struct repair *r, struct sop_buf *ops, uint64_t store, const void *key,
 	size_t klen, struct sop_item *it, unsigned flags)
@@ -126,14 +150,6 @@ static int op_inode(
 	else
 		h->it.attr.nlink = (uint32_t)value;
 	return op_item(r, ops, SOP_STORE_MASTER, key, sizeof(key), &h->it, SOP_OPF_QUIET);
-}
-
-static int inode_get(struct repair *r, uint64_t ino, struct held *h)
-{
-	uint8_t key[SOP_MASTER_KEY];
-
-	sop_master_key(key, ino, 'i');
-	return item_get(r, SOP_STORE_MASTER, key, sizeof(key), h);
 }
 
 static int set_inode(struct repair *r, uint64_t ino, uint64_t value)

@@ -317,8 +317,8 @@ static void a_short_read_is_an_error_of_its_request_alone(void **state)
 			add(b, SOP_IO_WRITE, bad, 10, 0, 0);
 		assert_int_equal(sop_batch_run(b, how, 0, LONG_MS), 1);
 		assert_int_equal(sop_batch_result(b, 0), 0);
-		assert_int_equal(sop_batch_result(b, 1), -EIO);
-		assert_int_equal(sop_batch_result(b, 2), -EIO);
+		assert_int_equal(sop_batch_result(b, 1), -ENODATA);
+		assert_int_equal(sop_batch_result(b, 2), -ENODATA);
 		if (how == SOP_IO_SERIAL)
 			assert_int_equal(sop_batch_result(b, 3), -ENOSPC);
 		sop_batch_put(b);
@@ -688,7 +688,7 @@ static void ring_reads_that_come_in_pieces_are_put_together(void **state)
 	assert_int_equal(write(end, "abc", 3), 3);
 	close(end);
 	assert_int_equal(sop_batch_run(b, SOP_IO_PARALLEL, 0, LONG_MS), 0);
-	assert_int_equal(sop_batch_result(b, 0), -EIO);
+	assert_int_equal(sop_batch_result(b, 0), -ENODATA);
 	assert_memory_equal(buf, "abc", 3);
 	sop_batch_put(b);
 	done(f);
