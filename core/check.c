@@ -340,20 +340,34 @@ static int met_add(struct sop_check *c, const struct sop_blobref *ref, bool veri
 	return rc;
 }
 
+/* The end of the block that holds byte `at` of a blob: shards go by slices, checksums by blocks of
+ * them. */
+static uint32_t block_end(uint32_t at, uint32_t len, unsigned k)
+{
+	uint32_t slice = (uint32_t)sop_round_up(sop_div_up(len, k), SOP_SLICE_ALIGN);
+	uint32_t begin = at / slice * slice;
+	uint32_t row = (at - begin) / SOP_BLOCK_BYTES;
+
+	return SOP_MIN(begin + slice, begin + (row + 1) * SOP_BLOCK_BYTES);
+}
+
 /* The bytes of the blob that cannot be read, told of the value at `off`. */
 static int data_lost(struct sop_check *c, const struct sop_extent *x)
 {
 	uint8_t *buf = malloc(SOP_BLOCK_BYTES);
 	struct sop_check_record *r = NULL;
+	struct sop_segment_info info = {.k = 1};
 	int rc = 0;
 
 	if (!buf)
 		return no_memory(c);
+	sop_segments_info(c->v->seg, x->ref.segment, &info, NULL);
 	for (uint32_t at = 0, len; at < x->len && !rc; at += len) {
+		uint32_t in_blob = x->blob_off + at;
 		uint64_t off = x->off + at;
 
-		len = SOP_MIN(x->len - at, (uint32_t)SOP_BLOCK_BYTES);
-		if (!sop_blob_read(c->v->seg, &x->ref, buf, len, x->blob_off + at, NULL))
+		len = SOP_MIN(x->len - at, block_end(in_blob, x->ref.len, info.k) - in_blob);
+		if (!sop_blob_read(c->v->seg, &x->ref, buf, len, in_blob, NULL))
 			continue;
 		if (r && r->off + r->len == off) {
 			r->len += len;
@@ -805,16 +819,17 @@ static void mark_reached(struct sop_check *c, struct inode *i)
 		i->reached = 1;
 }
 
-static int inode_record(struct sop_check *c, const struct inode *i, enum sop_check_kind kind,
-	uint64_t is, uint64_t want)
+/* name: the one that it goes by, or NULL. */
+static int inode_record(struct sop_check *c, const struct inode *i, const struct name *name,
+	enum sop_check_kind kind, uint64_t is, uint64_t want)
 {
 	struct sop_check_record *r;
 
 	c->who = (struct who){.ino = i->ino};
-	if (i->names) {
-		c->who.store = i->names->store;
-		c->who.key = i->names->key;
-		c->who.klen = i->names->len;
+	if (name) {
+		c->who.store = name->store;
+		c->who.key = name->key;
+		c->who.klen = name->len;
 	}
 	r = found(c, kind);
 	c->who = (struct who){0};
@@ -823,6 +838,16 @@ static int inode_record(struct sop_check *c, const struct inode *i, enum sop_che
 	r->is = is;
 	r->want = want;
 	return 0;
+}
+
+/* Each of its names leads nowhere. */
+static int dangling_names(struct sop_check *c, const struct inode *i)
+{
+	int rc = 0;
+
+	for (const struct name *n = i->names; n && !rc; n = n->next)
+		rc = inode_record(c, i, n, SOP_CHECK_DANGLING, 0, 0);
+	return rc;
 }
 
 static int names_check(struct sop_check *c)
@@ -836,14 +861,17 @@ static int names_check(struct sop_check *c)
 				continue;
 			dangling |= !i->here;
 			if (!i->here)
-				rc = inode_record(c, i, SOP_CHECK_DANGLING, i->links, 0);
+				rc = dangling_names(c, i);
 			else if (!i->links || (i->dir && !hangs_on_root(c, i)))
-				rc = c->incomplete ? 0 : inode_record(c, i, SOP_CHECK_ORPHAN, 0, 1);
+				rc = c->incomplete
+					     ? 0
+					     : inode_record(c, i, i->names, SOP_CHECK_ORPHAN, 0, 1);
 			else if (i->dir && i->links == 1 && i->parent != parent_of(i))
-				rc = inode_record(c, i, SOP_CHECK_PARENT, i->parent, parent_of(i));
-			else if ((i->dir ? 1 : i->nlink) != i->links && !c->incomplete)
 				rc = inode_record(
-					c, i, SOP_CHECK_LINKS, i->dir ? 1 : i->nlink, i->links);
+					c, i, i->names, SOP_CHECK_PARENT, i->parent, parent_of(i));
+			else if ((i->dir ? 1 : i->nlink) != i->links && !c->incomplete)
+				rc = inode_record(c, i, i->names, SOP_CHECK_LINKS,
+					i->dir ? 1 : i->nlink, i->links);
 			if (i->here && i->links && i->dir)
 				mark_reached(c, hangs_on_root(c, i) ? i : NULL);
 		}

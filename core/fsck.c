@@ -306,12 +306,14 @@ static void tell_all(struct fsck *f, const struct found_list *l)
 /* Has the checkpoint stood still from before the look to its end? */
 static bool stood_still(const struct look *k)
 {
-	return k->trees && k->epoch == k->rep.epoch && k->lsn == k->rep.lsn;
+	return !k->trees || (k->epoch == k->rep.epoch && k->lsn == k->rep.lsn);
 }
 
 static bool certain(const struct look *before, const struct look *k, const struct found *x)
 {
-	return is_in(&before->l, x) && (x->steady || (stood_still(before) && stood_still(k)));
+	return is_in(&before->l, x) && (x->steady || (stood_still(before) && stood_still(k) &&
+							     before->rep.epoch == k->rep.epoch &&
+							     before->rep.lsn == k->rep.lsn));
 }
 
 static int look_twice(struct fsck *f)
@@ -426,13 +428,26 @@ static bool work_to_do(const struct fsck *f, const struct look *k)
 	return any(&k->l, SOP_FOUND_FIXABLE) || (f->o->discard_lost && any(&k->l, SOP_FOUND_LOST));
 }
 
+/* Of a volume that somebody has, one look tells nothing that is certain: so this comes first. */
+static int nobody_has_it(struct fsck *f)
+{
+	struct look k = {0};
+	int rc = look_at_labels(f, &k);
+
+	if (!rc)
+		rc = sop_label_check_free_now(k.labels, f->e);
+	look_release(&k);
+	return rc;
+}
+
 static int look_and_repair(struct fsck *f)
 {
 	struct look before, now;
-	int rc = look_once(f, &before, !f->o->quick, !f->o->no_data);
+	int rc = nobody_has_it(f);
 
-	if (!rc)
-		rc = sop_label_check_free_now(before.labels, f->e);
+	if (rc)
+		return rc;
+	rc = look_once(f, &before, !f->o->quick, !f->o->no_data);
 	if (rc || !work_to_do(f, &before)) {
 		tell_all(f, &before.l);
 		look_release(&before);

@@ -84,13 +84,14 @@ static void journals(struct reps *r)
 {
 	struct sop_journal_end end[SOP_MEMBERS_MAX];
 	uint64_t off[SOP_MEMBERS_MAX], far = 0, barrier = r->c.lsn;
-	bool ok[SOP_MEMBERS_MAX];
+	bool ok[SOP_MEMBERS_MAX], found = false;
 
 	for (unsigned i = 0; i < r->n; i++) {
 		ok[i] = !sop_journal_reach(r->mem, r->idx[i], r->c.journal, r->c.lsn, r->c.chain,
 			&end[i], &off[i], NULL);
 		if (!ok[i])
 			continue;
+		found |= off[i] != 0;
 		far = SOP_MAX(far, end[i].lsn);
 		barrier = SOP_MAX(barrier, end[i].barrier_lsn);
 	}
@@ -114,6 +115,14 @@ static void journals(struct reps *r)
 				"the journal is missing or does not verify behind LSN %" PRIu64
 				", and LSN %" PRIu64 " was on the media%s",
 				end[i].lsn, barrier, far >= barrier ? "; another disk has it" : "");
+		} else if (!off[i] && !r->c.clean && r->c.master_root) {
+			/* It was on the media before the checkpoint was published. */
+			f.state = SOP_FOUND_FIXABLE;
+			snprintf(what, sizeof(what),
+				"the file that goes on from the checkpoint is missing, or its "
+				"header does not verify; another disk has it");
+			if (!found)
+				continue; /* opening the volume tells it */
 		} else if (end[i].lsn < far) {
 			f.state = SOP_FOUND_NOTE;
 			snprintf(what, sizeof(what),

@@ -330,7 +330,7 @@ static void print_summary(const struct args *a, const struct sop_fsck_report *r)
 		printf("%llu items, %llu blobs, %llu bytes", (unsigned long long)r->items,
 			(unsigned long long)r->blobs, (unsigned long long)r->blob_bytes);
 	if (!left && !done)
-		printf(": clean");
+		printf(r->unsteady ? ": nothing that is certain" : ": clean");
 	if (n[SOP_FOUND_FIXED])
 		printf("; %llu repaired", (unsigned long long)n[SOP_FOUND_FIXED]);
 	if (n[SOP_FOUND_DISCARDED])
@@ -419,6 +419,7 @@ int main(int argc, char **argv)
 		release(&a);
 		return rc > 0 ? rc : 0;
 	}
+	setvbuf(stdout, NULL, _IOLBF, 0); /* in order with what goes to stderr */
 	sigaction(SIGINT, &stopping, NULL);
 	sigaction(SIGTERM, &stopping, NULL);
 	a.fsck.repair = a.yes || a.automatic;

@@ -1,0 +1,384 @@
+/* Volumes that contradict themselves: what fsck tells, and that it makes them agree. (Damage to
+ * bytes: test_damage.) */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include <cmocka.h>
+
+#include "core/engine.h"
+#include "tests/lib/fixture.h"
+
+static struct fixture f;
+
+struct told {
+	unsigned count[SOP_FOUND_STATES];
+	char text[4096];
+};
+
+static void told(void *ctx, const struct sop_finding *x)
+{
+	struct told *t = ctx;
+	size_t at = strlen(t->text);
+
+	t->count[x->state]++;
+	snprintf(t->text + at, sizeof(t->text) - at, "%s: %s\n", x->object, x->what);
+}
+
+static struct told fsck(bool repair, bool discard)
+{
+	struct sop_fsck_report r;
+	struct told t = {0};
+	const struct sop_fsck_opts o = {.repair = repair,
+		.discard_lost = discard,
+		.found = told,
+		.ctx = &t,
+		.open_disk = sim_open_disk,
+		.open_disk_ctx = f.sim};
+
+	if (sop_fsck(f.paths, f.disks, &o, &r, &f.e))
+		fail_msg("fsck: %s", f.e.text);
+	return t;
+}
+
+static uint64_t store_a, store_b;
+static uint8_t value[20000];
+
+static int setup(void **state)
+{
+	struct sop_txn *t;
+
+	(void)state;
+	fixture_init(&f, 2, 1, 0);
+	fixture_ok(&f, fixture_open(&f));
+	fixture_ok(&f, fixture_store(&f, "a", &store_a));
+	fixture_ok(&f, fixture_store(&f, "a/b", &store_b));
+	fill_random(value, sizeof(value), 1);
+	fixture_ok(&f, fixture_upsert(&f, store_b, "file", value, sizeof(value), false));
+	fixture_ok(&f, fixture_upsert(&f, SOP_ROOT, "other", "text", 4, false));
+	t = fixture_begin(&f, SOP_TXN_WRITE);
+	fixture_ok(&f,
+		sop_link(t, SOP_NAME(store_b, "file"), SOP_NAME(SOP_ROOT, "second"), NULL, &f.e));
+	fixture_ok(&f, sop_txn_commit(t, 0, &f.e));
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	fixture_release(&f);
+	return 0;
+}
+
+static void commit_raw(struct sop_buf *ops)
+{
+	sop_lock(&f.v->commit);
+	fixture_ok(&f, sop_commit_locked(f.v, ops, &f.e));
+	sop_unlock(&f.v->commit);
+	sop_buf_release(ops);
+}
+
+static void drop(uint64_t store, const char *key, unsigned flags)
+{
+	struct sop_buf ops = {0};
+
+	sop_buf_op(&ops, SOP_OP_DEL, flags, store, key, strlen(key), NULL, 0);
+	commit_raw(&ops);
+}
+
+static void put_link(uint64_t store, const char *key, uint64_t ino)
+{
+	struct sop_item link = {.link = true};
+	uint8_t raw[SOP_ITEM_BYTES_MAX];
+	struct sop_buf ops = {0};
+	int len;
+
+	link.attr.ino = ino;
+	link.attr.mode = S_IFDIR;
+	link.attr.version = f.v->lsn_next;
+	len = sop_item_encode(raw, &link);
+	assert_true(len > 0);
+	sop_buf_op(&ops, SOP_OP_PUT, SOP_OPF_SUBDIR, store, key, strlen(key), raw, (size_t)len);
+	commit_raw(&ops);
+}
+
+static uint64_t ino_of(uint64_t store, const char *key)
+{
+	struct sop_attr a;
+
+	fixture_ok(&f, sop_lookup(sop_volume_latest(f.v), SOP_NAME(store, key), &a, &f.e));
+	return a.ino;
+}
+
+static void set_nlink(uint64_t ino, uint32_t nlink)
+{
+	uint8_t key[SOP_MASTER_KEY], raw[SOP_ITEM_BYTES_MAX], buf[SOP_ITEM_BYTES_MAX];
+	struct sop_buf ops = {0};
+	struct sop_item it;
+	int len;
+
+	sop_master_key(key, ino, 'i');
+	fixture_ok(&f, sop_tree_item(f.v, SOP_STORE_MASTER, SOP_LSN_LATEST, key, sizeof(key), &it,
+			       buf, &f.e));
+	it.attr.nlink = nlink;
+	len = sop_item_encode(raw, &it);
+	assert_true(len > 0);
+	sop_buf_op(&ops, SOP_OP_PUT, SOP_OPF_QUIET, SOP_STORE_MASTER, key, sizeof(key), raw,
+		(size_t)len);
+	commit_raw(&ops);
+}
+
+static void lose_inode(uint64_t ino)
+{
+	uint8_t key[SOP_MASTER_KEY];
+	struct sop_buf ops = {0};
+
+	sop_master_key(key, ino, 'i');
+	sop_buf_op(&ops, SOP_OP_DEL, SOP_OPF_QUIET, SOP_STORE_MASTER, key, sizeof(key), NULL, 0);
+	commit_raw(&ops);
+}
+
+static void says(const struct told *t, const char *text)
+{
+	if (!strstr(t->text, text))
+		fail_msg("fsck does not say '%s' but:\n%s", text, t->text);
+}
+
+/* fsck -n tells this and changes nothing; -y puts it right; then the volume is whole, and open. */
+static void is_put_right(const char *text)
+{
+	struct told t;
+
+	fixture_ok(&f, fixture_close(&f));
+	t = fsck(false, false);
+	says(&t, text);
+	assert_true(t.count[SOP_FOUND_FIXABLE] > 0);
+	assert_int_equal(t.count[SOP_FOUND_LOST], 0);
+	t = fsck(true, false);
+	says(&t, text);
+	assert_true(t.count[SOP_FOUND_FIXED] > 0);
+	assert_int_equal(t.count[SOP_FOUND_FIXABLE] + t.count[SOP_FOUND_HELP], 0);
+	t = fsck(false, false);
+	assert_string_equal(t.text, "");
+	fixture_ok(&f, fixture_open(&f));
+	fixture_check(&f, true);
+}
+
+static uint64_t lost_found(void)
+{
+	return ino_of(SOP_ROOT, "lost+found");
+}
+
+static void a_file_without_a_name_gets_one_in_lost_found(void **state)
+{
+	uint64_t ino = ino_of(store_b, "file");
+	char name[32];
+
+	(void)state;
+	drop(store_b, "file", 0);
+	drop(SOP_ROOT, "second", 0);
+	is_put_right("no name leads to it");
+	snprintf(name, sizeof(name), "#%llu", (unsigned long long)ino);
+	assert_int_equal(fixture_has(&f, lost_found(), name, value, sizeof(value)), 1);
+}
+
+static void a_directory_without_a_name_gets_one_in_lost_found(void **state)
+{
+	char name[32];
+
+	(void)state;
+	drop(store_a, "b", SOP_OPF_SUBDIR);
+	is_put_right("no name leads to it");
+	snprintf(name, sizeof(name), "#%llu", (unsigned long long)store_b);
+	assert_true(ino_of(lost_found(), name) == store_b);
+	assert_int_equal(fixture_has(&f, store_b, "file", value, sizeof(value)), 1);
+}
+
+static void a_circle_of_directories_is_opened(void **state)
+{
+	(void)state;
+	drop(SOP_ROOT, "a", SOP_OPF_SUBDIR);
+	put_link(store_b, "a", store_a);
+	is_put_right("no name leads to it");
+	assert_int_equal(fixture_has(&f, store_b, "file", value, sizeof(value)), 1);
+}
+
+static void a_second_name_of_a_directory_goes(void **state)
+{
+	struct sop_attr a;
+
+	(void)state;
+	put_link(SOP_ROOT, "again", store_b);
+	is_put_right("counts 1 names and has 2");
+	assert_int_equal(
+		sop_lookup(sop_volume_latest(f.v), SOP_NAME(SOP_ROOT, "again"), &a, NULL), -ENOENT);
+	assert_true(ino_of(store_a, "b") == store_b);
+}
+
+static void a_directory_that_names_another_parent_is_told_where_it_lies(void **state)
+{
+	(void)state;
+	drop(store_a, "b", SOP_OPF_SUBDIR);
+	put_link(SOP_ROOT, "moved", store_b);
+	is_put_right("as its parent and lies in");
+	assert_int_equal(fixture_has(&f, store_b, "file", value, sizeof(value)), 1);
+}
+
+static void a_wrong_number_of_names_is_corrected(void **state)
+{
+	struct sop_attr a;
+
+	(void)state;
+	set_nlink(ino_of(store_b, "file"), 7);
+	is_put_right("counts 7 names and has 2");
+	fixture_ok(&f, sop_lookup(sop_volume_latest(f.v), SOP_NAME(store_b, "file"), &a, &f.e));
+	assert_int_equal(a.nlink, 2);
+}
+
+static void wrong_counts_are_corrected(void **state)
+{
+	(void)state;
+	sop_lock(&f.v->commit);
+	fixture_ok(&f, sop_stores_correct(f.v->stores, SOP_ROOT, 40, 9, &f.e));
+	f.v->items += 3;
+	sop_unlock(&f.v->commit);
+	is_put_right("counts 40 entries and has 3");
+}
+
+static uint64_t some_segment;
+static int first_segment(void *arg, uint64_t id, uint64_t live, unsigned k)
+{
+	(void)arg;
+	(void)k;
+	if (live)
+		some_segment = id;
+	return 0;
+}
+
+static void wrong_accounts_are_corrected(void **state)
+{
+	(void)state;
+	fixture_ok(&f, sop_volume_checkpoint(f.v, &f.e));
+	sop_lock(&f.v->commit);
+	sop_space_each(f.v->space, first_segment, NULL);
+	sop_space_correct_live(f.v->space, some_segment, 1 << 20);
+	fixture_ok(&f,
+		sop_space_correct_references(f.v->space,
+			&(struct sop_blobref){.segment = some_segment, .off = 1 << 20, .len = 9}, 3,
+			&f.e));
+	sop_unlock(&f.v->commit);
+	is_put_right("are live by account");
+}
+
+static void a_name_without_an_inode_is_lost_and_stays_until_it_may_go(void **state)
+{
+	struct told t;
+	struct sop_attr a;
+
+	(void)state;
+	lose_inode(ino_of(store_b, "file"));
+	fixture_ok(&f, fixture_close(&f));
+	t = fsck(true, false);
+	says(&t, "/second: the name is there, inode");
+	says(&t, "/a/b/file: the name is there, inode");
+	assert_int_equal(t.count[SOP_FOUND_LOST], 2);
+	assert_int_equal(t.count[SOP_FOUND_FIXED], 0);
+	t = fsck(true, true);
+	assert_int_equal(t.count[SOP_FOUND_DISCARDED], 2);
+	assert_int_equal(t.count[SOP_FOUND_LOST], 0);
+	t = fsck(false, false);
+	assert_string_equal(t.text, "");
+	fixture_ok(&f, fixture_open(&f));
+	fixture_check(&f, true);
+	assert_int_equal(
+		sop_lookup(sop_volume_latest(f.v), SOP_NAME(store_b, "file"), &a, NULL), -ENOENT);
+	assert_int_equal(fixture_has(&f, SOP_ROOT, "other", "text", 4), 1);
+}
+
+static void a_look_writes_nothing_and_a_volume_in_use_is_not_repaired(void **state)
+{
+	struct sop_fsck_report r;
+	struct sim_counts now;
+	struct told t;
+
+	(void)state;
+	sim_take_counts(f.sim);
+	t = fsck(false, false);
+	now = sim_take_counts(f.sim);
+	assert_string_equal(t.text, "");
+	assert_int_equal(now.writes + now.syncs + now.creates, 0);
+	assert_int_equal(
+		sop_fsck(f.paths, f.disks,
+			&(struct sop_fsck_opts){
+				.repair = true, .open_disk = sim_open_disk, .open_disk_ctx = f.sim},
+			&r, &f.e),
+		SOP_EINUSE);
+}
+
+/* A repair that is cut off at any step can be made again, and loses nothing. */
+static void a_crash_in_a_repair_at_any_step_costs_nothing(void **state)
+{
+	struct sim *start;
+	uint64_t steps, first;
+	struct told t;
+
+	(void)state;
+	set_nlink(ino_of(store_b, "file"), 7);
+	drop(SOP_ROOT, "a", SOP_OPF_SUBDIR);
+	fixture_ok(&f, fixture_close(&f));
+	sim_remove(f.sim, f.path[0], "checkpoint");
+	sim_remove(f.sim, f.path[1], "checkpoint");
+	sim_remove(f.sim, f.path[0], "registry/00000000");
+	sim_remove(f.sim, f.path[1], "registry/00000000");
+	start = sim_clone(f.sim, 1);
+	first = sim_steps(f.sim);
+	fsck(true, false);
+	steps = sim_steps(f.sim) - first;
+	assert_true(steps > 50);
+	print_message("%llu steps\n", (unsigned long long)steps);
+	for (uint64_t i = 1; i <= steps; i += getenv("LONG") ? 1 : 7) {
+		struct sop_fsck_report r;
+		struct sim *was = f.sim;
+
+		f.sim = sim_clone(start, i);
+		sim_free(was);
+		f.opts.open_disk_ctx = f.sim;
+		sim_crash_at(f.sim, sim_steps(f.sim) + i);
+		sop_fsck(f.paths, f.disks,
+			&(struct sop_fsck_opts){
+				.repair = true, .open_disk = sim_open_disk, .open_disk_ctx = f.sim},
+			&r, NULL);
+		sim_power_on(f.sim, SIM_KEEP_RANDOM, i);
+		fsck(true, false);
+		t = fsck(false, false);
+		if (t.text[0])
+			fail_msg("step %llu: %s", (unsigned long long)i, t.text);
+		fixture_ok(&f, fixture_open(&f));
+		assert_int_equal(fixture_has(&f, store_b, "file", value, sizeof(value)), 1);
+		assert_int_equal(fixture_has(&f, SOP_ROOT, "second", value, sizeof(value)), 1);
+		assert_int_equal(fixture_has(&f, SOP_ROOT, "other", "text", 4), 1);
+		fixture_ok(&f, fixture_close(&f));
+	}
+	sim_free(start);
+}
+
+int main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		T(a_file_without_a_name_gets_one_in_lost_found),
+		T(a_directory_without_a_name_gets_one_in_lost_found),
+		T(a_circle_of_directories_is_opened),
+		T(a_second_name_of_a_directory_goes),
+		T(a_directory_that_names_another_parent_is_told_where_it_lies),
+		T(a_wrong_number_of_names_is_corrected),
+		T(wrong_counts_are_corrected),
+		T(wrong_accounts_are_corrected),
+		T(a_name_without_an_inode_is_lost_and_stays_until_it_may_go),
+		T(a_look_writes_nothing_and_a_volume_in_use_is_not_repaired),
+		T(a_crash_in_a_repair_at_any_step_costs_nothing),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
