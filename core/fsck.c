@@ -440,6 +440,19 @@ static int nobody_has_it(struct fsck *f)
 	return rc;
 }
 
+/* What seems lost may be on a disk that is not here. */
+static int nothing_may_come_back(struct fsck *f, const struct look *k)
+{
+	const char *path = sop_label_check_missing(k->labels);
+
+	if (!f->o->discard_lost || f->o->force || !path || !any(&k->l, SOP_FOUND_LOST))
+		return 0;
+	return sop_say(f->e, SOP_EDISKS,
+		"nothing is discarded while a disk is missing (%s), which may have what seems "
+		"lost; -f as well when it is gone for good",
+		path);
+}
+
 static int look_and_repair(struct fsck *f)
 {
 	struct look before, now;
@@ -453,7 +466,9 @@ static int look_and_repair(struct fsck *f)
 		look_release(&before);
 		return rc;
 	}
-	rc = put_right(f, &before);
+	rc = nothing_may_come_back(f, &before);
+	if (!rc)
+		rc = put_right(f, &before);
 	if (rc) { /* what it has done shows in the next look, by whomever */
 		tell_all(f, &before.l);
 		look_release(&before);

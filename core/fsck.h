@@ -33,7 +33,8 @@ struct sop_finding {
 
 struct sop_fsck_opts {
 	bool repair;
-	bool discard_lost; /* with repair */
+	bool discard_lost; /* with repair; not while a disk is missing, which may have what seems lost ... */
+	bool force;        /* ... except with this: it is gone for good */
 	bool quick;        /* disks and replicas only, when the volume was closed in order */
 	bool no_data;      /* tree nodes are verified and the values of files are not */
 	unsigned disk_timeout_ms;

@@ -503,6 +503,14 @@ size_t sop_label_check_paths(const struct sop_label_check *c, const char **paths
 	return n;
 }
 
+const char *sop_label_check_missing(const struct sop_label_check *c)
+{
+	for (unsigned j = 0; j < c->newest->members; j++)
+		if (sop_members_is(&c->newest->member[j]) && c->holder[j] < 0)
+			return c->newest->member[j].path;
+	return NULL;
+}
+
 const char *sop_label_check_claim(const struct sop_label_check *c)
 {
 	return c->claim;

@@ -24,6 +24,8 @@ void sop_label_check_free(struct sop_label_check *c); /* NULL is fine */
 const struct sop_label *sop_label_check_newest(const struct sop_label_check *c);
 /* The folders that are members; as long as c lives. */
 size_t sop_label_check_paths(const struct sop_label_check *c, const char **paths /* SOP_MEMBERS_MAX */);
+/* The last known path of a member that is not there, or NULL. */
+const char *sop_label_check_missing(const struct sop_label_check *c);
 /* The claim in the lock files, "" when there is none. It may be left from a crash. */
 const char *sop_label_check_claim(const struct sop_label_check *c);
 /* SOP_EINUSE, and by whom, when somebody holds a lock of it now. */

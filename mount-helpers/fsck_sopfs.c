@@ -37,7 +37,8 @@ static const char usage[] =
 	"  -a, -p          repair without asking; be quick about a volume that was closed in "
 	"order,\n"
 	"                  and leave the values of files to a scrub (for boot; -f checks all)\n"
-	"  -f              check all, though the volume was closed in order\n"
+	"  -f              check all, though the volume was closed in order; with --discard-lost:\n"
+	"                  though a disk is missing, which may have what seems lost\n"
 	"  --discard-lost  with -y: remove what cannot be had back. Files that have lost bytes go "
 	"as\n"
 	"                  a whole: copy first what still reads. Nothing is removed without this\n"
@@ -213,6 +214,7 @@ static int parse(struct args *a, int argc, char **argv)
 		return misused();
 	}
 	a->source = rc ? "" : argv[optind];
+	a->fsck.force = a->force;
 	a->fsck.quick = a->automatic && !a->force;
 	a->fsck.no_data = a->fsck.no_data || a->fsck.quick;
 	return rc;

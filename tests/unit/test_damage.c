@@ -406,12 +406,16 @@ static void open_and_compare(struct fixture *f, const char *where)
 		fail_msg("%s: close: %s", where, f->e.text);
 }
 
-static void fsck_makes_whole(struct fixture *f, const char *where)
+/* nameless: a folder may have lost both labels and all that shows whose it is; then it is left
+ * alone. */
+static void fsck_makes_whole(struct fixture *f, bool nameless, const char *where)
 {
 	struct told t;
 
 	if (fsck(f, true, false, &t))
 		fail_msg("%s: fsck: %s", where, f->e.text);
+	if (nameless && t.count[SOP_FOUND_HELP])
+		return;
 	if (t.count[SOP_FOUND_LOST] + t.count[SOP_FOUND_FIXABLE] + t.count[SOP_FOUND_HELP])
 		fail_msg("%s: fsck -y leaves: %s", where, t.first);
 	if (fsck(f, false, false, &t))
@@ -440,7 +444,7 @@ static void survive(const struct machines *m, struct sim *of, unsigned disk, con
 	f = on_copy(m, of);
 	rng = seed;
 	damage(m, &f, disk, (disk + 1) % DISKS, file, kind, &rng);
-	fsck_makes_whole(&f, where);
+	fsck_makes_whole(&f, false, where);
 	open_and_compare(&f, where);
 	sim_free(f.sim);
 
@@ -519,7 +523,7 @@ static void m_disks_that_lie_are_made_up_for(void **state)
 			}
 		}
 		if (next_random(&rng) % 2)
-			fsck_makes_whole(&f, where);
+			fsck_makes_whole(&f, true, where);
 		open_and_compare(&f, where);
 		sim_free(f.sim);
 	}
