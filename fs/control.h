@@ -30,4 +30,9 @@ struct sopfs_verb {
 /* NULL: there is none of this name. */
 const struct sopfs_verb *sopfs_verb_find(const char *name);
 
+/* control_stores.c */
+json_t *sopfs_run_ec(struct sopfs *f, const json_t *request, bool trusted, struct sop_err *e);
+json_t *sopfs_run_ec_add(struct sopfs *f, const json_t *request, bool trusted, struct sop_err *e);
+json_t *sopfs_run_txn(struct sopfs *f, const json_t *request, bool trusted, struct sop_err *e);
+
 #endif

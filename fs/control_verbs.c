@@ -293,6 +293,9 @@ static const struct sopfs_verb verbs[] = {
 	{"scrub", SOPFS_MAY_CHANGE, true, run_scrub},
 	{"clear", SOPFS_MAY_CHANGE, true, run_clear},
 	{"sync", SOPFS_MAY_CHANGE, true, run_sync},
+	{"ec", SOPFS_MAY_CHANGE, true, sopfs_run_ec},
+	{"ec_add", SOPFS_MAY_CHANGE, true, sopfs_run_ec_add},
+	{"txn", SOPFS_MAY_CHANGE, true, sopfs_run_txn},
 };
 
 const struct sopfs_verb *sopfs_verb_find(const char *name)

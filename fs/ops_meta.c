@@ -66,7 +66,8 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	if (rc == -ENOENT && sopfs_is_ctl(sopfs_view_of(f, parent))) {
 		fuse_reply_err(req, ENOENT); /* it may come without this kernel's doing */
 	} else if (rc == -ENOENT) {
-		/* That it is not there may be kept too: names come by this kernel alone. */
+		/* That it is not there may be kept too: names come by this kernel, or it is
+		 * told (control_stores.c). */
 		struct fuse_entry_param none = {.entry_timeout = SOPFS_CACHE_SECONDS};
 
 		fuse_reply_entry(req, &none);

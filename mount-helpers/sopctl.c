@@ -7,7 +7,8 @@
 #define PROGRAM "sopctl"
 
 static const struct sopctl_verb *const groups[] = {sopctl_status_verbs, sopctl_scrub_verbs,
-	sopctl_disk_verbs, sopctl_events_verbs, sopctl_info_verbs, sopctl_store_verbs};
+	sopctl_disk_verbs, sopctl_events_verbs, sopctl_info_verbs, sopctl_store_verbs,
+	sopctl_ec_verbs};
 
 /* ---- options -----------------------------------------------------------------------------------
  */
@@ -39,6 +40,16 @@ static const struct option_spec {
 	{"data-only", 0, FLAG, AT(data_only), "no copy of the registry on it"},
 	{"rate", 0, VALUE, AT(rate), "read at most this much a second (as 50M)"},
 	{"path", 0, VALUE, AT(path), "the folder where it is now"},
+	{"no-repair", 0, FLAG, AT(no_repair),
+		"leave bad shards as they are when a read meets them"},
+	{"disks", 0, VALUE, AT(disks), "on these disks alone, as d1,d3"},
+	{"key", 0, VALUE, AT(key), "bytes, string, int64, float64, json or json:INDEX"},
+	{"duplicates", 0, FLAG, AT(duplicates), "a key may be there more than once"},
+	{"slot-length", 0, VALUE, AT(slot_length), "items a node holds at most, 2 to 20000"},
+	{"value", 0, VALUE, AT(value), "where values live: auto, small, medium or big"},
+	{"ec", 0, VALUE, AT(ec), "erasure code profile, by name"},
+	{"session", 0, VALUE, AT(session), "close or write: when what is written is committed"},
+	{"note", 0, VALUE, AT(note), "a description"},
 	{"kind", 0, VALUE, AT(kind), "only events of this kind: commit, session, disk or log"},
 };
 

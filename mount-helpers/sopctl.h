@@ -26,8 +26,8 @@ enum sopctl_exit {
 
 struct sopctl_args {
 	bool json, yes, dry_run, wait, verbose, unhealthy, check, force, follow, verify;
-	bool pause, resume, stop, cancel, data_only;
-	const char *rate, *path, *kind;
+	bool pause, resume, stop, cancel, data_only, no_repair, duplicates;
+	const char *rate, *path, *kind, *disks, *key, *slot_length, *value, *ec, *session, *note;
 	char **word; /* what is no option */
 	int words;
 };
@@ -44,7 +44,7 @@ struct sopctl_verb {
 
 /* Ended by one without a name. */
 extern const struct sopctl_verb sopctl_status_verbs[], sopctl_disk_verbs[], sopctl_scrub_verbs[],
-	sopctl_events_verbs[], sopctl_info_verbs[], sopctl_store_verbs[];
+	sopctl_events_verbs[], sopctl_info_verbs[], sopctl_store_verbs[], sopctl_ec_verbs[];
 
 /* "sopctl: message" on stderr; returns code. */
 int sopctl_fail(int code, const char *fmt, ...) SOP_PRINTF(2, 3);
