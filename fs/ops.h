@@ -73,6 +73,10 @@ void sopfs_op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
 void sopfs_op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *val,
 	size_t len, int flags);
 void sopfs_op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
+/* What the kernel has done before a write that goes through its pages: set-ID bits of an ordinary user's
+ * write go, and the file's capabilities. */
+int sopfs_drop_privileges(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_view *v,
+	struct sopfs_handle *h, struct sopfs_notes *notes, struct sop_err *e);
 
 /* ops_lock.c */
 void sopfs_op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock);

@@ -142,11 +142,15 @@ void sopfs_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	struct sopfs_notes notes = {0};
 	struct sop_err e = {0};
-	ssize_t n;
+	struct sopfs_handle *h = sopfs_handle_of(fi);
+	const struct sopfs_caller who = sopfs_caller_of(req);
+	ssize_t n = 0;
 
-	(void)ino;
-	n = sopfs_write(f, sopfs_handle_of(fi), fi->writepage ? 0 : ctx->pid, ctx->uid, buf, size,
-		(uint64_t)off, &notes, &e);
+	if (sopfs_session_unpaged(h->session))
+		n = sopfs_drop_privileges(f, &who, sopfs_view_of(f, ino), h, &notes, &e);
+	if (!n)
+		n = sopfs_write(f, h, fi->writepage ? 0 : ctx->pid, ctx->uid, buf, size,
+			(uint64_t)off, &notes, &e);
 	/* The kernel holds the file's lock and may hold its pages while it waits for us. */
 	sopfs_notify_later(f, &notes);
 	if (n < 0)

@@ -406,13 +406,35 @@ static int own_set(fuse_req_t req, struct sopfs_item *dir, struct xattr_call *c,
 	return rc;
 }
 
+/* The change itself; c has been prepared (mode, gone), item.lock is held. */
+static int apply_xattr(
+	struct sopfs *f, struct sopfs_view *v, struct xattr_call *c, struct sop_err *e)
+{
+	struct place p;
+	int rc;
+
+	place_open(f, v, true, &p);
+	c->name = p.name;
+	if (p.none) {
+		rc = -ENOENT;
+	} else if (p.s) {
+		rc = xattr_txn(p.txn, c, e);
+		p.s->has_xattr = true;
+	} else if (p.uncommitted) {
+		rc = xattr_txn(p.txn, c, e);
+	} else {
+		rc = sopfs_txn(f, xattr_txn, c, e);
+	}
+	place_close(f, &p);
+	return rc;
+}
+
 static void change_xattr(fuse_req_t req, fuse_ino_t ino, struct xattr_call *c)
 {
 	struct sopfs *f = sopfs_of(req);
 	struct sopfs_view *v = sopfs_view_of(f, ino);
 	struct sopfs_notes notes = {0};
 	struct sop_err e = {0};
-	struct place p;
 	int rc;
 
 	if (sopfs_is_ctl(v) || is_own(c->attr)) {
@@ -431,21 +453,8 @@ static void change_xattr(fuse_req_t req, fuse_ino_t ino, struct xattr_call *c)
 	}
 	pthread_mutex_lock(&v->item->lock);
 	rc = acl_prepare(req, v->item, c, &e);
-	place_open(f, v, true, &p);
-	c->name = p.name;
-	if (rc) {
-		;
-	} else if (p.none) {
-		rc = -ENOENT;
-	} else if (p.s) {
-		rc = xattr_txn(p.txn, c, &e);
-		p.s->has_xattr = true;
-	} else if (p.uncommitted) {
-		rc = xattr_txn(p.txn, c, &e);
-	} else {
-		rc = sopfs_txn(f, xattr_txn, c, &e);
-	}
-	place_close(f, &p);
+	if (!rc)
+		rc = apply_xattr(f, v, c, &e);
 	pthread_mutex_unlock(&v->item->lock);
 	pthread_mutex_lock(&f->lock);
 	v->item->default_acl = 0;
@@ -457,6 +466,43 @@ static void change_xattr(fuse_req_t req, fuse_ino_t ino, struct xattr_call *c)
 	pthread_mutex_unlock(&f->lock);
 	sopfs_notify_later(f, &notes);
 	sopfs_reply_rc(f, req, rc, &e);
+}
+
+static bool has_xattr(struct sopfs *f, struct sopfs_view *v, const char *attr)
+{
+	struct place p;
+	bool has;
+
+	place_open(f, v, false, &p);
+	has = !p.none && !(p.s && !p.s->has_xattr) &&
+	      sop_xattr_get(p.txn, p.name, attr, NULL, 0, NULL) >= 0;
+	place_close(f, &p);
+	return has;
+}
+
+int sopfs_drop_privileges(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_view *v,
+	struct sopfs_handle *h, struct sopfs_notes *notes, struct sop_err *e)
+{
+	struct xattr_call c = {.attr = "security.capability"};
+	struct sop_attr a;
+	bool cache;
+	int rc = sopfs_getattr(f, who->tid, v, h, &a, &cache, e);
+
+	if (!rc && who->uid && sopfs_mode_without_suid(a.mode) != a.mode) {
+		a.mode = sopfs_mode_without_suid(a.mode);
+		a.ctime = sopfs_now();
+		rc = sopfs_setattr(f, v, h, &a, SOP_ATTR_MODE | SOP_ATTR_CTIME, notes, e);
+		/* The kernel did not ask for it. */
+		pthread_mutex_lock(&f->lock);
+		sopfs_note_attr(f, notes, v);
+		pthread_mutex_unlock(&f->lock);
+	}
+	if (rc || !has_xattr(f, v, c.attr))
+		return rc;
+	pthread_mutex_lock(&v->item->lock);
+	rc = apply_xattr(f, v, &c, e);
+	pthread_mutex_unlock(&v->item->lock);
+	return rc == -ENODATA || rc == -ENOENT ? 0 : rc;
 }
 
 void sopfs_op_setxattr(
