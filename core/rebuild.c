@@ -24,10 +24,8 @@
 #include "core/segment_int.h"
 
 #define CHUNK	 (1u << 20)
+#define HOLE_MIN 128u /* zeros of a page's share that are taken for a hole */
 #define INO_SANE ((uint64_t)1 << 60)
-#define FILES_MAX                                                                                  \
-	4096u /* of the registry, where the checkpoint does not say how many there are             \
-	       */
 
 struct version {
 	uint64_t handle, lsn;
@@ -49,6 +47,8 @@ struct rebuild {
 	size_t n_place, cap_place;
 	struct version *node;
 	size_t n_node;
+	bool used;	/* a slot is as the nodes say */
+	size_t unknown; /* places of nodes that might be newer than what can be read */
 	struct sop_flip *flip;
 	size_t n_flip, cap_flip;
 	struct sop_regplace *lost; /* blocks to be emptied */
@@ -221,15 +221,93 @@ static void note_inodes(struct rebuild *r, const struct sop_page *p)
 	}
 }
 
+/* Bytes of one shard file; false: they cannot be read. */
+static bool shard_bytes(struct rebuild *r, const struct sop_segment_info *info, unsigned shard,
+	uint64_t off, uint8_t *buf, size_t len)
+{
+	struct sop_disk *d = sop_members_disk(r->mem, info->disks[shard]);
+	struct iovec iov = {buf, len};
+	struct sop_file *f;
+	char path[64];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), SOP_PATH_SEGMENTS "/%02x/%016" PRIx64 ".%u",
+		(unsigned)(info->id & 0xff), info->id, shard);
+	if (!d || d->ops->file_open(&f, d, path, SOP_OPEN_READ))
+		return false;
+	n = f->ops->preadv(f, &iov, 1, off);
+	f->ops->file_close(f);
+	return n == (ssize_t)len;
+}
+
+/* Is some page's share of [off, off + len) zeros in this shard, as after giving back? */
+static bool has_hole(const uint8_t *buf, uint64_t off, size_t len)
+{
+	for (size_t at = 0, n; at < len; at += n) {
+		size_t zeros = 0;
+
+		n = SOP_MIN(len - at, (size_t)(SOP_BLOCK_BYTES - (off + at) % SOP_BLOCK_BYTES));
+		while (zeros < n && !buf[at + zeros])
+			zeros++;
+		if (zeros == n && n >= HOLE_MIN)
+			return true;
+	}
+	return false;
+}
+
+/* Has the space been given back? Holes are the same in all shards; damage is not. */
+static bool is_given_back(struct rebuild *r, uint64_t segment, uint64_t off, size_t len)
+{
+	sop_autofree uint8_t *buf = malloc(len);
+	struct sop_segment_info info;
+	unsigned seen = 0;
+
+	if (!buf || sop_segments_info(r->seg, segment, &info, NULL))
+		return false;
+	for (unsigned i = 0; i < (unsigned)info.k + info.m; i++) {
+		if (!shard_bytes(r, &info, i, off, buf, len))
+			continue;
+		if (!has_hole(buf, off, len))
+			return false;
+		seen++;
+	}
+	return seen > 0;
+}
+
+/* Whose is it? Its header may verify where the rest does not. */
+static void take_unreadable(struct rebuild *r, const struct sop_blobref *ref)
+{
+	struct sop_segment_info info = {.k = 1};
+	struct sop_disk_node h;
+
+	if (ref->len >= sizeof(h) && ref->len <= SOP_BLOB_MAX &&
+		!sop_blob_read(r->seg, ref, &h, sizeof(h), 0, NULL) &&
+		!memcmp(h.magic, SOP_NODE_MAGIC, sizeof(h.magic))) {
+		r->node[r->n_node++] = (struct version){.handle = le64_get(h.handle),
+			.lsn = le64_get(h.lsn),
+			.ref = *ref,
+			.master_root = le64_get(h.store) == SOP_STORE_MASTER && h.flags & 1};
+		return;
+	}
+	sop_segments_info(r->seg, ref->segment, &info, NULL);
+	if (!is_given_back(r, ref->segment, ref->off,
+		    (size_t)sop_blob_shard_bytes(
+			    SOP_MIN(ref->len, (uint32_t)SOP_BLOB_MAX), info.k)))
+		r->unknown++;
+}
+
 static void take_node(struct rebuild *r, const struct sop_blobref *ref, uint8_t *buf)
 {
 	struct sop_disk_node h;
 	struct sop_page *p;
 	uint64_t lsn;
 
-	if (ref->len < sizeof(h) || sop_blob_read(r->seg, ref, buf, ref->len, 0, NULL) ||
-		sop_page_decode(&p, buf, ref->len, &lsn, NULL))
+	if (ref->len < sizeof(h) || ref->len > SOP_BLOB_MAX ||
+		sop_blob_read(r->seg, ref, buf, ref->len, 0, NULL) ||
+		sop_page_decode(&p, buf, ref->len, &lsn, NULL)) {
+		take_unreadable(r, ref);
 		return;
+	}
 	memcpy(&h, buf, sizeof(h));
 	note_inodes(r, p);
 	r->node[r->n_node++] = (struct version){.handle = sop_page_handle(p),
@@ -237,6 +315,29 @@ static void take_node(struct rebuild *r, const struct sop_blobref *ref, uint8_t 
 		.ref = *ref,
 		.master_root = sop_page_store(p) == SOP_STORE_MASTER && h.flags & 1};
 	sop_page_free(p);
+}
+
+/* Fragments lie one behind the other: between two places there is nothing, or what was given back,
+ * or one whose header is gone from every shard. */
+static void count_gaps(struct rebuild *r)
+{
+	struct sop_segment_info info = {.k = 1};
+	uint64_t segment = 0, at = 0;
+
+	for (size_t i = 0; i < r->n_place; i++) {
+		const struct sop_blobref *ref = &r->place[i];
+
+		if (ref->segment != segment) {
+			segment = ref->segment;
+			at = SOP_SHARD_HEADER;
+			info.k = 1;
+			sop_segments_info(r->seg, segment, &info, NULL);
+		}
+		if (ref->off > at && !is_given_back(r, segment, at,
+					     (size_t)SOP_MIN(ref->off - at, (uint64_t)CHUNK)))
+			r->unknown++;
+		at = ref->off + sop_blob_shard_bytes(ref->len, info.k);
+	}
 }
 
 static int by_handle(const void *a, const void *b)
@@ -258,9 +359,9 @@ static int read_nodes(struct rebuild *r)
 	for (size_t i = 0; i < r->n_place; i++) {
 		if (r->o->progress && i % 64 == 0)
 			r->o->progress(r->o->ctx, "reading tree nodes", i, r->n_place);
-		if (r->place[i].len <= SOP_BLOB_MAX)
-			take_node(r, &r->place[i], buf);
+		take_node(r, &r->place[i], buf);
 	}
+	count_gaps(r);
 	qsort(r->node, r->n_node, sizeof(*r->node), by_handle);
 	return 0;
 }
@@ -304,6 +405,7 @@ static int add_rebuilt(struct rebuild *r, uint64_t handle)
 
 	if (!handle || (!v && handle >= r->c.next_handle))
 		return 0;
+	r->used = true;
 	return add_flip(r, handle, v ? &v->ref : &none);
 }
 
@@ -535,6 +637,12 @@ int sop_rebuild(
 		rc = sop_flip_set(&r.flips, &r.c, e);
 	if (!rc)
 		rc = take_slots(&r);
+	if (!rc && r.used && r.unknown && !o->discard_lost)
+		rc = sop_say(e, SOP_ELOST,
+			"%zu tree nodes that cannot be read may be newer than those that can: "
+			"bring "
+			"back missing disks; -y --discard-lost goes on with what can be read",
+			r.unknown);
 	if (!rc)
 		rc = publish(&r);
 	sop_checkpoint_release(&r.c);

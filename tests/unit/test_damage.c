@@ -29,6 +29,9 @@ static const struct known tree[] = {
 	{NULL, "tiny", 5, 2},
 	{NULL, "small", 1500, 3},
 	{NULL, "medium", 9000, 4},
+	{"quiet", "early", 100, 10},
+	/* Here the older state ends. */
+	{"quiet", "late", 100, 11},
 	{NULL, "large", 700000, 5},
 	{"a", "one", 300, 6},
 	{"a", "two", 30000, 7},
@@ -109,10 +112,10 @@ static void machines_make(struct machines *m)
 {
 	fixture_init(&m->f, K, M, 0);
 	fixture_ok(&m->f, fixture_open(&m->f));
-	fill(&m->f, 0, 4);
+	fill(&m->f, 0, 5);
 	fixture_ok(&m->f, sop_volume_checkpoint(m->f.v, &m->f.e));
 	m->old = sim_clone(m->f.sim, 2);
-	fill(&m->f, 4, SOP_ARRAY_LEN(tree));
+	fill(&m->f, 5, SOP_ARRAY_LEN(tree));
 	fixture_ok(&m->f, sop_volume_checkpoint(m->f.v, &m->f.e));
 	link_it(&m->f);
 	fill_many(&m->f);
@@ -568,6 +571,9 @@ static void beyond_parity_nothing_is_wrong_and_fsck_makes_the_rest_whole(void **
 		}
 		if (fsck(&f, true, false, &t) == 0) {
 			lost += t.count[SOP_FOUND_LOST] != 0;
+			if (t.count[SOP_FOUND_FIXABLE])
+				fail_msg("%s: fsck -y leaves what it could put right: %s", where,
+					t.first);
 			if (!fixture_open(&f)) {
 				unsigned missing = compare(&f, RIGHT_OR_ERROR, where);
 

@@ -23,7 +23,11 @@ static void told(void *ctx, const struct sop_finding *x)
 	size_t at = strlen(t->text);
 
 	t->count[x->state]++;
-	snprintf(t->text + at, sizeof(t->text) - at, "%s: %s\n", x->object, x->what);
+	if (x->len)
+		snprintf(t->text + at, sizeof(t->text) - at, "%s: %llu+%llu: %s\n", x->object,
+			(unsigned long long)x->off, (unsigned long long)x->len, x->what);
+	else
+		snprintf(t->text + at, sizeof(t->text) - at, "%s: %s\n", x->object, x->what);
 }
 
 static struct told fsck(bool repair, bool discard)
@@ -296,6 +300,49 @@ static void a_name_without_an_inode_is_lost_and_stays_until_it_may_go(void **sta
 	assert_int_equal(fixture_has(&f, SOP_ROOT, "other", "text", 4), 1);
 }
 
+struct biggest {
+	char file[64];
+	uint64_t size;
+};
+
+static void keep_biggest(void *arg, const char *file, uint64_t size, uint64_t allocated)
+{
+	struct biggest *b = arg;
+
+	(void)allocated;
+	if (strncmp(file, "segments/", 9) != 0 || size <= b->size)
+		return;
+	snprintf(b->file, sizeof(b->file), "%s", file);
+	b->size = size;
+}
+
+/* A write in the middle cuts an extent in two: both are of one blob. */
+static void a_lost_blob_is_told_of_each_range_that_refers_to_it(void **state)
+{
+	static uint8_t big[400000];
+	struct sop_value *x;
+	struct sop_txn *t;
+	struct told what;
+
+	(void)state;
+	fill_random(big, sizeof(big), 2);
+	fixture_ok(&f, fixture_upsert(&f, SOP_ROOT, "big", big, sizeof(big), true));
+	t = fixture_begin(&f, SOP_TXN_SESSION);
+	fixture_ok(&f, sop_value_open(&x, t, SOP_NAME(SOP_ROOT, "big"), SOP_VALUE_WRITE, &f.e));
+	assert_int_equal(sop_value_write(x, "middle", 6, 200000, &f.e), 6);
+	fixture_ok(&f, sop_txn_commit(t, SOP_COMMIT_DURABLE, &f.e));
+	fixture_ok(&f, fixture_close(&f));
+	for (unsigned i = 0; i < 2; i++) {
+		struct biggest b = {.size = 0};
+
+		sim_each_file(f.sim, f.path[i], keep_biggest, &b);
+		sim_remove(f.sim, f.path[i], b.file);
+	}
+	what = fsck(false, false);
+	assert_true(strstr(what.text, "/big: 0+") && strstr(what.text, "/big: 200006+"));
+	assert_true(!strstr(what.text, "/big: 200000+"));
+}
+
 static void a_look_writes_nothing_and_a_volume_in_use_is_not_repaired(void **state)
 {
 	struct sop_fsck_report r;
@@ -376,6 +423,7 @@ int main(void)
 		T(wrong_counts_are_corrected),
 		T(wrong_accounts_are_corrected),
 		T(a_name_without_an_inode_is_lost_and_stays_until_it_may_go),
+		T(a_lost_blob_is_told_of_each_range_that_refers_to_it),
 		T(a_look_writes_nothing_and_a_volume_in_use_is_not_repaired),
 		T(a_crash_in_a_repair_at_any_step_costs_nothing),
 	};
