@@ -486,8 +486,9 @@ int sopfs_drop_privileges(struct sopfs *f, const struct sopfs_caller *who, struc
 	struct xattr_call c = {.attr = "security.capability"};
 	struct sop_attr a;
 	bool cache;
-	int rc = sopfs_getattr(f, who->tid, v, h, &a, &cache, e);
+	int rc = who->uid ? sopfs_getattr(f, who->tid, v, h, &a, &cache, e) : 0;
 
+	/* Root's writes leave the bits. */
 	if (!rc && who->uid && sopfs_mode_without_suid(a.mode) != a.mode) {
 		a.mode = sopfs_mode_without_suid(a.mode);
 		a.ctime = sopfs_now();
