@@ -2,8 +2,9 @@
  * write cache: what has not been flushed may be lost. They serve as backing files of loop devices,
  * with a real file system on top. Commands go to the file "ctl", one at a time.
  *
- * cut SEED: the power fails. Of what was written since the last flush, whole sectors survive or do
- * not, drawn by the seed; everything fails from then on.
+ * cut SEED: the power fails at one of the next few writes, so that there is something to lose. Of
+ * what was written since the last flush, whole sectors survive or do not, drawn by the seed;
+ * everything fails from then on. Reading "ctl" tells whether it has happened.
  *
  * on: the power is back.
  *
@@ -46,6 +47,8 @@ static struct image image[IMAGES_MAX];
 static unsigned images;
 static off_t bytes;
 static bool cut, lie;
+static unsigned long cut_after; /* writes from now; 0: none is to come */
+static uint64_t cut_seed;
 static unsigned long flushes, lost, kept;
 
 static uint64_t next_random(uint64_t *state)
@@ -98,17 +101,23 @@ static void power_fails(struct image *im, uint64_t *rng)
 	forget(im);
 }
 
+static void a_write_came(void)
+{
+	if (!cut_after || --cut_after)
+		return;
+	for (unsigned i = 0; i < images; i++)
+		power_fails(&image[i], &cut_seed);
+	cut = true;
+}
+
 static int command(const char *text)
 {
 	unsigned long n, ms;
 
 	pthread_mutex_lock(&lock);
 	if (sscanf(text, "cut %lu", &n) == 1) {
-		uint64_t rng = n;
-
-		for (unsigned i = 0; i < images; i++)
-			power_fails(&image[i], &rng);
-		cut = true;
+		cut_seed = n;
+		cut_after = 1 + n % 16;
 	} else if (!strncmp(text, "on", 2)) {
 		cut = false;
 	} else if (!strncmp(text, "lie", 3)) {
@@ -185,7 +194,8 @@ static int disk_read(const char *path, char *buf, size_t len, off_t off, struct 
 	(void)fi;
 	if (!im) {
 		pthread_mutex_lock(&lock);
-		n = snprintf(buf, len, "flushes %lu lost %lu kept %lu\n", flushes, lost, kept);
+		n = snprintf(buf, len, "power %s flushes %lu lost %lu kept %lu\n",
+			cut ? "off" : "on", flushes, lost, kept);
 		pthread_mutex_unlock(&lock);
 		return off ? 0 : n;
 	}
@@ -228,6 +238,7 @@ static int disk_write(
 			memcpy(im->now + off, buf, len);
 			*im->last = w;
 			im->last = &w->next;
+			a_write_came();
 		}
 	}
 	pthread_mutex_unlock(&lock);
