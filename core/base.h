@@ -3,6 +3,7 @@
 #define SOP_BASE_H
 
 #include <assert.h>
+#include <endian.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -62,12 +63,24 @@ static inline void *sop_alloc_aligned(size_t len_bytes)
 	return posix_memalign(&p, 4096, len_bytes ? len_bytes : 1) ? NULL : p;
 }
 
-/* Compare two byte strings in memcmp order, a shorter prefix first. */
+/* Compare two byte strings in memcmp order, a shorter prefix first. Keys are short: 8 bytes at a time, as
+ * numbers, are quicker than a call. */
 static inline int sop_bytes_cmp(const void *a, size_t alen, const void *b, size_t blen)
 {
+	const uint8_t *p = (const uint8_t *)a, *q = (const uint8_t *)b;
 	size_t n = SOP_MIN(alen, blen);
-	int c = n ? memcmp(a, b, n) : 0;
+	int c = 0;
 
+	for (size_t at = 0; n - at >= sizeof(uint64_t); at += sizeof(uint64_t)) {
+		uint64_t x, y;
+
+		memcpy(&x, p + at, sizeof(x));
+		memcpy(&y, q + at, sizeof(y));
+		if (x != y)
+			return be64toh(x) < be64toh(y) ? -1 : 1;
+	}
+	for (size_t at = n & ~(sizeof(uint64_t) - 1); at < n && !c; at++)
+		c = (int)p[at] - (int)q[at];
 	return c ? c : (alen > blen) - (alen < blen);
 }
 

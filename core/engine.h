@@ -237,6 +237,8 @@ struct sop_wset {
 	unsigned levels;
 	uint64_t rng;
 	size_t count;
+	struct sop_wentry *last; /* that get gave out last, and the links of the last entries up to it */
+	struct sop_wentry **path[SOP_WSET_LEVELS];
 };
 struct sop_wentry *sop_wset_find(struct sop_wset *w, uint64_t store, const void *key, size_t klen);
 /* The first entry with (store, key) >= the given one. */

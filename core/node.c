@@ -187,23 +187,6 @@ size_t sop_page_memory(const struct sop_page *p)
 	return sizeof(*p) + p->room;
 }
 
-/* memcmp order. Most keys differ within their first 8 bytes, which are compared as one number. */
-static int key_cmp(const uint8_t *a, size_t alen, const uint8_t *b, size_t blen)
-{
-	if (alen >= 8 && blen >= 8) {
-		uint64_t x = be64_get(a);
-		uint64_t y = be64_get(b);
-
-		if (x != y)
-			return x < y ? -1 : 1;
-		a += 8;
-		b += 8;
-		alen -= 8;
-		blen -= 8;
-	}
-	return sop_bytes_cmp(a, alen, b, blen);
-}
-
 unsigned sop_page_search(const struct sop_page *p, const void *key, size_t klen, bool *exact)
 {
 	unsigned lo = 0;
@@ -213,7 +196,7 @@ unsigned sop_page_search(const struct sop_page *p, const void *key, size_t klen,
 	while (lo < hi) {
 		unsigned mid = lo + (hi - lo) / 2;
 		const uint8_t *e = entry_at(p, mid);
-		int c = key_cmp(e + ENTRY_HEADER, entry_klen(e), key, klen);
+		int c = sop_bytes_cmp(e + ENTRY_HEADER, entry_klen(e), key, klen);
 
 		if (c == 0) {
 			*exact = true;
@@ -538,7 +521,8 @@ static size_t check_entry(const struct sop_page *p, unsigned i, size_t off, size
 	if (i) {
 		const uint8_t *before = entry_at(p, i - 1);
 
-		if (key_cmp(before + ENTRY_HEADER, entry_klen(before), e + ENTRY_HEADER, klen) >= 0)
+		if (sop_bytes_cmp(
+			    before + ENTRY_HEADER, entry_klen(before), e + ENTRY_HEADER, klen) >= 0)
 			return 0;
 	}
 	return ENTRY_HEADER + klen + vlen;

@@ -57,7 +57,8 @@ static int entry_cmp(const struct sop_wentry *x, uint64_t store, const void *key
 	return sop_bytes_cmp(x->key, x->klen, key, klen);
 }
 
-/* The last entry before the key, per level, in path; the first not before it is returned. */
+/* Links of the last entries before the key, per level, in path; the first not before it is
+ * returned. */
 static struct sop_wentry *descend(
 	struct sop_wset *w, uint64_t store, const void *key, size_t klen, struct sop_wentry ***path)
 {
@@ -65,13 +66,30 @@ static struct sop_wentry *descend(
 	struct sop_wentry *at = NULL;
 
 	for (unsigned l = w->levels; l-- > 0;) {
-		while (links[l] && entry_cmp(links[l], store, key, klen) < 0)
+		const struct sop_wentry *stop = at; /* not before the key, as the level above saw */
+
+		while (links[l] != stop && entry_cmp(links[l], store, key, klen) < 0)
 			links = links[l]->next;
 		at = links[l];
 		if (path)
 			path[l] = links;
 	}
 	return at;
+}
+
+/* Most calls go to the entry that was used last, or to the place behind it. True: *at is the first
+ * entry not before the key. */
+static bool near_last(const struct sop_wset *w, uint64_t store, const void *key, size_t klen,
+	struct sop_wentry **at)
+{
+	int c = w->last ? entry_cmp(w->last, store, key, klen) : 1;
+
+	if (c >= 0) {
+		*at = w->last;
+		return !c;
+	}
+	*at = w->last->next[0];
+	return !*at || entry_cmp(*at, store, key, klen) >= 0;
 }
 
 struct sop_wentry *sop_wset_seek(struct sop_wset *w, uint64_t store, const void *key, size_t klen)
@@ -81,20 +99,36 @@ struct sop_wentry *sop_wset_seek(struct sop_wset *w, uint64_t store, const void 
 
 struct sop_wentry *sop_wset_find(struct sop_wset *w, uint64_t store, const void *key, size_t klen)
 {
-	struct sop_wentry *x = descend(w, store, key, klen, NULL);
+	struct sop_wentry *x;
 
+	if (!near_last(w, store, key, klen, &x))
+		x = descend(w, store, key, klen, NULL);
 	return x && !entry_cmp(x, store, key, klen) ? x : NULL;
+}
+
+/* x is the first entry behind the links of w->path: they become those of the entries up to x. */
+static struct sop_wentry *use(struct sop_wset *w, struct sop_wentry *x)
+{
+	for (unsigned l = 0; l < w->levels && w->path[l][l] == x; l++)
+		w->path[l] = x->next;
+	w->last = x;
+	return x;
 }
 
 struct sop_wentry *sop_wset_get(
 	struct sop_wset *w, struct sop_arena *a, uint64_t store, const void *key, size_t klen)
 {
-	struct sop_wentry **path[SOP_WSET_LEVELS];
-	struct sop_wentry *x = descend(w, store, key, klen, path);
+	struct sop_wentry *x;
 	unsigned levels = 1;
 
-	if (x && !entry_cmp(x, store, key, klen))
+	if (!near_last(w, store, key, klen, &x)) {
+		w->last = NULL;
+		x = descend(w, store, key, klen, w->path);
+	}
+	if (x && x == w->last)
 		return x;
+	if (x && !entry_cmp(x, store, key, klen))
+		return use(w, x);
 	if (!w->rng)
 		w->rng = 0x9E3779B97F4A7C15ull;
 	w->rng ^= w->rng << 13;
@@ -112,11 +146,11 @@ struct sop_wentry *sop_wset_get(
 	if (!x->key)
 		return NULL;
 	while (w->levels < levels)
-		path[w->levels++] = w->head;
+		w->path[w->levels++] = w->head;
 	for (unsigned l = 0; l < levels; l++) {
-		x->next[l] = path[l][l];
-		path[l][l] = x;
+		x->next[l] = w->path[l][l];
+		w->path[l][l] = x;
 	}
 	w->count++;
-	return x;
+	return use(w, x);
 }
