@@ -1,11 +1,12 @@
-/* The inside of the engine's upper tier: what store, txn, commit, apply, value, space, checkpoint and
- * recovery share. Private to core; the public face is sop.h.
+/* The inside of the engine's upper tier: what store, txn, commit, apply, value, space, checkpoint
+ * and recovery share. Private to core; the public face is sop.h.
  *
- * A commit's way: txn.c gathers a write set and a read set; commit.c (the leader of a group, holding
- * the commit lock) validates it against the newest state, has resolve.c turn it into operations and
- * small blobs, writes blobs and journal records in one batch, and applies the operations by apply.c,
- * the same code that recovery uses. checkpoint.c brings trees and registry up to the journal;
- * space.c accounts for blobs and gives freed ones back when nobody can see them any more. */
+ * A commit's way: txn.c gathers a write set and a read set; commit.c (the leader of a group,
+ * holding the commit lock) validates it against the newest state, has resolve.c turn it into
+ * operations and small blobs, writes blobs and journal records in one batch, and applies the
+ * operations by apply.c, the same code that recovery uses. checkpoint.c brings trees and registry
+ * up to the journal; space.c accounts for blobs and gives freed ones back when nobody can see them
+ * any more. */
 #ifndef SOP_ENGINE_H
 #define SOP_ENGINE_H
 
@@ -20,7 +21,7 @@
 #include "core/registry.h"
 #include "core/sop.h"
 
-/* ---- states of stores (stores.c) ---------------------------------------------------------------- */
+/* ---- states of stores (stores.c) ----------------------------------------------------------- */
 
 struct sop_state_version {
 	uint64_t lsn; /* of the change that made it */
@@ -37,7 +38,7 @@ struct sop_state {
 	void *options; /* struct sop_disk_store_options and strings */
 	uint32_t options_len;
 	struct sop_keying *keying; /* NULL: bytes, unique */
-	uint8_t profile;           /* of the label's, for its nodes and values */
+	uint8_t profile;	   /* of the label's, for its nodes and values */
 	uint8_t value_class, cache_class;
 	bool balance;
 	bool dirty;
@@ -51,7 +52,7 @@ struct sop_state_view {
 	struct sop_tree tree;
 	struct sop_state_version at;
 	uint8_t profile, value_class;
-	bool typed;     /* it has a keying */
+	bool typed;	/* it has a keying */
 	uint32_t shape; /* of it, or 0 */
 };
 
@@ -80,17 +81,17 @@ int sop_stores_correct(
 /* Forget clean states over a bound. */
 void sop_stores_trim(struct sop_stores *s);
 /* Its keys' codec, counted; *out NULL: bytes, unique. */
-int sop_stores_keying(struct sop_stores *s, uint64_t id, struct sop_keying **out,
-	struct sop_err *e);
+int sop_stores_keying(
+	struct sop_stores *s, uint64_t id, struct sop_keying **out, struct sop_err *e);
 /* A copy of its options, malloc'ed, NULL when it has none. */
-int sop_stores_options(struct sop_stores *s, uint64_t id, void **options, uint32_t *len,
-	struct sop_err *e);
+int sop_stores_options(
+	struct sop_stores *s, uint64_t id, void **options, uint32_t *len, struct sop_err *e);
 unsigned sop_stores_profile(struct sop_stores *s, uint64_t id); /* 0 when it is not in memory */
 /* Between begin and end: other options from now on. */
 int sop_stores_set(struct sop_stores *s, struct sop_state *st, const void *options, uint32_t len,
 	struct sop_err *e);
 
-/* ---- options of stores (options.c) --------------------------------------------------------------- */
+/* ---- options of stores (options.c) --------------------------------------------------------- */
 
 struct sop_arena;
 /* Bytes as read: SOP_ECORRUPT, SOP_EVERSION. */
@@ -99,13 +100,13 @@ int sop_store_options_check(const void *raw, size_t len, struct sop_err *e);
 int sop_options_encode(struct sop_arena *a, const struct sop_store_opts *o, const void **raw,
 	uint32_t *len, struct sop_err *e);
 /* Strings and index point into buf. -ERANGE. */
-int sop_options_decode(struct sop_store_opts *o, const void *raw, size_t len, char *buf, size_t size,
-	struct sop_err *e);
+int sop_options_decode(struct sop_store_opts *o, const void *raw, size_t len, char *buf,
+	size_t size, struct sop_err *e);
 /* What o asks for beyond the defaults is what the store has; else -EINVAL and which is not. */
-int sop_options_match(const struct sop_store_opts *has, const struct sop_store_opts *o,
-	struct sop_err *e);
+int sop_options_match(
+	const struct sop_store_opts *has, const struct sop_store_opts *o, struct sop_err *e);
 
-/* ---- erasure code profiles (profile.c) ----------------------------------------------------------- */
+/* ---- erasure code profiles (profile.c) ----------------------------------------------------- */
 
 /* Number of a profile by name; 0, the default, when there is none of the name. */
 unsigned sop_profile_of(struct sop_volume *v, const char *name, size_t len);
@@ -114,7 +115,7 @@ int sop_disk_find(struct sop_volume *v, const char *which, unsigned *member, str
 /* By name. -ENOENT. */
 int sop_profile_find(struct sop_volume *v, const char *name, unsigned *profile, struct sop_err *e);
 
-/* ---- space (space.c) ---------------------------------------------------------------------------- */
+/* ---- space (space.c) ----------------------------------------------------------------------- */
 
 struct sop_mender;
 struct sop_space;
@@ -130,15 +131,15 @@ int sop_space_alloc(struct sop_space *s, const struct sop_blobref *ref, struct s
 /* One reference less as of lsn, once no pin of scope can see it and lsn is on the media. */
 int sop_space_free_later(struct sop_space *s, uint64_t lsn, uint64_t scope,
 	const struct sop_blobref *ref, struct sop_err *e);
-/* Do what can be done of it (at most `max` blobs); takes the commit lock for the accounts, not for the
- * holes. The caller holds the checkpoint lock. *left: whether more could be done at once. */
+/* Do what can be done of it (at most `max` blobs); takes the commit lock for the accounts, not for
+ * the holes. The caller holds the checkpoint lock. *left: whether more could be done at once. */
 int sop_space_reclaim(struct sop_space *s, size_t max, size_t *left, struct sop_err *e);
 /* -ENOSPC unless `bytes` of data fit and the reserve stays. */
 int sop_space_check(struct sop_space *s, unsigned profile, uint64_t bytes, struct sop_err *e);
 /* One more reference to a live blob (the SHARED store gets it later). */
 int sop_space_ref(struct sop_space *s, const struct sop_blobref *ref, struct sop_err *e);
-/* sop_segments_prepare and _put, with the places taken noted as uncommitted before they are written.
- * After a failed finish of what prepare gave, sop_space_abandon() each ref. */
+/* sop_segments_prepare and _put, with the places taken noted as uncommitted before they are
+ * written. After a failed finish of what prepare gave, sop_space_abandon() each ref. */
 int sop_space_prepare(struct sop_append **out, struct sop_space *s, unsigned profile,
 	enum sop_stream stream, struct sop_blob_put *puts, size_t n, struct sop_batch *b,
 	struct sop_err *e);
@@ -161,8 +162,8 @@ struct sop_space_seg {
 	uint64_t id, live;
 	bool recorded; /* in the segment table, as of the last checkpoint */
 };
-int sop_space_list(struct sop_space *s, int (*fn)(void *arg, const struct sop_space_seg *g),
-	void *arg);
+int sop_space_list(
+	struct sop_space *s, int (*fn)(void *arg, const struct sop_space_seg *g), void *arg);
 
 /* Bytes of member i's file system that shards take, about: what is live or pending. */
 uint64_t sop_space_on(struct sop_space *s, unsigned member);
@@ -177,19 +178,19 @@ struct sop_space_stat {
 };
 void sop_space_stat(struct sop_space *s, struct sop_space_stat *out);
 /* For check: calls fn for each segment with its live bytes of a shard file. */
-int sop_space_each(struct sop_space *s, int (*fn)(void *arg, uint64_t id, uint64_t live, unsigned k),
-	void *arg);
-/* For fsck, commit lock held: references taken since are in the SHARED store afterwards; the account of a
- * segment, the references of a blob, are what was met. A checkpoint makes it last. */
+int sop_space_each(struct sop_space *s,
+	int (*fn)(void *arg, uint64_t id, uint64_t live, unsigned k), void *arg);
+/* For fsck, commit lock held: references taken since are in the SHARED store afterwards; the
+ * account of a segment, the references of a blob, are what was met. A checkpoint makes it last. */
 int sop_space_settle_references(struct sop_space *s, struct sop_err *e);
 void sop_space_correct_live(struct sop_space *s, uint64_t id, uint64_t live);
 int sop_space_correct_references(
 	struct sop_space *s, const struct sop_blobref *ref, uint32_t count, struct sop_err *e);
 /* Calls fn for each blob freed but not given back. Commit lock held. */
-int sop_space_each_pending(struct sop_space *s,
-	int (*fn)(void *arg, const struct sop_blobref *ref), void *arg);
+int sop_space_each_pending(
+	struct sop_space *s, int (*fn)(void *arg, const struct sop_blobref *ref), void *arg);
 
-/* ---- write set (wset.c) ------------------------------------------------------------------------- */
+/* ---- write set (wset.c) -------------------------------------------------------------------- */
 
 enum sop_seen { SOP_SEEN_NOTHING, SOP_SEEN_ABSENT, SOP_SEEN_PRESENT };
 enum sop_write { SOP_WRITE_NONE, SOP_WRITE_PUT, SOP_WRITE_DEL, SOP_WRITE_PATCH };
@@ -199,16 +200,16 @@ struct sop_wentry {
 	uint64_t store;
 	const void *key;
 	uint32_t klen;
-	uint8_t seen;       /* enum sop_seen: must still hold at commit */
-	uint8_t write;      /* enum sop_write */
-	bool fresh;         /* PUT of an item that did not exist before */
-	bool numbered;      /* PUT in a store with duplicates: the key ends with a number */
-	uint32_t shape;     /* PUT: of the keying that made the key, or 0 */
-	bool keep_value;    /* PUT, DEL: the value moves elsewhere in this transaction: do not free it */
-	uint64_t version;   /* seen PRESENT: with this version */
-	struct sop_item *item;   /* PUT: the record; else what was read, if kept */
+	uint8_t seen;		 /* enum sop_seen: must still hold at commit */
+	uint8_t write;		 /* enum sop_write */
+	bool fresh;		 /* PUT of an item that did not exist before */
+	bool numbered;		 /* PUT in a store with duplicates: the key ends with a number */
+	uint32_t shape;		 /* PUT: of the keying that made the key, or 0 */
+	bool keep_value;	 /* PUT, DEL: the value moves elsewhere in this transaction */
+	uint64_t version;	 /* seen PRESENT: with this version */
+	struct sop_item *item;	 /* PUT: the record; else what was read, if kept */
 	struct sop_value *value; /* the open value whose writes go into this item */
-	unsigned attr_mask;      /* PATCH, PUT: set at commit */
+	unsigned attr_mask;	 /* PATCH, PUT: set at commit */
 	struct sop_attr attr;
 	struct sop_xattr_patch *xattr; /* changes to extended attributes, newest first */
 	/* commit's own, see resolve.c */
@@ -237,21 +238,22 @@ struct sop_wset {
 	unsigned levels;
 	uint64_t rng;
 	size_t count;
-	struct sop_wentry *last; /* that get gave out last, and the links of the last entries up to it */
+	/* What get gave out last, and the links of the last entries up to it. */
+	struct sop_wentry *last;
 	struct sop_wentry **path[SOP_WSET_LEVELS];
 };
 struct sop_wentry *sop_wset_find(struct sop_wset *w, uint64_t store, const void *key, size_t klen);
 /* The first entry with (store, key) >= the given one. */
 struct sop_wentry *sop_wset_seek(struct sop_wset *w, uint64_t store, const void *key, size_t klen);
 /* Found or made; NULL: no memory. */
-struct sop_wentry *sop_wset_get(struct sop_wset *w, struct sop_arena *a, uint64_t store,
-	const void *key, size_t klen);
+struct sop_wentry *sop_wset_get(
+	struct sop_wset *w, struct sop_arena *a, uint64_t store, const void *key, size_t klen);
 static inline struct sop_wentry *sop_wset_first(const struct sop_wset *w)
 {
 	return w->head[0];
 }
 
-/* ---- transaction (txn.c) ------------------------------------------------------------------------ */
+/* ---- transaction (txn.c) ------------------------------------------------------------------- */
 
 struct sop_scanned { /* a range that was read, or (counted) the number of items alone */
 	struct sop_scanned *next;
@@ -282,10 +284,10 @@ struct sop_hook { /* to be called after the commit */
 struct sop_txn {
 	struct sop_volume *v;
 	enum sop_txn_mode mode;
-	bool latest;   /* the shared handle of sop_volume_latest */
+	bool latest; /* the shared handle of sop_volume_latest */
 	bool prepared;
 	bool pinned;
-	uint64_t lsn;  /* snapshot, or SOP_LSN_LATEST */
+	uint64_t lsn; /* snapshot, or SOP_LSN_LATEST */
 	uint64_t deadline_ms;
 	struct sop_arena arena;
 	struct sop_wset wset;
@@ -294,17 +296,19 @@ struct sop_txn {
 	struct sop_value *values; /* open in it */
 	uint64_t prepared_id;
 	struct sop_hook *hooks;
-	char *note; /* shown while it is prepared; or NULL */
-	uint64_t key_store;        /* whose keying was used last, 0: none */
+	char *note;		   /* shown while it is prepared; or NULL */
+	uint64_t key_store;	   /* whose keying was used last, 0: none */
 	struct sop_keying *keying; /* it, counted */
-	size_t bytes; /* about what its record will take */
+	size_t bytes;		   /* about what its record will take */
 };
 
-/* The entry of a key as the transaction sees it: its own write, else the tree's. decode: the item is
- * decoded into *it (pointing into `buf`, SOP_ITEM_BYTES_MAX bytes). -ENOENT. No read is recorded. */
+/* The entry of a key as the transaction sees it: its own write, else the tree's. decode: the item
+ * is decoded into *it (pointing into `buf`, SOP_ITEM_BYTES_MAX bytes). -ENOENT. No read is
+ * recorded. */
 int sop_txn_item(struct sop_txn *t, uint64_t store, const void *key, size_t klen,
 	struct sop_item *it, uint8_t *buf, struct sop_err *e);
-/* The same through a link: *store and key are those of the entry that holds the inode, key in kbuf. */
+/* The same through a link: *store and key are those of the entry that holds the inode, key in kbuf.
+ */
 struct sop_place {
 	uint64_t store;
 	const void *key;
@@ -322,14 +326,15 @@ struct sop_dropped *sop_txn_made(struct sop_txn *t, uint64_t store);
 /* Note what was read, so that commit checks it. */
 int sop_txn_saw(struct sop_txn *t, uint64_t store, const void *key, size_t klen,
 	const struct sop_item *it /* NULL: absent */, struct sop_err *e);
-struct sop_wentry *sop_txn_entry(struct sop_txn *t, uint64_t store, const void *key, size_t klen,
-	struct sop_err *e);
+struct sop_wentry *sop_txn_entry(
+	struct sop_txn *t, uint64_t store, const void *key, size_t klen, struct sop_err *e);
 /* Decoded item copied into the transaction's memory. */
 struct sop_item *sop_txn_keep(struct sop_txn *t, const struct sop_item *it);
 int sop_txn_writable(struct sop_txn *t, struct sop_err *e);
 /* A store's state with the transaction's own changes to its count. */
 int sop_txn_state(struct sop_txn *t, uint64_t store, struct sop_state_view *out, struct sop_err *e);
-/* sop_scan with the texts that go with keys. The range recorded as read ends where fn ended the scan. */
+/* sop_scan with the texts that go with keys. The range recorded as read ends where fn ended the
+ * scan. */
 enum sop_scan_flags {
 	SOP_SCAN_FULL = 1,  /* attributes of links too */
 	SOP_SCAN_QUIET = 2, /* not recorded as read */
@@ -339,8 +344,8 @@ typedef int (*sop_txn_scan_fn)(void *arg, const void *key, size_t klen, const ch
 int sop_txn_scan(struct sop_txn *t, uint64_t store, const struct sop_range *range, unsigned flags,
 	sop_txn_scan_fn fn, void *arg, struct sop_err *e);
 /* Note a range that was read. */
-int sop_txn_scanned(struct sop_txn *t, uint64_t store, const struct sop_range *range,
-	struct sop_err *e);
+int sop_txn_scanned(
+	struct sop_txn *t, uint64_t store, const struct sop_range *range, struct sop_err *e);
 /* How values of a store are written. 0, 0 for one that is not there. */
 void sop_txn_classes(struct sop_txn *t, uint64_t store, uint8_t *profile, uint8_t *value_class);
 int sop_lookup_ino(struct sop_txn *t, uint64_t ino, struct sop_attr *out, struct sop_err *e);
@@ -352,7 +357,7 @@ void sop_attr_merge(struct sop_attr *a, bool *plain, const struct sop_attr *p, u
 void sop_txn_free(struct sop_txn *t); /* ends pins and values; abandons what was not committed */
 struct timespec sop_now(struct sop_volume *v);
 
-/* ---- values (value.c, clip.c) -------------------------------------------------------------------- */
+/* ---- values (value.c, clip.c) -------------------------------------------------------------- */
 
 /* Pins that keep blobs of other items alive, to which a value or a clip refers. */
 struct sop_loan {
@@ -368,25 +373,25 @@ void sop_loans_release(struct sop_loans *l, struct sop_pins *p);
 
 struct sop_value {
 	struct sop_txn *t;
-	struct sop_value *next;   /* in t->values */
+	struct sop_value *next;	  /* in t->values */
 	struct sop_wentry *entry; /* writing: where its writes will go; NULL: nowhere */
 	unsigned flags;
-	bool open;      /* not closed by its user yet */
-	bool own;       /* opened in the latest handle: has a memory of its own */
-	bool depends;   /* what was seen of it decides what is written */
-	bool changed;   /* anything written */
+	bool open;		      /* not closed by its user yet */
+	bool own;		      /* opened in the latest handle: has a memory of its own */
+	bool depends;		      /* what was seen of it decides what is written */
+	bool changed;		      /* anything written */
 	uint8_t profile, value_class; /* of its store */
-	bool fixed;     /* the size was set: it does not depend on the committed one */
+	bool fixed;	      /* the size was set: it does not depend on the committed one */
 	struct sop_item base; /* as opened */
 	uint8_t *base_mem;    /* what base points into */
-	uint64_t lsn;   /* at which extents of a tree are read */
+	uint64_t lsn;	      /* at which extents of a tree are read */
 	bool pinned, pinned_tree;
 	uint64_t size, opened_size;
-	uint64_t limit; /* the committed value counts below this only */
+	uint64_t limit;	     /* the committed value counts below this only */
 	struct sop_imap map; /* written, by offset */
 	struct sop_imap app; /* appended, from 0 at whatever the end will be */
 	uint64_t app_len;
-	size_t counted; /* of v->value_bytes */
+	size_t counted;		/* of v->value_bytes */
 	struct sop_loans loans; /* of what map has SHARED */
 	bool carry; /* truncated so far that what stays is less than what goes: see resolve.c */
 	struct sop_lock lock; /* VALUE: the window of extents (readers come in parallel) */
@@ -407,22 +412,24 @@ struct sop_value_run {
 int sop_value_run(struct sop_value *x, uint64_t off, struct sop_value_run *out, struct sop_err *e);
 /* Appended bytes take their place in this view: from now on the session depends on it. */
 int sop_value_settle_appends(struct sop_value *x, struct sop_err *e);
-/* Write what is large to the disks, outside of any lock, before the transaction queues for commit. */
+/* Write what is large to the disks, outside of any lock, before the transaction queues for commit.
+ */
 int sop_value_settle(struct sop_value *x, struct sop_err *e);
 /* What was appended becomes what was written, from offset `end` on. */
 int sop_value_place_appends(struct sop_value *x, uint64_t end, struct sop_err *e);
-void sop_value_drop(struct sop_value *x); /* free; abandons blobs not committed */
+void sop_value_drop(struct sop_value *x);   /* free; abandons blobs not committed */
 void sop_value_unlink(struct sop_value *x); /* its item has been removed by its own transaction */
 void sop_value_entry(struct sop_value *x, struct sop_wentry *w); /* its item moved within it */
 /* The whole value of an entry just put. */
-int sop_value_whole(struct sop_txn *t, struct sop_wentry *w, const void *val, size_t len,
-	struct sop_err *e);
+int sop_value_whole(
+	struct sop_txn *t, struct sop_wentry *w, const void *val, size_t len, struct sop_err *e);
 
-/* ---- names (names.c) ---------------------------------------------------------------------------- */
+/* ---- names (names.c) ----------------------------------------------------------------------- */
 
-/* The public calls take names as they are shown; a typed store's tree has encoded keys. Replaces the name
- * by the tree's key, in kb, which also has the text that goes with a JSON map (else text_len is 0).
- * making: of an item to be made; -EINVAL when it is no key of the store. Else -ENOENT then. */
+/* The public calls take names as they are shown; a typed store's tree has encoded keys. Replaces
+ * the name by the tree's key, in kb, which also has the text that goes with a JSON map (else
+ * text_len is 0). making: of an item to be made; -EINVAL when it is no key of the store. Else
+ * -ENOENT then. */
 int sop_name_resolve(struct sop_txn *t, struct sop_name *name, struct sop_keybuf *kb, bool making,
 	struct sop_err *e);
 /* The same from a typed key; *keying counted. The number of a duplicate is not put. */
@@ -434,18 +441,18 @@ int sop_at_absent(struct sop_txn *t, struct sop_name name, struct sop_err *e); /
 /* ino not 0: it is known that the key is free, and this is the item's inode number. */
 int sop_at_add(struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb,
 	const void *val, size_t len, uint64_t ino, struct sop_err *e);
-int sop_at_update(struct sop_txn *t, struct sop_name name, const void *val, size_t len,
-	struct sop_err *e);
+int sop_at_update(
+	struct sop_txn *t, struct sop_name name, const void *val, size_t len, struct sop_err *e);
 int sop_at_upsert(struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb,
 	const void *val, size_t len, struct sop_err *e);
 int sop_at_remove(struct sop_txn *t, struct sop_name name, struct sop_err *e);
-int sop_at_rekey(struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb,
-	struct sop_err *e);
+int sop_at_rekey(
+	struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb, struct sop_err *e);
 int sop_at_get(struct sop_txn *t, struct sop_name name, void **val, size_t *len, struct sop_err *e);
 int sop_at_value_open(struct sop_value **out, struct sop_txn *t, struct sop_name name,
 	unsigned flags, struct sop_err *e);
 
-/* ---- extended attributes (names.c) --------------------------------------------------------------- */
+/* ---- extended attributes (names.c) --------------------------------------------------------- */
 
 /* The committed set, as bytes; *own: to be freed, or NULL. */
 int sop_xattrs_load(struct sop_volume *v, const struct sop_item *it, const uint8_t **p, size_t *len,
@@ -453,7 +460,7 @@ int sop_xattrs_load(struct sop_volume *v, const struct sop_item *it, const uint8
 int sop_xattrs_apply(const uint8_t *p, size_t len, struct sop_xattr_patch *patch, uint8_t **out,
 	size_t *out_len, struct sop_err *e);
 
-/* ---- commit (commit.c, resolve.c, apply.c) -------------------------------------------------------- */
+/* ---- commit (commit.c, resolve.c, apply.c) ------------------------------------------------- */
 
 struct sop_buf {
 	uint8_t *p;
@@ -464,8 +471,8 @@ void *sop_buf_grow(struct sop_buf *b, size_t len);
 void sop_buf_release(struct sop_buf *b);
 void sop_buf_op(struct sop_buf *b, enum sop_op_type type, unsigned flags, uint64_t store,
 	const void *key, size_t klen, const void *val, size_t vlen);
-void sop_buf_ref(struct sop_buf *b, enum sop_op_type type, uint64_t scope,
-	const struct sop_blobref *ref);
+void sop_buf_ref(
+	struct sop_buf *b, enum sop_op_type type, uint64_t scope, const struct sop_blobref *ref);
 
 /* A transaction on its way: small blobs to write, then operations. */
 struct sop_puts {
@@ -483,19 +490,19 @@ int sop_resolve_emit(struct sop_txn *t, const struct sop_puts *puts, uint64_t ls
 void sop_resolve_done(struct sop_txn *t);
 int sop_txn_validate(struct sop_txn *t, struct sop_err *e);
 
-/* ---- prepared transactions (prepared.c) ------------------------------------------------------------ */
+/* ---- prepared transactions (prepared.c) ---------------------------------------------------- */
 
 struct sop_prepared;
 /* The operations of t, as LSN `id`, become those that prepare it: its references are
  * taken, all else goes into the PREPARED store. Commit lock held, as in the others. */
-int sop_prepared_wrap(struct sop_txn *t, uint64_t id, uint64_t time_ns, struct sop_buf *ops,
-	struct sop_err *e);
+int sop_prepared_wrap(
+	struct sop_txn *t, uint64_t id, uint64_t time_ns, struct sop_buf *ops, struct sop_err *e);
 /* It is committed: others that would conflict are refused from now on. */
 int sop_prepared_note(struct sop_txn *t, struct sop_err *e);
 /* SOP_ECONFLICT when t needs what a prepared transaction holds. */
 int sop_prepared_check(struct sop_txn *t, struct sop_err *e);
-int sop_prepared_resolve(struct sop_volume *v, uint64_t id, bool commit, uint64_t *lsn,
-	struct sop_err *e);
+int sop_prepared_resolve(
+	struct sop_volume *v, uint64_t id, bool commit, uint64_t *lsn, struct sop_err *e);
 /* Recovery: those that a crash left. */
 int sop_prepared_load(struct sop_volume *v, struct sop_err *e);
 void sop_prepared_forget(struct sop_volume *v);
@@ -503,8 +510,8 @@ void sop_prepared_forget(struct sop_volume *v);
 int sop_prepared_each_blob(struct sop_volume *v,
 	int (*fn)(void *arg, const struct sop_blobref *ref), void *arg, struct sop_err *e);
 
-/* Apply the operations of one record. prefault first, for each record of the group; then begin; then
- * run each; then end. The commit lock is held. */
+/* Apply the operations of one record. prefault first, for each record of the group; then begin;
+ * then run each; then end. The commit lock is held. */
 int sop_apply_prefault(struct sop_volume *v, const void *ops, size_t len, struct sop_err *e);
 void sop_apply_begin(struct sop_volume *v, uint64_t lsn);
 int sop_apply_run(struct sop_volume *v, const void *ops, size_t len, uint64_t lsn, uint64_t time_ns,
@@ -515,8 +522,8 @@ int sop_apply_system(struct sop_volume *v, uint64_t store, const void *key, size
 	const void *val, size_t vlen, struct sop_err *e);
 /* Calls fn for each op; checks all bounds. SOP_ECORRUPT. */
 int sop_ops_each(const void *ops, size_t len,
-	int (*fn)(void *arg, enum sop_op_type type, unsigned flags, uint64_t store, const uint8_t *key,
-		size_t klen, const uint8_t *val, size_t vlen),
+	int (*fn)(void *arg, enum sop_op_type type, unsigned flags, uint64_t store,
+		const uint8_t *key, size_t klen, const uint8_t *val, size_t vlen),
 	void *arg, struct sop_err *e);
 
 /* Everything applied so far is on the media afterwards. Shared by those who wait at once.
@@ -527,7 +534,7 @@ void sop_barrier_marked(struct sop_volume *v, uint64_t lsn);
 /* A commit made by the engine itself, under the commit lock. */
 int sop_commit_locked(struct sop_volume *v, const struct sop_buf *ops, struct sop_err *e);
 
-/* ---- checkpoint.c, recover.c, reap.c --------------------------------------------------------------- */
+/* ---- checkpoint.c, recover.c, reap.c ------------------------------------------------------- */
 
 int sop_checkpoint_run(struct sop_volume *v, bool clean, struct sop_err *e);
 /* Dirty nodes or journal have grown so far that one is worth its cost now. */
@@ -536,15 +543,15 @@ bool sop_checkpoint_worth(struct sop_volume *v, const struct sop_nodes_stat *s);
 int sop_checkpoint_relieve(struct sop_volume *v, size_t bytes, struct sop_err *e);
 int sop_recover(struct sop_volume *v, struct sop_err *e);
 void sop_volume_kick(struct sop_volume *v); /* background work is due now */
-/* Names (paths, as far as they can be found) of those who refer to these blobs, in a snapshot; ref is
- * sorted on the way (refs.c). */
+/* Names (paths, as far as they can be found) of those who refer to these blobs, in a snapshot; ref
+ * is sorted on the way (refs.c). */
 int sop_refs_name(struct sop_volume *v, struct sop_blobref *ref, size_t n,
 	void (*fn)(void *arg, const char *name, uint64_t off, uint64_t len), void *arg,
 	struct sop_err *e);
 /* Empty doomed stores a little. *more: there is work left. */
 int sop_reap(struct sop_volume *v, bool *more, struct sop_err *e);
 
-/* ---- the volume (volume.c) ------------------------------------------------------------------------- */
+/* ---- the volume (volume.c) ----------------------------------------------------------------- */
 
 struct sop_commit_req;
 
@@ -564,11 +571,12 @@ struct sop_volume {
 	struct sop_mender *mender; /* NULL: mounted read-only */
 	struct sop_txn latest;
 
-	struct sop_lock commit; /* COMMIT: one at a time validates, appends, applies */
-	uint64_t lsn_next;      /* under commit */
+	struct sop_lock commit;		/* COMMIT: one at a time validates, appends, applies */
+	uint64_t lsn_next;		/* under commit */
 	_Atomic uint64_t barrier_noted; /* changed under commit: highest BARRIER record appended */
-	_Atomic uint64_t barrier_marked; /* highest whose record is itself on the media, or checkpoint */
-	_Atomic int dead;       /* changed under commit: why no commit is taken any more, 0: healthy */
+	_Atomic uint64_t
+		barrier_marked; /* highest whose record is itself on the media, or checkpoint */
+	_Atomic int dead; /* changed under commit: why no commit is taken any more, 0: healthy */
 	_Atomic uint64_t next_ino;
 
 	struct sop_lock queue_lock; /* LEAF: commits waiting for a leader */
@@ -581,7 +589,7 @@ struct sop_volume {
 	bool barrier_running;
 	uint64_t durable_lsn;
 
-	struct sop_lock ckpt_lock; /* VOLUME: one checkpoint at a time */
+	struct sop_lock ckpt_lock;	    /* VOLUME: one checkpoint at a time */
 	_Atomic uint64_t ckpt_ms, ckpt_lsn; /* changed under it */
 	struct sop_blobref *doubt; /* under it: nodes of checkpoints whose publication failed */
 	size_t n_doubt;
@@ -591,9 +599,9 @@ struct sop_volume {
 	pthread_t bg_thread;
 	bool bg_started, bg_stop, bg_kick;
 
-	_Atomic uint64_t items; /* names in all directories */
+	_Atomic uint64_t items;	       /* names in all directories */
 	_Atomic uint64_t journal_used; /* bytes that a replay would read, as of the last append */
-	_Atomic size_t value_bytes; /* what values being written have in memory */
+	_Atomic size_t value_bytes;    /* what values being written have in memory */
 	_Atomic uint64_t commits, conflicts, rolled_back, failures;
 	char name[64];
 
