@@ -14,11 +14,11 @@
 #include <unistd.h>
 
 #define SOP_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
-#define SOP_MUST_CHECK        __attribute__((warn_unused_result))
+#define SOP_MUST_CHECK	      __attribute__((warn_unused_result))
 
 #define SOP_ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
-#define SOP_MIN(a, b)    ((a) < (b) ? (a) : (b))
-#define SOP_MAX(a, b)    ((a) > (b) ? (a) : (b))
+#define SOP_MIN(a, b)	 ((a) < (b) ? (a) : (b))
+#define SOP_MAX(a, b)	 ((a) > (b) ? (a) : (b))
 
 static inline void sop_autofree_p(void *p)
 {
@@ -63,8 +63,8 @@ static inline void *sop_alloc_aligned(size_t len_bytes)
 	return posix_memalign(&p, 4096, len_bytes ? len_bytes : 1) ? NULL : p;
 }
 
-/* Compare two byte strings in memcmp order, a shorter prefix first. Keys are short: 8 bytes at a time, as
- * numbers, are quicker than a call. */
+/* Compare two byte strings in memcmp order, a shorter prefix first. Keys are short: 8 bytes at a
+ * time, as numbers, are quicker than a call. */
 static inline int sop_bytes_cmp(const void *a, size_t alen, const void *b, size_t blen)
 {
 	const uint8_t *p = (const uint8_t *)a, *q = (const uint8_t *)b;
