@@ -12,6 +12,7 @@
  * A crash: before the batch, nothing; in it, a record that verifies with its blobs counts though
  * nobody was told, else not; after it, the record counts. */
 #include "core/engine.h"
+#include "core/sync.h"
 
 #include <stdatomic.h>
 
@@ -796,6 +797,30 @@ void sop_barrier_marked(struct sop_volume *v, uint64_t lsn)
 		;
 }
 
+/* Journal and segments side by side: a record that reaches the media before its blobs does not
+ * verify there, and nothing counts as durable before both have. */
+static int sync_both(struct sop_volume *v, struct sop_err *e)
+{
+	struct sop_batch *b = sop_batch_new(v->io);
+	struct sop_segments_syncing *seg;
+	struct sop_journal_syncing *journal;
+	int rc, one;
+
+	if (!b)
+		return sop_fail(e, -ENOMEM, "sync");
+	rc = sop_journal_sync_begin(&journal, v->journal, b, e);
+	if (!rc) {
+		rc = sop_segments_sync_begin(&seg, v->seg, b, e);
+		sop_batch_run(b, SOP_IO_PARALLEL, 0, sop_members_timeout_ms(v->mem));
+		if (!rc)
+			rc = sop_segments_sync_end(seg, e);
+		one = sop_journal_sync_end(journal, rc ? NULL : e);
+		rc = rc ? rc : one;
+	}
+	sop_batch_put(b);
+	return rc;
+}
+
 int sop_barrier(struct sop_volume *v, uint64_t lsn, struct sop_err *e)
 {
 	uint64_t target, noted;
@@ -814,9 +839,7 @@ int sop_barrier(struct sop_volume *v, uint64_t lsn, struct sop_err *e)
 	/* All that was published is written; who comes now waits for the next round. */
 	target = sop_pins_published(v->pins);
 	noted = v->barrier_noted;
-	rc = sop_segments_sync(v->seg, e);
-	if (!rc)
-		rc = sop_journal_sync(v->journal, e);
+	rc = sync_both(v, e);
 	if (!rc)
 		sop_barrier_marked(v, noted);
 

@@ -21,6 +21,7 @@
 #include "core/ec.h"
 #include "core/journal_file.h"
 #include "core/lock.h"
+#include "core/sync.h"
 
 #define FILE_BYTES (64ull << 20)
 #define STEP_BYTES (8ull << 20) /* how far ahead of the append position a file is allocated */
@@ -857,7 +858,9 @@ struct file_duty {
 	int request;
 };
 
-struct sync {
+struct sop_journal_syncing {
+	struct sop_journal *j;
+	struct sop_batch *b;
 	struct duty duty[SOP_MEMBERS_MAX];
 	size_t n;
 	struct file_duty *file;
@@ -865,7 +868,7 @@ struct sync {
 };
 
 /* Under j->lock. */
-static int collect(struct sop_journal *j, struct sync *s, struct sop_err *e)
+static int collect(struct sop_journal *j, struct sop_journal_syncing *s, struct sop_err *e)
 {
 	size_t most = 0;
 
@@ -917,39 +920,22 @@ static int sync_names(struct sop_journal *j, const struct duty *d)
 	return rc == -ENOSPC ? -EIO : rc;
 }
 
-/* All files of all replicas at once, then the folders in which names are new. */
-static int sync_all(struct sop_journal *j, struct sync *s, struct sop_err *e)
+/* The files have been synced; then the folders in which names are new. */
+static void take_results(struct sop_journal *j, struct sop_journal_syncing *s)
 {
-	struct sop_batch *b;
-	int rc = 0;
-
-	b = s->n_files ? sop_batch_new(j->io) : NULL;
-	if (s->n_files && !b)
-		return sop_fail(e, -ENOMEM, "journal sync");
-	for (size_t i = 0; i < s->n_files && rc >= 0; i++)
-		rc = s->file[i].request =
-			sop_batch_add(b, SOP_IO_DATASYNC, s->file[i].file, NULL, 0, 0);
-	if (rc < 0) {
-		sop_batch_put(b);
-		return sop_fail(e, rc, "journal sync");
-	}
-	if (b)
-		sop_batch_run(b, SOP_IO_PARALLEL, 0, timeout(j));
 	for (size_t i = 0; i < s->n_files; i++) {
-		rc = sop_batch_result(b, s->file[i].request);
+		int rc = sop_batch_result(s->b, s->file[i].request);
 
 		fail_duty(&s->duty[s->file[i].duty], rc == -ENOSPC || rc == -ENOMEM ? -EIO : rc);
 	}
-	sop_batch_put(b);
 	for (size_t i = 0; i < s->n; i++)
 		if (!s->duty[i].result && s->duty[i].names)
 			fail_duty(&s->duty[i], sync_names(j, &s->duty[i]));
-	return 0;
 }
 
 /* Under j->lock. The file may have been trimmed meanwhile; or even serve again, under a new name:
  * then its `written` is higher. */
-static void mark_synced(struct sync *s, const struct file_duty *d)
+static void mark_synced(struct sop_journal_syncing *s, const struct file_duty *d)
 {
 	struct replica *r = s->duty[d->duty].replica;
 
@@ -960,7 +946,7 @@ static void mark_synced(struct sync *s, const struct file_duty *d)
 
 /* Replicas of this sync are the first s->n of j->replica: while it is under way none is taken out.
  */
-static int conclude(struct sop_journal *j, struct sync *s, struct sop_err *e)
+static int conclude(struct sop_journal *j, struct sop_journal_syncing *s, struct sop_err *e)
 {
 	int result[SOP_MEMBERS_MAX];
 
@@ -988,29 +974,74 @@ static void sync_enter(struct sop_journal *j)
 	j->syncing = true;
 }
 
-int sop_journal_sync(struct sop_journal *j, struct sop_err *e)
+static void sync_leave(struct sop_journal_syncing *s)
 {
-	struct sync s = {0};
-	int rc;
+	struct sop_journal *j = s->j;
 
-	sop_lock(&j->lock);
-	sync_enter(j);
-	rc = collect(j, &s, e);
-	sop_unlock(&j->lock);
-	if (!rc)
-		rc = sync_all(j, &s, e);
-	if (!rc)
-		rc = conclude(j, &s, e);
-	for (size_t i = 0; i < s.n_files; i++)
-		s.file[i].file->ops->file_close(s.file[i].file);
-	for (size_t i = 0; i < s.n; i++)
-		if (s.duty[i].anchor)
-			s.duty[i].anchor->ops->file_close(s.duty[i].anchor);
-	free(s.file);
+	for (size_t i = 0; i < s->n_files; i++)
+		s->file[i].file->ops->file_close(s->file[i].file);
+	for (size_t i = 0; i < s->n; i++)
+		if (s->duty[i].anchor)
+			s->duty[i].anchor->ops->file_close(s->duty[i].anchor);
+	free(s->file);
+	free(s);
 	sop_lock(&j->lock);
 	j->syncing = false;
 	pthread_cond_broadcast(&j->sync_over);
 	sop_unlock(&j->lock);
+}
+
+int sop_journal_sync_begin(struct sop_journal_syncing **out, struct sop_journal *j,
+	struct sop_batch *b, struct sop_err *e)
+{
+	struct sop_journal_syncing *s = calloc(1, sizeof(*s));
+	int rc;
+
+	*out = NULL;
+	if (!s)
+		return sop_fail(e, -ENOMEM, "journal sync");
+	s->j = j;
+	s->b = b;
+	sop_lock(&j->lock);
+	sync_enter(j);
+	rc = collect(j, s, e);
+	sop_unlock(&j->lock);
+	for (size_t i = 0; i < s->n_files && !rc; i++) {
+		s->file[i].request = sop_batch_add(b, SOP_IO_DATASYNC, s->file[i].file, NULL, 0, 0);
+		if (s->file[i].request < 0)
+			rc = sop_fail(e, s->file[i].request, "journal sync");
+	}
+	if (rc)
+		sync_leave(s);
+	else
+		*out = s;
+	return rc;
+}
+
+int sop_journal_sync_end(struct sop_journal_syncing *s, struct sop_err *e)
+{
+	int rc;
+
+	take_results(s->j, s);
+	rc = conclude(s->j, s, e);
+	sync_leave(s);
+	return rc;
+}
+
+int sop_journal_sync(struct sop_journal *j, struct sop_err *e)
+{
+	struct sop_journal_syncing *s;
+	struct sop_batch *b = sop_batch_new(j->io);
+	int rc;
+
+	if (!b)
+		return sop_fail(e, -ENOMEM, "journal sync");
+	rc = sop_journal_sync_begin(&s, j, b, e);
+	if (!rc) {
+		sop_batch_run(b, SOP_IO_PARALLEL, 0, timeout(j));
+		rc = sop_journal_sync_end(s, e);
+	}
+	sop_batch_put(b);
 	return rc;
 }
 

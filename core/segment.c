@@ -13,6 +13,7 @@
  * so the shard counts as lost from then on ("unsynced"), for all it was written and not yet synced,
  * and is stale. */
 #include "core/segment_int.h"
+#include "core/sync.h"
 
 #include <inttypes.h>
 #include <sys/resource.h>
@@ -872,34 +873,53 @@ static void restore(struct sop_segments *s, struct sync_item *it)
 		dirty_list_add(s, it->seg);
 }
 
-static int sync_items(struct sop_segments *s, struct sync_item *items, size_t n, struct sop_err *e)
+struct sop_segments_syncing {
+	struct sop_segments *s;
+	struct sop_batch *b;
+	struct sync_item *items;
+	size_t n;
+	uint64_t number; /* of this sync */
+};
+
+static void items_put(struct sop_segments *s, struct sync_item *items, size_t n)
 {
-	struct sop_batch *b = n ? sop_batch_new(s->io) : NULL;
-	bool run;
+	for (size_t i = 0; i < n; i++)
+		sop_segment_put(s, items[i].seg);
+	free(items);
+}
+
+/* -ENOMEM: all is as it was. */
+static int items_begin(
+	struct sop_segments *s, struct sync_item *items, size_t n, struct sop_batch *b)
+{
+	size_t added = 0;
 	int rc = 0;
 
-	if (n && !b)
-		rc = sop_fail(e, -ENOMEM, "sync");
-	for (size_t i = 0; !rc && i < n; i++)
-		if (add_requests(s, &items[i], b))
-			rc = sop_fail(e, -ENOMEM, "sync");
-	for (size_t i = 0; rc && i < n; i++)
+	while (!rc && added < n)
+		rc = add_requests(s, &items[added++], b);
+	if (!rc)
+		return 0;
+	for (size_t i = 0; i < added; i++)
 		put_files(s, &items[i]);
-	if (!rc && n)
-		sop_batch_run(b, SOP_IO_PARALLEL, 0, sop_members_timeout_ms(s->mem));
-	for (size_t i = 0; !rc && i < n; i++)
+	sop_lock(&s->lock);
+	for (size_t i = 0; i < n; i++)
+		restore(s, &items[i]);
+	sop_unlock(&s->lock);
+	return rc;
+}
+
+static int items_end(struct sop_segments *s, struct sync_item *items, size_t n, struct sop_batch *b,
+	struct sop_err *e)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < n; i++)
 		take_results(s, &items[i], b);
-	sop_batch_put(b);
-	run = !rc;
 	sop_lock(&s->lock);
 	for (size_t i = 0; i < n; i++) {
-		int one = 0;
+		int one = settle(s, &items[i], e);
 
-		if (!run)
-			restore(s, &items[i]);
-		else
-			one = settle(s, &items[i], e);
-		if (run && !one && items[i].names_rc) {
+		if (!one && items[i].names_rc) {
 			one = sop_fail(e, items[i].names_rc, "sync");
 			items[i].dirty &= ~items[i].failed;
 			items[i].names &= ~items[i].failed;
@@ -909,45 +929,90 @@ static int sync_items(struct sop_segments *s, struct sync_item *items, size_t n,
 			rc = one;
 	}
 	sop_unlock(&s->lock);
-	for (size_t i = 0; i < n; i++)
-		sop_segment_put(s, items[i].seg);
 	return rc;
+}
+
+/* The lock is held. One's own turn, or another's sync that covers this call: false. */
+static bool sync_turn(struct sop_segments *s)
+{
+	uint64_t want = s->syncs_begun + 1;
+
+	while (s->syncs_done < want && s->sync_running)
+		sop_cond_wait(&s->changed, &s->lock, -1);
+	if (s->syncs_done >= want)
+		return false;
+	s->sync_running = true;
+	return true;
+}
+
+static void sync_over(struct sop_segments *s, uint64_t done)
+{
+	SOP_LOCK_GUARD(&s->lock);
+	s->sync_running = false;
+	s->syncs_done = SOP_MAX(s->syncs_done, done);
+	pthread_cond_broadcast(&s->changed);
 }
 
 /* A sync that starts after this call covers it: so of several callers that find one running, one
  * runs the next for all of them. One that failed covers nobody but the caller who ran it: the
  * others see for themselves. */
+int sop_segments_sync_begin(struct sop_segments_syncing **out, struct sop_segments *s,
+	struct sop_batch *b, struct sop_err *e)
+{
+	struct sop_segments_syncing *x = calloc(1, sizeof(*x));
+	int rc;
+
+	*out = NULL;
+	if (!x)
+		return sop_fail(e, -ENOMEM, "sync");
+	sop_lock(&s->lock);
+	if (!sync_turn(s)) {
+		sop_unlock(&s->lock);
+		free(x);
+		return 0;
+	}
+	*x = (struct sop_segments_syncing){.s = s, .b = b, .number = ++s->syncs_begun};
+	rc = collect(s, &x->items, &x->n);
+	sop_unlock(&s->lock);
+	if (!rc)
+		rc = items_begin(s, x->items, x->n, b);
+	if (!rc) {
+		*out = x;
+		return 0;
+	}
+	sync_over(s, 0);
+	items_put(s, x->items, x->n);
+	free(x);
+	return sop_fail(e, rc, "sync");
+}
+
+int sop_segments_sync_end(struct sop_segments_syncing *x, struct sop_err *e)
+{
+	int rc;
+
+	if (!x)
+		return 0;
+	rc = items_end(x->s, x->items, x->n, x->b, e);
+	sync_over(x->s, rc ? 0 : x->number);
+	items_put(x->s, x->items, x->n);
+	free(x);
+	return rc;
+}
+
 int sop_segments_sync(struct sop_segments *s, struct sop_err *e)
 {
-	uint64_t want;
-	int rc = 0;
+	struct sop_segments_syncing *x;
+	struct sop_batch *b = sop_batch_new(s->io);
+	int rc;
 
-	sop_lock(&s->lock);
-	want = s->syncs_begun + 1;
-	while (!rc && s->syncs_done < want) {
-		sop_autofree struct sync_item *items = NULL;
-		uint64_t mine;
-		size_t n = 0;
-
-		if (s->sync_running) {
-			sop_cond_wait(&s->changed, &s->lock, -1);
-			continue;
-		}
-		rc = collect(s, &items, &n);
-		if (rc) {
-			rc = sop_fail(e, rc, "sync");
-			break;
-		}
-		s->sync_running = true;
-		mine = ++s->syncs_begun;
-		sop_unlock(&s->lock);
-		rc = sync_items(s, items, n, e);
-		sop_lock(&s->lock);
-		s->sync_running = false;
-		if (!rc)
-			s->syncs_done = mine;
-		pthread_cond_broadcast(&s->changed);
+	if (!b)
+		return sop_fail(e, -ENOMEM, "sync");
+	rc = sop_segments_sync_begin(&x, s, b, e);
+	if (!rc) {
+		if (x)
+			sop_batch_run(b, SOP_IO_PARALLEL, 0, sop_members_timeout_ms(s->mem));
+		rc = sop_segments_sync_end(x, e);
 	}
-	sop_unlock(&s->lock);
+	sop_batch_put(b);
 	return rc;
 }
