@@ -397,6 +397,20 @@ void sop_page_delete(struct sop_page *p, unsigned slot)
 		p->tail = 0;
 }
 
+static void copy_entries(
+	struct sop_page *to, const struct sop_page *from, unsigned first, unsigned end)
+{
+	for (unsigned i = first; i < end; i++) {
+		const uint8_t *e = entry_at(from, i);
+		size_t n = entry_bytes(e);
+
+		memcpy(to->data + to->tail, e, n);
+		*slot_at(to, to->count++) = to->tail;
+		to->tail += (uint32_t)n;
+	}
+	to->live = to->tail;
+}
+
 int sop_page_split(struct sop_page *p, struct sop_page **right, unsigned from)
 {
 	struct sop_page *r;
@@ -408,16 +422,7 @@ int sop_page_split(struct sop_page *p, struct sop_page **right, unsigned from)
 	if (sop_page_reserve(right, bytes, p->count - from))
 		return -ENOMEM;
 	r = *right;
-	for (unsigned i = from; i < p->count; i++) {
-		const uint8_t *e = entry_at(p, i);
-		size_t n = entry_bytes(e);
-
-		memcpy(r->data + r->tail, e, n);
-		*slot_at(r, i - from) = r->tail;
-		r->tail += (uint32_t)n;
-	}
-	r->count = p->count - from;
-	r->live = r->tail;
+	copy_entries(r, p, from, p->count);
 	p->count = from;
 	p->live -= (uint32_t)bytes;
 	if (p->last != NO_SLOT && p->last >= from) {
@@ -447,6 +452,32 @@ int sop_page_merge(
 		*slot_at(p, p->count++) = off;
 	}
 	p->last = NO_SLOT;
+	return 0;
+}
+
+int sop_page_deal(struct sop_page **left, struct sop_page **right, unsigned n)
+{
+	struct sop_page *l = *left, *r = *right, *a, *b;
+	size_t all = l->live + r->live + (l->count + r->count) * SLOT_BYTES;
+	unsigned cut = SOP_MIN(n, l->count);
+
+	assert(!l->level && !r->level && n <= l->count + r->count);
+	/* Each with room for what made it too full, and some more. */
+	a = sop_page_new(l->handle, l->store, 0, all);
+	b = sop_page_new(r->handle, r->store, 0, all);
+	if (!a || !b) {
+		sop_page_free(a);
+		sop_page_free(b);
+		return -ENOMEM;
+	}
+	copy_entries(a, l, 0, cut);
+	copy_entries(a, r, 0, n - cut);
+	copy_entries(b, l, cut, l->count);
+	copy_entries(b, r, n - cut, r->count);
+	sop_page_free(l);
+	sop_page_free(r);
+	*left = a;
+	*right = b;
 	return 0;
 }
 

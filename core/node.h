@@ -35,31 +35,37 @@ const void *sop_page_key(const struct sop_page *p, unsigned slot, size_t *klen);
 const void *sop_page_value(const struct sop_page *p, unsigned slot, size_t *vlen);
 uint64_t sop_page_child(const struct sop_page *p, unsigned slot);
 size_t sop_page_entry_bytes(const struct sop_page *p, unsigned slot); /* packed */
-size_t sop_page_entry_size(size_t klen, size_t vlen);                 /* what one would take */
+size_t sop_page_entry_size(size_t klen, size_t vlen);		      /* what one would take */
 
-/* Does an insert at this slot go on with a run of ascending (1) or descending (-1) inserts? 0: no. */
+/* Does an insert at this slot go on with a run of ascending (1) or descending (-1) inserts? 0: no.
+ */
 int sop_page_run(const struct sop_page *p, unsigned slot);
 
 /* -ENOMEM leaves the page as it was. The page grows as needed; the caller splits it. */
 int sop_page_insert(struct sop_page **p, unsigned slot, const void *key, size_t klen,
 	const void *val, size_t vlen);
 int sop_page_replace(struct sop_page **p, unsigned slot, const void *val, size_t vlen);
-/* Inner pages: the entry that becomes the first loses its key (it covers all below the next one). */
+/* Inner pages: the entry that becomes the first loses its key (it covers all below the next one).
+ */
 void sop_page_delete(struct sop_page *p, unsigned slot);
-/* After it, inserts or replaces of up to `entries` entries of `bytes` packed bytes in all cannot fail. */
+/* After it, inserts or replaces of up to `entries` entries of `bytes` packed bytes in all cannot
+ * fail. */
 int sop_page_reserve(struct sop_page **p, size_t bytes, unsigned entries);
 /* Move entries [from, count) to the empty page `right`; 0 < from. Inner pages: the first one moved
  * loses its key, which is the separator the caller has taken. Cannot fail when right has room. */
 int sop_page_split(struct sop_page *p, struct sop_page **right, unsigned from);
-/* Append all entries of right, a neighbour of the same level. Inner pages: sep is the separator between
- * the two, the key of right's first entry. -ENOMEM leaves left as it was. */
-int sop_page_merge(struct sop_page **left, const struct sop_page *right, const void *sep,
-	size_t slen);
+/* Append all entries of right, a neighbour of the same level. Inner pages: sep is the separator
+ * between the two, the key of right's first entry. -ENOMEM leaves left as it was. */
+int sop_page_merge(
+	struct sop_page **left, const struct sop_page *right, const void *sep, size_t slen);
+/* Two neighbouring leaves: the first n of all their entries to the left one, the rest to the right
+ * one. -ENOMEM leaves both as they were. */
+int sop_page_deal(struct sop_page **left, struct sop_page **right, unsigned n);
 
 /* Packed form: exactly sop_page_bytes(p) bytes. decode: checks magic, bounds, order of keys, sizes;
  * SOP_ECORRUPT. lsn goes through the header. */
 void sop_page_encode(const struct sop_page *p, void *raw, uint64_t lsn, bool root);
-int sop_page_decode(struct sop_page **out, const void *raw, size_t len, uint64_t *lsn,
-	struct sop_err *e);
+int sop_page_decode(
+	struct sop_page **out, const void *raw, size_t len, uint64_t *lsn, struct sop_err *e);
 
 #endif

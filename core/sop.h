@@ -11,12 +11,13 @@
  *     sop_txn_commit(t, SOP_COMMIT_DURABLE, &e);
  *
  * A volume holds stores; a store is a B-tree of items, and nests: a store is itself an item of type
- * directory in its parent. An item is a key, attributes, extended attributes and a value of any size.
+ * directory in its parent. An item is a key, attributes, extended attributes and a value of any
+ * size.
  *
- * Errors: 0, a count, or a negative code (core/err.h); `e` may be NULL. Ownership: what a call hands
- * out is freed by the call named beside it; buffers given in may be reused when the call returns.
- * Threads: a volume from any number of threads; a transaction, value or cursor from one at a time.
- * Nothing here exits, aborts on bad input, touches signals or keeps global state. */
+ * Errors: 0, a count, or a negative code (core/err.h); `e` may be NULL. Ownership: what a call
+ * hands out is freed by the call named beside it; buffers given in may be reused when the call
+ * returns. Threads: a volume from any number of threads; a transaction, value or cursor from one at
+ * a time. Nothing here exits, aborts on bad input, touches signals or keeps global state. */
 #ifndef SOP_H
 #define SOP_H
 
@@ -44,22 +45,22 @@ struct sop_value;
 struct sop_cursor;
 struct sop_disk;
 
-/* ---- volume ---------------------------------------------------------------------------------- */
+/* ---- volume --------------------------------------------------------------------------------- */
 
 struct sop_open_opts {
-	size_t cache_bytes;       /* nodes in memory; 0: 256 MiB */
-	size_t buffer_bytes;      /* values written and not committed, in memory, all together: beyond,
-				     each goes to the disks early; 0: 64 MiB */
-	unsigned commit_ms;       /* committed is on the media at the latest after this; 0: 1,000 */
-	unsigned checkpoint_ms;   /* 0: 30,000 */
-	uint64_t journal_bytes;   /* checkpoint when the journal holds this much; 0: 64 MiB */
+	size_t cache_bytes;  /* nodes in memory; 0: 256 MiB */
+	size_t buffer_bytes; /* values written and not committed, in memory, all together: beyond,
+				each goes to the disks early; 0: 64 MiB */
+	unsigned commit_ms;  /* committed is on the media at the latest after this; 0: 1,000 */
+	unsigned checkpoint_ms;	  /* 0: 30,000 */
+	uint64_t journal_bytes;	  /* checkpoint when the journal holds this much; 0: 64 MiB */
 	unsigned disk_timeout_ms; /* 0: 30,000 */
-	unsigned wait_ms;         /* for members that are not there yet, before going on without them */
+	unsigned wait_ms; /* for members that are not there yet, before going on without them */
 	bool read_only;
-	bool degraded;            /* accept half or fewer of the labels */
-	bool part_journal;        /* fsck: go on with what is left of a journal that has lost a part */
-	bool durable;             /* every commit waits for the media */
-	bool no_repair;           /* bad shards that reads meet are not written anew */
+	bool degraded;	   /* accept half or fewer of the labels */
+	bool part_journal; /* fsck: go on with what is left of a journal that has lost a part */
+	bool durable;	   /* every commit waits for the media */
+	bool no_repair;	   /* bad shards that reads meet are not written anew */
 	const struct sop_log *log;     /* NULL: silent; must outlive the volume */
 	const struct sop_clock *clock; /* NULL: the system's */
 	/* For tests: where disks come from, I/O on the caller's thread, no background thread (then
@@ -92,7 +93,7 @@ struct sop_volume_stat {
 	unsigned k, m, disks, disks_online;
 	bool read_only, degraded, failed;
 	uint64_t total_bytes, free_bytes; /* of data that can be stored, after parity and reserve */
-	uint64_t items;                   /* names in all directories */
+	uint64_t items;			  /* names in all directories */
 	uint64_t lsn, durable_lsn;
 	uint64_t commits, conflicts, rolled_back, failures;
 	uint64_t live_bytes, pending_bytes; /* stored data and nodes; freed but still pinned */
@@ -104,28 +105,30 @@ void sop_volume_stat(struct sop_volume *v, struct sop_volume_stat *out);
 
 struct sop_check_report {
 	uint64_t stores, items, nodes, blobs, blob_bytes; /* met */
-	uint64_t errors;                                  /* found; each was reported */
-	uint64_t leaked_bytes;                            /* live by account, met by nobody */
+	uint64_t errors;				  /* found; each was reported */
+	uint64_t leaked_bytes;				  /* live by account, met by nobody */
 };
-/* Walk everything and verify it: trees, extents, references, accounts; `data` verifies all shards too.
- * report is called with a sentence for each thing found. For tests and fsck; commits wait meanwhile. */
+/* Walk everything and verify it: trees, extents, references, accounts; `data` verifies all shards
+ * too. report is called with a sentence for each thing found. For tests and fsck; commits wait
+ * meanwhile. */
 int sop_volume_check(struct sop_volume *v, bool data, void (*report)(void *arg, const char *line),
 	void *arg, struct sop_check_report *out, struct sop_err *e);
 
 /* Making one (mkfs): core/format_volume.h. */
 
-/* ---- erasure code profiles -----------------------------------------------------------------------
- * Named by stores: how many data and parity shards, on which disks. Number 0 is `default`: of what names
- * no other, and of all directories. They are never changed nor removed. */
+/* ---- erasure code profiles -----------------------------------------------------------------
+ * Named by stores: how many data and parity shards, on which disks. Number 0 is `default`: of what
+ * names no other, and of all directories. They are never changed nor removed. */
 
 struct sop_profile_opts {
 	const char *name;
 	unsigned k, m;
-	bool no_repair;           /* leave bad shards as they are when a read meets them */
+	bool no_repair;		  /* leave bad shards as they are when a read meets them */
 	const char *const *disks; /* names ("d1"), paths or UUIDs; n_disks 0: all */
 	size_t n_disks;
 };
-/* On the labels when it returns. -EEXIST; -EINVAL: too few disks, or registry replicas for its m. */
+/* On the labels when it returns. -EEXIST; -EINVAL: too few disks, or registry replicas for its m.
+ */
 int sop_profile_add(struct sop_volume *v, const struct sop_profile_opts *o, struct sop_err *e);
 
 struct sop_profile_info {
@@ -140,14 +143,16 @@ struct sop_profile_info {
 /* Profile n of 0, 1, ...; false beyond the last. */
 bool sop_profile_get(struct sop_volume *v, unsigned n, struct sop_profile_info *out);
 
-/* ---- transactions ---------------------------------------------------------------------------- */
+/* ---- transactions --------------------------------------------------------------------------- */
 
 enum sop_txn_mode {
-	SOP_TXN_WRITE,    /* serializable: everything read is checked at commit */
-	SOP_TXN_READ,     /* reads one snapshot; commit checks what was read; writes are refused */
-	SOP_TXN_NO_CHECK, /* reads one snapshot; nothing is recorded or checked; writes are refused */
-	SOP_TXN_SESSION,  /* writes; reads the newest state at each call, checked at commit, instead of
-			     a snapshot: for short or single-item transactions that must not hold space */
+	SOP_TXN_WRITE,	  /* serializable: everything read is checked at commit */
+	SOP_TXN_READ,	  /* reads one snapshot; commit checks what was read; writes are refused */
+	SOP_TXN_NO_CHECK, /* reads one snapshot; nothing is recorded or checked; writes are refused
+			   */
+	SOP_TXN_SESSION,  /* writes; reads the newest state at each call, checked at commit, instead
+			     of a snapshot: for short or single-item transactions that must not hold
+			     space */
 };
 
 struct sop_txn_opts {
@@ -165,23 +170,24 @@ int sop_txn_begin(struct sop_txn **out, struct sop_volume *v, const struct sop_t
 
 enum sop_commit_flags { SOP_COMMIT_DURABLE = 1 };
 /* Ends and frees the transaction, whatever it returns. SOP_ECONFLICT: something it depends on was
- * committed by another: nothing done, try again. Other errors: nothing done. Values opened in it are
- * closed by it (sop_value_close must not be called any more). */
+ * committed by another: nothing done, try again. Other errors: nothing done. Values opened in it
+ * are closed by it (sop_value_close must not be called any more). */
 int sop_txn_commit(struct sop_txn *t, unsigned flags, struct sop_err *e);
 void sop_txn_rollback(struct sop_txn *t); /* NULL is fine */
-/* Two-phase use, with another database: everything that can fail has been done and checked, and is on the
- * media. Then commit or rollback, by this handle or, after a crash of the program or the machine, by
- * number: until then the transaction stays in the volume, and other commits that would conflict with it
- * are refused (SOP_ECONFLICT). It has no longest time any more, and takes no more writes; values opened in
- * it are not to be used. On an error it is as before, to be rolled back. */
+/* Two-phase use, with another database: everything that can fail has been done and checked, and is
+ * on the media. Then commit or rollback, by this handle or, after a crash of the program or the
+ * machine, by number: until then the transaction stays in the volume, and other commits that would
+ * conflict with it are refused (SOP_ECONFLICT). It has no longest time any more, and takes no more
+ * writes; values opened in it are not to be used. On an error it is as before, to be rolled back.
+ */
 int sop_txn_prepare(struct sop_txn *t, struct sop_err *e);
 uint64_t sop_txn_id(const struct sop_txn *t); /* its number once prepared, else 0 */
 
 struct sop_txn_prepared {
 	uint64_t id;
-	uint64_t time_ns;  /* wall clock, when it was prepared */
-	uint64_t items;    /* that it writes */
-	const char *note;  /* sop_txn_opts.note, or "" */
+	uint64_t time_ns; /* wall clock, when it was prepared */
+	uint64_t items;	  /* that it writes */
+	const char *note; /* sop_txn_opts.note, or "" */
 };
 /* Calls fn with each prepared transaction, oldest first; fn must not call the library. */
 int sop_prepared_list(struct sop_volume *v, int (*fn)(void *arg, const struct sop_txn_prepared *p),
@@ -190,47 +196,49 @@ int sop_prepared_list(struct sop_volume *v, int (*fn)(void *arg, const struct so
 int sop_prepared_commit(struct sop_volume *v, uint64_t id, unsigned flags, struct sop_err *e);
 int sop_prepared_rollback(struct sop_volume *v, uint64_t id, struct sop_err *e);
 
-/* After the commit, before sop_txn_commit returns, with the LSN; not when it fails or is rolled back, nor
- * when a prepared transaction is committed by number. In the order given. fn may use the library, but not
- * t. -ENOMEM. */
-int sop_txn_on_commit(struct sop_txn *t, void (*fn)(void *arg, uint64_t lsn), void *arg,
-	struct sop_err *e);
+/* After the commit, before sop_txn_commit returns, with the LSN; not when it fails or is rolled
+ * back, nor when a prepared transaction is committed by number. In the order given. fn may use the
+ * library, but not t. -ENOMEM. */
+int sop_txn_on_commit(
+	struct sop_txn *t, void (*fn)(void *arg, uint64_t lsn), void *arg, struct sop_err *e);
 
-/* Begin, fn, commit; again from the start when it lost against another, up to `tries` times (0: 16), with
- * random pauses that grow. fn returning non-zero rolls back and is returned. SOP_ECONFLICT after the last. */
+/* Begin, fn, commit; again from the start when it lost against another, up to `tries` times (0:
+ * 16), with random pauses that grow. fn returning non-zero rolls back and is returned.
+ * SOP_ECONFLICT after the last. */
 int sop_txn_run(struct sop_volume *v, const struct sop_txn_opts *o, unsigned tries, unsigned flags,
 	int (*fn)(struct sop_txn *t, void *arg, struct sop_err *e), void *arg, struct sop_err *e);
 uint64_t sop_txn_lsn(const struct sop_txn *t); /* its snapshot */
 struct sop_volume *sop_txn_volume(const struct sop_txn *t);
 
-/* ---- names and attributes -------------------------------------------------------------------- */
+/* ---- names and attributes ------------------------------------------------------------------- */
 
 #define SOP_ROOT 16u /* the root store */
 
-/* An item by its store and key; a store itself (its directory's attributes) by key NULL. In a store with
- * typed keys the key is its name (core/key.h): "-17", "1.5", "{\"a\":1}", "name#2"; a name that cannot
- * be one is -EINVAL where an item is made, else -ENOENT. By typed keys: see sop_kv_add() and the others. */
+/* An item by its store and key; a store itself (its directory's attributes) by key NULL. In a store
+ * with typed keys the key is its name (core/key.h): "-17", "1.5", "{\"a\":1}", "name#2"; a name
+ * that cannot be one is -EINVAL where an item is made, else -ENOENT. By typed keys: see
+ * sop_kv_add() and the others. */
 struct sop_name {
 	uint64_t store;
 	const void *key;
 	size_t len;
 };
 #define SOP_NAME(store, text) ((struct sop_name){(store), (text), strlen(text)})
-#define SOP_SELF(store)       ((struct sop_name){(store), NULL, 0})
+#define SOP_SELF(store)	      ((struct sop_name){(store), NULL, 0})
 
 struct sop_attr {
-	uint64_t ino;   /* also the item's id; for a directory: its store */
-	uint32_t mode;  /* type and permissions; type 0: a plain item of libsop (shown as a file) */
+	uint64_t ino;  /* also the item's id; for a directory: its store */
+	uint32_t mode; /* type and permissions; type 0: a plain item of libsop (shown as a file) */
 	uint32_t uid, gid;
 	uint32_t nlink;
 	uint64_t rdev;
 	uint64_t size;
 	uint64_t bytes; /* of it, stored (holes not counted) */
 	struct timespec atime, mtime, ctime, btime;
-	uint64_t version;       /* LSN of the last change to the item */
+	uint64_t version;	/* LSN of the last change to the item */
 	uint64_t value_version; /* LSN of the last change to its value */
-	uint32_t flags;         /* the caller's, kept */
-	uint64_t count;         /* directories: items */
+	uint32_t flags;		/* the caller's, kept */
+	uint64_t count;		/* directories: items */
 };
 
 /* All of these: -ENOENT when there is no such item or store. */
@@ -238,8 +246,8 @@ int sop_lookup(struct sop_txn *t, struct sop_name name, struct sop_attr *out, st
 
 /* fn must not call the library. Its non-zero result ends the scan and is returned. */
 typedef int (*sop_item_fn)(void *arg, const void *key, size_t klen, const struct sop_attr *attr);
-/* attr of entries that are directories or have several names carries ino, mode's type and nothing else
- * unless full is set (then each costs a look-up). */
+/* attr of entries that are directories or have several names carries ino, mode's type and nothing
+ * else unless full is set (then each costs a look-up). */
 int sop_scan(struct sop_txn *t, uint64_t store, const struct sop_range *range, bool full,
 	sop_item_fn fn, void *arg, struct sop_err *e);
 int sop_count(struct sop_txn *t, uint64_t store, uint64_t *count, struct sop_err *e);
@@ -263,13 +271,13 @@ enum sop_xattr_flags { SOP_XATTR_CREATE = 1, SOP_XATTR_REPLACE = 2 };
  * ended by NUL, the same way. set: -EEXIST, -ENODATA by flags, -E2BIG over 64 KiB. */
 ssize_t sop_xattr_get(struct sop_txn *t, struct sop_name name, const char *attr, void *buf,
 	size_t size, struct sop_err *e);
-ssize_t sop_xattr_list(struct sop_txn *t, struct sop_name name, char *buf, size_t size,
-	struct sop_err *e);
+ssize_t sop_xattr_list(
+	struct sop_txn *t, struct sop_name name, char *buf, size_t size, struct sop_err *e);
 int sop_xattr_set(struct sop_txn *t, struct sop_name name, const char *attr, const void *val,
 	size_t len, unsigned flags, struct sop_err *e);
 int sop_xattr_remove(struct sop_txn *t, struct sop_name name, const char *attr, struct sop_err *e);
 
-/* ---- items ----------------------------------------------------------------------------------- */
+/* ---- items ---------------------------------------------------------------------------------- */
 
 /* A new inode number, never given out before and never again. */
 uint64_t sop_ino_new(struct sop_volume *v);
@@ -283,7 +291,8 @@ int sop_remove(struct sop_txn *t, struct sop_name name, struct sop_err *e);
 
 enum sop_rename_flags { SOP_RENAME_NOREPLACE = 1, SOP_RENAME_EXCHANGE = 2 };
 /* Within and across stores, of items and stores; replaces as rename(2) does. -EINVAL: a store into
- * itself or below. The caller checks types and emptiness no further: -ENOTDIR, -EISDIR, -ENOTEMPTY. */
+ * itself or below. The caller checks types and emptiness no further: -ENOTDIR, -EISDIR, -ENOTEMPTY.
+ */
 int sop_rename(struct sop_txn *t, struct sop_name from, struct sop_name to, unsigned flags,
 	struct sop_err *e);
 /* One more name for an item. -EPERM for a store, -EMLINK over 65,000. */
@@ -291,57 +300,65 @@ int sop_link(struct sop_txn *t, struct sop_name from, struct sop_name to, struct
 	struct sop_err *e);
 
 /* Plain items: a key and bytes. add: -EEXIST. update: -ENOENT. */
-int sop_add(struct sop_txn *t, struct sop_name name, const void *val, size_t len, struct sop_err *e);
+int sop_add(
+	struct sop_txn *t, struct sop_name name, const void *val, size_t len, struct sop_err *e);
 int sop_add_if_absent(struct sop_txn *t, struct sop_name name, const void *val, size_t len,
 	struct sop_err *e); /* 1 added, 0 there already */
-int sop_update(struct sop_txn *t, struct sop_name name, const void *val, size_t len,
-	struct sop_err *e);
-int sop_upsert(struct sop_txn *t, struct sop_name name, const void *val, size_t len,
-	struct sop_err *e);
+int sop_update(
+	struct sop_txn *t, struct sop_name name, const void *val, size_t len, struct sop_err *e);
+int sop_upsert(
+	struct sop_txn *t, struct sop_name name, const void *val, size_t len, struct sop_err *e);
 /* The whole value: *val malloc'ed (never NULL, one NUL behind the end). */
 int sop_get(struct sop_txn *t, struct sop_name name, void **val, size_t *len, struct sop_err *e);
 
-/* ---- stores ---------------------------------------------------------------------------------- */
+/* ---- stores --------------------------------------------------------------------------------- */
 
-/* Where values live. small: in the node, at most 2,048 bytes (-EFBIG beyond); medium: in a blob of their
- * own, written at commit; big: the same, written while the transaction runs. */
+/* Where values live. small: in the node, at most 2,048 bytes (-EFBIG beyond); medium: in a blob of
+ * their own, written at commit; big: the same, written while the transaction runs. */
 enum sop_value_class { SOP_VALUE_AUTO, SOP_VALUE_SMALL, SOP_VALUE_MEDIUM, SOP_VALUE_BIG };
 /* hot: nodes stay in memory when others go; cold: they go first. */
 enum sop_cache_class { SOP_CACHE_NORMAL, SOP_CACHE_HOT, SOP_CACHE_COLD };
 const char *sop_value_class_name(enum sop_value_class c); /* "auto", "small", "medium", "big" */
 const char *sop_cache_class_name(enum sop_cache_class c); /* "normal", "hot", "cold" */
 
-/* All zero is a directory as mkdir makes it. Fixed when the store is made, but for note, session and
- * cache_class. */
+/* All zero is a directory as mkdir makes it. Fixed when the store is made, but for note, session
+ * and cache_class. */
 struct sop_store_opts {
 	uint32_t slot_length; /* items a node holds at most, 2..20,000; 0: by size alone */
 	uint32_t node_bytes;  /* 4,096..262,144; 0: the volume's, or what slot_length wants */
 	uint8_t session;      /* 0 inherited, 1 close, 2 write */
-	const char *profile;  /* EC profile; NULL: the one of the store's own name, or else `default` */
-	const char *note;     /* description, up to 4,096 bytes, or NULL */
+	const char
+		*profile; /* EC profile; NULL: the one of the store's own name, or else `default` */
+	const char *note; /* description, up to 4,096 bytes, or NULL */
 	enum sop_key_type key_type;
-	const struct sop_index_field *index; /* JSON; none: the first key's fields, sorted by name */
+	const struct sop_index_field
+		*index; /* JSON; none: the first key's fields, sorted by name */
 	unsigned n_index;
 	bool duplicates; /* keys need not be unique */
-	bool balance;    /* leaf load balancing: a leaf that is half empty joins a neighbour with room
-			    (else one that is three quarters empty) */
+	/* Leaf load balancing: a full leaf gives of its items to a neighbour in memory that has
+	 * room, before it splits (items that come in any order then fill leaves to four fifths, not
+	 * two thirds), and one that is half empty joins a neighbour (else one that is three
+	 * quarters empty). */
+	bool balance;
 	enum sop_value_class value_class;
 	enum sop_cache_class cache_class;
 };
 #define SOP_STORE_INFO_BYTES 8192
 
-/* A directory. init: mode, uid, gid, times; NULL: 0755, root, now. -EEXIST; -ENOENT: no such profile. */
+/* A directory. init: mode, uid, gid, times; NULL: 0755, root, now. -EEXIST; -ENOENT: no such
+ * profile. */
 int sop_store_create(struct sop_txn *t, struct sop_name name, const struct sop_attr *init,
 	const struct sop_store_opts *o, struct sop_attr *out, struct sop_err *e);
 /* -ENOTDIR, -ENOTEMPTY. */
 int sop_store_remove(struct sop_txn *t, struct sop_name name, struct sop_err *e);
-/* By path from the root: "a/b/c". flags SOP_STORE_CREATE: make what is missing (o for the last). With o,
- * a store that is there must have what o asks for beyond the defaults, and o's key type and uniqueness in
- * any case: else -EINVAL, and which it has not. */
+/* By path from the root: "a/b/c". flags SOP_STORE_CREATE: make what is missing (o for the last).
+ * With o, a store that is there must have what o asks for beyond the defaults, and o's key type and
+ * uniqueness in any case: else -EINVAL, and which it has not. */
 enum sop_store_flags { SOP_STORE_CREATE = 1 };
-int sop_store_at(struct sop_txn *t, const char *path, unsigned flags, const struct sop_store_opts *o,
-	uint64_t *store, struct sop_err *e);
-/* As created. Strings and index point into buf (SOP_STORE_INFO_BYTES is enough for all). -ERANGE. */
+int sop_store_at(struct sop_txn *t, const char *path, unsigned flags,
+	const struct sop_store_opts *o, uint64_t *store, struct sop_err *e);
+/* As created. Strings and index point into buf (SOP_STORE_INFO_BYTES is enough for all). -ERANGE.
+ */
 int sop_store_info(struct sop_txn *t, uint64_t store, struct sop_store_opts *o, char *buf,
 	size_t size, struct sop_err *e);
 /* Change what may change; SHAPE, all the rest, while the store is empty: -ENOTEMPTY. */
@@ -354,14 +371,14 @@ enum sop_store_mask {
 int sop_store_set(struct sop_txn *t, uint64_t store, const struct sop_store_opts *o, unsigned mask,
 	struct sop_err *e);
 
-/* ---- values, as streams ------------------------------------------------------------------------
+/* ---- values, as streams --------------------------------------------------------------------
  * A value opened for writing is a private view: what was committed (or nothing, with TRUNC) and its
  * own writes, of any size: large writes go to the disks as they come, the rest at commit. It takes
  * effect with its transaction. In a SESSION transaction, or one handle per item in any other:
  *   - never read: range writes, truncations and appends apply to the item as it is at commit, and
  *     conflict with nothing but its removal;
- *   - read (sop_value_read, or sop_value_depend): conflicts when the value changed since it was opened.
- * Opened in the latest handle (read only), it keeps the version it opened until closed. */
+ *   - read (sop_value_read, or sop_value_depend): conflicts when the value changed since it was
+ * opened. Opened in the latest handle (read only), it keeps the version it opened until closed. */
 enum sop_value_flags {
 	SOP_VALUE_WRITE = 1,
 	SOP_VALUE_TRUNC = 2,  /* begins empty; replaces whatever is there at commit */
@@ -374,42 +391,43 @@ void sop_value_close(struct sop_value *x); /* before its transaction ends: its w
 
 /* Counts; a read at or past the end gives 0. -EFBIG past 2^63-1. */
 ssize_t sop_value_read(struct sop_value *x, void *buf, size_t len, uint64_t off, struct sop_err *e);
-ssize_t sop_value_write(struct sop_value *x, const void *buf, size_t len, uint64_t off,
-	struct sop_err *e);
+ssize_t sop_value_write(
+	struct sop_value *x, const void *buf, size_t len, uint64_t off, struct sop_err *e);
 int sop_value_truncate(struct sop_value *x, uint64_t size, struct sop_err *e);
 /* Make [off, off+len) a hole; the size stays. */
 int sop_value_punch(struct sop_value *x, uint64_t off, uint64_t len, struct sop_err *e);
 /* Next data (hole false) or hole at or after off; -ENXIO past the end. */
 int64_t sop_value_seek(struct sop_value *x, uint64_t off, bool hole, struct sop_err *e);
 
-/* A piece of a value, to be put into others. What is stored goes by reference and takes no space again;
- * holes stay holes; short runs and what is not committed are copied. It keeps what it refers to, so free
- * it soon. take: as much of [off, off+len) as one clip holds, and of a value with bytes there at least one;
- * a session depends on what it takes, as if it had read it. put: a count, as of a write; not for APPEND.
- * Any transaction of the volume, as often as wanted. */
+/* A piece of a value, to be put into others. What is stored goes by reference and takes no space
+ * again; holes stay holes; short runs and what is not committed are copied. It keeps what it refers
+ * to, so free it soon. take: as much of [off, off+len) as one clip holds, and of a value with bytes
+ * there at least one; a session depends on what it takes, as if it had read it. put: a count, as of
+ * a write; not for APPEND. Any transaction of the volume, as often as wanted. */
 struct sop_clip;
-int sop_clip_take(struct sop_clip **out, struct sop_value *x, uint64_t off, uint64_t len,
-	struct sop_err *e);
+int sop_clip_take(
+	struct sop_clip **out, struct sop_value *x, uint64_t off, uint64_t len, struct sop_err *e);
 uint64_t sop_clip_len(const struct sop_clip *c); /* 0: off is at or past the end */
-ssize_t sop_clip_put(struct sop_value *x, const struct sop_clip *c, uint64_t off, struct sop_err *e);
+ssize_t sop_clip_put(
+	struct sop_value *x, const struct sop_clip *c, uint64_t off, struct sop_err *e);
 void sop_clip_free(struct sop_clip *c);
 
 uint64_t sop_value_size(const struct sop_value *x); /* looks without depending */
-uint64_t sop_value_bytes(struct sop_value *x); /* of it, stored: without holes */
+uint64_t sop_value_bytes(struct sop_value *x);	    /* of it, stored: without holes */
 void sop_value_depend(struct sop_value *x); /* what was seen of it decides what is written */
 bool sop_value_dirty(const struct sop_value *x);
 /* The attributes as opened, with the view's own size; times: mtime moves with writes. */
 void sop_value_attr(struct sop_value *x, struct sop_attr *out);
-/* The item lies elsewhere now (it was renamed by a transaction of its own); key NULL: it has no name
- * any more, and the writes will go nowhere at commit, without error. */
+/* The item lies elsewhere now (it was renamed by a transaction of its own); key NULL: it has no
+ * name any more, and the writes will go nowhere at commit, without error. */
 int sop_value_moved(struct sop_value *x, struct sop_name name);
 /* With the commit, also set these (mtime of a utimens on the open file, mode after a write...). */
 void sop_value_setattr(struct sop_value *x, const struct sop_attr *a, unsigned mask);
 
-/* ---- items by typed keys --------------------------------------------------------------------------
- * In a store of any key type, with keys of its type (core/key.h); another type is -EINVAL. An item has an
- * id, its inode number, given when it is added and never again to another. In a store with duplicates id
- * says which of a key; 0 is the first. Adding a duplicate depends on nothing. */
+/* ---- items by typed keys -------------------------------------------------------------------
+ * In a store of any key type, with keys of its type (core/key.h); another type is -EINVAL. An item
+ * has an id, its inode number, given when it is added and never again to another. In a store with
+ * duplicates id says which of a key; 0 is the first. Adding a duplicate depends on nothing. */
 
 /* -EEXIST when keys are unique. id may be NULL. */
 int sop_kv_add(struct sop_txn *t, uint64_t store, const struct sop_key *key, const void *val,
@@ -430,10 +448,10 @@ int sop_kv_rekey(struct sop_txn *t, uint64_t store, const struct sop_key *key, u
 int sop_kv_find(struct sop_txn *t, uint64_t store, const struct sop_key *key, uint64_t id,
 	struct sop_attr *out, struct sop_err *e);
 /* As sop_get() and sop_value_open(). */
-int sop_kv_get(struct sop_txn *t, uint64_t store, const struct sop_key *key, uint64_t id, void **val,
-	size_t *len, struct sop_err *e);
-int sop_kv_open(struct sop_value **out, struct sop_txn *t, uint64_t store, const struct sop_key *key,
-	uint64_t id, unsigned flags, struct sop_err *e);
+int sop_kv_get(struct sop_txn *t, uint64_t store, const struct sop_key *key, uint64_t id,
+	void **val, size_t *len, struct sop_err *e);
+int sop_kv_open(struct sop_value **out, struct sop_txn *t, uint64_t store,
+	const struct sop_key *key, uint64_t id, unsigned flags, struct sop_err *e);
 
 struct sop_kv {
 	struct sop_key key;
@@ -442,8 +460,9 @@ struct sop_kv {
 	size_t len;
 };
 enum sop_kv_op { SOP_KV_ADD, SOP_KV_ADD_IF_ABSENT, SOP_KV_UPDATE, SOP_KV_UPSERT, SOP_KV_REMOVE };
-/* One after the other, up to the first that fails. *done (may be NULL): how many are done, which is also the
- * number of the one that failed; the message says it too. Those before it stay in the transaction. */
+/* One after the other, up to the first that fails. *done (may be NULL): how many are done, which is
+ * also the number of the one that failed; the message says it too. Those before it stay in the
+ * transaction. */
 int sop_kv_batch(struct sop_txn *t, uint64_t store, enum sop_kv_op op, struct sop_kv *kv, size_t n,
 	size_t *done, struct sop_err *e);
 
@@ -455,7 +474,8 @@ struct sop_kv_item {
 	size_t len;
 };
 enum sop_page_flags { SOP_PAGE_DESCENDING = 1, SOP_PAGE_VALUES = 2 };
-/* Skip `offset` items, then call fn for at most `count`. The number given; fn's result when not 0. */
+/* Skip `offset` items, then call fn for at most `count`. The number given; fn's result when not 0.
+ */
 int sop_kv_page(struct sop_txn *t, uint64_t store, uint64_t offset, uint64_t count, unsigned flags,
 	int (*fn)(void *arg, const struct sop_kv_item *item), void *arg, struct sop_err *e);
 
@@ -470,34 +490,39 @@ struct sop_listed {
 typedef int (*sop_list_fn)(void *arg, const struct sop_listed *x);
 int sop_list(struct sop_txn *t, uint64_t store, const struct sop_range *range, bool full,
 	sop_list_fn fn, void *arg, struct sop_err *e);
-/* The tree's key of a name, which need not be there. key: SOP_KEY_MAX bytes. -EINVAL: it cannot be one. */
-int sop_name_key(struct sop_txn *t, struct sop_name name, void *key, size_t *klen, struct sop_err *e);
+/* The tree's key of a name, which need not be there. key: SOP_KEY_MAX bytes. -EINVAL: it cannot be
+ * one. */
+int sop_name_key(
+	struct sop_txn *t, struct sop_name name, void *key, size_t *klen, struct sop_err *e);
 
-/* ---- cursors ----------------------------------------------------------------------------------- */
+/* ---- cursors -------------------------------------------------------------------------------- */
 
 int sop_cursor_open(struct sop_cursor **out, struct sop_txn *t, uint64_t store, struct sop_err *e);
 void sop_cursor_close(struct sop_cursor *c);
 /* 1: stands on an item; 0: there is none. seek: the first with key >= (or, descending, <=). */
 int sop_cursor_first(struct sop_cursor *c, struct sop_err *e);
 int sop_cursor_last(struct sop_cursor *c, struct sop_err *e);
-int sop_cursor_seek(struct sop_cursor *c, const void *key, size_t len, bool descending,
-	struct sop_err *e);
+int sop_cursor_seek(
+	struct sop_cursor *c, const void *key, size_t len, bool descending, struct sop_err *e);
 int sop_cursor_next(struct sop_cursor *c, struct sop_err *e);
 int sop_cursor_prev(struct sop_cursor *c, struct sop_err *e);
 const void *sop_cursor_key(const struct sop_cursor *c, size_t *len);
 const struct sop_attr *sop_cursor_attr(const struct sop_cursor *c); /* its ino is the item's id */
-/* By typed keys. find: 1 on the item; 0: on the first after it, or nowhere (sop_cursor_key is NULL). */
-int sop_cursor_find(struct sop_cursor *c, const struct sop_key *key, uint64_t id,
-	struct sop_err *e);
-int sop_cursor_seek_key(struct sop_cursor *c, const struct sop_key *key, bool descending,
-	struct sop_err *e);
+/* By typed keys. find: 1 on the item; 0: on the first after it, or nowhere (sop_cursor_key is
+ * NULL). */
+int sop_cursor_find(
+	struct sop_cursor *c, const struct sop_key *key, uint64_t id, struct sop_err *e);
+int sop_cursor_seek_key(
+	struct sop_cursor *c, const struct sop_key *key, bool descending, struct sop_err *e);
 /* Until the next call on the cursor. */
 int sop_cursor_typed(struct sop_cursor *c, struct sop_key *out, struct sop_err *e);
-/* The item it stands on. After a removal the cursor stands where it was: next and prev go on from there. */
+/* The item it stands on. After a removal the cursor stands where it was: next and prev go on from
+ * there. */
 int sop_cursor_get(struct sop_cursor *c, void **val, size_t *len, struct sop_err *e);
 int sop_cursor_update(struct sop_cursor *c, const void *val, size_t len, struct sop_err *e);
 int sop_cursor_remove(struct sop_cursor *c, struct sop_err *e);
-/* Pages: skip `offset` items, then call fn for at most `count`; descending from the last. The number. */
+/* Pages: skip `offset` items, then call fn for at most `count`; descending from the last. The
+ * number. */
 int sop_page_items(struct sop_txn *t, uint64_t store, uint64_t offset, uint64_t count,
 	bool descending, sop_item_fn fn, void *arg, struct sop_err *e);
 

@@ -45,6 +45,7 @@ static void *test_zalloc(size_t n, size_t size)
 #define malloc(n)	test_alloc(n)
 #define calloc(n, size) test_zalloc(n, size)
 #include "core/btree.c"
+#include "core/btree_write.c"
 #include "core/node.c"
 #include "core/node_cache.c"
 #undef malloc
@@ -63,7 +64,7 @@ static uint64_t draw(uint64_t below)
 /* ---- the world under the trees: blobs, a registry, handles ---- */
 
 #define HANDLES 60000u
-#define TREES	3u
+#define TREES	5u
 #define KEYS	700u
 #define PINS	5u
 
@@ -197,6 +198,9 @@ static struct world *world_new(size_t cache_bytes)
 	w->tree[0] = (struct sop_tree){.store = 20, .node_bytes = 4096};
 	w->tree[1] = (struct sop_tree){.store = 21, .node_bytes = 4096, .slot_length = 4};
 	w->tree[2] = (struct sop_tree){.store = 22, .node_bytes = 16384};
+	w->tree[3] = (struct sop_tree){
+		.store = 23, .node_bytes = 4096, .slot_length = 10, .balance = true};
+	w->tree[4] = (struct sop_tree){.store = 24, .node_bytes = 4096, .balance = true};
 	world_mount(w, cache_bytes);
 	return w;
 }
@@ -858,6 +862,153 @@ static void tree_is_packed_by_ascending_and_descending_loads(void **state)
 	world_free(w);
 }
 
+/* ---- leaf load balancing ---- */
+
+#define FILL_ITEMS 20000u
+
+enum fill_order { FILL_UP, FILL_DOWN, FILL_SHUFFLED };
+
+struct fill {
+	unsigned slot_length;
+	bool balance;
+	enum fill_order order;
+	unsigned stay; /* of 100: the others are removed again, in any order */
+};
+
+static void shuffle(uint32_t *key, unsigned n)
+{
+	for (unsigned i = n; i > 1; i--) {
+		unsigned j = (unsigned)draw(i);
+		uint32_t k = key[i - 1];
+
+		key[i - 1] = key[j];
+		key[j] = k;
+	}
+}
+
+struct leaves {
+	struct world *w;
+	unsigned count;
+};
+
+static int count_leaf(void *arg, uint64_t handle)
+{
+	struct leaves *l = arg;
+	const struct node *node = sop_nodes_find(l->w->n, handle);
+
+	l->count += !sop_page_level(node->newest->page);
+	return 0;
+}
+
+/* Entries in the leaves, of 100 that there is room for. */
+static unsigned filled(struct fill f)
+{
+	sop_autofree uint32_t *order = malloc(FILL_ITEMS * sizeof(*order));
+	struct world *w = world_new(SIZE_MAX);
+	struct sop_tree *t = &w->tree[2];
+	struct leaves l = {w, 0};
+	unsigned left = FILL_ITEMS, room;
+	uint8_t key[8], val[24] = {0};
+	bool was;
+
+	assert_non_null(order);
+	rng = 20260;
+	for (unsigned i = 0; i < FILL_ITEMS; i++)
+		order[i] = f.order == FILL_DOWN ? FILL_ITEMS - i : i;
+	if (f.order == FILL_SHUFFLED)
+		shuffle(order, FILL_ITEMS);
+	t->slot_length = f.slot_length;
+	t->balance = f.balance;
+	sop_nodes_write_begin(w->n, ++w->lsn);
+	for (unsigned i = 0; i < FILL_ITEMS; i++) {
+		be64_put(key, order[i]);
+		assert_int_equal(sop_tree_put(w->n, t, key, 8, val, sizeof(val), &was, NULL), 0);
+	}
+	shuffle(order, FILL_ITEMS);
+	while (left > (uint64_t)FILL_ITEMS * f.stay / 100) {
+		be64_put(key, order[--left]);
+		assert_int_equal(sop_tree_del(w->n, t, key, 8, &was, NULL), 0);
+		assert_true(was);
+	}
+	sop_nodes_write_end(w->n);
+	assert_int_equal(sop_tree_check(w->n, t, SOP_LSN_LATEST, count_leaf, &l, NULL), 0);
+	room = f.slot_length ? f.slot_length
+			     : (16384 - (unsigned)sizeof(struct sop_disk_node)) / 38;
+	room = 100 * left / (l.count * room);
+	world_free(w);
+	return room;
+}
+
+static void balanced_leaves_are_fuller(void **state)
+{
+	static const unsigned slots[] = {0, 8, 50, 400};
+
+	(void)state;
+	for (size_t i = 0; i < SOP_ARRAY_LEN(slots); i++) {
+		unsigned s = slots[i];
+
+		/* Loads in order leave full leaves, balanced or not. */
+		for (int b = 0; b < 2; b++) {
+			assert_in_range(filled((struct fill){s, b, FILL_UP, 100}), 97, 100);
+			assert_in_range(filled((struct fill){s, b, FILL_DOWN, 100}), 97, 100);
+		}
+		/* In any order, a full leaf gives to its neighbours before it splits... */
+		assert_in_range(filled((struct fill){s, true, FILL_SHUFFLED, 100}), 79, 90);
+		assert_in_range(filled((struct fill){s, false, FILL_SHUFFLED, 100}), 60, 78);
+		/* ...and one that is half empty joins one of them. */
+		for (int o = FILL_UP; o <= FILL_SHUFFLED; o++) {
+			enum fill_order order = (enum fill_order)o;
+
+			assert_in_range(filled((struct fill){s, true, order, 60}), 55, 70);
+			assert_in_range(filled((struct fill){s, true, order, 20}), 55, 70);
+			assert_in_range(filled((struct fill){s, false, order, 20}), 35, 50);
+		}
+	}
+}
+
+static int check_bound(void *arg, uint64_t handle)
+{
+	const struct world *w = arg;
+	const struct sop_page *p = sop_nodes_find(w->n, handle)->newest->page;
+
+	if (sop_page_count(p) >= 4)
+		assert_in_range(sop_page_bytes(p), 0, 4096);
+	return 0;
+}
+
+/* Entries that go to a neighbour change the separator in the parent, which may become longer. */
+static void balanced_nodes_stay_within_their_bound(void **state)
+{
+	struct world *w = world_new(SIZE_MAX);
+	struct sop_tree *t = &w->tree[4];
+	uint8_t key[1000], val[300] = {0};
+	bool was;
+
+	(void)state;
+	rng = 7;
+	sop_nodes_write_begin(w->n, ++w->lsn);
+	for (unsigned i = 0; i < 3000; i++) {
+		unsigned k = (unsigned)draw(4096);
+		size_t len = 1;
+
+		/* Some neighbours differ in the first byte, others behind 600 that are alike. */
+		key[0] = (uint8_t)(k >> 6);
+		if (k & 32) {
+			memset(key + 1, 'p', 600);
+			len = 601;
+		}
+		key[len++] = (uint8_t)k;
+		assert_int_equal(
+			sop_tree_put(w->n, t, key, len, val, draw(sizeof(val)), &was, NULL), 0);
+		if (i % 50 == 0)
+			assert_int_equal(
+				sop_tree_check(w->n, t, SOP_LSN_LATEST, check_bound, w, NULL), 0);
+	}
+	sop_nodes_write_end(w->n);
+	assert_int_equal(sop_tree_check(w->n, t, SOP_LSN_LATEST, check_bound, w, NULL), 0);
+	world_free(w);
+}
+
 static void tree_shrinks_when_most_entries_are_deleted(void **state)
 {
 	struct world *w = world_new(SIZE_MAX);
@@ -1225,6 +1376,8 @@ int main(void)
 		cmocka_unit_test(tree_is_like_an_array_with_a_small_cache),
 		cmocka_unit_test(tree_is_like_an_array_with_everything_in_memory),
 		cmocka_unit_test(tree_is_packed_by_ascending_and_descending_loads),
+		cmocka_unit_test(balanced_leaves_are_fuller),
+		cmocka_unit_test(balanced_nodes_stay_within_their_bound),
 		cmocka_unit_test(tree_shrinks_when_most_entries_are_deleted),
 		cmocka_unit_test(tree_put_refuses_entries_that_are_too_large),
 		cmocka_unit_test(new_node_takes_the_place_of_a_load_that_came_too_late),
