@@ -48,7 +48,11 @@ pkg_libs   = $(shell pkg-config --libs $(1) 2>/dev/null)
 FUSE_CFLAGS   := $(call pkg_cflags,fuse3 jansson)
 FUSE_LIBS     := $(call pkg_libs,fuse3)
 CORE_PKG      := libisal liburing jansson $(shell pkg-config --exists hiredis && echo hiredis)
-CORE_CFLAGS   := $(filter-out -D_FILE_OFFSET_BITS=64,$(call pkg_cflags,$(CORE_PKG)))
+ifneq ($(filter hiredis,$(CORE_PKG)),)
+CORE_PKG      += $(shell pkg-config --exists hiredis_ssl && echo hiredis_ssl)
+endif
+CORE_CFLAGS   := $(filter-out -D_FILE_OFFSET_BITS=64,$(call pkg_cflags,$(CORE_PKG))) \
+	$(if $(filter hiredis,$(CORE_PKG)),-DSOP_WITH_REDIS) $(if $(filter hiredis_ssl,$(CORE_PKG)),-DSOP_WITH_REDIS_TLS)
 CORE_LIBS     := -Wl,--as-needed $(call pkg_libs,$(CORE_PKG)) -lm -lpthread
 CMOCKA_CFLAGS := $(call pkg_cflags,cmocka)
 CMOCKA_LIBS   := $(call pkg_libs,cmocka)
@@ -116,6 +120,14 @@ SH_TESTS     = $(filter-out %/functions.sh,$(foreach d,$(1),$(wildcard tests/$(d
 $(BUILD)/obj/core/%.o: core/%.c
 	@mkdir -p $(@D)
 	$(call SAY,CC)$(CC) $(ALL_CFLAGS) $(CORE_CFLAGS) -MMD -MP -c -o $@ $<
+
+# What runs inside the Redis server, as texts.
+$(BUILD)/gen/lua.h: $(wildcard core/lua/*.lua)
+	@mkdir -p $(@D)
+	$(call SAY,GEN)for f in $(sort $^); do n=$${f##*/}; echo "static const char lua_$${n%.lua}[] ="; \
+		sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/	"/' -e 's/$$/\\n"/' $$f; echo '	;'; done >$@
+$(BUILD)/obj/core/coord_redis.o: $(BUILD)/gen/lua.h
+$(BUILD)/obj/core/coord_redis.o: CORE_CFLAGS += -I$(BUILD)
 
 $(BUILD)/obj/fs/%.o: fs/%.c
 	@mkdir -p $(@D)
@@ -332,7 +344,7 @@ install: all
 	install -m 644 $(BUILD)/libsop.a $(DESTDIR)$(LIBDIR)/libsop.a
 	install -m 644 core/base.h $(FACE) $(DESTDIR)$(INCLUDEDIR)/sop/core/
 	sed -e 's|@VERSION@|$(VERSION)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
-		packaging/libsop.pc.in >$(DESTDIR)$(LIBDIR)/pkgconfig/libsop.pc
+		-e 's|@REQUIRES@|$(strip $(CORE_PKG))|' packaging/libsop.pc.in >$(DESTDIR)$(LIBDIR)/pkgconfig/libsop.pc
 	for u in mount-helpers/systemd/*.service mount-helpers/systemd/*.timer; do \
 		sed -e 's|@BINDIR@|$(BINDIR)|' -e 's|@SBINDIR@|$(SBINDIR)|' $$u \
 			>$(DESTDIR)$(UNITDIR)/$${u##*/} || exit 1; done

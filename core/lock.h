@@ -12,6 +12,7 @@
  *   REGISTRY handle allocation
  *   PINS     pinned snapshots
  *   IO       queues of the I/O pool
+ *   COORD    where embedded mounters of one volume meet
  *   LEAF     anything that takes no other lock */
 #ifndef SOP_LOCK_H
 #define SOP_LOCK_H
@@ -32,6 +33,7 @@ enum sop_lock_rank {
 	SOP_RANK_REGISTRY,
 	SOP_RANK_PINS,
 	SOP_RANK_IO,
+	SOP_RANK_COORD,
 	SOP_RANK_LEAF,
 };
 
