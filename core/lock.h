@@ -1,5 +1,5 @@
-/* Mutexes with ranks. A thread takes locks in rising rank only; debug builds (SOP_DEBUG_LOCKS) abort
- * with both names when one does not. The order, from outermost:
+/* Mutexes with ranks. A thread takes locks in rising rank only; debug builds (SOP_DEBUG_LOCKS)
+ * abort with both names when one does not. The order, from outermost:
  *
  *   VOLUME   open, close, state changes of a volume
  *   COMMIT   the commit critical section: validate, append, apply (the only lock held across I/O)
