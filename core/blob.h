@@ -1,8 +1,8 @@
 /* Blobs and the segments they lie in.
  *
- * A blob is up to SOP_BLOB_MAX bytes, written once and never changed, erasure coded over the k+m shard
- * files of a segment. Small ones are packed: one append carries many. Reads verify every block before
- * its bytes are used, and rebuild from parity what is missing, late or wrong.
+ * A blob is up to SOP_BLOB_MAX bytes, written once and never changed, erasure coded over the k+m
+ * shard files of a segment. Small ones are packed: one append carries many. Reads verify every
+ * block before its bytes are used, and rebuild from parity what is missing, late or wrong.
  *
  * This module knows shard files and health; it does not know who refers to a blob (core/space.h).
  *
@@ -27,14 +27,14 @@ struct sop_blobref {
 
 static inline struct sop_disk_blobref sop_blobref_encode(const struct sop_blobref *r)
 {
-	return (struct sop_disk_blobref){le64_make(r->segment), le64_make(r->off), le32_make(r->len),
-		le32_make(r->nonce)};
+	return (struct sop_disk_blobref){
+		le64_make(r->segment), le64_make(r->off), le32_make(r->len), le32_make(r->nonce)};
 }
 
 static inline struct sop_blobref sop_blobref_decode(const struct sop_disk_blobref *d)
 {
-	return (struct sop_blobref){le64_get(d->segment), le64_get(d->off), le32_get(d->len),
-		le32_get(d->nonce)};
+	return (struct sop_blobref){
+		le64_get(d->segment), le64_get(d->off), le32_get(d->len), le32_get(d->nonce)};
 }
 
 struct sop_segments;
@@ -43,8 +43,9 @@ struct sop_segment_info {
 	uint64_t id;
 	uint8_t k, m, stream;
 	bool sealed;
+	bool no_repair; /* of a profile that is so: what reads find bad, scrub alone writes anew */
 	uint32_t stale; /* bit i: shard i has missed writes */
-	uint64_t end;   /* append offset */
+	uint64_t end;	/* append offset */
 	uint16_t disks[SOP_EC_MAX];
 };
 
@@ -56,18 +57,18 @@ void sop_segments_free(struct sop_segments *s); /* closes files; no sync */
 /* --- writing ---------------------------------------------------------------------------------- */
 
 struct sop_blob_put {
-	const void *data; /* must stay until finish */
-	uint32_t len;     /* 1..SOP_BLOB_MAX */
-	uint8_t kind;     /* enum sop_blob_kind */
-	uint8_t profile;  /* the caller's: an append goes to one profile */
+	const void *data;	/* must stay until finish */
+	uint32_t len;		/* 1..SOP_BLOB_MAX */
+	uint8_t kind;		/* enum sop_blob_kind */
+	uint8_t profile;	/* the caller's: an append goes to one profile */
 	struct sop_blobref ref; /* out */
 };
 
 /* One append of many blobs to one stream, in three steps, so that a commit can run it in one batch
  * with the journal's write. prepare: reserves, encodes, adds the requests to b (shards interleave
- * data and checksums; memory from b). finish: looks at the results. On failure the reserved place is
- * garbage (the caller need not free it: the refs were never given to space) and the call may be made
- * again with a new batch: it goes to another segment. -ENOSPC: no k+m disks with room.
+ * data and checksums; memory from b). finish: looks at the results. On failure the reserved place
+ * is garbage (the caller need not free it: the refs were never given to space) and the call may be
+ * made again with a new batch: it goes to another segment. -ENOSPC: no k+m disks with room.
  * profile: index into the label's profiles. All puts together may be larger than one segment: the
  * append is split. */
 struct sop_append; /* the state between; freed by finish or abandon */
@@ -82,28 +83,29 @@ void sop_segments_abandon(struct sop_append *a);
 int sop_segments_put(struct sop_segments *s, unsigned profile, enum sop_stream stream,
 	struct sop_blob_put *puts, size_t n, struct sop_err *e);
 
-/* Everything that finish reported before this call started is on the media (fdatasync of dirty shard
- * files, in parallel; new files' directories too) when it returns. Fails only when some blob would be
- * left with fewer than k synced shards; a disk that fails is set aside. */
+/* Everything that finish reported before this call started is on the media (fdatasync of dirty
+ * shard files, in parallel; new files' directories too) when it returns. Fails only when some blob
+ * would be left with fewer than k synced shards; a disk that fails is set aside. */
 int sop_segments_sync(struct sop_segments *s, struct sop_err *e);
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
-/* Read [off, off+len) of the blob. Touches the data shards that hold the range; on trouble, k others.
- * SOP_ELOST: fewer than k good shards; -EINVAL: range outside of the blob; SOP_ECORRUPT: ref is not one. */
+/* Read [off, off+len) of the blob. Touches the data shards that hold the range; on trouble, k
+ * others. SOP_ELOST: fewer than k good shards; -EINVAL: range outside of the blob; SOP_ECORRUPT:
+ * ref is not one. */
 int sop_blob_read(struct sop_segments *s, const struct sop_blobref *ref, void *buf, size_t len,
 	uint64_t off, struct sop_err *e);
 
-/* Verify all k+m shards. good: bit i = shard i verifies, or was repaired. 0 when the blob can be read
- * (of each block row at least k shards verify), else SOP_ELOST.
- * repair: write the bad shards anew in place (where the disk is online; a missing file is made), fsynced
- * by the next sync. A shard that cannot be written is reported and stays out of good: no error. */
+/* Verify all k+m shards. good: bit i = shard i verifies, or was repaired. 0 when the blob can be
+ * read (of each block row at least k shards verify), else SOP_ELOST. repair: write the bad shards
+ * anew in place (where the disk is online; a missing file is made), fsynced by the next sync. A
+ * shard that cannot be written is reported and stays out of good: no error. */
 int sop_blob_verify(struct sop_segments *s, const struct sop_blobref *ref, bool repair,
 	uint32_t *good, struct sop_err *e);
 
 /* What the checksum of a block of a fragment starts from. */
-uint32_t sop_fragment_seed(uint64_t segment, uint64_t off, uint32_t nonce, unsigned shard,
-	uint32_t block);
+uint32_t sop_fragment_seed(
+	uint64_t segment, uint64_t off, uint32_t nonce, unsigned shard, uint32_t block);
 
 /* Bytes each of the k+m shard files spends on a blob of len bytes under a k-profile: header, slice,
  * checksums, padding to 8. */
@@ -111,61 +113,64 @@ uint64_t sop_blob_shard_bytes(uint32_t len, unsigned k);
 
 /* --- segments --------------------------------------------------------------------------------- */
 
-/* fn is called for each blob of which a read has met a shard that is bad and could be written anew. */
-void sop_segments_on_bad(struct sop_segments *s,
-	void (*fn)(void *ctx, const struct sop_blobref *ref), void *ctx);
+/* fn is called for each blob of which a read has met a shard that is bad and could be written anew.
+ */
+void sop_segments_on_bad(
+	struct sop_segments *s, void (*fn)(void *ctx, const struct sop_blobref *ref), void *ctx);
 /* Tell the module about segments from the stored table (mount). */
-int sop_segments_add(struct sop_segments *s, const struct sop_segment_info *info, struct sop_err *e);
+int sop_segments_add(
+	struct sop_segments *s, const struct sop_segment_info *info, struct sop_err *e);
 /* -ENOENT when it is not known: then its shard headers are looked for on the disks. */
-int sop_segments_info(struct sop_segments *s, uint64_t id, struct sop_segment_info *out,
-	struct sop_err *e);
+int sop_segments_info(
+	struct sop_segments *s, uint64_t id, struct sop_segment_info *out, struct sop_err *e);
 /* The same, of those in memory alone: never waits. */
 int sop_segments_peek(struct sop_segments *s, uint64_t id, struct sop_segment_info *out);
 void sop_segments_seal(struct sop_segments *s, uint64_t id);
-/* Of a segment that may have been written after its entry in the table: its shards on members that are
- * behind (sop_members_behind) count as stale from now on. */
+/* Of a segment that may have been written after its entry in the table: its shards on members that
+ * are behind (sop_members_behind) count as stale from now on. */
 void sop_segments_distrust(struct sop_segments *s, uint64_t id);
 /* These shards (bits) have been repaired, every live blob of them, and synced: no longer stale. */
 void sop_segments_healed(struct sop_segments *s, uint64_t id, uint32_t shards);
 /* Mend a sealed segment as a whole (one that is not is sealed first): see segment_mend.c. */
 struct sop_mend_report {
-	uint64_t done_bytes;  /* of each shard file, walked */
+	uint64_t done_bytes; /* of each shard file, walked */
 	uint64_t read_bytes, written_bytes;
-	uint64_t found_bytes; /* of each shard file, in fragments that can be read */
-	uint64_t corrected;   /* fragments of shards that were bad and are right now */
+	uint64_t found_bytes;	 /* of each shard file, in fragments that can be read */
+	uint64_t corrected;	 /* fragments of shards that were bad and are right now */
 	uint64_t repaired_bytes; /* of these, when verifying */
-	uint64_t bad;         /* that stayed so */
-	uint64_t lost;        /* fragments with fewer than k good shards; of freed blobs, too */
+	uint64_t bad;		 /* that stayed so */
+	uint64_t lost;		 /* fragments with fewer than k good shards; of freed blobs, too */
 };
 struct sop_mend_opts {
-	uint32_t shards;    /* written anew; in place only where it is bad */
-	const uint16_t *to; /* by shard: the member it is to lie on; NULL: all stay where they are */
-	bool verify;        /* instead: verify all shards, mend what is bad (unless no_repair) */
+	uint32_t shards; /* written anew; in place only where it is bad */
+	const uint16_t
+		*to; /* by shard: the member it is to lie on; NULL: all stay where they are */
+	bool verify; /* instead: verify all shards, mend what is bad (unless no_repair) */
 	bool no_repair;
-	/* What cannot be read is known not to be in use; else, while disks are missing that may have it, the
-	 * work is not called done. */
+	/* What cannot be read is known not to be in use; else, while disks are missing that may
+	 * have it, the work is not called done. */
 	bool ignore_lost;
 	/* Between pieces; what it returns (not 0) ends the work. */
 	int (*pace)(void *arg, const struct sop_mend_report *so_far);
 	void (*lost)(void *arg, const struct sop_blobref *ref, uint8_t kind);
 	void *arg;
 };
-/* 0: the shards are written, synced, not stale any more, and lie where they were to go (the files where
- * they lay before are still there). SOP_EDISKS: too few shards can be read now. */
+/* 0: the shards are written, synced, not stale any more, and lie where they were to go (the files
+ * where they lay before are still there). SOP_EDISKS: too few shards can be read now. */
 int sop_segment_mend(struct sop_segments *s, uint64_t id, const struct sop_mend_opts *o,
 	struct sop_mend_report *r, struct sop_err *e);
-/* The shards of which member i has no file, though the segment says so, become stale; files of segments
- * that lie elsewhere by now are removed. For a disk that is back, and at mount for all. */
+/* The shards of which member i has no file, though the segment says so, become stale; files of
+ * segments that lie elsewhere by now are removed. For a disk that is back, and at mount for all. */
 int sop_segments_survey(struct sop_segments *s, unsigned member, struct sop_err *e);
 
 /* Give [off, off+len) of every shard file back to the file systems (whole 4 KiB pages of it). */
-int sop_segments_punch(struct sop_segments *s, uint64_t id, uint64_t off, uint64_t len,
-	struct sop_err *e);
+int sop_segments_punch(
+	struct sop_segments *s, uint64_t id, uint64_t off, uint64_t len, struct sop_err *e);
 /* Remove all shard files of a segment. Missing ones are fine. */
 int sop_segments_remove(struct sop_segments *s, uint64_t id, struct sop_err *e);
 /* Calls fn for each segment id that has a shard file on some disk. */
-int sop_segments_scan(struct sop_segments *s, int (*fn)(void *arg, uint64_t id), void *arg,
-	struct sop_err *e);
+int sop_segments_scan(
+	struct sop_segments *s, int (*fn)(void *arg, uint64_t id), void *arg, struct sop_err *e);
 /* Size of the longest shard file of a segment: nothing lies beyond. */
 int sop_segments_file_end(struct sop_segments *s, uint64_t id, uint64_t *end, struct sop_err *e);
 

@@ -717,7 +717,7 @@ static void report(struct grid *g, const char *op)
 			sop_segment_blame(b->s, member, SOP_EVENT_READ, g->rc[i]);
 	}
 	/* A verify repairs by itself, if it is to. */
-	if (bad && b->s->on_bad && op[0] == 'r')
+	if (bad && b->s->on_bad && op[0] == 'r' && !b->seg->info.no_repair)
 		b->s->on_bad(b->s->on_bad_ctx, b->ref);
 }
 

@@ -478,8 +478,9 @@ static int make_label(struct job *j, struct sop_label *l, struct sop_err *e)
 static int add_profile(
 	struct job *j, struct sop_label *l, const struct sop_format_profile *f, struct sop_err *e)
 {
-	struct sop_profile p = {
-		.k = (uint8_t)f->k, .m = (uint8_t)f->m, .flags = f->no_repair ? 1 : 0};
+	struct sop_profile p = {.k = (uint8_t)f->k,
+		.m = (uint8_t)f->m,
+		.flags = f->no_repair ? SOP_PROFILE_NO_REPAIR : 0};
 	int rc;
 
 	if (strlen(f->name) >= sizeof(p.name) || f->k > 255 || f->m > 255)

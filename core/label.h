@@ -1,5 +1,6 @@
 /* The label of a member folder: who it is and who else belongs to the volume. Pure codec, plus load
- * and store on a disk. Two copies, written one after the other, each fsynced: one is always whole. */
+ * and store on a disk. Two copies, written one after the other, each fsynced: one is always whole.
+ */
 #ifndef SOP_LABEL_H
 #define SOP_LABEL_H
 
@@ -16,6 +17,8 @@ struct sop_member {
 	uint64_t current_since;
 	char path[SOP_MEMBER_PATH];
 };
+
+#define SOP_PROFILE_NO_REPAIR 1 /* flags */
 
 struct sop_profile {
 	char name[SOP_PROFILE_NAME];
@@ -41,13 +44,14 @@ struct sop_label {
 };
 
 /* raw: SOP_LABEL_SIZE bytes. decode: SOP_ENOTVOLUME (no magic), SOP_EVERSION (newer; says which
- * version is needed), SOP_ECORRUPT. Never reads past raw; checks every count, index and string end. */
+ * version is needed), SOP_ECORRUPT. Never reads past raw; checks every count, index and string end.
+ */
 void sop_label_encode(void *raw, const struct sop_label *l);
 int sop_label_decode(struct sop_label *out, const void *raw, size_t len, struct sop_err *e);
 
 /* One of the two copies, as it is. */
 struct sop_label_copy {
-	int rc;   /* of reading or decoding it; -ENOENT: not there */
+	int rc;	  /* of reading or decoding it; -ENOENT: not there */
 	bool crc; /* its checksum holds */
 	struct sop_label label;
 	struct sop_err e;

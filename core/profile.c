@@ -36,7 +36,7 @@ bool sop_profile_get(struct sop_volume *v, unsigned n, struct sop_profile_info *
 	memcpy(out->name, p->name, sizeof(out->name));
 	out->k = p->k;
 	out->m = p->m;
-	out->repair = !(p->flags & 1);
+	out->repair = !(p->flags & SOP_PROFILE_NO_REPAIR);
 	for (unsigned i = 0; i < sizeof(p->disks); i++)
 		out->chosen |= p->disks[i] != 0;
 	for (unsigned i = 0; i < l->members; i++)
@@ -48,8 +48,9 @@ bool sop_profile_get(struct sop_volume *v, unsigned n, struct sop_profile_info *
 
 int sop_profile_add(struct sop_volume *v, const struct sop_profile_opts *o, struct sop_err *e)
 {
-	struct sop_profile p = {
-		.k = (uint8_t)o->k, .m = (uint8_t)o->m, .flags = o->no_repair ? 1 : 0};
+	struct sop_profile p = {.k = (uint8_t)o->k,
+		.m = (uint8_t)o->m,
+		.flags = o->no_repair ? SOP_PROFILE_NO_REPAIR : 0};
 
 	if (!o->name || strlen(o->name) >= sizeof(p.name) || o->k > 255 || o->m > 255)
 		return sop_say(e, -EINVAL,

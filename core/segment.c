@@ -454,6 +454,8 @@ static bool in_profile(const struct sop_profile *p, const struct segment *seg)
 {
 	bool any = true;
 
+	if (seg->info.no_repair != ((p->flags & SOP_PROFILE_NO_REPAIR) != 0))
+		return false;
 	for (size_t i = 0; i < sizeof(p->disks); i++)
 		any = any && !p->disks[i];
 	for (unsigned i = 0; !any && i < seg->n; i++)
@@ -507,8 +509,11 @@ static int create_once(struct segment **out, struct sop_segments *s, unsigned pr
 	enum sop_stream stream, bool *again, struct sop_err *e)
 {
 	const struct sop_profile *p = &sop_members_label(s->mem)->profile[profile];
-	struct sop_segment_info info = {
-		.k = p->k, .m = p->m, .stream = (uint8_t)stream, .end = SOP_SHARD_HEADER};
+	struct sop_segment_info info = {.k = p->k,
+		.m = p->m,
+		.stream = (uint8_t)stream,
+		.no_repair = p->flags & SOP_PROFILE_NO_REPAIR,
+		.end = SOP_SHARD_HEADER};
 	uint32_t absent = 0, failed = 0;
 	struct segment *seg = NULL;
 	uint64_t n;

@@ -123,7 +123,7 @@ int sop_volume_check(struct sop_volume *v, bool data, void (*report)(void *arg, 
 struct sop_profile_opts {
 	const char *name;
 	unsigned k, m;
-	bool no_repair;		  /* leave bad shards as they are when a read meets them */
+	bool no_repair;		  /* bad shards that reads meet are left to scrub */
 	const char *const *disks; /* names ("d1"), paths or UUIDs; n_disks 0: all */
 	size_t n_disks;
 };

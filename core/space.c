@@ -977,7 +977,8 @@ static int flush_segment(struct sop_space *s, struct seg *g, struct changes *cs,
 	d.k = info.k;
 	d.m = info.m;
 	d.stream = info.stream;
-	d.flags = info.sealed;
+	d.flags = (uint8_t)((info.sealed ? SOP_SEGMENT_SEALED : 0) |
+			    (info.no_repair ? SOP_SEGMENT_NO_REPAIR : 0));
 	d.stale = le32_make(info.stale);
 	d.end = le64_make(info.end);
 	d.live = le64_make(g->live);
@@ -1073,7 +1074,8 @@ static int load_segment(void *arg, const void *key, size_t klen, const void *val
 	info.k = d.k;
 	info.m = d.m;
 	info.stream = d.stream;
-	info.sealed = d.flags & 1;
+	info.sealed = d.flags & SOP_SEGMENT_SEALED;
+	info.no_repair = d.flags & SOP_SEGMENT_NO_REPAIR;
 	info.stale = le32_get(d.stale);
 	info.end = le64_get(d.end);
 	for (unsigned i = 0; i < SOP_EC_MAX; i++)

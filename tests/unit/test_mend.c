@@ -348,6 +348,117 @@ static void rot_all(struct fixture *f, const char *disk)
 	assert_true(r.done > 0);
 }
 
+/* ---- profiles without repair on read ---- */
+
+#define SHARD_FILES 64
+
+/* Shard files with large values, one byte of each disk's gone bad in another place. */
+struct shard_files {
+	struct fixture *f;
+	unsigned disk;
+	struct shard_file {
+		char name[80];
+		unsigned disk;
+		uint64_t off;
+		uint8_t was, bad;
+	} file[SHARD_FILES];
+	size_t n;
+};
+
+static bool has_file(const struct shard_files *l, unsigned disk, const char *name)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->file[i].disk == disk && !strcmp(l->file[i].name, name))
+			return true;
+	return false;
+}
+
+static void list_file(void *arg, const char *file, uint64_t size, uint64_t allocated)
+{
+	struct shard_files *l = arg;
+
+	(void)allocated;
+	if (strncmp(file, "segments/", 9) || size < LARGE / 4 || has_file(l, l->disk, file))
+		return;
+	assert_true(l->n < SHARD_FILES);
+	l->file[l->n] = (struct shard_file){.disk = l->disk, .off = size * (l->disk + 1) / 5};
+	snprintf(l->file[l->n].name, sizeof(l->file[l->n].name), "%s", file);
+	l->n++;
+}
+
+static void list_files(struct shard_files *l)
+{
+	for (l->disk = 0; l->disk < l->f->disks; l->disk++)
+		sim_each_file(l->f->sim, l->f->path[l->disk], list_file, l);
+}
+
+static void rot_files(struct shard_files *l)
+{
+	for (size_t i = 0; i < l->n; i++) {
+		struct shard_file *x = &l->file[i];
+		const char *disk = l->f->path[x->disk];
+
+		assert_int_equal(sim_peek(l->f->sim, disk, x->name, x->off, &x->was, 1), 0);
+		x->bad = x->was ^ 0x5a;
+		assert_int_equal(sim_poke(l->f->sim, disk, x->name, x->off, &x->bad, 1), 0);
+	}
+}
+
+/* How many of the files from `first` on are as they were before they rotted. */
+static unsigned mended(const struct shard_files *l, size_t first, size_t end)
+{
+	unsigned n = 0;
+
+	for (size_t i = first; i < end; i++) {
+		const struct shard_file *x = &l->file[i];
+		uint8_t b;
+
+		assert_int_equal(
+			sim_peek(l->f->sim, l->f->path[x->disk], x->name, x->off, &b, 1), 0);
+		assert_true(b == x->was || b == x->bad);
+		n += b == x->was;
+	}
+	return n;
+}
+
+static void what_reads_find_bad_is_left_to_scrub_where_a_profile_says_so(void **state)
+{
+	const struct sop_profile_opts p = {.name = "kept", .k = 2, .m = 2, .no_repair = true};
+	struct fixture *f = *state;
+	struct shard_files l = {.f = f};
+	uint64_t store;
+	size_t others;
+
+	list_files(&l);
+	others = l.n;
+	assert_true(others > 0);
+	fixture_ok(f, sop_profile_add(f->v, &p, &f->e));
+	fixture_ok(f, fixture_store(f, "kept", &store)); /* the name is the profile's */
+	fixture_ok(f, fixture_upsert(f, store, "first", content, LARGE, true));
+	list_files(&l);
+	assert_true(l.n > others);
+	/* What the next mount makes is of the same kind, and so is what a crash leaves. */
+	fixture_ok(f, fixture_close(f));
+	fixture_ok(f, fixture_open(f));
+	fixture_ok(f, fixture_upsert(f, store, "second", content + 1, LARGE, true));
+	sim_power_on(f->sim, SIM_KEEP_SYNCED_ONLY, 1);
+	(void)sop_volume_close(f->v, NULL);
+	fixture_ok(f, fixture_open(f));
+	list_files(&l);
+	rot_files(&l);
+	check_items(f, "a");
+	check_items(f, "b");
+	assert_int_equal(fixture_has(f, store, "first", content, LARGE), 1);
+	assert_int_equal(fixture_has(f, store, "second", content + 1, LARGE), 1);
+	tick(f);
+	assert_true(mended(&l, 0, others) > 0);
+	assert_int_equal(mended(&l, others, l.n), 0);
+	fixture_ok(f, sop_scrub_start(f->v, 0, &f->e));
+	tick(f);
+	assert_int_equal(mended(&l, 0, l.n), l.n);
+	fixture_check(f, true);
+}
+
 static void rot_met_while_a_disk_is_rebuilt_is_rebuilt_too(void **state)
 {
 	struct fixture *f = *state;
@@ -669,6 +780,7 @@ int main(void)
 		T(a_folder_that_will_not_do_is_refused_by_name),
 		T(a_disk_lost_while_another_is_replaced_is_survived),
 		T(the_new_disk_lost_while_it_takes_over_loses_nothing),
+		T(what_reads_find_bad_is_left_to_scrub_where_a_profile_says_so),
 		T(rot_met_while_a_disk_is_rebuilt_is_rebuilt_too),
 		T(healing_waits_for_room_and_goes_on),
 		T(a_shard_file_that_vanished_is_rebuilt),

@@ -84,6 +84,7 @@ static void header_decode_takes_back_what_encode_made_and_nothing_else(void **st
 					.k = 2,
 					.m = 2,
 					.stream = SOP_STREAM_BULK,
+					.no_repair = true,
 					.disks = {3, 1, 4, 0}},
 				out;
 	struct sop_uuid volume = {{1, 2, 3}}, other = {{1, 2, 4}};
@@ -95,6 +96,7 @@ static void header_decode_takes_back_what_encode_made_and_nothing_else(void **st
 	assert_int_equal(sop_shard_header_decode(&out, &raw, &volume, info.id, 2, 4, NULL), 0);
 	assert_int_equal(out.k, 2);
 	assert_memory_equal(out.disks, info.disks, sizeof(out.disks));
+	assert_true(out.no_repair);
 	assert_int_equal(
 		sop_shard_header_decode(&out, &raw, &other, info.id, 2, 4, NULL), SOP_EFOREIGN);
 	assert_int_equal(sop_shard_header_decode(&out, &raw, &volume, info.id + 1, 2, 4, NULL),
@@ -164,6 +166,15 @@ static void a_segment_ended_cleanly_is_continued_by_the_next_mount(void **state)
 	assert_true(c.segment != a.segment);
 	assert_int_equal(get_seed(&v, &a, 1), 0);
 	assert_int_equal(get_seed(&v, &b, 2), 0);
+	/* Not one of a profile that does not repair what reads find, where this one does. */
+	assert_ok(sop_segments_sync(v.segs, &e), &e);
+	info = info_of(&v, a.segment);
+	info.no_repair = true;
+	volume_close(&v);
+	volume_open(&v);
+	assert_ok(sop_segments_add(v.segs, &info, &e), &e);
+	c = put_seed(&v, 5000, 3);
+	assert_true(c.segment != a.segment && !info_of(&v, c.segment).no_repair);
 	volume_free(&v);
 }
 
