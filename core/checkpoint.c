@@ -2,7 +2,9 @@
  *
  *   1. under the commit lock: accounts and store states go into their trees; the changed nodes are
  *      frozen as of this LSN; the journal goes on in a new file. Commits are held up for this only.
- *   2. the frozen nodes are written as new blobs, then everything is made durable
+ *   2. room is taken for what the registry will have to write: where there is none, the checkpoint
+ *      is refused while nothing depends on it. The frozen nodes are written as new blobs, then
+ *      everything is made durable
  *   3. the checkpoint file is published: it names every registry slot to be changed
  *   4. the registry is changed, fsynced; the old journal files go
  *
@@ -18,7 +20,19 @@ struct ckpt {
 	struct sop_frozen *frozen;
 	size_t n_frozen, n_written;
 	uint64_t pin;
+	bool needed; /* a full disk among others must not hold it up */
 };
+
+/* While a disk of the registry is full a checkpoint waits for room, and its disk stays a replica.
+ * Not when the checkpoint is what the volume needs to go on, or to open. */
+static bool cannot_wait(struct sop_volume *v)
+{
+	struct sop_nodes_stat s;
+
+	sop_nodes_stat(v->nodes, &s);
+	return !v->ckpt_ms || v->journal_used > 2 * v->opts.journal_bytes ||
+	       s.dirty_bytes + s.old_version_bytes > v->opts.cache_bytes / 3;
+}
 
 static int freeze_locked(struct ckpt *k, bool clean, struct sop_err *e)
 {
@@ -43,7 +57,7 @@ static int freeze_locked(struct ckpt *k, bool clean, struct sop_err *e)
 	rc = sop_registry_chain(
 		v->reg, &k->c.flips, &k->c.n_flips, &k->c.next_handle, &k->c.free_handle, e);
 	if (!rc)
-		rc = sop_journal_rotate(v->journal, &k->c.journal, &k->c.chain, e);
+		rc = sop_journal_rotate(v->journal, k->needed, &k->c.journal, &k->c.chain, e);
 	if (!rc)
 		rc = sop_nodes_freeze(v->nodes, lsn, &k->frozen, &k->n_frozen, e);
 	if (rc) {
@@ -127,6 +141,7 @@ static int write_nodes(struct ckpt *k, struct sop_err *e)
 	return rc;
 }
 
+/* Where the nodes will lie is filled in when they are written. */
 static int list_flips(struct ckpt *k, struct sop_err *e)
 {
 	struct sop_flip *f = realloc(k->c.flips, (k->c.n_flips + k->n_frozen + 1) * sizeof(*f));
@@ -136,8 +151,16 @@ static int list_flips(struct ckpt *k, struct sop_err *e)
 	k->c.flips = f;
 	for (size_t i = 0; i < k->n_frozen; i++)
 		f[k->c.n_flips++] =
-			(struct sop_flip){k->frozen[i].handle, k->frozen[i].to, k->frozen[i].from};
+			(struct sop_flip){.handle = k->frozen[i].handle, .from = k->frozen[i].from};
 	return 0;
+}
+
+static void fill_flips(struct ckpt *k)
+{
+	struct sop_flip *f = k->c.flips + (k->c.n_flips - k->n_frozen);
+
+	for (size_t i = 0; i < k->n_frozen; i++)
+		f[i].to = k->frozen[i].to;
 }
 
 /* The new image stands: its blobs are live, those it replaced are free once nobody reads them. */
@@ -188,31 +211,34 @@ static void doubt_over(struct sop_volume *v)
 static int run(struct ckpt *k, bool clean, struct sop_err *e)
 {
 	struct sop_volume *v = k->v;
-	bool tried = false;
+	bool doubt = false;
 	int rc;
 
+	k->needed = cannot_wait(v);
 	sop_lock(&v->commit);
 	rc = freeze_locked(k, clean, e);
 	sop_unlock(&v->commit);
 	if (rc)
 		return rc;
-	rc = write_nodes(k, e);
+	rc = list_flips(k, e);
+	if (!rc)
+		rc = sop_registry_reserve(v->reg, k->c.flips, k->c.n_flips, k->needed, e);
+	if (!rc)
+		rc = write_nodes(k, e);
 	if (!rc)
 		rc = sop_segments_sync(v->seg, e);
 	/* The file that goes on from here: that it is missing one day must mean that it was lost.
 	 */
 	if (!rc)
 		rc = sop_journal_sync(v->journal, e);
-	if (!rc)
-		rc = list_flips(k, e);
 	if (!rc) {
-		tried = true;
-		rc = sop_checkpoint_store(v->mem, &k->c, e);
+		fill_flips(k);
+		rc = sop_checkpoint_store(v->mem, &k->c, k->needed, &doubt, e);
 	}
 	if (rc) {
-		if (tried)
+		if (doubt)
 			keep_in_doubt(k);
-		for (size_t i = 0; i < k->n_written && !tried; i++)
+		for (size_t i = 0; i < k->n_written && !doubt; i++)
 			if (k->frozen[i].to.segment)
 				sop_space_abandon(v->space, &k->frozen[i].to);
 		sop_lock(&v->commit);

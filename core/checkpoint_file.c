@@ -248,127 +248,251 @@ static int image_new(struct image **out, const struct sop_checkpoint *c,
 	return 0;
 }
 
-struct publication {
+/* One half of the publication on one replica. */
+struct half {
 	struct sop_errand errand;
-	struct image *image;
+	struct image *image; /* of the first */
 	struct sop_disk *disk;
-	struct sop_err err; /* code 0: published */
+	char temp[SOP_TEMP_PATH];
+	struct sop_err err; /* code 0: done */
 };
 
-static void publication_run(struct sop_errand *x)
+static void stage_run(struct sop_errand *x)
 {
-	struct publication *p = (struct publication *)x;
-	int rc;
+	struct half *h = (struct half *)x;
 
-	rc = sop_disk_publish(p->disk, SOP_PATH_CHECKPOINT, p->image->raw, p->image->len, &p->err);
-	p->err.code = rc;
+	h->err.code = sop_disk_stage(
+		h->disk, SOP_PATH_CHECKPOINT, h->image->raw, h->image->len, h->temp, &h->err);
 }
 
-static void publication_release(struct sop_errand *x)
+static void name_run(struct sop_errand *x)
 {
-	struct publication *p = (struct publication *)x;
+	struct half *h = (struct half *)x;
 
-	image_put(p->image);
-	free(p);
+	h->err.code = sop_disk_name(h->disk, h->temp, SOP_PATH_CHECKPOINT, &h->err);
 }
 
-static struct sop_errand *publication_new(struct image *m, struct sop_disk *d)
+static void unstage_run(struct sop_errand *x)
 {
-	struct publication *p = calloc(1, sizeof(*p));
+	struct half *h = (struct half *)x;
 
-	if (!p)
+	sop_disk_unstage(h->disk, h->temp);
+}
+
+static void half_release(struct sop_errand *x)
+{
+	struct half *h = (struct half *)x;
+
+	if (h->image)
+		image_put(h->image);
+	free(h);
+}
+
+static struct sop_errand *half_new(
+	struct image *m, struct sop_disk *d, void (*run)(struct sop_errand *), const char *temp)
+{
+	struct half *h = calloc(1, sizeof(*h));
+
+	if (!h)
 		return NULL;
-	sop_errand_init(&p->errand, publication_run, publication_release);
-	atomic_fetch_add(&m->refs, 1);
-	p->image = m;
-	p->disk = d;
-	return &p->errand;
+	sop_errand_init(&h->errand, run, half_release);
+	if (m)
+		atomic_fetch_add(&m->refs, 1);
+	h->image = m;
+	h->disk = d;
+	if (temp)
+		strcpy(h->temp, temp);
+	return &h->errand;
+}
+
+/* A replica on the way to the new checkpoint. */
+struct taker {
+	unsigned member;
+	struct sop_errand *stage, *name;
+	int result;
+};
+
+struct store {
+	struct sop_members *mem;
+	struct image *image;
+	struct taker taker[SOP_MEMBERS_MAX];
+	unsigned n;
+	struct sop_err last; /* of the last that failed */
+};
+
+static bool is_full(int rc)
+{
+	return rc == -ENOSPC || rc == -EDQUOT;
+}
+
+static void take_result(struct store *s, struct taker *t, const struct sop_errand *x)
+{
+	const struct half *h = (const struct half *)x;
+
+	if (!x->finished)
+		t->result =
+			sop_fail(&s->last, -ETIMEDOUT, "%s/%s", h->disk->name, SOP_PATH_CHECKPOINT);
+	else
+		t->result = h->err.code;
+	if (x->finished && h->err.code)
+		s->last = h->err;
 }
 
 /* All at once when the image is large; a small one costs two syncs each, and goes one after
  * another. */
-static void publish(struct sop_errand *const *list, size_t n, size_t len, unsigned timeout_ms)
+static void run_halves(struct store *s, struct sop_errand *const *list, size_t n)
 {
-	if (len >= PARALLEL_BYTES) {
-		sop_errands_run(list, n, true, timeout_ms);
+	unsigned ms = sop_members_timeout_ms(s->mem);
+
+	if (s->image->len >= PARALLEL_BYTES) {
+		sop_errands_run(list, n, true, ms);
 		return;
 	}
 	for (size_t i = 0; i < n; i++)
-		sop_errands_run(list + i, 1, true, timeout_ms);
+		sop_errands_run(list + i, 1, true, ms);
 }
 
-/* The result of one. The message of the last failure stays in last. */
-static int published(const struct sop_errand *x, struct sop_err *last)
+/* Both halves are made before the first runs: no memory is wanted once something has begun. */
+static int store_new(struct store *s, struct sop_err *e)
 {
-	const struct publication *p = (const struct publication *)x;
-
-	if (!x->finished)
-		return sop_fail(last, -ETIMEDOUT, "%s/%s", p->disk->name, SOP_PATH_CHECKPOINT);
-	if (p->err.code)
-		*last = p->err;
-	return p->err.code;
-}
-
-static int store_on(struct sop_members *mem, struct image *m, const unsigned *idx, unsigned n,
-	struct sop_err *e)
-{
-	struct sop_errand *list[SOP_MEMBERS_MAX] = {0};
-	unsigned member[SOP_MEMBERS_MAX], used = 0, done = 0;
-	int result[SOP_MEMBERS_MAX];
-	struct sop_err last = {0};
-	int rc = 0;
+	unsigned idx[SOP_MEMBERS_MAX], n = sop_members_replicas(s->mem, idx);
 
 	for (unsigned i = 0; i < n; i++) {
-		struct sop_disk *d = sop_members_disk(mem, idx[i]);
+		struct sop_disk *d = sop_members_disk(s->mem, idx[i]);
+		struct taker *t = &s->taker[s->n];
 
 		if (!d) /* set aside a moment ago */
 			continue;
-		list[used] = publication_new(m, d);
-		if (!list[used]) {
-			rc = sop_fail(e, -ENOMEM, "checkpoint");
-			goto out;
-		}
-		member[used++] = idx[i];
+		t->member = idx[i];
+		s->n++;
+		t->stage = half_new(s->image, d, stage_run, NULL);
+		t->name = half_new(NULL, d, name_run, NULL);
+		if (!t->stage || !t->name)
+			return sop_fail(e, -ENOMEM, "checkpoint");
 	}
-	publish(list, used, m->len, sop_members_timeout_ms(mem));
-	for (unsigned i = 0; i < used; i++) {
-		result[i] = published(list[i], &last);
+	return 0;
+}
+
+static void store_release(struct store *s)
+{
+	for (unsigned i = 0; i < s->n; i++) {
+		sop_errand_put(s->taker[i].stage);
+		sop_errand_put(s->taker[i].name);
+	}
+}
+
+/* The content. How many have it; *full: how many have no room. */
+static unsigned stage_all(struct store *s, unsigned *full)
+{
+	struct sop_errand *list[SOP_MEMBERS_MAX] = {0};
+	unsigned good = 0;
+
+	for (unsigned i = 0; i < s->n; i++)
+		list[i] = s->taker[i].stage;
+	run_halves(s, list, s->n);
+	*full = 0;
+	for (unsigned i = 0; i < s->n; i++) {
+		struct taker *t = &s->taker[i];
+
+		take_result(s, t, t->stage);
+		good += !t->result;
+		*full += is_full(t->result);
+	}
+	return good;
+}
+
+/* Nobody has it, and nobody gets it. */
+static void unstage_all(struct store *s)
+{
+	for (unsigned i = 0; i < s->n; i++) {
+		const struct taker *t = &s->taker[i];
+		const struct half *h = (const struct half *)t->stage;
+		struct sop_errand *x =
+			t->result ? NULL : half_new(NULL, h->disk, unstage_run, h->temp);
+
+		if (is_full(t->result))
+			sop_members_event(s->mem, t->member, SOP_EVENT_WRITE, -ENOSPC);
+		if (x)
+			sop_errands_run(&x, 1, true, sop_members_timeout_ms(s->mem));
+		sop_errand_put(x);
+	}
+}
+
+/* The names, of what is staged. How many have it now. */
+static unsigned name_all(struct store *s)
+{
+	struct sop_errand *list[SOP_MEMBERS_MAX] = {0};
+	struct taker *of[SOP_MEMBERS_MAX];
+	unsigned n = 0, done = 0;
+
+	for (unsigned i = 0; i < s->n; i++) {
+		struct taker *t = &s->taker[i];
+
+		if (t->result)
+			continue;
+		strcpy(((struct half *)t->name)->temp, ((const struct half *)t->stage)->temp);
+		of[n] = t;
+		list[n++] = t->name;
+	}
+	run_halves(s, list, n);
+	for (unsigned i = 0; i < n; i++) {
+		take_result(s, of[i], of[i]->name);
 		/* Set aside for something else meanwhile: its copy will not be believed. */
-		if (!result[i] && sop_members_disk(mem, member[i]))
-			done++;
+		done += !of[i]->result && sop_members_disk(s->mem, of[i]->member);
+	}
+	return done;
+}
+
+static int store_run(struct store *s, bool needed, bool *in_doubt, struct sop_err *e)
+{
+	unsigned full, good = stage_all(s, &full), done = 0;
+
+	if (full && !(good && needed)) {
+		unstage_all(s);
+		return sop_say(e, -ENOSPC, "checkpoint: no space left: %s", s->last.text);
+	}
+	if (good) {
+		done = name_all(s);
+		*in_doubt = !done;
 	}
 	/* A replica left behind with an older checkpoint must not be believed once the journal is
 	 * trimmed, so a full disk is set aside here as well. When no replica took it, nothing will
 	 * be trimmed, and all stay as they are. */
-	for (unsigned i = 0; i < used && done; i++) {
-		if (!result[i])
-			continue;
-		if (result[i] == -ENOSPC)
-			sop_members_event(mem, member[i], SOP_EVENT_WRITE, -ENOSPC);
-		sop_members_event(
-			mem, member[i], SOP_EVENT_WRITE, result[i] == -ENOSPC ? -EIO : result[i]);
+	for (unsigned i = 0; i < s->n && done; i++) {
+		int rc = s->taker[i].result;
+
+		if (is_full(rc))
+			sop_members_event(s->mem, s->taker[i].member, SOP_EVENT_WRITE, -ENOSPC);
+		if (rc)
+			sop_members_event(s->mem, s->taker[i].member, SOP_EVENT_WRITE,
+				is_full(rc) ? -EIO : rc);
 	}
-	if (!done && !last.code)
-		rc = sop_fail(e, -EIO, "checkpoint: no registry replica is left");
-	else if (!done)
-		rc = sop_say(e, last.code, "checkpoint: %s", last.text);
-out:
-	for (unsigned i = 0; i < used; i++)
-		sop_errand_put(list[i]);
-	return rc;
+	if (done)
+		return 0;
+	return s->last.code ? sop_say(e, s->last.code, "checkpoint: %s", s->last.text)
+			    : sop_fail(e, -EIO, "checkpoint: no registry replica is left");
 }
 
-int sop_checkpoint_store(struct sop_members *mem, const struct sop_checkpoint *c, struct sop_err *e)
+int sop_checkpoint_store(struct sop_members *mem, const struct sop_checkpoint *c, bool needed,
+	bool *in_doubt, struct sop_err *e)
 {
-	unsigned idx[SOP_MEMBERS_MAX], n = sop_members_replicas(mem, idx);
-	struct image *m = NULL;
+	sop_autofree struct store *s = calloc(1, sizeof(*s));
+	bool doubt = false;
 	int rc;
 
-	rc = image_new(&m, c, &sop_members_label(mem)->volume_uuid, e);
-	if (rc)
-		return rc;
-	rc = store_on(mem, m, idx, n, e);
-	image_put(m);
+	if (!s)
+		return sop_fail(e, -ENOMEM, "checkpoint");
+	s->mem = mem;
+	rc = image_new(&s->image, c, &sop_members_label(mem)->volume_uuid, e);
+	if (!rc)
+		rc = store_new(s, e);
+	if (!rc)
+		rc = store_run(s, needed, &doubt, e);
+	store_release(s);
+	if (s->image)
+		image_put(s->image);
+	if (in_doubt)
+		*in_doubt = doubt;
 	return rc;
 }
 

@@ -32,10 +32,15 @@ int sop_checkpoint_encode(void **raw, size_t *len, const struct sop_checkpoint *
 int sop_checkpoint_decode(struct sop_checkpoint *out, const void *raw, size_t len,
 	const struct sop_uuid *volume, struct sop_err *e);
 
-/* sop_disk_publish on all current replicas, in parallel where it pays; 0 when at least one took it
- * (the others have been set aside). */
-int sop_checkpoint_store(struct sop_members *mem, const struct sop_checkpoint *c, struct sop_err *e);
-/* The newest (highest epoch, then LSN) valid one among current replicas. SOP_ELOST: none is whole. */
+/* On all current replicas, in parallel where it pays: the content first, and only when it is there
+ * the names. 0 when at least one has it (the others have been set aside). -ENOSPC: a replica is
+ * full, and all have the old one; with `needed` that is so only when all are full, and a full one
+ * among others is set aside. *in_doubt (may be NULL): an error, but a replica may have it all the
+ * same. */
+int sop_checkpoint_store(struct sop_members *mem, const struct sop_checkpoint *c, bool needed,
+	bool *in_doubt, struct sop_err *e);
+/* The newest (highest epoch, then LSN) valid one among current replicas. SOP_ELOST: none is whole.
+ */
 int sop_checkpoint_load(struct sop_checkpoint *out, struct sop_members *mem, struct sop_err *e);
 /* The one on one member, whatever the others have. */
 int sop_checkpoint_load_one(

@@ -5,7 +5,6 @@
 #include "core/id.h"
 
 #define TEMP_SUFFIX ".tmp"
-#define PATH_BYTES  512
 
 void sop_disk_close(struct sop_disk *d)
 {
@@ -71,8 +70,9 @@ static int temp_path(char *out, const char *path)
 	int n;
 
 	sop_random(&unique, sizeof(unique));
-	n = snprintf(out, PATH_BYTES, "%s.%016llx" TEMP_SUFFIX, path, (unsigned long long)unique);
-	return n < 0 || n >= PATH_BYTES ? -ENAMETOOLONG : 0;
+	n = snprintf(
+		out, SOP_TEMP_PATH, "%s.%016llx" TEMP_SUFFIX, path, (unsigned long long)unique);
+	return n < 0 || n >= SOP_TEMP_PATH ? -ENAMETOOLONG : 0;
 }
 
 /* "a/b" -> "a", "b" -> "". */
@@ -105,30 +105,48 @@ static int write_temp(struct sop_disk *d, const char *temp, const void *buf, siz
 	return rc;
 }
 
-int sop_disk_publish(
-	struct sop_disk *d, const char *path, const void *buf, size_t len_bytes, struct sop_err *e)
+int sop_disk_stage(struct sop_disk *d, const char *path, const void *buf, size_t len_bytes,
+	char temp[SOP_TEMP_PATH], struct sop_err *e)
 {
-	char temp[PATH_BYTES], parent[PATH_BYTES];
-	int rc;
+	int rc = temp_path(temp, path);
 
-	rc = temp_path(temp, path);
 	if (rc)
 		return sop_fail(e, rc, "%s/%s", d->name, path);
-	parent_of(parent, path);
-
-	/* A crash up to the rename leaves the old file and perhaps a temporary one. The data is
-	 * synced before the rename: the new name never stands for less than the whole. */
 	rc = write_temp(d, temp, buf, len_bytes);
-	if (!rc)
-		rc = d->ops->rename(d, temp, path);
+	/* EEXIST would mean that the file is not ours. */
+	if (rc && rc != -EEXIST)
+		sop_disk_unstage(d, temp);
+	return rc ? sop_fail(e, rc, "%s/%s: write", d->name, path) : 0;
+}
+
+/* What stays when it fails is a temporary file. */
+void sop_disk_unstage(struct sop_disk *d, const char *temp)
+{
+	(void)d->ops->unlink(d, temp);
+}
+
+int sop_disk_name(struct sop_disk *d, const char *temp, const char *path, struct sop_err *e)
+{
+	char parent[SOP_TEMP_PATH];
+	int rc = d->ops->rename(d, temp, path);
+
 	if (rc) {
-		/* Best effort: what stays is a temporary file, and the error to tell is the first
-		 * one. EEXIST would mean that the file is not ours. */
-		if (rc != -EEXIST)
-			(void)d->ops->unlink(d, temp);
+		sop_disk_unstage(d, temp);
 		return sop_fail(e, rc, "%s/%s: write", d->name, path);
 	}
 	/* A crash here leaves the old file or the new one. */
+	parent_of(parent, path);
 	rc = d->ops->syncdir(d, parent);
 	return rc ? sop_fail(e, rc, "%s/%s: sync of the directory", d->name, path) : 0;
+}
+
+/* A crash up to the rename leaves the old file and perhaps a temporary one. The data is synced
+ * before the rename: the new name never stands for less than the whole. */
+int sop_disk_publish(
+	struct sop_disk *d, const char *path, const void *buf, size_t len_bytes, struct sop_err *e)
+{
+	char temp[SOP_TEMP_PATH];
+	int rc = sop_disk_stage(d, path, buf, len_bytes, temp, e);
+
+	return rc ? rc : sop_disk_name(d, temp, path, e);
 }

@@ -1,8 +1,9 @@
 /* A disk: one member folder, seen through a vtable, so that tests put a simulated disk underneath.
  *
  * Calls here are synchronous and may hang as long as the device does; whatever must be bounded goes
- * through core/io.h. Paths are relative to the folder, with '/' between parts. Any thread; two calls
- * on one file at overlapping ranges are the caller's business. Return 0, a count, or -errno. */
+ * through core/io.h. Paths are relative to the folder, with '/' between parts. Any thread; two
+ * calls on one file at overlapping ranges are the caller's business. Return 0, a count, or -errno.
+ */
 #ifndef SOP_DISK_H
 #define SOP_DISK_H
 
@@ -35,11 +36,11 @@ struct sop_disk_ops {
 	ssize_t (*preadv)(struct sop_file *f, const struct iovec *iov, int iovcnt, uint64_t off);
 	ssize_t (*pwritev)(struct sop_file *f, const struct iovec *iov, int iovcnt, uint64_t off);
 	/* Like preadv, but -EAGAIN rather than wait for the device. May always say -EAGAIN. */
-	ssize_t (*preadv_cached)(struct sop_file *f, const struct iovec *iov, int iovcnt,
-		uint64_t off);
+	ssize_t (*preadv_cached)(
+		struct sop_file *f, const struct iovec *iov, int iovcnt, uint64_t off);
 	int (*datasync)(struct sop_file *f);
-	/* Optional (NULL): hints. Begin to write out what was written there; forget what is in memory of a
-	 * file that has been synced, so that reads ask the medium. */
+	/* Optional (NULL): hints. Begin to write out what was written there; forget what is in
+	 * memory of a file that has been synced, so that reads ask the medium. */
 	void (*write_out)(struct sop_file *f, uint64_t off, uint64_t len_bytes);
 	void (*forget)(struct sop_file *f);
 	int (*size)(struct sop_file *f, uint64_t *len_bytes);
@@ -50,7 +51,7 @@ struct sop_disk_ops {
 	int (*rename)(struct sop_disk *d, const char *from, const char *to);
 	int (*link)(struct sop_disk *d, const char *from, const char *to); /* -EEXIST */
 	int (*unlink)(struct sop_disk *d, const char *path);
-	int (*mkdir)(struct sop_disk *d, const char *path); /* 0 when it is there already */
+	int (*mkdir)(struct sop_disk *d, const char *path);   /* 0 when it is there already */
 	int (*syncdir)(struct sop_disk *d, const char *path); /* "" is the folder itself */
 	/* Calls fn for every name but "." and ".."; a negative result of fn ends it. */
 	int (*list)(struct sop_disk *d, const char *path, int (*fn)(void *arg, const char *name),
@@ -72,8 +73,8 @@ struct sop_file {
 };
 
 /* Hold f until one more file_close(): a request that hangs in a device outlives the owner's close,
- * and its descriptor may not become another file's meanwhile. An implementation of file_close starts
- * with `if (!sop_file_put(f)) return;`. A file holds on to its disk in the same way. */
+ * and its descriptor may not become another file's meanwhile. An implementation of file_close
+ * starts with `if (!sop_file_put(f)) return;`. A file holds on to its disk in the same way. */
 static inline void sop_file_get(struct sop_file *f)
 {
 	atomic_fetch_add_explicit(&f->extra_refs, 1, memory_order_relaxed);
@@ -95,8 +96,16 @@ int sop_disk_read_file(struct sop_disk *d, const char *path, void **buf, size_t 
 	size_t max_bytes, struct sop_err *e);
 /* Temp, write, fsync, rename, fsync directory: after a crash the old or the new one, whole. On an
  * error it is the old one, or (only the last sync failed) perhaps the new one, not yet durable. */
-int sop_disk_publish(struct sop_disk *d, const char *path, const void *buf, size_t len_bytes,
-	struct sop_err *e);
+int sop_disk_publish(
+	struct sop_disk *d, const char *path, const void *buf, size_t len_bytes, struct sop_err *e);
+/* The two halves of it. stage: a temporary file with the content, synced; its path goes to temp.
+ * name: it takes its name, and the folder is synced. unstage: it is removed, best effort. A crash
+ * before name has begun leaves the old file, for certain. */
+#define SOP_TEMP_PATH 512
+int sop_disk_stage(struct sop_disk *d, const char *path, const void *buf, size_t len_bytes,
+	char temp[SOP_TEMP_PATH], struct sop_err *e);
+int sop_disk_name(struct sop_disk *d, const char *temp, const char *path, struct sop_err *e);
+void sop_disk_unstage(struct sop_disk *d, const char *temp);
 /* Is this the name of a temporary file of sop_disk_publish()? A crash may leave one, of no use to
  * anybody; lists skip it, and fsck may remove it while no one has the volume open. */
 bool sop_disk_is_temp(const char *name);

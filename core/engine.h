@@ -590,7 +590,7 @@ struct sop_volume {
 	uint64_t durable_lsn;
 
 	struct sop_lock ckpt_lock;	    /* VOLUME: one checkpoint at a time */
-	_Atomic uint64_t ckpt_ms, ckpt_lsn; /* changed under it */
+	_Atomic uint64_t ckpt_ms, ckpt_lsn; /* changed under it; ms 0: none yet */
 	struct sop_blobref *doubt; /* under it: nodes of checkpoints whose publication failed */
 	size_t n_doubt;
 

@@ -528,10 +528,24 @@ static void drop_leftovers(struct sop_journal *j)
 	}
 }
 
+/* Is a replica full? Then they all wait for room, and none is set aside. */
+static int all_have_room(struct sop_journal *j, const int *result, struct sop_err *e)
+{
+	for (size_t i = 0; i < j->n; i++) {
+		struct replica *r = j->replica[i];
+
+		if (result[i] != -ENOSPC)
+			continue;
+		sop_members_event(j->mem, r->member, SOP_EVENT_WRITE, -ENOSPC);
+		return sop_say(e, -ENOSPC, "journal: no space left on disk %s", r->disk->name);
+	}
+	return 0;
+}
+
 /* Start file `number` on all current replicas and go on in it. On an error the current file goes
  * on: what was made of the new one does not follow its last record, and is replaced by the next
  * try. */
-static int start_files(struct sop_journal *j, uint64_t number, struct sop_err *e)
+static int start_files(struct sop_journal *j, uint64_t number, bool needed, struct sop_err *e)
 {
 	int result[SOP_MEMBERS_MAX] = {0};
 	int rc;
@@ -554,6 +568,8 @@ static int start_files(struct sop_journal *j, uint64_t number, struct sop_err *e
 		if (result[i] == -ENOSPC && drop_spares(j, r))
 			result[i] = start_file(j, r, number);
 	}
+	if (!rc && !needed)
+		rc = all_have_room(j, result, e);
 	if (!rc)
 		rc = settle(j, result, j->n, "start of a file", e);
 	if (!rc)
@@ -580,7 +596,7 @@ int sop_journal_new(struct sop_journal **out, struct sop_members *mem, struct so
 	j->chain = chain;
 	sop_random(&j->salt, sizeof(j->salt));
 	j->salt >>= 64 - SOP_JOURNAL_SALT_BITS;
-	rc = start_files(j, number, e);
+	rc = start_files(j, number, true, e);
 	if (rc) {
 		sop_journal_free(j);
 		return sop_wrap(e, rc, "journal file %llu", (unsigned long long)number);
@@ -601,12 +617,13 @@ void sop_journal_free(struct sop_journal *j)
 	free(j);
 }
 
-int sop_journal_rotate(struct sop_journal *j, uint64_t *number, uint32_t *chain, struct sop_err *e)
+int sop_journal_rotate(
+	struct sop_journal *j, bool needed, uint64_t *number, uint32_t *chain, struct sop_err *e)
 {
 	int rc;
 
 	assert(!j->pending.batch);
-	rc = start_files(j, j->number + 1, e);
+	rc = start_files(j, j->number + 1, needed, e);
 	if (rc)
 		return rc;
 	*number = j->number;
@@ -719,7 +736,7 @@ int sop_journal_prepare(struct sop_journal *j, const struct sop_record_in *in, s
 		return rc;
 	/* A healed replica has all up to here, and must have this append as well. */
 	if (newcomers || (j->pos + total > j->file_bytes && j->pos > SOP_JOURNAL_HEADER)) {
-		rc = start_files(j, j->number + 1, e);
+		rc = start_files(j, j->number + 1, true, e);
 		if (!rc)
 			rc = begin(j, NULL, e);
 		if (rc)

@@ -1,10 +1,11 @@
-/* The journal: the totally ordered log of committed transactions, one copy on every registry replica.
+/* The journal: the totally ordered log of committed transactions, one copy on every registry
+ * replica.
  *
  * Appending: records are framed here (lsn, chain of checksums, epoch) and written by the caller's
  * batch, together with the blobs they name; nothing waits for the media. When the batch has run,
  * finish says whether it counts: written on at least one current replica (a replica that failed has
- * been set aside by sop_members_event, which marks it stale before finish returns). When it does not
- * count, the append position is as before, and the same LSNs are used again.
+ * been set aside by sop_members_event, which marks it stale before finish returns). When it does
+ * not count, the append position is as before, and the same LSNs are used again.
  *
  * Durability: sync() makes everything finished before it durable (fdatasync of the current file on
  * all replicas; the caller has synced, or syncs at the same time, the segments); a BARRIER record
@@ -27,8 +28,8 @@ struct sop_journal_opts {
 	uint64_t file_bytes; /* 0: 64 MiB; preallocated in steps */
 };
 
-/* Start a new file `number` on all current replicas: what recovery (or mkfs) left is not appended to.
- * lsn_next: LSN of the first transaction; chain: prev_crc of the first record. */
+/* Start a new file `number` on all current replicas: what recovery (or mkfs) left is not appended
+ * to. lsn_next: LSN of the first transaction; chain: prev_crc of the first record. */
 int sop_journal_new(struct sop_journal **out, struct sop_members *mem, struct sop_iopool *io,
 	const struct sop_journal_opts *o, uint64_t number, uint64_t lsn_next, uint32_t chain,
 	struct sop_err *e);
@@ -42,36 +43,41 @@ struct sop_record_in {
 	size_t payload_len;
 };
 
-/* Frame n records and add their writes to b (one per replica; run it with need 0). One append at a time.
- * -ENOSPC or -EIO when no replica can take them; after an error b must not be run. What does not fit
- * into the current file goes into the next, as after rotate(); a record larger than file_bytes makes
- * its file grow. */
+/* Frame n records and add their writes to b (one per replica; run it with need 0). One append at a
+ * time. -ENOSPC or -EIO when no replica can take them; after an error b must not be run. What does
+ * not fit into the current file goes into the next, as after rotate(); a record larger than
+ * file_bytes makes its file grow. */
 int sop_journal_prepare(struct sop_journal *j, const struct sop_record_in *in, size_t n,
 	struct sop_batch *b, struct sop_err *e);
 int sop_journal_finish(struct sop_journal *j, struct sop_err *e);
-/* As if never prepared, run or not: what may be on the disks is cut off, durably (this is slow). When it
- * was run, and the blobs failed: forget, which also looks at the results, so that a replica on which the
- * write failed, or may still be under way, is set aside. Both before sop_batch_put(). A failed finish
- * does the same by itself. */
+/* As if never prepared, run or not: what may be on the disks is cut off, durably (this is slow).
+ * When it was run, and the blobs failed: forget, which also looks at the results, so that a replica
+ * on which the write failed, or may still be under way, is set aside. Both before sop_batch_put().
+ * A failed finish does the same by itself. */
 void sop_journal_abandon(struct sop_journal *j);
 void sop_journal_forget(struct sop_journal *j);
 
 int sop_journal_sync(struct sop_journal *j, struct sop_err *e);
 
-/* Close the current file and go on in the next. *number: of the new file; *chain: its first prev_crc. */
-int sop_journal_rotate(struct sop_journal *j, uint64_t *number, uint32_t *chain, struct sop_err *e);
+/* Close the current file and go on in the next. *number: of the new file; *chain: its first
+ * prev_crc. -ENOSPC: a replica is full, and the current file goes on; with `needed` that is so only
+ * when all are, and a full one among others is set aside. */
+int sop_journal_rotate(
+	struct sop_journal *j, bool needed, uint64_t *number, uint32_t *chain, struct sop_err *e);
 /* Files with a lower number are no longer needed. */
 void sop_journal_trim(struct sop_journal *j, uint64_t number);
-/* The files not yet trimmed, oldest first, and what counts of each: malloc'ed (NULL: not wanted, or no
- * memory). last, unless NULL: the current one. The number. */
+/* The files not yet trimmed, oldest first, and what counts of each: malloc'ed (NULL: not wanted, or
+ * no memory). last, unless NULL: the current one. The number. */
 struct sop_journal_span {
 	uint64_t number, bytes;
 };
-size_t sop_journal_spans(struct sop_journal *j, struct sop_journal_span **out,
-	struct sop_journal_span *last);
-uint64_t sop_journal_bytes(struct sop_journal *j); /* in files not yet trimmed: what replay would read */
+size_t sop_journal_spans(
+	struct sop_journal *j, struct sop_journal_span **out, struct sop_journal_span *last);
+uint64_t sop_journal_bytes(
+	struct sop_journal *j); /* in files not yet trimmed: what replay would read */
 
-/* --- recovery ---------------------------------------------------------------------------------- */
+/* --- recovery ----------------------------------------------------------------------------------
+ */
 
 struct sop_record_out {
 	uint8_t type;
@@ -81,37 +87,40 @@ struct sop_record_out {
 };
 
 struct sop_journal_end {
-	uint64_t lsn;         /* of the last transaction accepted; the given lsn when none */
-	uint32_t chain;       /* crc of the last record accepted */
+	uint64_t lsn;	      /* of the last transaction accepted; the given lsn when none */
+	uint32_t chain;	      /* crc of the last record accepted */
 	uint64_t number;      /* of the last file looked at */
 	uint64_t barrier_lsn; /* highest BARRIER seen */
 	uint64_t records, bytes;
 };
 
-/* Read the chain that starts in file `number` with prev_crc `chain` and first LSN lsn + 1, over as many
- * files as there are. Of all members with the REGISTRY role whose replica is current, the longest
- * valid chain counts. fn is called for each TXN in order, with `durable` true when a BARRIER that covers
- * it exists (on any current replica); a return of 1 from fn ends the chain before this record for good
- * (its blobs do not verify); a negative one is an error. Torn tails, old records of recycled files and
- * garbage end the chain. A chain that ends before a barrier it should reach is SOP_ELOST, said so. */
+/* Read the chain that starts in file `number` with prev_crc `chain` and first LSN lsn + 1, over as
+ * many files as there are. Of all members with the REGISTRY role whose replica is current, the
+ * longest valid chain counts. fn is called for each TXN in order, with `durable` true when a
+ * BARRIER that covers it exists (on any current replica); a return of 1 from fn ends the chain
+ * before this record for good (its blobs do not verify); a negative one is an error. Torn tails,
+ * old records of recycled files and garbage end the chain. A chain that ends before a barrier it
+ * should reach is SOP_ELOST, said so. */
 enum sop_replay_flags {
 	SOP_REPLAY_BEGUN = 1, /* file `number` was on the media: SOP_ELOST when no replica has it */
-	SOP_REPLAY_PART = 2,  /* go on with what is left, though more was on the media (fsck, when told) */
+	SOP_REPLAY_PART =
+		2, /* go on with what is left, though more was on the media (fsck, when told) */
 };
 int sop_journal_replay(struct sop_members *mem, uint64_t number, uint64_t lsn, uint32_t chain,
-	unsigned flags, int (*fn)(void *arg, const struct sop_record_out *r, bool durable), void *arg,
-	struct sop_journal_end *end, struct sop_err *e);
+	unsigned flags, int (*fn)(void *arg, const struct sop_record_out *r, bool durable),
+	void *arg, struct sop_journal_end *end, struct sop_err *e);
 
-/* How far the chain goes on one member alone; for fsck. end->barrier_lsn above end->lsn: it has lost a part
- * of what was on the media. off: in the last file of the chain, behind its last record. */
+/* How far the chain goes on one member alone; for fsck. end->barrier_lsn above end->lsn: it has
+ * lost a part of what was on the media. off: in the last file of the chain, behind its last record.
+ */
 int sop_journal_reach(struct sop_members *mem, unsigned member, uint64_t number, uint64_t lsn,
 	uint32_t chain, struct sop_journal_end *end, uint64_t *off, struct sop_err *e);
 
 /* Remove every journal file below `number`, and all when number is UINT64_MAX, on every replica. */
 int sop_journal_clean(struct sop_members *mem, uint64_t number, struct sop_err *e);
 
-/* Pure: check one framed record at raw (at most `avail` bytes). 0: whole; -EAGAIN: more bytes needed;
- * SOP_ECORRUPT: not a record of this chain. */
+/* Pure: check one framed record at raw (at most `avail` bytes). 0: whole; -EAGAIN: more bytes
+ * needed; SOP_ECORRUPT: not a record of this chain. */
 int sop_record_check(const void *raw, size_t avail, uint32_t prev_crc, struct sop_record_out *out,
 	uint32_t *crc, size_t *len, struct sop_err *e);
 

@@ -433,7 +433,7 @@ static int finish(struct heal *h)
 		return rc;
 	sop_lock(&v->commit);
 	rc = v->dead ? sop_fail(h->e, SOP_EDEAD, "volume %s", v->name)
-		     : sop_journal_rotate(v->journal, &number, &chain, h->e);
+		     : sop_journal_rotate(v->journal, true, &number, &chain, h->e);
 	if (!rc)
 		n = sop_journal_spans(v->journal, &span, NULL);
 	if (!rc && !span)

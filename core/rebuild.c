@@ -578,7 +578,7 @@ static int publish(struct rebuild *r)
 	r->c.next_ino = SOP_MAX(r->c.next_ino, r->ino + 1);
 	rc = join_flips(r);
 	if (!rc)
-		rc = sop_checkpoint_store(r->mem, &r->c, r->e);
+		rc = sop_checkpoint_store(r->mem, &r->c, true, NULL, r->e);
 	for (size_t i = 0; i < r->n_lost && !rc; i++)
 		rc = sop_regblocks_reset(r->blocks, r->lost[i], r->e);
 	if (!rc)

@@ -769,6 +769,33 @@ int sop_registry_apply(struct sop_registry *r, const struct sop_flip *flips, siz
 	return rc ? sop_wrap(e, rc, "registry") : 0;
 }
 
+int sop_registry_reserve(struct sop_registry *r, const struct sop_flip *flips, size_t n,
+	bool needed, struct sop_err *e)
+{
+	struct job j = {.r = r, .n = n};
+	size_t next = 0;
+	int rc;
+
+	if (!n)
+		return 0;
+	rc = job_prepare(&j, flips, e);
+	sop_lock(&r->lock);
+	take_busy(r, true);
+	sop_unlock(&r->lock);
+	while (!rc && next < n) {
+		struct sop_regplace at[WINDOW];
+		size_t blocks = window_places(&j, next, &next, at);
+
+		rc = sop_regblocks_reserve(r->blocks, at, blocks, needed, e);
+	}
+	sop_lock(&r->lock);
+	end_busy(r);
+	sop_unlock(&r->lock);
+	free(j.flip);
+	free(j.file);
+	return rc;
+}
+
 int sop_registry_overlay(
 	struct sop_registry *r, const struct sop_flip *flips, size_t n, struct sop_err *e)
 {

@@ -8,43 +8,14 @@
  * A file has its full length from the start (a hole where nothing was written), so reads meet no
  * end. A crash may leave it shorter: what is behind the end then was never synced, and reads as
  * zeros. */
-#include "core/registry_block.h"
-
-#include <stdio.h>
+#include "core/registry_files.h"
 
 #include "core/ec.h"
 #include "core/errand.h"
-#include "core/lock.h"
 
 #define SOON_MS 250  /* how long to wait for one replica while others can be asked */
 #define BULK_MS 5000 /* the same for many blocks at once */
 #define SHUN_MS 5000 /* how long one that came late is not asked while others answer */
-
-struct regfile {
-	struct regfile *next;
-	unsigned member;
-	uint32_t file;
-	struct sop_file *f;
-	uint64_t size; /* as of opening */
-	bool writable;
-	bool unsynced; /* what was written is perhaps not on the media: by us, or before we opened
-			  it */
-	bool unnamed;  /* its name in the folder is not synced */
-};
-
-#define BUCKETS 256u
-
-struct sop_regblocks {
-	struct sop_members *mem;
-	struct sop_iopool *io;
-	uint32_t hashmod;
-	struct sop_uuid volume;
-	struct sop_lock lock; /* REGISTRY; the table of files, prefer */
-	struct regfile *bucket[BUCKETS];
-	struct regfile *retired; /* replaced after their disk was, open until the end */
-	unsigned prefer;	 /* the member that answered last */
-	uint64_t shun_until[SOP_MEMBERS_MAX]; /* came late: monotonic ms */
-};
 
 /* ---- the codec of a block ---- */
 
@@ -151,217 +122,7 @@ static bool first_write_cut(const uint8_t *raw)
 	return is_zero(raw);
 }
 
-/* ---- files ---- */
-
-static uint64_t file_bytes(const struct sop_regblocks *b)
-{
-	return (uint64_t)b->hashmod * SOP_REGISTRY_PAIR;
-}
-
-/* Opening may hang in the device: it runs as an errand. */
-struct opening {
-	struct sop_errand errand;
-	struct sop_disk *disk;
-	char path[32];
-	bool create;
-	uint64_t full;
-	struct sop_file *f;
-	uint64_t size;
-	bool made;
-	int rc;
-};
-
-static void opening_run(struct sop_errand *x)
-{
-	struct opening *o = (struct opening *)x;
-	int flags = o->create ? SOP_OPEN_WRITE : SOP_OPEN_READ;
-
-	o->rc = o->disk->ops->file_open(&o->f, o->disk, o->path, flags);
-	if (o->rc == -ENOENT && o->create) {
-		o->made = true;
-		o->rc = o->disk->ops->file_open(
-			&o->f, o->disk, o->path, SOP_OPEN_WRITE | SOP_OPEN_CREATE);
-	}
-	if (o->rc == -ENOENT && o->create) { /* somebody has removed the folder */
-		o->rc = o->disk->ops->mkdir(o->disk, SOP_PATH_REGISTRY);
-		if (!o->rc)
-			o->rc = o->disk->ops->syncdir(o->disk, "");
-		if (!o->rc)
-			o->rc = o->disk->ops->file_open(
-				&o->f, o->disk, o->path, SOP_OPEN_WRITE | SOP_OPEN_CREATE);
-	}
-	if (o->rc) {
-		o->f = NULL;
-		return;
-	}
-	o->rc = o->f->ops->size(o->f, &o->size);
-	if (!o->rc && o->create && o->size < o->full) {
-		o->rc = o->f->ops->truncate(o->f, o->full);
-		o->size = o->full;
-	}
-}
-
-static void opening_release(struct sop_errand *x)
-{
-	struct opening *o = (struct opening *)x;
-
-	if (o->f)
-		o->f->ops->file_close(o->f);
-	free(o);
-}
-
-static struct regfile **bucket_of(struct sop_regblocks *b, unsigned member, uint32_t file)
-{
-	return &b->bucket[(file * 31u + member) % BUCKETS];
-}
-
-/* Under the lock. A file of a disk that has been replaced does not count any more. */
-static struct regfile *table_find(struct sop_regblocks *b, unsigned member, uint32_t file,
-	const struct sop_disk *d, bool write)
-{
-	struct regfile **p = bucket_of(b, member, file);
-
-	while (*p) {
-		struct regfile *r = *p;
-
-		if (r->member != member || r->file != file) {
-			p = &r->next;
-			continue;
-		}
-		if (r->f->disk == d && (r->writable || !write))
-			return r;
-		*p = r->next;
-		r->next = b->retired;
-		b->retired = r;
-	}
-	return NULL;
-}
-
-/* The open file of a member; -ENOENT when it is not there (create: it is made then). */
-static int get_file(
-	struct sop_regblocks *b, unsigned member, uint32_t file, bool create, struct regfile **out)
-{
-	struct sop_disk *d = sop_members_disk(b->mem, member);
-	struct regfile *r;
-	struct opening *o;
-	int rc;
-
-	*out = NULL;
-	if (!d)
-		return -ENODEV;
-	sop_lock(&b->lock);
-	*out = table_find(b, member, file, d, create);
-	sop_unlock(&b->lock);
-	if (*out)
-		return 0;
-	r = calloc(1, sizeof(*r));
-	o = calloc(1, sizeof(*o));
-	if (!r || !o) {
-		free(r);
-		free(o);
-		return -ENOMEM;
-	}
-	sop_errand_init(&o->errand, opening_run, opening_release);
-	o->disk = d;
-	o->create = create;
-	o->full = file_bytes(b);
-	snprintf(o->path, sizeof(o->path), "%s/%08x", SOP_PATH_REGISTRY, file);
-	sop_errands_run(
-		&(struct sop_errand *){&o->errand}, 1, true, sop_members_timeout_ms(b->mem));
-	rc = o->errand.finished ? o->rc : -ETIMEDOUT;
-	if (rc) {
-		free(r);
-		sop_errand_put(&o->errand);
-		return rc;
-	}
-	*r = (struct regfile){.member = member,
-		.file = file,
-		.f = o->f,
-		.size = o->size,
-		.writable = create,
-		.unsynced = true,
-		.unnamed = create};
-	o->f = NULL;
-	sop_errand_put(&o->errand);
-	sop_lock(&b->lock);
-	*out = table_find(b, member, file, d, create);
-	if (*out) { /* another thread was first */
-		r->next = b->retired;
-		b->retired = r;
-	} else {
-		r->next = *bucket_of(b, member, file);
-		*bucket_of(b, member, file) = r;
-		*out = r;
-	}
-	sop_unlock(&b->lock);
-	return 0;
-}
-
-void sop_regblocks_forget(struct sop_regblocks *b, unsigned member)
-{
-	SOP_LOCK_GUARD(&b->lock);
-	for (unsigned i = 0; i < BUCKETS; i++) {
-		struct regfile **p = &b->bucket[i];
-
-		while (*p) {
-			struct regfile *r = *p;
-
-			if (r->member != member) {
-				p = &r->next;
-				continue;
-			}
-			*p = r->next;
-			r->next = b->retired;
-			b->retired = r;
-		}
-	}
-}
-
-static void files_close(struct regfile *r)
-{
-	while (r) {
-		struct regfile *next = r->next;
-
-		r->f->ops->file_close(r->f);
-		free(r);
-		r = next;
-	}
-}
-
-int sop_regblocks_new(struct sop_regblocks **out, struct sop_members *mem, struct sop_iopool *io,
-	uint32_t hashmod, struct sop_err *e)
-{
-	struct sop_regblocks *b = calloc(1, sizeof(*b));
-
-	*out = NULL;
-	if (!b)
-		return sop_fail(e, -ENOMEM, "registry");
-	b->mem = mem;
-	b->io = io;
-	b->hashmod = hashmod;
-	b->volume = sop_members_label(mem)->volume_uuid;
-	sop_lock_init(&b->lock, SOP_RANK_REGISTRY, "registry files");
-	*out = b;
-	return 0;
-}
-
-void sop_regblocks_free(struct sop_regblocks *b)
-{
-	if (!b)
-		return;
-	for (unsigned i = 0; i < BUCKETS; i++)
-		files_close(b->bucket[i]);
-	files_close(b->retired);
-	sop_lock_release(&b->lock);
-	free(b);
-}
-
 /* ---- reading ---- */
-
-static uint64_t pair_offset(struct sop_regplace at)
-{
-	return (uint64_t)at.block * SOP_REGISTRY_PAIR;
-}
 
 /* Read one pair on one replica. A file or place that is not there reads as zeros. */
 static int read_pair(struct sop_regblocks *b, unsigned member, struct sop_regplace at,
@@ -369,26 +130,27 @@ static int read_pair(struct sop_regblocks *b, unsigned member, struct sop_regpla
 {
 	struct iovec iov = {raw, SOP_REGISTRY_PAIR};
 	struct sop_batch *batch;
-	struct regfile *r;
+	struct sop_regfile *r;
 	ssize_t got;
 	void *buf;
-	int rc = get_file(b, member, at.file, false, &r);
+	int rc = sop_regfile_get(b, member, at.file, false, &r);
 
 	memset(raw, 0, SOP_REGISTRY_PAIR);
 	if (rc == -ENOENT)
 		return 0;
 	if (rc)
 		return rc;
-	if (pair_offset(at) >= r->size)
+	if (sop_regplace_offset(at) >= r->size)
 		return 0;
-	iov.iov_len = SOP_MIN(r->size - pair_offset(at), (uint64_t)SOP_REGISTRY_PAIR);
-	got = r->f->ops->preadv_cached(r->f, &iov, 1, pair_offset(at));
+	iov.iov_len = SOP_MIN(r->size - sop_regplace_offset(at), (uint64_t)SOP_REGISTRY_PAIR);
+	got = r->f->ops->preadv_cached(r->f, &iov, 1, sop_regplace_offset(at));
 	if (got >= 0 && (size_t)got == iov.iov_len)
 		return 0;
 	batch = sop_batch_new(b->io);
 	buf = batch ? sop_batch_alloc(batch, iov.iov_len) : NULL;
 	iov.iov_base = buf;
-	rc = buf ? sop_batch_add(batch, SOP_IO_READ, r->f, &iov, 1, pair_offset(at)) : -ENOMEM;
+	rc = buf ? sop_batch_add(batch, SOP_IO_READ, r->f, &iov, 1, sop_regplace_offset(at))
+		 : -ENOMEM;
 	if (rc >= 0) {
 		sop_batch_run(batch, SOP_IO_PARALLEL, 0, timeout_ms);
 		rc = sop_batch_result(batch, rc);
@@ -580,15 +342,16 @@ static void bulk_ask(
 	struct sop_regblocks *b, struct bulk *k, unsigned member, struct sop_regplace at, size_t i)
 {
 	struct iovec iov = {NULL, SOP_REGISTRY_PAIR};
-	struct regfile *r;
+	struct sop_regfile *r;
 
-	if (get_file(b, member, at.file, false, &r) ||
-		pair_offset(at) + SOP_REGISTRY_PAIR > r->size)
+	if (sop_regfile_get(b, member, at.file, false, &r) ||
+		sop_regplace_offset(at) + SOP_REGISTRY_PAIR > r->size)
 		return;
 	k->buf[i] = sop_batch_alloc(k->batch, SOP_REGISTRY_PAIR);
 	iov.iov_base = k->buf[i];
 	if (k->buf[i])
-		k->index[i] = sop_batch_add(k->batch, SOP_IO_READ, r->f, &iov, 1, pair_offset(at));
+		k->index[i] = sop_batch_add(
+			k->batch, SOP_IO_READ, r->f, &iov, 1, sop_regplace_offset(at));
 	if (k->index[i] < 0)
 		k->buf[i] = NULL;
 }
@@ -681,12 +444,13 @@ int sop_regblocks_reset(struct sop_regblocks *b, struct sop_regplace at, struct 
 
 	for (unsigned i = 0; i < n && !rc; i++) {
 		struct sop_batch *batch = sop_batch_new(b->io);
-		struct regfile *r;
+		struct sop_regfile *r;
 
-		rc = batch ? get_file(b, idx[i], at.file, true, &r) : -ENOMEM;
+		rc = batch ? sop_regfile_get(b, idx[i], at.file, true, &r) : -ENOMEM;
 		if (!rc) {
 			r->unsynced = true;
-			rc = sop_batch_add(batch, SOP_IO_WRITE, r->f, &iov, 1, pair_offset(at));
+			rc = sop_batch_add(
+				batch, SOP_IO_WRITE, r->f, &iov, 1, sop_regplace_offset(at));
 		}
 		if (rc >= 0) {
 			sop_batch_run(batch, SOP_IO_SERIAL, 0, sop_members_timeout_ms(b->mem));
@@ -731,13 +495,14 @@ void sop_regblocks_repair(struct sop_regblocks *b, struct sop_regplace at)
 			sop_members_event(b->mem, idx[i], SOP_EVENT_CHECKSUM, SOP_ECORRUPT);
 	}
 	for (unsigned i = 0; found && i < n_wrong; i++) {
-		struct regfile *r;
+		struct sop_regfile *r;
 
-		index[i] = get_file(b, wrong[i], at.file, true, &r);
+		index[i] = sop_regfile_get(b, wrong[i], at.file, true, &r);
 		if (index[i])
 			continue;
 		r->unsynced = true;
-		index[i] = sop_batch_add(batch, SOP_IO_WRITE, r->f, &iov, 1, pair_offset(at));
+		index[i] =
+			sop_batch_add(batch, SOP_IO_WRITE, r->f, &iov, 1, sop_regplace_offset(at));
 	}
 	if (found && n_wrong)
 		sop_batch_run(batch, SOP_IO_SERIAL, 0, ms);
@@ -775,13 +540,13 @@ static int sync_files(struct sop_regblocks *b, struct sop_regwrite *w, struct so
 {
 	struct sop_batch *batch = sop_batch_new(b->io);
 	int *index = calloc(w->files * w->n + 1, sizeof(*index));
-	struct regfile **file = calloc(w->files * w->n + 1, sizeof(struct regfile *));
+	struct sop_regfile **file = calloc(w->files * w->n + 1, sizeof(struct sop_regfile *));
 	int rc = batch && index && file ? 0 : -ENOMEM;
 	size_t at = 0;
 
 	for (unsigned i = 0; !rc && i < w->n; i++)
 		for (size_t j = 0; !rc && j < w->files; j++, at++) {
-			index[at] = get_file(b, w->member[i], w->file[j], true, &file[at]);
+			index[at] = sop_regfile_get(b, w->member[i], w->file[j], true, &file[at]);
 			if (index[at] == -ENOMEM)
 				rc = -ENOMEM;
 			if (index[at] || !file[at]->unsynced) {
@@ -826,8 +591,8 @@ int sop_regblocks_begin(struct sop_regblocks *b, struct sop_regwrite *w, const u
 	w->files = files;
 	for (unsigned i = w->n; i--;)
 		for (size_t j = 0; j < files; j++) {
-			struct regfile *r;
-			int rc = get_file(b, w->member[i], file[j], true, &r);
+			struct sop_regfile *r;
+			int rc = sop_regfile_get(b, w->member[i], file[j], true, &r);
 
 			if (rc == -ENOMEM)
 				return sop_fail(e, rc, "registry file");
@@ -859,11 +624,11 @@ int sop_regblocks_write(struct sop_regblocks *b, struct sop_regwrite *w,
 	for (unsigned i = 0; i < w->n; i++)
 		for (size_t j = 0; j < n; j++) {
 			struct iovec iov = {raw[j], SOP_REGISTRY_BLOCK};
-			uint64_t off = pair_offset(at[j]) +
+			uint64_t off = sop_regplace_offset(at[j]) +
 				       (uint64_t)(get_seq(raw[j]) % 2) * SOP_REGISTRY_BLOCK;
-			struct regfile *r;
+			struct sop_regfile *r;
 
-			rc = get_file(b, w->member[i], at[j].file, true, &r);
+			rc = sop_regfile_get(b, w->member[i], at[j].file, true, &r);
 			if (!rc) {
 				r->unsynced = true;
 				rc = sop_batch_add(batch, SOP_IO_WRITE, r->f, &iov, 1, off);
@@ -910,12 +675,12 @@ static int sync_names(struct sop_regblocks *b, struct sop_regwrite *w, unsigned 
 {
 	struct sop_disk *d = sop_members_disk(b->mem, w->member[i]);
 	struct dirsync *s;
-	struct regfile *r;
+	struct sop_regfile *r;
 	bool wanted = false;
 	int rc;
 
 	for (size_t j = 0; j < w->files; j++) {
-		rc = get_file(b, w->member[i], w->file[j], true, &r);
+		rc = sop_regfile_get(b, w->member[i], w->file[j], true, &r);
 		if (rc)
 			return rc;
 		wanted |= r->unnamed;
@@ -932,7 +697,7 @@ static int sync_names(struct sop_regblocks *b, struct sop_regwrite *w, unsigned 
 	rc = s->errand.finished ? s->rc : -ETIMEDOUT;
 	sop_errand_put(&s->errand);
 	for (size_t j = 0; !rc && j < w->files; j++)
-		if (!get_file(b, w->member[i], w->file[j], true, &r))
+		if (!sop_regfile_get(b, w->member[i], w->file[j], true, &r))
 			r->unnamed = false;
 	return rc;
 }

@@ -283,7 +283,6 @@ int sop_volume_open(struct sop_volume **out, const char *const *paths, size_t n,
 	v->opts.checkpoint_ms = v->opts.checkpoint_ms ? v->opts.checkpoint_ms : CHECKPOINT_DEFAULT;
 	v->log = v->opts.log;
 	v->clock = v->opts.clock ? v->opts.clock : &sop_clock_system;
-	v->ckpt_ms = v->clock->monotonic_ms(v->clock->ctx);
 	v->latest = (struct sop_txn){
 		.v = v, .mode = SOP_TXN_NO_CHECK, .latest = true, .lsn = SOP_LSN_LATEST};
 	sop_lock_init(&v->commit, SOP_RANK_COMMIT, "commit");

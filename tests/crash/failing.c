@@ -224,12 +224,27 @@ static void answer_is_right(struct loop *l, int rc, bool hit)
 	case NO_SPACE_ONCE:
 	case FULL:
 	case MODES:
-		/* No room for a registry block once the checkpoint is published: the replica is
-		 * set aside, the only one too. That fails closed. */
-		if (rc != -ENOSPC && (redundant || rc != -EIO || (l->f.v && !dead(l))))
+		/* A disk that has taken room for a registry block, and then has none for it once
+		 * the checkpoint is published: the replica is set aside, the only one too. That
+		 * fails closed. A disk that is full refuses before. */
+		if (rc != -ENOSPC &&
+			(l->mode == FULL || redundant || rc != -EIO || (l->f.v && !dead(l))))
 			die(l, "not -ENOSPC", rc);
 		break;
 	}
+}
+
+/* Full disks are full, and not broken. A mount alone goes on without the one that was full first.
+ */
+static void none_set_aside(struct loop *l)
+{
+	struct sop_volume_stat st;
+
+	if (!strcmp(scenario_name(l->op), "remount"))
+		return;
+	sop_volume_stat(l->f.v, &st);
+	if (st.disks_online != l->f.disks)
+		die(l, "a full disk was set aside", (int)st.disks_online);
 }
 
 static uint64_t allocated(struct loop *l)
@@ -292,6 +307,8 @@ static bool round_of(struct loop *l)
 	hit = disarm(l);
 	answer_is_right(l, rc, hit);
 	after_only = rc == l->rc_clean;
+	if (l->mode == FULL && l->f.v)
+		none_set_aside(l);
 	if (!l->f.v) { /* a mount that failed */
 		mend(l);
 		open_again(l, "a mount that failed spoils the next one");

@@ -10,6 +10,11 @@ storm=$BUILD/fs/storm
 prefix=$BUILD/fs/prefix
 new_volume 4 2+2
 
+# They have their folders open.
+all_begun() {
+	[ -e "$WORK/done.1" ] && [ -e "$WORK/done.2" ] && [ -e "$WORK/log.3" ] && [ -e "$WORK/log.4" ]
+}
+
 for ((r = 1; r <= rounds; r++)); do
 	mount_volume "commit=$((RANDOM % 1000 + 1))ms,checkpoint=$((RANDOM % 2000 + 100))ms"
 	writers=()
@@ -22,6 +27,7 @@ for ((r = 1; r <= rounds; r++)); do
 		"$prefix" run "$MNT/.p$w" $((r * 10 + w)) "$WORK/log.$w" &
 		writers+=($!)
 	done
+	wait_until 60 all_begun || fail "the writers do not begin"
 	sleep "$(printf '%d.%03d' $((RANDOM % 2)) $((RANDOM % 1000)))"
 	kill_daemon
 	for w in "${writers[@]}"; do

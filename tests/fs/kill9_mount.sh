@@ -33,6 +33,7 @@ for ((r = 1; r <= rounds; r++)); do
 	mkdir -p "$MNT/d"
 	"$prefix" run "$MNT/d" "$r" "$WORK/log" &
 	writer=$!
+	wait_until 60 test -e "$WORK/log" || fail "the writer does not begin"
 	some_ms 900
 	kill_daemon
 	wait "$writer" || fail "the writer failed"

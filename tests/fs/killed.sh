@@ -127,7 +127,7 @@ try "y y y " 'yes | head -n 3 >f'                    # yes gets SIGPIPE: it does
 try "old " '(echo a; kill -9 $BASHPID) >f'           # who opened it is killed
 try "old " 'sh -c "echo a; kill -9 \$\$" >f; :'      # who wrote it is
 try "b " '{ sh -c "kill -9 \$\$"; echo b; } >f'      # who was killed has written nothing
-try "old " 'timeout 0.2 sh -c "echo a; sleep 5" >f'
+try "old " 'timeout 3 sh -c "echo a; sleep 60" >f'
 try "old " 'exec >f; echo a; (sleep 0.2; echo late) & kill -9 $$' # an orphan closes it later
 wait_until 10 grep -q ' 0 open' .sop/status || fail "the orphan's session is open still"
 assert_eq "$(cat f)" old "after the orphan's close"

@@ -25,7 +25,7 @@ os.close(f)
 check(rd('m')[:3] == b'MAP', 'close commits what is mapped')
 m[4000:4003] = b'end'
 m.close()
-for _ in range(100):
+for _ in range(1200):
     if rd('m')[4000:4003] == b'end':
         break
     time.sleep(.05)

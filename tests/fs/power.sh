@@ -60,7 +60,7 @@ write_on() {
 	rm -f "$WORK/log"
 	"$prefix" run "$MNT" "$seed" "$WORK/log" &
 	writer=$!
-	wait_until 60 enough "$least" || fail "the writer does not get on"
+	wait_until 300 enough "$least" || fail "the writer does not get on"
 }
 
 enough() {
@@ -84,7 +84,7 @@ for fs in ext4 xfs; do
 		[ -z "${LYING:-}" ] || tell lie
 		write_on $((RANDOM % 600 + 20))
 		tell "cut $seed"
-		wait_until 60 grep -q "^power off" "$flaky/ctl" || fail "nothing was written any more"
+		wait_until 300 grep -q "^power off" "$flaky/ctl" || fail "nothing was written any more"
 		kill -9 "$stirrer"
 		wait "$stirrer" || true
 		stirrer=
@@ -110,10 +110,10 @@ for fs in ext4 xfs; do
 	write_on 60
 	tell "eio 2"
 	have=$(wc -l <"$WORK/log")
-	wait_until 60 enough $((have + 200)) || fail "one device of three fails, and the work ends"
+	wait_until 300 enough $((have + 200)) || fail "one device of three fails, and the work ends"
 	tell "delay 3 5"
 	have=$(wc -l <"$WORK/log")
-	wait_until 60 enough $((have + 60)) || fail "a slow device, and the work ends"
+	wait_until 300 enough $((have + 60)) || fail "a slow device, and the work ends"
 	kill -9 "$writer"
 	wait "$writer" || true
 	writer=

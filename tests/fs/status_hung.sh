@@ -21,7 +21,7 @@ mkdir "$WORK/d1" "$WORK/d2" "$WORK/d3" "$WORK/inner/d4"
 DISKS=("$WORK/d1" "$WORK/d2" "$WORK/d3" "$WORK/inner/d4")
 SOURCE=$(colon_list "${DISKS[@]}")
 "$MKFS" -q -f -L "$NAME" --ec 2+2 --stores "$WORK/d1,$WORK/d2,$WORK/d3" "${DISKS[@]}" 2>/dev/null
-mount_volume disk_timeout=4s
+mount_volume disk_timeout=12s
 for i in $(seq 20); do
 	head -c 20000 /dev/urandom >"$MNT/f$i"
 done
@@ -29,14 +29,10 @@ done
 # The daemon below has a socket, too; it will not answer on it.
 [ "$(find "$SOPFS_RUN_DIR" -name '*.sock' | wc -l)" = 2 ] || fail "two sockets"
 
-# quick LIMIT_MS COMMAND...: it succeeds, in time. (A second is promised; this machine may be busy.)
+# quick COMMAND...: it succeeds, before what waits for the disk goes on. (A second is promised; this machine may
+# be busy.)
 quick() {
-	local limit=$1 from to
-	shift
-	from=$(date +%s%N)
-	timeout 20 "$@" >"$WORK/out" || fail "$*"
-	to=$(date +%s%N)
-	[ $(((to - from) / 1000000)) -le "$limit" ] || fail "$* took $(((to - from) / 1000000)) ms"
+	timeout 10 "$@" >"$WORK/out" || fail "$*: exit code $?"
 }
 
 kill -STOP "$INNER"
@@ -45,17 +41,17 @@ for i in $(seq 16); do
 	(head -c 100000 /dev/urandom >"$MNT/w$i" && cat "$MNT/f$i" >/dev/null) &
 done
 for _ in 1 2 3 4 5; do
-	quick 3000 "$SOPCTL" status --json "$NAME"
-	quick 3000 "$SOPCTL" events "$NAME"
-	quick 3000 "$SOPCTL" fstab "$MNT"
+	quick "$SOPCTL" status --json "$NAME"
+	quick "$SOPCTL" events "$NAME"
+	quick "$SOPCTL" fstab "$MNT"
 done
 degraded() {
-	quick 3000 "$SOPCTL" status --json "$NAME"
+	quick "$SOPCTL" status --json "$NAME"
 	[ "$(jq -r .state "$WORK/out")" = DEGRADED ]
 }
-wait_until 60 degraded || fail "the hung disk is not told of: $(cat "$WORK/out")"
+wait_until 120 degraded || fail "the hung disk is not told of: $(cat "$WORK/out")"
 assert_eq "$(jq -r '[.disks[].state] | map(select(. == "ONLINE")) | length' "$WORK/out")" 3 "disks online"
-quick 3000 "$SOPCTL" status "$WORK/inner/d4" # by the path of the disk that hangs
+quick "$SOPCTL" status "$WORK/inner/d4" # by the path of the disk that hangs
 # The daemon that is stopped is told of, when all are asked, or nothing else has the name.
 expect_exit 1 "$SOPCTL" status
 expect_says "pid $INNER\\) does not answer"

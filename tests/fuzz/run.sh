@@ -12,7 +12,11 @@ one() {
 	name=$(basename "$target")
 	dir=$ROOT/$name
 	log=$ROOT/$name.log
-	mkdir -p "$dir/corpus" "tests/fuzz/corpus/$name"
+	mkdir -p "$dir/corpus"
+	[ -n "$(ls "tests/fuzz/corpus/$name")" ] || {
+		echo "FAIL  fuzz/$name has no corpus: make fuzz-seeds"
+		return 1
+	}
 	if "$target" -max_total_time="$FUZZ_SECONDS" -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 \
 		-artifact_prefix="$dir/" -max_len=16384 "$dir/corpus" "tests/fuzz/corpus/$name" >"$log" 2>&1; then
 		echo "ok    fuzz/$name: $(sed -n 's/stat::number_of_executed_units: *//p' "$log") inputs"

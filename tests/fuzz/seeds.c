@@ -6,7 +6,7 @@
 
 static const char *root;
 static struct fixture f;
-static unsigned files;
+static unsigned files, journals;
 
 static void put(const char *target, const char *name, const void *p, size_t len)
 {
@@ -40,39 +40,71 @@ static void nodes_in(const uint8_t *p, size_t len)
 	}
 }
 
+/* The records as they are, and the payloads of those that are short enough. */
 static void journal_of(const uint8_t *p, size_t len)
 {
 	uint8_t *out = calloc(1, len);
 	size_t records = SOP_MIN(len - 4096, (size_t)6000);
-	struct le32 payload;
+	unsigned payloads = 0;
 
 	/* The header without its tail. */
 	memcpy(out, p, 128);
 	memcpy(out + 128, p + 4096, records);
 	put("journal", "1", out, 128 + records);
-	memcpy(&payload, p + 4096 + 52, sizeof(payload));
-	if (le32_get(payload) < 6000)
-		put("ops", "1", p + 4096 + 64, le32_get(payload));
 	free(out);
+	for (size_t at = 4096; at + sizeof(struct sop_disk_record) <= len;) {
+		struct sop_disk_record r;
+		char name[16];
+
+		memcpy(&r, p + at, sizeof(r));
+		if (le32_get(r.magic) != SOP_RECORD_MAGIC || le32_get(r.len) > len - at)
+			break;
+		snprintf(name, sizeof(name), "%u", payloads);
+		if (le32_get(r.payload) && le32_get(r.payload) < 3000) {
+			put("ops", name, p + at + sizeof(r), le32_get(r.payload));
+			payloads++;
+		}
+		at += le32_get(r.len);
+	}
+	journals++;
+}
+
+static uint8_t *load(const char *file, uint64_t size, size_t *len)
+{
+	uint8_t *p;
+
+	*len = (size_t)SOP_MIN(size, (uint64_t)1 << 20);
+	p = malloc(*len + 1);
+	if (!p || sim_peek(f.sim, f.path[0], file, 0, p, *len))
+		abort();
+	return p;
+}
+
+static void take_journal(void *arg, const char *file, uint64_t size, uint64_t allocated)
+{
+	size_t len;
+	uint8_t *p = load(file, size, &len);
+
+	(void)arg;
+	(void)allocated;
+	if (!strncmp(file, "journal/0", 9) && len > 8192)
+		journal_of(p, len);
+	free(p);
 }
 
 static void take(void *arg, const char *file, uint64_t size, uint64_t allocated)
 {
-	size_t len = (size_t)SOP_MIN(size, (uint64_t)1 << 20);
-	uint8_t *p = malloc(len + 1);
+	size_t len;
+	uint8_t *p = load(file, size, &len);
 
 	(void)arg;
 	(void)allocated;
-	if (!p || sim_peek(f.sim, f.path[0], file, 0, p, len))
-		abort();
 	if (!strcmp(file, "label.0"))
 		put("label", "1", p, len);
 	else if (!strcmp(file, "checkpoint"))
 		put("checkpoint", "1", p, len);
 	else if (!strncmp(file, "registry/", 9))
 		put("registry", "1", p, 4096);
-	else if (!strncmp(file, "journal/0", 9) && len > 8192)
-		journal_of(p, len);
 	else if (!strncmp(file, "segments/", 9)) {
 		put("shard", "1", p, 4096);
 		nodes_in(p, len);
@@ -89,6 +121,59 @@ static const uint8_t items[][40] = {
 		0xa8, 0x46, 4, 3, 2, 1},
 };
 
+/* Key type and duplicates, the length of the index, the index as on disk or as text, the key. */
+static const struct {
+	uint8_t type;
+	const char *index;
+	uint8_t index_len;
+	const char *key;
+} keys[] = {
+	{0, "", 0, "some bytes"},
+	{8, "", 0, "bytes#2"},
+	{1, "", 0,
+		"gr\xc3\xb6\xc3\x9f"
+		"e"},
+	{9, "", 0, "a#1#1"},
+	{2, "", 0, "-9223372036854775808"},
+	{10, "", 0, "42#7"},
+	{3, "", 0, "-1.5e-300"},
+	{4, "", 0, "{\"a\":1,\"b\":\"x\",\"c\":true,\"d\":null}"},
+	{4, "\0\2\1\0a\1\3\1\0b", 10, "{\"a\":9007199254740993,\"b\":\"x\\u0000y\"}"},
+	{12, "\1\0\1\0a", 5, "{\"a\":1.5,\"z\":[1,{\"q\":\"\\u002f\"}]}#3"},
+	{0, "name:desc:string,age:number,\"x y\":bool", 37, "k"},
+};
+
+static void put_keys(void)
+{
+	for (size_t i = 0; i < SOP_ARRAY_LEN(keys); i++) {
+		uint8_t raw[256] = {keys[i].type, keys[i].index_len};
+		size_t len = strlen(keys[i].key);
+		char name[16];
+
+		memcpy(raw + 2, keys[i].index, keys[i].index_len);
+		memcpy(raw + 2 + keys[i].index_len, keys[i].key, len);
+		snprintf(name, sizeof(name), "%zu", i);
+		put("key", name, raw, 2 + keys[i].index_len + len);
+	}
+}
+
+/* A file of a disk, where in it, and the bytes: one in each of several files, and one cut off. */
+static void put_damage(void)
+{
+	uint8_t raw[16];
+	char name[16];
+
+	for (unsigned i = 0; i < 12; i++) {
+		for (unsigned j = 0; j < sizeof(raw); j++)
+			raw[j] = (uint8_t)(i * 37 + j * (j + 11) + 1);
+		raw[0] = (uint8_t)i;
+		raw[1] = (uint8_t)(i * 5);
+		raw[4] = i % 4 == 3 ? 0xf8 : 0;
+		snprintf(name, sizeof(name), "%u", i);
+		put("volume", name, raw, sizeof(raw));
+	}
+}
+
 int main(int argc, char **argv)
 {
 	static const char *const lists[] = {"ro,cache=64M,commit=250ms",
@@ -102,9 +187,19 @@ int main(int argc, char **argv)
 	scenario_make(&f, 1, 0, NULL);
 	if (fixture_open(&f))
 		return 1;
+	/* Commits alone first: what lets go of journal files would leave none to take. */
 	for (unsigned op = 0; op < scenario_ops(); op++)
-		(void)scenario_run(&f, op, op, SCENARIO_NO_FAULTS);
+		if (scenario_is_txn(op))
+			(void)scenario_run(&f, op, op, SCENARIO_NO_FAULTS);
+	sim_each_file(f.sim, f.path[0], take_journal, NULL);
+	if (!journals)
+		return 1;
+	for (unsigned op = 0; op < scenario_ops(); op++)
+		if (!scenario_is_txn(op))
+			(void)scenario_run(&f, op, op, SCENARIO_NO_FAULTS);
 	sim_each_file(f.sim, f.path[0], take, NULL);
+	put_keys();
+	put_damage();
 	for (size_t i = 0; i < SOP_ARRAY_LEN(items); i++) {
 		snprintf(name, sizeof(name), "%zu", i);
 		put("item", name, items[i], sizeof(items[i]));

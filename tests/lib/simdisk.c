@@ -560,17 +560,14 @@ static int enter(struct handle *h, uint64_t boot, enum access access)
 {
 	struct sim *s = h->sim;
 	struct machine_disk *d;
-	unsigned delay_ms;
 
 	pthread_mutex_lock(&s->lock);
-	delay_ms = access == ACCESS_LOOK ? 0 : disk_at(h)->delay_ms;
-	if (delay_ms) {
-		struct timespec t = {
-			.tv_sec = delay_ms / 1000, .tv_nsec = (long)(delay_ms % 1000) * 1000000};
+	/* In steps: whoever is held up goes on when the delay is taken away. */
+	for (unsigned ms = 0; access != ACCESS_LOOK && ms < disk_at(h)->delay_ms; ms++) {
+		const struct timespec t = {.tv_nsec = 1000000};
 
 		pthread_mutex_unlock(&s->lock);
-		while (nanosleep(&t, &t) && errno == EINTR)
-			;
+		nanosleep(&t, NULL);
 		pthread_mutex_lock(&s->lock);
 	}
 	d = disk_at(h);

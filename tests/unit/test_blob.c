@@ -799,13 +799,12 @@ static void threads_append_read_and_sync_together(void **state)
 	volume_free(&v);
 }
 
+/* It hangs until the reads are through: whoever waited for it would not come back. */
 static void a_slow_disk_does_not_hold_up_a_read(void **state)
 {
-	const struct sop_clock *c = &sop_clock_system;
-	struct volume v = {.threads = true, .timeout_ms = 20000};
+	struct volume v = {.threads = true, .timeout_ms = 3600000};
 	struct sop_blobref ref;
 	unsigned member;
-	uint64_t start;
 
 	(void)state;
 	v.sim = sim_new(SEED);
@@ -814,14 +813,9 @@ static void a_slow_disk_does_not_hold_up_a_read(void **state)
 	ref = put_seed(&v, 50000, 1);
 	member = info_of(&v, ref.segment).disks[0];
 	assert_int_equal(get_seed(&v, &ref, 1), 0);
-	sim_disk_delay(v.sim, v.path[member], 1500);
-	start = c->monotonic_ms(c->ctx);
+	sim_disk_delay(v.sim, v.path[member], SIM_HANGS);
 	assert_int_equal(get_seed(&v, &ref, 1), 0);
-	assert_in_range(c->monotonic_ms(c->ctx) - start, 0, 1400);
-	/* Known to be slow: not waited for again. */
-	start = c->monotonic_ms(c->ctx);
 	assert_int_equal(get_seed(&v, &ref, 1), 0);
-	assert_in_range(c->monotonic_ms(c->ctx) - start, 0, 450);
 	assert_non_null(sop_members_disk(v.mem, member));
 	sim_disk_delay(v.sim, v.path[member], 0);
 	volume_free(&v);
@@ -829,7 +823,8 @@ static void a_slow_disk_does_not_hold_up_a_read(void **state)
 
 static void a_disk_that_hangs_in_a_write_is_set_aside(void **state)
 {
-	struct volume v = {.threads = true, .timeout_ms = 300};
+	struct volume v = {
+		.threads = true, .timeout_ms = 3000}; /* the others answer in that time */
 	struct sop_blobref a, b;
 	unsigned member;
 
@@ -839,7 +834,7 @@ static void a_disk_that_hangs_in_a_write_is_set_aside(void **state)
 	volume_open(&v);
 	a = put_seed(&v, 50000, 1);
 	member = info_of(&v, a.segment).disks[2];
-	sim_disk_delay(v.sim, v.path[member], 1000);
+	sim_disk_delay(v.sim, v.path[member], SIM_HANGS);
 	b = put_seed(&v, 50000, 2);
 	sim_disk_delay(v.sim, v.path[member], 0);
 	assert_null(sop_members_disk(v.mem, member));

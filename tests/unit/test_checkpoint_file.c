@@ -273,7 +273,7 @@ static int store(struct sop_members *m, uint64_t epoch, uint64_t lsn)
 {
 	struct sop_checkpoint c = example(epoch, lsn, 5);
 	struct sop_err e = {0};
-	int rc = sop_checkpoint_store(m, &c, &e);
+	int rc = sop_checkpoint_store(m, &c, true, NULL, &e);
 
 	assert_int_equal(e.code, rc);
 	sop_checkpoint_release(&c);
@@ -454,7 +454,7 @@ static void a_large_checkpoint_goes_to_all_replicas_at_once(void **state)
 	struct sop_err e = {0};
 
 	(void)state;
-	assert_int_equal(sop_checkpoint_store(m, &a, &e), 0);
+	assert_int_equal(sop_checkpoint_store(m, &a, true, NULL, &e), 0);
 	for (unsigned i = 0; i < 2; i++) {
 		sim_remove(s, paths[i], SOP_PATH_CHECKPOINT);
 		assert_int_equal(sop_checkpoint_load(&b, m, &e), 0);

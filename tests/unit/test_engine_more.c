@@ -483,6 +483,94 @@ static void a_truncated_tree_is_cut_or_carried_whichever_is_less(void **state)
 	free(got);
 }
 
+/* ---- disks that fill up in a checkpoint ---- */
+
+struct filling {
+	struct fixture *f;
+	unsigned disk; /* FIXTURE_DISKS: all of them */
+	uint64_t left; /* steps until then; 0: has happened */
+};
+
+static void fill_up(void *arg)
+{
+	struct filling *x = arg;
+
+	if (!x->left || --x->left)
+		return;
+	for (unsigned i = 0; i < x->f->disks; i++)
+		if (x->disk == i || x->disk == FIXTURE_DISKS)
+			sim_disk_resize(
+				x->f->sim, x->f->path[i], sim_allocated(x->f->sim, x->f->path[i]));
+}
+
+/* A tree of hundreds of nodes: the checkpoint needs blocks of the registry that were never written.
+ */
+static void many_nodes(struct fixture *f)
+{
+	const struct sop_store_opts slots = {.slot_length = 4};
+	struct sop_txn *t = fixture_begin(f, SOP_TXN_WRITE);
+	struct sop_attr made;
+	char key[16];
+
+	fixture_ok(f, sop_store_create(t, SOP_NAME(SOP_ROOT, "s"), NULL, &slots, &made, &f->e));
+	for (unsigned i = 0; i < 1000; i++) {
+		snprintf(key, sizeof(key), "k%u", i);
+		fixture_ok(f, sop_upsert(t, SOP_NAME(made.ino, key), one, 10, &f->e));
+	}
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+	fixture_ok(f, sop_volume_sync(f->v, &f->e));
+}
+
+/* One round: the disk(s) fill up at step n. False: the checkpoint has not so many steps. */
+static bool fill_in_checkpoint(unsigned k, unsigned m, unsigned disk, uint64_t n, unsigned *refused)
+{
+	static struct fixture f;
+	struct filling x = {.f = &f, .disk = disk, .left = n};
+	struct sop_volume_stat st;
+	int rc;
+
+	fixture_init(&f, k, m, 0);
+	f.opts.clock = &fixture_clock;
+	f.opts.cache_bytes = 64u << 20; /* so that the checkpoint can wait */
+	fixture_ok(&f, fixture_open(&f));
+	many_nodes(&f);
+	sim_watch(f.sim, fill_up, &x);
+	rc = sop_volume_checkpoint(f.v, &f.e);
+	sim_watch(f.sim, NULL, NULL);
+	if (rc && rc != -ENOSPC)
+		fail_msg("step %llu: not ENOSPC: %s", (unsigned long long)n, f.e.text);
+	*refused += rc != 0;
+	sop_volume_stat(f.v, &st);
+	if (st.failed || st.disks_online != f.disks)
+		fail_msg("step %llu: a disk that is full was set aside", (unsigned long long)n);
+	for (unsigned i = 0; i < f.disks; i++)
+		sim_disk_resize(f.sim, f.path[i], 0);
+	fixture_skipped_ms += 60000;
+	fixture_ok(&f, sop_volume_checkpoint(f.v, &f.e));
+	settle(&f);
+	fixture_release(&f);
+	return !x.left;
+}
+
+static void a_disk_that_fills_up_in_a_checkpoint_refuses_it_and_stays_a_replica(void **state)
+{
+	static const struct {
+		unsigned k, m, disk;
+	} with[] = {{1, 0, FIXTURE_DISKS}, {2, 1, FIXTURE_DISKS}, {2, 1, 0}, {2, 1, 1}};
+	unsigned refused;
+
+	(void)state;
+	for (unsigned i = 0; i < SOP_ARRAY_LEN(with); i++) {
+		refused = 0;
+		for (uint64_t n = 1;
+			fill_in_checkpoint(with[i].k, with[i].m, with[i].disk, n, &refused);)
+			n++;
+		print_message(
+			"%u+%u disk %u: %u refused\n", with[i].k, with[i].m, with[i].disk, refused);
+		assert_true(refused);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -500,6 +588,8 @@ int main(void)
 		TEST(a_write_after_an_append_of_the_same_session_keeps_both),
 		TEST(an_extent_that_could_not_be_looked_up_is_not_a_hole),
 		cmocka_unit_test(a_failed_checkpoint_takes_nothing_with_it),
+		cmocka_unit_test(
+			a_disk_that_fills_up_in_a_checkpoint_refuses_it_and_stays_a_replica),
 		cmocka_unit_test_setup_teardown(
 			a_truncated_tree_is_cut_or_carried_whichever_is_less, setup, teardown),
 	};

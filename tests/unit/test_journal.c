@@ -277,7 +277,7 @@ static int sync_and_barrier(struct rig *r)
 static int rotate(struct rig *r, uint64_t *number, uint32_t *chain)
 {
 	struct sop_err e = {0};
-	int rc = sop_journal_rotate(r->j, number, chain, &e);
+	int rc = sop_journal_rotate(r->j, true, number, chain, &e);
 
 	assert_int_equal(e.code, rc);
 	return rc;
@@ -1233,9 +1233,9 @@ static void a_disk_that_hangs_is_set_aside_after_the_bound(void **state)
 
 	(void)state;
 	for (unsigned how = 0; how < 3; how++) {
-		rig_open_with(&r, 2, 0, 100);
+		rig_open_with(&r, 2, 0, 2000); /* the other disk answers in that time */
 		assert_int_equal(append(&r, 100), 0);
-		sim_disk_delay(r.sim, "d1", 400);
+		sim_disk_delay(r.sim, "d1", SIM_HANGS);
 		assert_int_equal(how == 0   ? append(&r, 200)
 				 : how == 1 ? sync_only(&r)
 					    : rotate(&r, &number, &chain),
@@ -1327,7 +1327,7 @@ static int store_checkpoint(struct rig *r, uint64_t number, uint64_t lsn, uint32
 		.epoch = sop_members_epoch(r->mem), .lsn = lsn, .journal = number, .chain = chain};
 	struct sop_err e = {0};
 
-	return sop_checkpoint_store(r->mem, &c, &e);
+	return sop_checkpoint_store(r->mem, &c, true, NULL, &e);
 }
 
 static int full_checkpoint(struct rig *r)
