@@ -448,17 +448,46 @@ static void count_name(void *arg, const char *name, uint64_t off, uint64_t len)
 	++*(uint64_t *)arg;
 }
 
-/* Does anybody refer to a suspect, for all that is known? Nodes are in use. */
+static void count_node(void *arg, uint64_t handle)
+{
+	(void)handle;
+	++*(uint64_t *)arg;
+}
+
+/* Nodes to the front; the number of them. The kinds are of no use from here on. */
+static size_t sort_suspects(struct sop_mender *m)
+{
+	size_t nodes = 0;
+
+	for (size_t i = 0; i < m->n_suspect; i++) {
+		struct sop_blobref ref = m->suspect[i];
+
+		if (m->suspect_kind[i] == SOP_BLOB_DATA)
+			continue;
+		m->suspect_kind[i] = m->suspect_kind[nodes];
+		m->suspect[i] = m->suspect[nodes];
+		m->suspect_kind[nodes] = SOP_BLOB_NODE;
+		m->suspect[nodes++] = ref;
+	}
+	return nodes;
+}
+
+/* Does anybody refer to a suspect, for all that is known? */
 static bool in_use(struct sop_mender *m)
 {
 	uint64_t found = 0;
+	size_t nodes;
 
 	if (m->n_suspect == SUSPECTS_MAX)
 		return true;
-	for (size_t i = 0; i < m->n_suspect; i++)
-		if (m->suspect_kind[i] != SOP_BLOB_DATA)
-			return true;
-	return sop_refs_name(m->v, m->suspect, m->n_suspect, count_name, &found, NULL) || found;
+	nodes = sort_suspects(m);
+	if (nodes && sop_refs_nodes(m->v, m->suspect, nodes, count_node, &found, NULL))
+		return true;
+	if (!found && nodes < m->n_suspect &&
+		sop_refs_name(
+			m->v, m->suspect + nodes, m->n_suspect - nodes, count_name, &found, NULL))
+		return true;
+	return found != 0;
 }
 
 /* The shards of a segment are written anew (or verified and mended, where they are). */
@@ -923,14 +952,30 @@ static void name_lost(void *arg, const char *name, uint64_t off, uint64_t len)
 	}
 }
 
+/* One that is free already, and only still seen by a reader, has no handle. */
+static void name_node(void *arg, uint64_t handle)
+{
+	char name[64];
+
+	if (!handle)
+		return;
+	snprintf(name, sizeof(name), "node %llu of the directories' trees",
+		(unsigned long long)handle);
+	name_lost(arg, name, 0, 0);
+}
+
 /* The suspects that somebody refers to. */
 static int resolve_suspects(struct sop_mender *m, struct sop_err *e)
 {
 	struct naming n = {m, 0};
+	size_t nodes = sort_suspects(m);
 	int rc = 0;
 
-	if (m->n_suspect)
-		rc = sop_refs_name(m->v, m->suspect, m->n_suspect, name_lost, &n, e);
+	if (nodes)
+		rc = sop_refs_nodes(m->v, m->suspect, nodes, name_node, &n, e);
+	if (!rc && nodes < m->n_suspect)
+		rc = sop_refs_name(
+			m->v, m->suspect + nodes, m->n_suspect - nodes, name_lost, &n, e);
 	lost_more(m, SOP_TASK_SCRUB, -1, n.found);
 	m->n_suspect = 0;
 	return rc;

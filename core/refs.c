@@ -1,5 +1,5 @@
-/* Who refers to a blob: a walk over all items of a snapshot, without locks, for the few blobs that
- * cannot be read. */
+/* Who refers to a blob, for the few blobs that cannot be read: of data a walk over all items of a
+ * snapshot, without locks; of nodes a look at all that the registry names. */
 #include "core/engine.h"
 
 #include <stdio.h>
@@ -244,4 +244,56 @@ int sop_refs_name(struct sop_volume *v, struct sop_blobref *ref, size_t n,
 	free(w.store);
 	sop_pins_put(v->pins, SOP_PIN_ALL, w.lsn);
 	return rc == -ENOMEM ? sop_fail(e, rc, "names of what is lost") : 0;
+}
+
+/* ---- nodes ---- */
+
+struct nodes {
+	const struct sop_blobref *ref;
+	size_t n;
+	void (*fn)(void *arg, uint64_t handle);
+	void *arg;
+};
+
+static void node_met(const struct nodes *w, const struct sop_blobref *ref, uint64_t handle)
+{
+	if (bsearch(ref, w->ref, w->n, sizeof(*ref), ref_cmp))
+		w->fn(w->arg, handle);
+}
+
+static int node_pending(void *arg, const struct sop_blobref *ref)
+{
+	node_met(arg, ref, 0);
+	return 0;
+}
+
+/* No checkpoint is under way: what the registry does not name, and nobody has freed lately, has
+ * never been published, or is free. A block that cannot be read may name anything. */
+int sop_refs_nodes(struct sop_volume *v, struct sop_blobref *ref, size_t n,
+	void (*fn)(void *arg, uint64_t handle), void *arg, struct sop_err *e)
+{
+	struct nodes w = {ref, n, fn, arg};
+	uint64_t handles = (uint64_t)sop_registry_files(v->reg) *
+			   sop_members_label(v->mem)->hashmod * SOP_REGISTRY_SLOTS;
+	int rc = 0;
+
+	qsort(ref, n, sizeof(*ref), ref_cmp);
+	SOP_LOCK_GUARD(&v->ckpt_lock);
+	for (size_t i = 0; i < v->n_doubt; i++)
+		node_met(&w, &v->doubt[i], 0);
+	sop_lock(&v->commit);
+	if (v->dead)
+		rc = sop_fail(e, SOP_EDEAD, "volume %s", v->name);
+	else
+		(void)sop_space_each_pending(v->space, node_pending, &w);
+	sop_unlock(&v->commit);
+	for (uint64_t h = 1; h < handles && !rc; h++) {
+		struct sop_blobref at;
+
+		rc = sop_registry_lookup(v->reg, h, &at, e);
+		if (!rc)
+			node_met(&w, &at, h);
+		rc = rc == -ENOENT ? 0 : rc;
+	}
+	return rc;
 }

@@ -6,13 +6,14 @@ ctl() {
 	"$SOPCTL" "$@"
 }
 
-# The state of disk $1 (d1, ...), as status has it.
+# of DISK MEMBER: what status --json says of a disk, named d1 and so on, or by its path.
+of() {
+	ctl status --json "$MNT" | jq -r --arg d "$1" --arg m "$2" \
+		'.disks[] | select(.name == $d or .path == $d) | .[$m]'
+}
+
 state_of() {
-	ctl status --json "$MNT" | python3 -c '
-import json, sys
-for d in json.load(sys.stdin)["disks"]:
-    if d["name"] == sys.argv[1]:
-        print(d["state"])' "$1"
+	of "$1" state
 }
 
 is_state() {
@@ -51,10 +52,16 @@ load_loop() {
 			echo "write of $f failed" >>"$WORK/load.failed"
 			return
 		}
-		[ $((RANDOM % 8)) -ne 0 ] || rm -f "$dir/f$((RANDOM % 40))"
-		[ $((RANDOM % 8)) -ne 0 ] || mv -f "$f" "$dir/f$((40 + RANDOM % 10))"
+		case $((RANDOM % 8)) in
+		0) rm -f "$dir/f$((RANDOM % 40))" ;;
+		1) mv -f "$f" "$dir/f$((40 + RANDOM % 10))" ;;
+		esac || {
+			echo "rename or remove in $dir failed" >>"$WORK/load.failed"
+			return
+		}
 		n=$((n + 1))
-		echo $n >"$WORK/load$1.count"
+		echo $n >"$WORK/load$1.new"
+		mv "$WORK/load$1.new" "$WORK/load$1.count"
 	done
 }
 
@@ -81,10 +88,13 @@ load_turns() {
 		from[i]=$(cat "$WORK/load$i.count" 2>/dev/null || echo 0)
 	done
 	for ((i = 0; i < ${#LOAD[@]}; i++)); do
-		wait_until 120 load_reached "$i" $((from[i] + $1)) || fail "the load does not get on"
+		wait_until 120 load_reached "$i" $((from[i] + $1)) ||
+			fail "the load does not get on"
 	done
 }
 
+# Or it has ended for good.
 load_reached() {
+	[ ! -e "$WORK/load.failed" ] || fail "$(cat "$WORK/load.failed")"
 	[ "$(cat "$WORK/load$1.count" 2>/dev/null || echo 0)" -ge "$2" ]
 }

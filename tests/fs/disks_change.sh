@@ -3,7 +3,7 @@
 # read; what was written is right at each moment, and afterwards any m disks may go.
 . "$(dirname "$0")/functions.sh"
 . "$(dirname "$0")/disks.sh"
-requires python3
+requires jq
 
 # Of files: directories may stay.
 is_empty() {

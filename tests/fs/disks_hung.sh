@@ -3,13 +3,13 @@
 # at all, the daemon can be stopped; the disk comes back and is healed by itself.
 . "$(dirname "$0")/functions.sh"
 . "$(dirname "$0")/disks.sh"
-requires python3
+requires jq
 requires_root
 
 gate=$WORK/gate
 mkdir "$WORK/back"
 mkdir -p "$WORK/d2"
-"$BUILD/fs/hung_folder" "$WORK/back" "$gate" "$WORK/d2"
+"$BUILD/fs/faulty_folder" "$WORK/back" "$gate" "$WORK/d2"
 is_mounted "$WORK/d2" || skip "needs FUSE"
 LOOPS+=("$WORK/d2")
 # Whatever happens, nobody stays in the hung folder.
@@ -44,7 +44,7 @@ durable() {
 export WORK MNT SOPCTL
 export -f write_one read_all durable ctl
 
-: >"$gate"
+echo hang >"$gate"
 soon df "$MNT"
 soon ls -l "$MNT/dir"
 soon ctl status "$MNT"
@@ -65,7 +65,7 @@ rm "$MNT/dir/after1"
 write_one 3
 
 echo "stopped while a disk hangs"
-: >"$gate"
+echo hang >"$gate"
 pid=$(daemon_of "$MNT")
 kill -TERM "$pid"
 not_mounted() {

@@ -293,6 +293,40 @@ static void a_disk_lost_while_another_is_replaced_is_survived(void **state)
 	fixture_check(f, true);
 }
 
+/* What was freed while a disk was away stays on it, and on nobody else. Then there are too few
+ * shards of it to rebuild another disk's from; but nobody wants it. */
+static void what_was_freed_while_a_disk_was_away_is_not_wanted_back(void **state)
+{
+	struct fixture *f = *state;
+	struct sop_volume_disk d;
+	uint64_t store;
+
+	fixture_ok(f, fixture_store(f, "many", &store));
+	for (unsigned round = 0; round < 3; round++) {
+		for (unsigned i = 0; i < 600; i++) {
+			char key[32];
+
+			snprintf(key, sizeof(key), "%06u", i);
+			fixture_ok(
+				f, fixture_upsert(f, store, key, content + i + round, 150, false));
+		}
+		fixture_ok(f, sop_volume_checkpoint(f->v, &f->e));
+		tick(f);
+		if (!round)
+			fixture_ok(f, sop_disk_offline(f->v, "d2", &f->e));
+	}
+	fixture_ok(f, sop_disk_online(f->v, "d2", NULL, &f->e));
+	tick(f);
+	sim_disk_gone(f->sim, "/d4", true);
+	put_items(f, "c");
+	fixture_ok(f, sop_disk_replace(f->v, "d4", "/new", SOP_ADMIN_FORCE, &f->e));
+	tick(f);
+	assert_false(disk_named(f, "/d4", &d));
+	check_items(f, "a");
+	check_items(f, "c");
+	fixture_check(f, true);
+}
+
 static void the_new_disk_lost_while_it_takes_over_loses_nothing(void **state)
 {
 	struct fixture *f = *state;
@@ -779,6 +813,7 @@ int main(void)
 		T(offline_by_hand_stays_so_over_mounts),
 		T(a_folder_that_will_not_do_is_refused_by_name),
 		T(a_disk_lost_while_another_is_replaced_is_survived),
+		T(what_was_freed_while_a_disk_was_away_is_not_wanted_back),
 		T(the_new_disk_lost_while_it_takes_over_loses_nothing),
 		T(what_reads_find_bad_is_left_to_scrub_where_a_profile_says_so),
 		T(rot_met_while_a_disk_is_rebuilt_is_rebuilt_too),
