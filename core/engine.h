@@ -548,6 +548,11 @@ void sop_volume_kick(struct sop_volume *v); /* background work is due now */
 int sop_refs_name(struct sop_volume *v, struct sop_blobref *ref, size_t n,
 	void (*fn)(void *arg, const char *name, uint64_t off, uint64_t len), void *arg,
 	struct sop_err *e);
+/* Which of these blobs (sorted on the way) hold a node that somebody may need: the registry names
+ * it, a reader may still see it, or a checkpoint in doubt has written it. fn, of each, with its
+ * handle where that is known, or 0. Under no lock. */
+int sop_refs_nodes(struct sop_volume *v, struct sop_blobref *ref, size_t n,
+	void (*fn)(void *arg, uint64_t handle), void *arg, struct sop_err *e);
 /* Empty doomed stores a little. *more: there is work left. */
 int sop_reap(struct sop_volume *v, bool *more, struct sop_err *e);
 
