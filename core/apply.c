@@ -168,28 +168,37 @@ static int state_of(struct run *r, uint64_t store, struct sop_state **st)
 	return sop_stores_change(r->v->stores, *st, r->lsn, r->e);
 }
 
+bool sop_event_of(struct sop_event *out, bool put, uint64_t store, const uint8_t *key, size_t klen,
+	const uint8_t *val, size_t vlen)
+{
+	struct sop_attr a;
+	bool link;
+
+	if (store == SOP_STORE_MASTER && (klen != SOP_MASTER_KEY || key[klen - 1] != 'i'))
+		return false;
+	if (put && !sop_item_decode_attr(&a, &link, val, vlen, NULL))
+		out->ino = a.ino;
+	if (store == SOP_STORE_MASTER) {
+		out->ino = be64_get(key);
+	} else {
+		out->store = store;
+		out->key_len = klen;
+		memcpy(out->key, key, SOP_MIN(klen, sizeof(out->key)));
+	}
+	return true;
+}
+
 /* For those who follow: a name of a directory, or an inode that is no name's alone. was: it was
  * there. */
 static void tell(struct run *r, bool put, bool was, uint64_t store, const uint8_t *key, size_t klen,
 	const uint8_t *val, size_t vlen)
 {
 	struct sop_event event = {.lsn = r->lsn, .time = r->time};
-	struct sop_attr a;
-	bool link;
 
-	if (store == SOP_STORE_MASTER &&
-		(!put || !was || klen != SOP_MASTER_KEY || key[klen - 1] != 'i'))
+	if ((store == SOP_STORE_MASTER && (!put || !was)) ||
+		!sop_event_of(&event, put, store, key, klen, val, vlen))
 		return;
 	event.change = !put ? SOP_CHANGE_REMOVED : was ? SOP_CHANGE_CHANGED : SOP_CHANGE_CREATED;
-	if (put && !sop_item_decode_attr(&a, &link, val, vlen, NULL))
-		event.ino = a.ino;
-	if (store == SOP_STORE_MASTER) {
-		event.ino = be64_get(key);
-	} else {
-		event.store = store;
-		event.key_len = klen;
-		memcpy(event.key, key, SOP_MIN(klen, sizeof(event.key)));
-	}
 	sop_event_ring_put(r->v->events, &event);
 }
 

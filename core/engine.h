@@ -510,6 +510,10 @@ void sop_prepared_forget(struct sop_volume *v);
 int sop_prepared_each_blob(struct sop_volume *v,
 	int (*fn)(void *arg, const struct sop_blobref *ref), void *arg, struct sop_err *e);
 
+/* What is told of an operation on an entry of a directory or of MASTER: store, ino and key. False:
+ * nothing. */
+bool sop_event_of(struct sop_event *out, bool put, uint64_t store, const uint8_t *key, size_t klen,
+	const uint8_t *val, size_t vlen);
 /* Apply the operations of one record. prefault first, for each record of the group; then begin;
  * then run each; then end. The commit lock is held. */
 int sop_apply_prefault(struct sop_volume *v, const void *ops, size_t len, struct sop_err *e);

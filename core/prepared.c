@@ -637,6 +637,48 @@ int sop_prepared_list(struct sop_volume *v, int (*fn)(void *arg, const struct so
 	return rc;
 }
 
+struct items {
+	int (*fn)(void *arg, const struct sop_event *x);
+	void *arg;
+};
+
+static int item_op(void *arg, enum sop_op_type type, unsigned flags, uint64_t store,
+	const uint8_t *key, size_t klen, const uint8_t *val, size_t vlen)
+{
+	const struct items *i = arg;
+	struct sop_event x = {0};
+
+	if ((type != SOP_OP_PUT && type != SOP_OP_DEL) ||
+		(store != SOP_STORE_MASTER && (store < SOP_STORE_ROOT || flags & SOP_OPF_QUIET)))
+		return 0;
+	x.change = type == SOP_OP_DEL ? SOP_CHANGE_REMOVED : SOP_CHANGE_CHANGED;
+	return sop_event_of(&x, type == SOP_OP_PUT, store, key, klen, val, vlen) ? i->fn(i->arg, &x)
+										 : 0;
+}
+
+int sop_prepared_items(struct sop_volume *v, uint64_t id,
+	int (*fn)(void *arg, const struct sop_event *x), void *arg, struct sop_err *e)
+{
+	struct items items = {fn, arg};
+	const uint8_t *ops;
+	size_t ops_len;
+	struct parts p;
+	int rc;
+
+	sop_lock(&v->commit);
+	rc = gather(v, id, true, &p, e);
+	sop_unlock(&v->commit);
+	if (!rc)
+		return sop_fail(e, -ENOENT, "prepared transaction %llu", (unsigned long long)id);
+	if (rc < 0)
+		return rc;
+	rc = decode(NULL, id, p.b.p, p.b.len, &ops, &ops_len, e);
+	if (!rc)
+		rc = sop_ops_each(ops, ops_len, item_op, &items, e);
+	sop_buf_release(&p.b);
+	return rc;
+}
+
 int sop_prepared_commit(struct sop_volume *v, uint64_t id, unsigned flags, struct sop_err *e)
 {
 	uint64_t lsn;

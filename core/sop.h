@@ -192,6 +192,10 @@ struct sop_txn_prepared {
 /* Calls fn with each prepared transaction, oldest first; fn must not call the library. */
 int sop_prepared_list(struct sop_volume *v, int (*fn)(void *arg, const struct sop_txn_prepared *p),
 	void *arg, struct sop_err *e);
+/* Calls fn with what its commit will tell followers of (core/events.h): store, ino and key of each
+ * item it writes; what it makes is "changed" here, too. fn's result when not 0. -ENOENT. */
+int sop_prepared_items(struct sop_volume *v, uint64_t id,
+	int (*fn)(void *arg, const struct sop_event *x), void *arg, struct sop_err *e);
 /* -ENOENT: there is none of this number (any more). flags: enum sop_commit_flags. */
 int sop_prepared_commit(struct sop_volume *v, uint64_t id, unsigned flags, struct sop_err *e);
 int sop_prepared_rollback(struct sop_volume *v, uint64_t id, struct sop_err *e);

@@ -2,14 +2,13 @@
  */
 #include <stdio.h>
 
-#include "core/events.h"
 #include "core/human.h"
 #include "fs/control.h"
 #include "fs/inode.h"
 #include "fs/notify.h"
 #include "fs/views.h"
 
-/* ---- erasure code profiles ---------------------------------------------------------------------
+/* ---- erasure code profiles -----------------------------------------------------------------
  */
 
 static json_t *profile_json(const struct sop_profile_info *p)
@@ -73,11 +72,8 @@ json_t *sopfs_run_ec_add(struct sopfs *f, const json_t *request, bool trusted, s
 	return sop_profile_add(f->v, &o, e) ? NULL : json_object();
 }
 
-/* ---- prepared transactions ---------------------------------------------------------------------
+/* ---- prepared transactions -----------------------------------------------------------------
  */
-
-/* Of what the kernel is told about one by one: well below what the ring of events holds. */
-#define ITEMS_MAX (SOP_EVENTS / 4)
 
 static int add_prepared(void *arg, const struct sop_txn_prepared *p)
 {
@@ -100,11 +96,6 @@ static json_t *list_prepared(struct sopfs *f, struct sop_err *e)
 		return json_pack("{s:o}", "transactions", all);
 	json_decref(all);
 	return NULL;
-}
-
-static int few_enough(void *arg, const struct sop_txn_prepared *p)
-{
-	return p->id == *(const uint64_t *)arg && p->items > ITEMS_MAX ? -E2BIG : 0;
 }
 
 /* The item of a key of the tree, by the name that directories show. */
@@ -182,29 +173,64 @@ static void changed(struct sopfs *f, const struct sop_event *x, struct sopfs_not
 	sopfs_item_put(f, item);
 }
 
-static int commit_prepared(struct sopfs *f, uint64_t id, struct sop_err *e)
+/* What a transaction writes: kept before its commit, since nobody knows afterwards. As much memory
+ * as the keys take, which the transaction itself takes several times over. */
+struct written {
+	struct written *next;
+	uint64_t store, ino;
+	size_t key_len; /* of the key, which may be longer than what is kept of it, as in an event
+			 */
+	size_t kept;
+	uint8_t key[];
+};
+
+static int add_written(void *arg, const struct sop_event *x)
+{
+	struct written **first = arg;
+	size_t kept = SOP_MIN(x->key_len, sizeof(x->key));
+	struct written *w = malloc(sizeof(*w) + kept);
+
+	if (!w)
+		return -ENOMEM;
+	*w = (struct written){*first, x->store, x->ino, x->key_len, kept};
+	memcpy(w->key, x->key, kept);
+	*first = w;
+	return 0;
+}
+
+#define NOTES_AT_ONCE 1024 /* items whose notes wait in memory */
+
+/* Frees the list. */
+static void tell_written(struct sopfs *f, struct written *w)
 {
 	struct sopfs_notes notes = {0};
-	struct sop_events *follow;
-	struct sop_event x;
-	int rc = sop_prepared_list(f->v, few_enough, &id, e);
+	struct written *next;
 
-	if (rc == -E2BIG)
-		return sop_say(e, rc,
-			"prepared transaction %llu: writes more than %u items, too many under a "
-			"mount: unmount, and let a program commit it (sop_prepared_commit)",
-			(unsigned long long)id, ITEMS_MAX);
-	if (!rc)
-		rc = sop_events_open(&follow, f->v, e);
-	if (rc)
-		return rc;
-	/* What it returns may be an error of the media after the commit: the rest is done in any
-	 * case. */
-	rc = sop_prepared_commit(f->v, id, SOP_COMMIT_DURABLE, e);
-	while (sop_events_next(follow, &x))
+	for (unsigned n = 1; w; w = next, n++) {
+		struct sop_event x = {.store = w->store, .ino = w->ino, .key_len = w->key_len};
+
+		next = w->next;
+		memcpy(x.key, w->key, w->kept);
+		free(w);
 		changed(f, &x, &notes);
-	sop_events_close(follow);
-	sopfs_notify(f, &notes, NULL, NULL);
+		if (n % NOTES_AT_ONCE == 0 || !next) {
+			sopfs_notify(f, &notes, NULL, NULL);
+		}
+	}
+}
+
+static int commit_prepared(struct sopfs *f, uint64_t id, struct sop_err *e)
+{
+	struct written *all = NULL;
+	int rc = sop_prepared_items(f->v, id, add_written, &all, e);
+
+	/* What the commit returns may be an error of the media after it: the rest is done in any
+	 * case. */
+	if (!rc)
+		rc = sop_prepared_commit(f->v, id, SOP_COMMIT_DURABLE, e);
+	else if (rc == -ENOMEM)
+		sop_fail(e, rc, "prepared transaction %llu", (unsigned long long)id);
+	tell_written(f, all);
 	return rc;
 }
 

@@ -1,7 +1,7 @@
-/* sopctl: administers volumes. A table of verbs; each file of verbs knows its own options and talks to the
- * daemon of a mounted volume over its control socket (core/ctlsock.h), or reads the labels of one that
- * is not mounted (core/peek.h). It never touches the mount itself unless the verb is about a file: a mount
- * that hangs must not hang its administration. */
+/* sopctl: administers volumes. A table of verbs; each file of verbs knows its own options and talks
+ * to the daemon of a mounted volume over its control socket (core/ctlsock.h), or reads the labels
+ * of one that is not mounted (core/peek.h). It never touches the mount itself unless the verb is
+ * about a file: a mount that hangs must not hang its administration. */
 #ifndef SOPCTL_H
 #define SOPCTL_H
 
@@ -15,19 +15,20 @@ enum sopctl_exit {
 	SOPCTL_OK = 0,
 	SOPCTL_FAILURE = 1,
 	SOPCTL_USAGE = 2,
-	SOPCTL_PARTIAL = 3,    /* done, but something could not be repaired */
+	SOPCTL_PARTIAL = 3, /* done, but something could not be repaired */
 	SOPCTL_NO_VOLUME = 4,
-	SOPCTL_LOCKED = 5,     /* in use by another */
+	SOPCTL_LOCKED = 5, /* in use by another */
 	SOPCTL_PERMISSION = 6,
-	SOPCTL_DEGRADED = 7,   /* the volume cannot do without it now */
+	SOPCTL_DEGRADED = 7, /* the volume cannot do without it now */
 };
 
 /* ---- verbs and their words ---- */
 
 struct sopctl_args {
 	bool json, yes, dry_run, wait, verbose, unhealthy, check, force, follow, verify;
-	bool pause, resume, stop, cancel, data_only, no_repair, duplicates;
-	const char *rate, *path, *kind, *disks, *key, *slot_length, *value, *ec, *session, *note;
+	bool pause, resume, stop, cancel, data_only, no_repair, duplicates, balance;
+	const char *rate, *path, *kind, *disks, *key, *slot_length, *value, *ec, *session, *note,
+		*cache;
 	char **word; /* what is no option */
 	int words;
 };
@@ -38,7 +39,7 @@ struct sopctl_verb {
 	const char *summary; /* one line */
 	const char *options; /* names of those it takes: "json yes wait" */
 	int min_words, max_words;
-	const char *help;    /* more than the summary; lines end by \n */
+	const char *help;			 /* more than the summary; lines end by \n */
 	int (*run)(const struct sopctl_args *a); /* enum sopctl_exit */
 };
 
@@ -73,19 +74,19 @@ struct sopctl_volume {
 	size_t in_len;
 };
 
-/* All mounted volumes whose daemons talk to this user. The number; *out is malloc'ed. silent: further
- * ones whose daemons do not answer; that is said. */
+/* All mounted volumes whose daemons talk to this user. The number; *out is malloc'ed. silent:
+ * further ones whose daemons do not answer; that is said. */
 size_t sopctl_mounted(struct sopctl_volume **out, size_t *silent);
 void sopctl_mounted_free(struct sopctl_volume *all, size_t n);
-/* The one that name means: mount point, member folder, label, or UUID (or its beginning). inside: or any
- * path below the mount point. SOPCTL_NO_VOLUME when none is: said only if say. */
+/* The one that name means: mount point, member folder, label, or UUID (or its beginning). inside:
+ * or any path below the mount point. SOPCTL_NO_VOLUME when none is: said only if say. */
 int sopctl_find(struct sopctl_volume *out, const char *name, bool inside, bool say);
 void sopctl_close(struct sopctl_volume *v);
 /* For messages and commands: its label, or its UUID. */
 const char *sopctl_name(const struct sopctl_volume *v);
 
-/* Ask; takes the reference to the request (verb and arguments). The result, a new reference; NULL: an
- * error, which is printed, and *code is what to exit with. wait_ms: at most. */
+/* Ask; takes the reference to the request (verb and arguments). The result, a new reference; NULL:
+ * an error, which is printed, and *code is what to exit with. wait_ms: at most. */
 json_t *sopctl_ask(struct sopctl_volume *v, json_t *request, int wait_ms, int *code);
 #define SOPCTL_SOON_MS 5000
 #define SOPCTL_LONG_MS 600000 /* what waits for disks; the daemon has bounds of its own */
@@ -107,8 +108,8 @@ static inline uint64_t sopctl_number(const json_t *o, const char *key)
 
 /* ---- progress (sopctl_progress.c) ---- */
 
-/* Follow a task of this kind (and of disk, unless NULL) that was started at or after `since`, to its end.
- * What it exits with. */
+/* Follow a task of this kind (and of disk, unless NULL) that was started at or after `since`, to
+ * its end. What it exits with. */
 int sopctl_follow_task(struct sopctl_volume *v, const struct sopctl_args *a, const char *kind,
 	const char *disk, time_t since);
 

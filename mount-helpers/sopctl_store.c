@@ -7,7 +7,8 @@
 #include <sys/xattr.h>
 
 struct store {
-	char count[32], session[32], ec[64], slot_length[32], unique[4], value[16];
+	char count[32], session[32], ec[64], slot_length[32], unique[4], value[16], balance[4],
+		cache[16];
 	char key[4200], note[4200];
 };
 
@@ -26,6 +27,8 @@ static bool read_store(struct store *s, const char *path)
 	attribute(s->ec, sizeof(s->ec), path, "sop.ec");
 	attribute(s->slot_length, sizeof(s->slot_length), path, "sop.slot_length");
 	attribute(s->unique, sizeof(s->unique), path, "sop.unique");
+	attribute(s->balance, sizeof(s->balance), path, "sop.balance");
+	attribute(s->cache, sizeof(s->cache), path, "sop.cache");
 	attribute(s->value, sizeof(s->value), path, "sop.value");
 	attribute(s->key, sizeof(s->key), path, "sop.key");
 	attribute(s->note, sizeof(s->note), path, "sop.note");
@@ -41,6 +44,8 @@ static json_t *store_json(const struct store *s, const char *path)
 	if (j) {
 		json_object_set_new(j, "key", json_string_nocheck(s->key));
 		json_object_set_new(j, "duplicates", json_boolean(strcmp(s->unique, "0") == 0));
+		json_object_set_new(j, "balance", json_boolean(strcmp(s->balance, "1") == 0));
+		json_object_set_new(j, "cache", json_string_nocheck(s->cache));
 		json_object_set_new(j, "value", json_string_nocheck(s->value));
 		json_object_set_new(j, "note", json_string_nocheck(s->note));
 		json_object_set_new(j, "path", json_string_nocheck(path));
@@ -59,12 +64,14 @@ static void print_store(const struct sopctl_args *a, struct store *s, char *path
 		printf("%12s  %-6s %-8s %s\n", s->count, s->session, s->ec, sopctl_clean(path));
 	} else {
 		printf("        store: %s\n        items: %s\n      session: %s\n erasure code: "
-		       "%s\nitems a node: %s\n",
+		       "%s\nitems a node: %s%s\n",
 			sopctl_clean(path), s->count, s->session, s->ec,
-			strcmp(s->slot_length, "0") ? s->slot_length : "by size");
-		printf("         keys: %s%s\n       values: %s\n         note: %s\n",
+			strcmp(s->slot_length, "0") ? s->slot_length : "by size",
+			strcmp(s->balance, "1") ? "" : ", balanced");
+		printf("         keys: %s%s\n       values: %s\n        cache: %s\n         note: "
+		       "%s\n",
 			sopctl_clean(s->key), strcmp(s->unique, "0") ? "" : ", duplicates",
-			s->value, sopctl_clean(s->note));
+			s->value, s->cache, sopctl_clean(s->note));
 	}
 }
 
@@ -124,9 +131,11 @@ static int set_options(const struct sopctl_args *a, const char *path)
 	} all[] = {
 		{"key", "sop.key", a->key},
 		{"duplicates", "sop.unique", a->duplicates ? "0" : NULL},
+		{"balance", "sop.balance", a->balance ? "1" : NULL},
 		{"slot-length", "sop.slot_length", a->slot_length},
 		{"value", "sop.value", a->value},
 		{"ec", "sop.ec", a->ec},
+		{"cache", "sop.cache", a->cache},
 		{"session", "sop.session", a->session},
 		{"note", "sop.note", a->note},
 	};
@@ -152,8 +161,8 @@ static int set_options(const struct sopctl_args *a, const char *path)
 
 static bool any_option(const struct sopctl_args *a)
 {
-	return a->key || a->duplicates || a->slot_length || a->value || a->ec || a->session ||
-	       a->note;
+	return a->key || a->duplicates || a->balance || a->slot_length || a->value || a->ec ||
+	       a->cache || a->session || a->note;
 }
 
 static int show(const struct sopctl_args *a, char *path)
@@ -236,10 +245,10 @@ static int run_store(const struct sopctl_args *a)
 const struct sopctl_verb sopctl_store_verbs[] = {
 	{"store", "list|info|create|set DIRECTORY",
 		"Show directories as stores, make one, set its options",
-		"json key duplicates slot-length value ec session note", 2, 2,
+		"json key duplicates balance slot-length value cache ec session note", 2, 2,
 		"list: those in DIRECTORY; info: itself. VOLUME by its label stands for its root. "
 		"create makes it\nwith these options, or not at all; set gives them to one that is "
-		"empty (--session and --note to any).\nThe volume must be mounted.\n",
+		"empty (--cache, --session and --note to any).\nThe volume must be mounted.\n",
 		run_store},
 	{0},
 };

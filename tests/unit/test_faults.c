@@ -342,6 +342,24 @@ static uint64_t prepare(
 	return id;
 }
 
+struct written {
+	uint64_t store, dups;
+	unsigned in_store, in_dups, others;
+};
+
+static int note_written(void *arg, const struct sop_event *x)
+{
+	struct written *n = arg;
+
+	if (x->store == n->store && x->ino && x->key_len == 8)
+		n->in_store++;
+	else if (x->store == n->dups && x->ino)
+		n->in_dups++;
+	else
+		n->others++;
+	return 0;
+}
+
 static void a_prepared_transaction_survives_and_is_resolved_by_number(void **state)
 {
 	static uint8_t big[1 << 20];
@@ -351,6 +369,7 @@ static void a_prepared_transaction_survives_and_is_resolved_by_number(void **sta
 	for (unsigned commit = 0; commit < 2; commit++) {
 		struct sop_key d = sop_key_string("d");
 		uint64_t store, dups, id, found = 0;
+		struct written n;
 		struct world w;
 		struct actor a;
 		struct sop_txn *t;
@@ -368,6 +387,11 @@ static void a_prepared_transaction_survives_and_is_resolved_by_number(void **sta
 		assert_int_equal(has(&w, store, 1, "old", 3), 1);
 		fixture_ok(&w.f, sop_prepared_list(w.f.v, note_id, &found, &w.f.e));
 		assert_true(found == id);
+		n = (struct written){store, dups, 0, 0, 0};
+		fixture_ok(&w.f, sop_prepared_items(w.f.v, id, note_written, &n, &w.f.e));
+		assert_true(n.in_store == 2 && n.in_dups == 1 && !n.others);
+		assert_int_equal(
+			sop_prepared_items(w.f.v, id + 1, note_written, &n, &w.f.e), -ENOENT);
 		/* It still holds what it needs: its keys, the next duplicate, and no more. */
 		assert_int_equal(put_one(&w, store, 1, "mine", 4, 0), SOP_ECONFLICT);
 		fixture_ok(&w.f, put_one(&w, store, 9, "mine", 4, 0));
