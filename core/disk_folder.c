@@ -2,6 +2,7 @@
  * taken at open: the mount point may be covered or renamed later without a write going astray.
  * Links are not followed, and what is not a regular file is not opened. */
 #include "core/disk.h"
+#include "core/written.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -242,6 +243,8 @@ static ssize_t folder_pwritev(struct sop_file *f, const struct iovec *iov, int i
 
 	if (n >= 0 && (uint64_t)n != iov_bytes(iov, iovcnt))
 		return -EIO; /* a write that moves nothing and gives no reason */
+	if (n > 0)
+		sop_written_note((uint64_t)n);
 	return n;
 }
 
@@ -265,6 +268,7 @@ static int folder_datasync(struct sop_file *f)
 {
 	int rc;
 
+	sop_written_note_sync();
 	do
 		rc = neg_errno(fdatasync(f->fd));
 	while (rc == -EINTR);
@@ -401,6 +405,7 @@ static int folder_syncdir(struct sop_disk *d, const char *path)
 
 	if (fd < 0)
 		return fd;
+	sop_written_note_sync();
 	do
 		rc = neg_errno(fsync(fd));
 	while (rc == -EINTR);

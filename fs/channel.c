@@ -14,6 +14,7 @@
 #include "fs/fdpass.h"
 #include "fs/messenger.h"
 #include "fs/mountinfo.h"
+#include "fs/requests.h"
 #include "fs/sopfs.h"
 
 #include <fcntl.h>
@@ -56,7 +57,9 @@ static uint32_t offered_flags, offered_flags2; /* written before, read after the
 /* Words of struct fuse_init_out: flags is 3, flags2 is 8. */
 void sopfs_init_complete(uint32_t reply[16], uint32_t flags, uint32_t flags2)
 {
-	uint32_t want = FUSE_PARALLEL_DIROPS & flags;
+	/* HANDLE_KILLPRIV_V2: that a write takes set-ID bits and capabilities away is our doing
+	 * (sopfs_drop_privileges()), and the kernel need not ask for an attribute before each. */
+	uint32_t want = (FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2) & flags;
 	uint32_t want2 = (uint32_t)((1ull << 36) >> 32) & flags2; /* FUSE_DIRECT_IO_ALLOW_MMAP */
 
 	reply[3] |= want;
@@ -149,6 +152,8 @@ static ssize_t channel_read(int fd, void *buf, size_t len, void *userdata)
 		n = read(fd, buf, len);
 		if (n < 0 && errno == EINTR)
 			continue;
+		if (n > 0)
+			sopfs_request_note(buf, (size_t)n);
 		if (!answer_statx || !is_statx(buf, n))
 			break;
 		reply_statx(fd, buf, (size_t)n, userdata);

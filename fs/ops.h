@@ -33,10 +33,10 @@ void sopfs_reply_after(struct sopfs *f, fuse_req_t req, struct sopfs_notes *note
 
 /* ops_dir.c */
 void sopfs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
-void sopfs_op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
-	struct fuse_file_info *fi);
-void sopfs_op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
-	struct fuse_file_info *fi);
+void sopfs_op_readdir(
+	fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void sopfs_op_readdirplus(
+	fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
 void sopfs_op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void sopfs_op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
 void sopfs_op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);
@@ -52,17 +52,17 @@ void sopfs_op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char
 void sopfs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void sopfs_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	struct fuse_file_info *fi);
-void sopfs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
-	struct fuse_file_info *fi);
+void sopfs_op_read(
+	fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
 void sopfs_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
 	struct fuse_file_info *fi);
 void sopfs_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void sopfs_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
 void sopfs_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
-void sopfs_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence,
-	struct fuse_file_info *fi);
-void sopfs_op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
-	struct fuse_file_info *fi);
+void sopfs_op_lseek(
+	fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
+void sopfs_op_fallocate(
+	fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi);
 void sopfs_op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 	struct fuse_file_info *fi_in, fuse_ino_t ino_out, off_t off_out,
 	struct fuse_file_info *fi_out, size_t len, int flags);
@@ -70,18 +70,23 @@ void sopfs_op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 /* ops_xattr.c */
 void sopfs_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
 void sopfs_op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
-void sopfs_op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *val,
-	size_t len, int flags);
+void sopfs_op_setxattr(
+	fuse_req_t req, fuse_ino_t ino, const char *name, const char *val, size_t len, int flags);
 void sopfs_op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
-/* What the kernel has done before a write that goes through its pages: set-ID bits of an ordinary user's
- * write go, and the file's capabilities. */
-int sopfs_drop_privileges(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_view *v,
-	struct sopfs_handle *h, struct sopfs_notes *notes, struct sop_err *e);
+/* What a write takes away: set-ID bits, when it is an ordinary user's, and capabilities. The kernel
+ * leaves it to us (FUSE_HANDLE_KILLPRIV_V2), and asks for no attributes before each write. h may be
+ * NULL. */
+int sopfs_drop_privileges(fuse_req_t req, struct sopfs_view *v, struct sopfs_handle *h,
+	struct sopfs_notes *notes, struct sop_err *e);
+/* After a file has got set-ID bits or capabilities. */
+void sopfs_privileges_granted(void);
+/* The mode that is left after a change by this caller: a chown, or an ordinary user's write. */
+mode_t sopfs_mode_taken(fuse_req_t req, const struct sop_attr *a);
 
 /* ops_lock.c */
 void sopfs_op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock);
-void sopfs_op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock,
-	int sleep);
+void sopfs_op_setlk(
+	fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock, int sleep);
 void sopfs_op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op);
 
 #endif

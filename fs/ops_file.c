@@ -143,11 +143,11 @@ void sopfs_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size
 	struct sopfs_notes notes = {0};
 	struct sop_err e = {0};
 	struct sopfs_handle *h = sopfs_handle_of(fi);
-	const struct sopfs_caller who = sopfs_caller_of(req);
 	ssize_t n = 0;
 
-	if (sopfs_session_unpaged(h->session))
-		n = sopfs_drop_privileges(f, &who, sopfs_view_of(f, ino), h, &notes, &e);
+	/* What a mapping has changed is written later, by nobody in particular. */
+	if (!fi->writepage)
+		n = sopfs_drop_privileges(req, sopfs_view_of(f, ino), h, &notes, &e);
 	if (!n)
 		n = sopfs_write(f, h, fi->writepage ? 0 : ctx->pid, ctx->uid, buf, size,
 			(uint64_t)off, &notes, &e);
@@ -234,10 +234,12 @@ void sopfs_op_fallocate(
 	struct sop_err e = {0};
 	int rc = -EINVAL;
 
-	(void)ino;
 	if (off >= 0 && len > 0)
 		rc = sopfs_fallocate(
 			f, sopfs_handle_of(fi), mode, (uint64_t)off, (uint64_t)len, &notes, &e);
+	if (!rc)
+		rc = sopfs_drop_privileges(
+			req, sopfs_view_of(f, ino), sopfs_handle_of(fi), &notes, &e);
 	sopfs_notify_later(f, &notes);
 	sopfs_reply_rc(f, req, rc, &e);
 }
@@ -253,10 +255,12 @@ void sopfs_op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 	ssize_t n = -EINVAL;
 
 	(void)ino_in;
-	(void)ino_out;
 	if (in->text || in->stream)
 		n = -EOPNOTSUPP; /* of .sop: the kernel copies */
 	else if (!flags && off_in >= 0 && off_out >= 0)
+		n = sopfs_drop_privileges(
+			req, sopfs_view_of(f, ino_out), sopfs_handle_of(fi_out), &notes, &e);
+	if (!n)
 		n = sopfs_copy(f, in, (uint64_t)off_in, sopfs_handle_of(fi_out), (uint64_t)off_out,
 			SOP_MIN(len, COPY_MAX), fuse_req_ctx(req)->pid, &notes, &e);
 	sopfs_notify_later(f, &notes);

@@ -44,9 +44,9 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 				FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK;
 	const struct sopfs *f = userdata;
 
-	/* Left out: AUTO_INVAL_DATA (nodeids are versions), HANDLE_KILLPRIV (the kernel asks for
-	 * each clearing of set-ID bits instead), splice (no gain), WRITEBACK_CACHE (hides the
-	 * writer). */
+	/* Left out: AUTO_INVAL_DATA (nodeids are versions), HANDLE_KILLPRIV (its second form, which
+	 * libfuse does not know, is set in the reply: channel.c), splice (no gain), WRITEBACK_CACHE
+	 * (hides the writer). */
 	conn->want = conn->capable & wanted;
 	if (f->o.no_acl)
 		conn->want &= ~(unsigned)FUSE_CAP_POSIX_ACL;
@@ -142,6 +142,30 @@ static unsigned setattr_mask(const struct stat *st, int to_set, struct sop_attr 
 	return mask || !to_set ? mask | SOP_ATTR_CTIME : 0;
 }
 
+/* A chown takes set-ID bits away, also root's; older kernels say so themselves, by a mode. A change
+ * of nothing is a chown(-1, -1), or what the kernel sends before a write, and the two look alike:
+ * root, whose writes leave the bits, and who is not the owner, and might not write at all, change
+ * nothing by it. */
+static int chown_mode(fuse_req_t req, struct sopfs_view *v, struct sopfs_handle *h, int to_set,
+	struct sop_attr *a, unsigned *mask, struct sop_err *e)
+{
+	uid_t uid = fuse_req_ctx(req)->uid;
+	struct sop_attr now;
+	bool cache;
+	int rc;
+
+	if (v->item->type != S_IFREG || to_set & FUSE_SET_ATTR_MODE ||
+		(to_set && !(to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))))
+		return 0;
+	rc = sopfs_getattr(sopfs_of(req), fuse_req_ctx(req)->pid, v, h, &now, &cache, e);
+	if (rc || (!to_set && (!uid || uid != now.uid)))
+		return rc;
+	a->mode = sopfs_mode_taken(req, &now);
+	if (a->mode != now.mode)
+		*mask |= SOP_ATTR_MODE;
+	return 0;
+}
+
 static void op_setattr(
 	fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi)
 {
@@ -169,9 +193,15 @@ static void op_setattr(
 			mask &= ~(unsigned)SOP_ATTR_MTIME;
 		if (mask == SOP_ATTR_CTIME)
 			mask = 0;
+		if (!rc && !(to_set & FUSE_SET_ATTR_MODE))
+			rc = sopfs_drop_privileges(req, v, h, &notes, &e);
 	}
+	if (!rc)
+		rc = chown_mode(req, v, h, to_set, &a, &mask, &e);
 	if (!rc && mask)
 		rc = sopfs_setattr(f, v, h, &a, mask, &notes, &e);
+	if (to_set & FUSE_SET_ATTR_MODE && st->st_mode & (S_ISUID | S_ISGID))
+		sopfs_privileges_granted();
 	sopfs_notify_later(f, &notes);
 	if (rc)
 		sopfs_reply_rc(f, req, rc, &e);

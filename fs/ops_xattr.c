@@ -456,6 +456,8 @@ static void change_xattr(fuse_req_t req, fuse_ino_t ino, struct xattr_call *c)
 	if (!rc)
 		rc = apply_xattr(f, v, c, &e);
 	pthread_mutex_unlock(&v->item->lock);
+	if (!strcmp(c->attr, "security.capability"))
+		sopfs_privileges_granted();
 	pthread_mutex_lock(&f->lock);
 	v->item->default_acl = 0;
 	if (!rc && v->item->last && c->mode)
@@ -480,30 +482,69 @@ static bool has_xattr(struct sopfs *f, struct sopfs_view *v, const char *attr)
 	return has;
 }
 
-int sopfs_drop_privileges(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_view *v,
-	struct sopfs_handle *h, struct sopfs_notes *notes, struct sop_err *e)
+/* Grows whenever a file has got something that a write takes away: until then a handle whose writes
+ * have been looked at need not be looked at again. */
+static atomic_uint granted = 1;
+
+void sopfs_privileges_granted(void)
 {
-	struct xattr_call c = {.attr = "security.capability"};
+	atomic_fetch_add(&granted, 1);
+}
+
+mode_t sopfs_mode_taken(fuse_req_t req, const struct sop_attr *a)
+{
+	mode_t mode = sopfs_mode_without_suid(a->mode);
+
+	if (mode & S_ISGID && !in_group(req, a->gid))
+		mode &= ~(mode_t)S_ISGID;
+	return mode;
+}
+
+static int drop_mode(fuse_req_t req, struct sopfs_view *v, struct sopfs_handle *h,
+	struct sopfs_notes *notes, struct sop_err *e)
+{
+	struct sopfs *f = sopfs_of(req);
 	struct sop_attr a;
 	bool cache;
-	int rc = who->uid ? sopfs_getattr(f, who->tid, v, h, &a, &cache, e) : 0;
+	int rc = sopfs_getattr(f, fuse_req_ctx(req)->pid, v, h, &a, &cache, e);
+	mode_t mode = rc ? 0 : sopfs_mode_taken(req, &a);
 
-	/* Root's writes leave the bits. */
-	if (!rc && who->uid && sopfs_mode_without_suid(a.mode) != a.mode) {
-		a.mode = sopfs_mode_without_suid(a.mode);
-		a.ctime = sopfs_now();
-		rc = sopfs_setattr(f, v, h, &a, SOP_ATTR_MODE | SOP_ATTR_CTIME, notes, e);
-		/* The kernel did not ask for it. */
-		pthread_mutex_lock(&f->lock);
-		sopfs_note_attr(f, notes, v);
-		pthread_mutex_unlock(&f->lock);
-	}
-	if (rc || !has_xattr(f, v, c.attr))
+	if (rc || mode == a.mode)
 		return rc;
-	pthread_mutex_lock(&v->item->lock);
-	rc = apply_xattr(f, v, &c, e);
-	pthread_mutex_unlock(&v->item->lock);
-	return rc == -ENODATA || rc == -ENOENT ? 0 : rc;
+	a.mode = mode;
+	a.ctime = sopfs_now();
+	rc = sopfs_setattr(f, v, h, &a, SOP_ATTR_MODE | SOP_ATTR_CTIME, notes, e);
+	/* The kernel did not ask for it. */
+	pthread_mutex_lock(&f->lock);
+	sopfs_note_attr(f, notes, v);
+	pthread_mutex_unlock(&f->lock);
+	return rc;
+}
+
+int sopfs_drop_privileges(fuse_req_t req, struct sopfs_view *v, struct sopfs_handle *h,
+	struct sopfs_notes *notes, struct sop_err *e)
+{
+	struct xattr_call c = {.attr = "security.capability"};
+	bool root = fuse_req_ctx(req)->uid == 0;
+	unsigned now = atomic_load(&granted);
+	struct sopfs *f = sopfs_of(req);
+	int rc = 0;
+
+	if (h && atomic_load(&h->dropped[root]) == now)
+		return 0;
+	/* Root's writes leave the bits. */
+	if (!root)
+		rc = drop_mode(req, v, h, notes, e);
+	if (!rc && has_xattr(f, v, c.attr)) {
+		pthread_mutex_lock(&v->item->lock);
+		rc = apply_xattr(f, v, &c, e);
+		pthread_mutex_unlock(&v->item->lock);
+		if (rc == -ENODATA || rc == -ENOENT)
+			rc = 0;
+	}
+	if (!rc && h)
+		atomic_store(&h->dropped[root], now);
+	return rc;
 }
 
 void sopfs_op_setxattr(

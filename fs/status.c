@@ -3,7 +3,9 @@
 #include <time.h>
 
 #include "core/human.h"
+#include "core/written.h"
 #include "fs/recent.h"
+#include "fs/requests.h"
 
 #define STATUS_VERSION 1
 #define RECENT	       10
@@ -279,6 +281,23 @@ static void judge(struct verdict *x, struct sop_volume *v, const struct sop_volu
 	}
 }
 
+/* What it took: requests by kind, and writes to the disks. */
+static json_t *with_work(json_t *status)
+{
+	struct sop_written w = sop_written();
+
+	if (!status)
+		return NULL;
+	if (json_object_set_new(status, "requests", sopfs_requests_json()) ||
+		json_object_set_new(status, "disk_io",
+			json_pack("{s:o, s:o, s:o}", "writes", number(w.writes), "written_bytes",
+				number(w.bytes), "syncs", number(w.syncs)))) {
+		json_decref(status);
+		return NULL;
+	}
+	return status;
+}
+
 json_t *sopfs_status_json(struct sopfs *f, bool names)
 {
 	struct sop_volume_stat s;
@@ -295,10 +314,10 @@ json_t *sopfs_status_json(struct sopfs *f, bool names)
 	volume = s.name[0] ? s.name : uuid;
 	lost = lost_json(f->v, names, &n_lost);
 	judge(&verdict, f->v, &s, volume, n_lost);
-	return json_pack("{s:i, s:{s:o, s:s, s:i, s:i, s:i, s:i, s:o},"
-			 " s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o,"
-			 " s:{s:o, s:o, s:o, s:o, s:o, s:o},"
-			 " s:{s:o, s:o, s:o, s:o, s:o, s:o}, s:{s:i, s:o}}",
+	return with_work(json_pack("{s:i, s:{s:o, s:s, s:i, s:i, s:i, s:i, s:o},"
+				   " s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o,"
+				   " s:{s:o, s:o, s:o, s:o, s:o, s:o},"
+				   " s:{s:o, s:o, s:o, s:o, s:o, s:o}, s:{s:i, s:o}}",
 		"version", STATUS_VERSION,
 		/* */
 		"volume", "name", sopfs_json_of(s.name), "uuid", uuid, "data_shards", (int)s.k,
@@ -319,5 +338,5 @@ json_t *sopfs_status_json(struct sopfs *f, bool names)
 		"rolled_back", number(x.rolled_back), "conflicts", number(x.conflicts), "failed",
 		number(x.failed), "recent", recent_json(f, names),
 		/* */
-		"errors", "count", (int)n_lost, "lost", lost);
+		"errors", "count", (int)n_lost, "lost", lost));
 }

@@ -41,6 +41,11 @@ static const struct metric metrics[] = {
 	{"sessions", "conflicts", "sessions_conflicts_total", "counter",
 		"Sessions lost to another's commit."},
 	{"sessions", "failed", "sessions_failed_total", "counter", "Sessions whose commit failed."},
+	{"disk_io", "writes", "disk_writes_total", "counter", "Writes to the disks, in calls."},
+	{"disk_io", "written_bytes", "disk_written_bytes_total", "counter",
+		"Bytes written to the disks, parity and directories included."},
+	{"disk_io", "syncs", "disk_syncs_total", "counter",
+		"Calls that waited for a disk to have on its media what was written."},
 	{"errors", "count", "unreadable_ranges", "gauge", "Ranges of files that cannot be read."},
 	{"mount", "up_s", "uptime_seconds", "gauge", "Seconds since the mount."},
 };
@@ -147,6 +152,24 @@ static void metric_tasks(FILE *o, const json_t *status)
 	}
 }
 
+static void metric_requests(FILE *o, const json_t *status)
+{
+	json_t *requests = json_object_get(status, "requests"), *n;
+	const char *kind;
+
+	head(o, "requests_total", "counter", "Requests of the kernel, by kind.");
+	json_object_foreach(requests, kind, n)
+	{
+		if (!strcmp(kind, "total"))
+			continue;
+		fprintf(o, "sopfs_requests_total{");
+		volume_labels(o, status);
+		fputc(',', o);
+		label(o, "kind", kind);
+		fprintf(o, "} %llu\n", (unsigned long long)json_integer_value(n));
+	}
+}
+
 void sopfs_status_metrics(FILE *o, const json_t *status)
 {
 	const json_t *disks = json_object_get(status, "disks"), *d;
@@ -176,5 +199,6 @@ void sopfs_status_metrics(FILE *o, const json_t *status)
 			fprintf(o, "} %llu\n", (unsigned long long)sopfs_json_number(d, m->key));
 		}
 	}
+	metric_requests(o, status);
 	metric_tasks(o, status);
 }

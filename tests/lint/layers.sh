@@ -10,9 +10,9 @@ say() {
 	bad=1
 }
 
-# What sop.h itself offers, and two that hold no engine: the frame of the control socket, for both of its
-# ends, and figures as people read them.
-face='sop|err|log|id|clock|range|key|base|format_volume|admin|peek|events|ctlsock|human'
+# What sop.h itself offers, and three that hold no engine: the frame of the control socket, for both of its
+# ends, figures as people read them, and a count of what was written.
+face='sop|err|log|id|clock|range|key|base|format_volume|admin|peek|events|ctlsock|human|written'
 
 while IFS=: read -r file line text; do
 	inc=$(sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*["<]\([^">]*\)[">].*/\1/p' <<<"$text")

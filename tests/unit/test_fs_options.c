@@ -213,8 +213,10 @@ static void the_init_reply_gets_what_the_kernel_offers_and_no_more(void **state)
 	(void)state;
 	sopfs_init_complete(reply, FUSE_ASYNC_READ, 0);
 	assert_int_equal(reply[3], FUSE_ASYNC_READ);
-	sopfs_init_complete(reply, FUSE_PARALLEL_DIROPS | FUSE_INIT_EXT, 0x10);
-	assert_int_equal(reply[3], FUSE_ASYNC_READ | FUSE_PARALLEL_DIROPS | FUSE_INIT_EXT);
+	sopfs_init_complete(
+		reply, FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_INIT_EXT, 0x10);
+	assert_int_equal(reply[3],
+		FUSE_ASYNC_READ | FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_INIT_EXT);
 	assert_int_equal(reply[8], 0x10);
 }
 
