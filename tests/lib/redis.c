@@ -48,11 +48,28 @@ static int free_port(const struct test_redis *r)
 	return ntohs(a.sin_port);
 }
 
+static int dial_tcp(const struct test_redis *r)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+		.sin_port = htons((uint16_t)r->port)};
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0)
+		return fd;
+	if (fd >= 0)
+		close(fd);
+	return -1;
+}
+
 static int dial(const struct test_redis *r)
 {
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int fd;
 
+	if (r->sentinel)
+		return dial_tcp(r);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	snprintf(a.sun_path, sizeof(a.sun_path), "%s", r->socket);
 	if (fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0)
 		return fd;
@@ -70,20 +87,8 @@ static bool answers(const struct test_redis *r)
 	return fd >= 0 && write(fd, "PING\r\n", 6) == 6 && read(fd, &c, 1) == 1;
 }
 
-static void launch(struct test_redis *r)
+static void run(struct test_redis *r, const char *const *argv)
 {
-	char port[16], log[96];
-	const char *argv[32] = {"redis-server", "--port", port, "--bind", "127.0.0.1",
-		"--unixsocket", r->socket, "--dir", r->dir, "--logfile", log, "--save", "",
-		"--appendonly", "no"};
-	size_t n = 0;
-
-	snprintf(port, sizeof(port), "%d", r->port);
-	snprintf(log, sizeof(log), "%s/log", r->dir);
-	while (argv[n])
-		n++;
-	for (size_t i = 0; r->more && r->more[i] && i < OPTIONS; i++)
-		argv[n++] = r->more[i];
 	r->pid = fork();
 	if (r->pid < 0)
 		give_up(r, "fork");
@@ -104,13 +109,58 @@ static void launch(struct test_redis *r)
 		give_up(r, "does not answer");
 }
 
-void test_redis_start(struct test_redis *r, bool tcp, const char *const *more)
+static void launch(struct test_redis *r)
+{
+	char port[16], log[96];
+	const char *argv[32] = {"redis-server", "--port", port, "--bind", "127.0.0.1",
+		"--unixsocket", r->socket, "--dir", r->dir, "--logfile", log, "--save", "",
+		"--appendonly", "no"};
+	size_t n = 0;
+
+	snprintf(port, sizeof(port), "%d", r->port);
+	snprintf(log, sizeof(log), "%s/log", r->dir);
+	while (argv[n])
+		n++;
+	for (size_t i = 0; r->more && r->more[i] && i < OPTIONS; i++)
+		argv[n++] = r->more[i];
+	run(r, argv);
+}
+
+static void make_dir(struct test_redis *r)
 {
 	memset(r, 0, sizeof(*r));
 	snprintf(r->dir, sizeof(r->dir), "%s/sopredis.XXXXXX",
 		getenv("TMPDIR") && strlen(getenv("TMPDIR")) < 30 ? getenv("TMPDIR") : "/tmp");
 	if (!mkdtemp(r->dir))
 		give_up(r, "no temporary folder");
+}
+
+void test_sentinel_start(struct test_redis *r, int master_port)
+{
+	char conf[96];
+	const char *argv[] = {"redis-server", conf, "--sentinel", NULL};
+	FILE *f;
+
+	make_dir(r);
+	r->sentinel = true;
+	r->port = free_port(r);
+	snprintf(r->url, sizeof(r->url), "sentinel://127.0.0.1:%d/tank", r->port);
+	snprintf(conf, sizeof(conf), "%s/conf", r->dir);
+	f = fopen(conf, "w");
+	if (!f)
+		give_up(r, "no configuration");
+	fprintf(f,
+		"port %d\nbind 127.0.0.1\ndir %s\nlogfile %s/log\n"
+		"sentinel monitor tank 127.0.0.1 %d 1\nsentinel down-after-milliseconds tank 500\n"
+		"sentinel failover-timeout tank 3000\n",
+		r->port, r->dir, r->dir, master_port);
+	fclose(f);
+	run(r, argv);
+}
+
+void test_redis_start(struct test_redis *r, bool tcp, const char *const *more)
+{
+	make_dir(r);
 	snprintf(r->socket, sizeof(r->socket), "%s/redis.sock", r->dir);
 	snprintf(r->url, sizeof(r->url), "unix://%s", r->socket);
 	r->port = tcp ? free_port(r) : 0;

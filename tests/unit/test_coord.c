@@ -117,6 +117,42 @@ static void who_has_not_run_out_cannot_be_revoked(void **state)
 	sop_coord_close(b.c);
 }
 
+static uint64_t renewals_of(struct mounter *m)
+{
+	struct sop_coord_state st;
+
+	sop_coord_state(m->c, &st);
+	return st.renewals;
+}
+
+/* It was the server that slept, not the mounters: they are given the time of a lease. That time
+ * passes, on a machine that is slow before the question is asked, so it is asked again. */
+static void when_nobody_renewed_nobody_is_revoked_at_once(void **state)
+{
+	struct mounter a, b;
+	struct sop_err e = {0};
+	int rc = 0;
+
+	start_two(*state, &a, &b, SHORT_LEASE_MS);
+	for (int i = 0; i < 10 && rc != -EBUSY; i++) {
+		uint64_t session = sop_coord_session(a.c), renewals;
+
+		sop_coord_stop(a.c, true);
+		sop_coord_stop(b.c, true);
+		for (int k = 0; k < SHORT_LEASE_MS; k++)
+			nap();
+		renewals = renewals_of(&b);
+		sop_coord_stop(b.c, false);
+		WAIT_FOR(renewals_of(&b) > renewals);
+		rc = sop_coord_revoke(b.c, session, &e);
+		sop_coord_stop(a.c, false);
+		WAIT_FOR(sop_coord_may_commit(a.c, sop_coord_session(a.c)));
+	}
+	assert_int_equal(rc, -EBUSY);
+	sop_coord_close(a.c);
+	sop_coord_close(b.c);
+}
+
 static void a_lost_session_is_never_revived(void **state)
 {
 	struct mounter a, b;
@@ -682,6 +718,7 @@ static int end_server(void **state)
 			CASE(a_killed_mounter_is_revoked_and_its_locks_are_free, w),               \
 			CASE(who_has_run_out_is_fenced_before_it_is_revoked, w),                   \
 			CASE(who_has_not_run_out_cannot_be_revoked, w),                            \
+			CASE(when_nobody_renewed_nobody_is_revoked_at_once, w),                    \
 			CASE(a_lost_session_is_never_revived, w),                                  \
 			CASE(the_tip_never_goes_back, w), CASE(a_tip_is_heard_without_asking, w),  \
 			CASE(a_commit_is_two_round_trips, w),                                      \

@@ -11,6 +11,8 @@
 
 static struct world w = {.redis = true};
 
+static const char *const master[] = {"--repl-diskless-sync-delay", "0", NULL};
+
 static void start_impatient(struct mounter *m, unsigned lease_ms)
 {
 	struct sop_coord_options o;
@@ -161,21 +163,21 @@ static void a_server_that_is_stopped_holds_nobody(void **state)
 	sop_coord_close(a.c);
 }
 
-static void a_server_that_slept_revokes_nobody(void **state)
+static void sessions_outlive_the_sleep_of_a_server(void **state)
 {
 	struct mounter a, b;
 	uint64_t sa, sb;
 
 	(void)state;
-	start_impatient(&a, SHORT_LEASE_MS * 2);
-	start_impatient(&b, SHORT_LEASE_MS * 2);
+	start_impatient(&a, SHORT_LEASE_MS);
+	start_impatient(&b, SHORT_LEASE_MS);
 	sa = a.session;
 	sb = b.session;
 	test_redis_pause(&server, true);
 	/* For longer than a lease, so that neither may commit. */
 	WAIT_FOR(
 		!sop_coord_may_commit(a.c, sa) && !sop_coord_may_commit(b.c, sb) && !a.up && !b.up);
-	for (int i = 0; i < 2000; i++)
+	for (int i = 0; i < SHORT_LEASE_MS / 2; i++)
 		nap();
 	test_redis_pause(&server, false);
 	WAIT_FOR(sop_coord_may_commit(a.c, sa) && sop_coord_may_commit(b.c, sb));
@@ -363,7 +365,7 @@ static void a_replica_that_lags_is_not_believed(void **state)
 
 	(void)state;
 	test_redis_end(&server);
-	test_redis_start(&server, true, NULL);
+	test_redis_start(&server, true, master);
 	test_redis_start(&replica, false, NULL);
 	start_two(&w, &a, &b, LONG_LEASE_MS);
 	ok(sop_coord_publish(a.c, 5, &e), &e);
@@ -401,7 +403,7 @@ static void a_replica_takes_no_requests(void **state)
 
 	(void)state;
 	test_redis_end(&server);
-	test_redis_start(&server, true, NULL);
+	test_redis_start(&server, true, master);
 	test_redis_start(&replica, false, NULL);
 	snprintf(command, sizeof(command), "REPLICAOF 127.0.0.1 %d", server.port);
 	assert_string_equal(test_redis_do(&replica, command), "+OK");
@@ -416,6 +418,50 @@ static void a_replica_takes_no_requests(void **state)
 	assert_string_equal(test_redis_do(&replica, "REPLICAOF NO ONE"), "+OK");
 	WAIT_FOR(a.up);
 	sop_coord_close(a.c);
+	test_redis_end(&replica);
+}
+
+/* Who is the master is asked of a sentinel, which makes the replica one when it dies. */
+static void sentinels_say_where_the_master_went(void **state)
+{
+	struct test_redis replica, sentinel;
+	struct mounter a = {0};
+	struct sop_coord_options o = options_of(&w, &a, LONG_LEASE_MS);
+	struct sop_coord_state st;
+	struct sop_err e = {0};
+	char command[64];
+	uint64_t tip;
+
+	(void)state;
+	test_redis_end(&server);
+	test_redis_start(&server, true, master);
+	test_redis_start(&replica, true, NULL);
+	snprintf(command, sizeof(command), "REPLICAOF 127.0.0.1 %d", server.port);
+	assert_string_equal(test_redis_do(&replica, command), "+OK");
+	test_sentinel_start(&sentinel, server.port);
+	o.url = sentinel.url;
+	o.wait_ms = WAIT_MS * 4;
+	start_with(&a, &o);
+	ok(sop_coord_publish(a.c, 5, &e), &e);
+	/* Sentinels learn of replicas from the master, in time. */
+	WAIT_FOR(test_redis_do(&sentinel, "SENTINEL replicas tank")[1] == '1');
+	WAIT_FOR(strcmp(test_redis_do(&replica, "DBSIZE"), ":0") != 0);
+	test_redis_kill(&server);
+	WAIT_FOR(a.sessions == 2);
+	assert_true(a.unbroken);
+	WAIT_FOR(!sop_coord_tip(a.c, &tip, &e));
+	assert_int_equal(tip, 5);
+	sop_coord_state(a.c, &st);
+	assert_true(st.up);
+	sop_coord_close(a.c);
+	/* A name it does not know. */
+	memset(&a, 0, sizeof(a));
+	snprintf(command, sizeof(command), "sentinel://127.0.0.1:%d/pool", sentinel.port);
+	o.url = command;
+	ok(sop_coord_open(&a.c, &o, &e), &e);
+	WAIT_FOR(strstr((sop_coord_state(a.c, &st), st.trouble), "knows no pool") != NULL);
+	sop_coord_close(a.c);
+	test_redis_end(&sentinel);
 	test_redis_end(&replica);
 }
 
@@ -534,13 +580,14 @@ int main(int argc, char **argv)
 		CASE(a_server_that_is_killed_is_found_again),
 		CASE(a_server_that_comes_later_is_found),
 		CASE(a_server_that_is_stopped_holds_nobody),
-		CASE(a_server_that_slept_revokes_nobody),
+		CASE(sessions_outlive_the_sleep_of_a_server),
 		CASE(a_lock_that_came_too_late_is_given_back),
 		CASE(scripts_that_were_flushed_are_sent_again),
 		CASE(connections_that_break_break_nothing_else),
 		CASE(passwords_come_from_a_file_that_nobody_else_reads),
 		CASE(a_url_by_tcp_with_a_user_and_a_database_works),
 		CASE(a_replica_that_lags_is_not_believed), CASE(a_replica_takes_no_requests),
+		CASE(sentinels_say_where_the_master_went),
 		CASE(a_process_that_is_killed_leaves_its_locks),
 		CASE(a_process_that_slept_over_its_lease_has_lost_its_session)};
 
