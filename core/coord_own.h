@@ -149,6 +149,7 @@ struct sop_coord_url {
 	char path[108]; /* of a socket */
 	char name[64];	/* of what sentinels watch */
 	char user[64], password[256];
+	char ca[256]; /* TLS: the certificates that are trusted; "": the system's */
 	int db;
 };
 int sop_coord_url_parse(struct sop_coord_url *out, const char *url, struct sop_err *e);

@@ -760,11 +760,14 @@ static int prepare_tls(struct redis *s, struct sop_err *e)
 	{
 		redisSSLContextError bad = REDIS_SSL_CTX_NONE;
 
+		const char *ca = s->url.ca[0] ? s->url.ca : NULL;
+
 		redisInitOpenSSL();
-		s->tls = redisCreateSSLContext(
-			NULL, CERTIFICATES, NULL, NULL, s->url.peer[0].host, &bad);
+		s->tls =
+			redisCreateSSLContext(ca, ca ? NULL : CERTIFICATES, NULL, NULL, NULL, &bad);
 		if (!s->tls)
-			return sop_say(e, -EIO, "redis: TLS: %s", redisSSLContextGetError(bad));
+			return sop_say(e, -EINVAL, "redis: TLS with the certificates in %s: %s",
+				ca ? ca : CERTIFICATES, redisSSLContextGetError(bad));
 	}
 	return 0;
 #else

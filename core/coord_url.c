@@ -4,7 +4,8 @@
 #include "core/coord_own.h"
 
 #define FORMS                                                                                      \
-	"redis://[user[:password]@]host[:port][/db], rediss:// the same, unix:///path[?db=N], "    \
+	"redis://[user[:password]@]host[:port][/db], rediss:// the same[?ca=FILE], "               \
+	"unix:///path[?db=N], "                                                                    \
 	"sentinel://host[:port][,...]/name[/db]"
 
 static int wrong(struct sop_err *e, const char *what)
@@ -105,10 +106,16 @@ static int parse_peer(
 	return 0;
 }
 
+/* DB, and with TLS ?ca=FILE */
 static int parse_db(struct sop_coord_url *u, const char *text, struct sop_err *e)
 {
-	long n = number(text, strlen(text), 1000000);
+	const char *query = u->scheme == SOP_COORD_TLS ? strchr(text, '?') : NULL;
+	size_t len = query ? (size_t)(query - text) : strlen(text);
+	long n = query && !len ? 0 : number(text, len, 1000000);
 
+	if (query && (strncmp(query, "?ca=", 4) != 0 ||
+			     decode(u->ca, sizeof(u->ca), query + 4, strlen(query + 4))))
+		return wrong(e, "what follows the ? cannot be read");
 	if (n < 0)
 		return wrong(e, "the database is no number");
 	u->db = (int)n;
@@ -161,8 +168,10 @@ static int parse_name(struct sop_coord_url *u, const char *text, struct sop_err 
 
 static int parse_net(struct sop_coord_url *u, const char *text, struct sop_err *e)
 {
-	size_t len = strcspn(text, "/");
-	const char *at = memrchr(text, '@', len), *path = text[len] ? text + len + 1 : "";
+	size_t len = strcspn(text, "/?");
+	const char *at = memrchr(text, '@', len), *path = text[len] == '?' ? text + len
+							  : text[len]	   ? text + len + 1
+									   : "";
 	bool sentinel = u->scheme == SOP_COORD_SENTINEL;
 	int rc;
 

@@ -183,6 +183,41 @@ static void a_lost_session_is_never_revived(void **state)
 	sop_coord_close(b.c);
 }
 
+/* The server's clock may run faster than a mounter's: what it has revoked is lost, however good the
+ * lease looks here, as others may have had the lock meanwhile. */
+static void what_was_revoked_is_not_claimed_again(void **state)
+{
+	struct mounter a, b;
+	struct sop_coord_lock l = range(1, F_WRLCK, 0, 9);
+	struct sop_err e = {0};
+	uint64_t old, grant, then;
+
+	start_two(*state, &a, &b, SHORT_LEASE_MS);
+	sop_coord_stop(a.c, true);
+	WAIT_FOR(b.expired == a.session);
+	old = a.session;
+	sop_coord_stop(a.c, false);
+	WAIT_FOR(sop_coord_may_commit(a.c, old));
+	ok(sop_coord_lock(a.c, &l, BOUND_MS, &grant, NULL, &e), &e);
+	sop_coord_stop(a.c, true);
+	then = shifted_ms(&a);
+	b.expired = 0;
+	WAIT_FOR(b.expired == old);
+	WAIT_FOR(!sop_coord_revoke(b.c, old, &e));
+	ok(lock_of(&b, &l, 0), &e);
+	ok(set(&b, 1, F_UNLCK, 0, 9), &e);
+	/* As if nothing of that had taken time. */
+	a.boot_shift_ms = then - shifted_ms(&a);
+	sop_coord_stop(a.c, false);
+	sop_coord_progress(a.c, 1, 1);
+	WAIT_FOR(a.sessions == 2);
+	assert_false(a.unbroken);
+	assert_false(sop_coord_grant_good(a.c, grant));
+	assert_int_equal(set(&b, 1, F_WRLCK, 0, 9), 0);
+	sop_coord_close(a.c);
+	sop_coord_close(b.c);
+}
+
 /* ---- the chain ---- */
 
 static void the_tip_never_goes_back(void **state)
@@ -720,6 +755,7 @@ static int end_server(void **state)
 			CASE(who_has_not_run_out_cannot_be_revoked, w),                            \
 			CASE(when_nobody_renewed_nobody_is_revoked_at_once, w),                    \
 			CASE(a_lost_session_is_never_revived, w),                                  \
+			CASE(what_was_revoked_is_not_claimed_again, w),                            \
 			CASE(the_tip_never_goes_back, w), CASE(a_tip_is_heard_without_asking, w),  \
 			CASE(a_commit_is_two_round_trips, w),                                      \
 			CASE(the_turn_goes_to_who_waits_with_the_publication, w),                  \

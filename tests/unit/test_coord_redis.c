@@ -54,7 +54,8 @@ static void urls_say_where_the_server_is(void **state)
 	} good[] = {{"redis://localhost", "redis://localhost:6379/0"},
 		{"redis://h:7/3", "redis://h:7/3"}, {"redis://:se%40cret@h", "redis://h:6379/0"},
 		{"redis://joe:secret@[fe80::1]:77/2", "redis://[fe80::1]:77/2"},
-		{"rediss://h", "rediss://h:6379/0"},
+		{"rediss://h", "rediss://h:6379/0"}, {"rediss://h?ca=/etc/ca", "rediss://h:6379/0"},
+		{"rediss://h/2?ca=/etc/ca", "rediss://h:6379/2"},
 		{"unix:///run/redis.sock?db=4", "unix:///run/redis.sock"},
 		{"sentinel://a,b:7,[::1]:8/tank/5", "sentinel://a:26379/tank"}};
 	static const char *const bad[] = {"", "localhost", "http://h", "redis://",
@@ -350,6 +351,87 @@ static void a_url_by_tcp_with_a_user_and_a_database_works(void **state)
 	sop_coord_close(a.c);
 }
 
+#ifdef SOP_WITH_REDIS_TLS
+
+/* A certificate of an authority of its own, which the URL names; without it, or by another, there
+ * is no trust. */
+static void make_certificates(char *dir)
+{
+	static const char script[] = "cd %s && exec 2>/dev/null && "
+				     "openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key "
+				     "-out ca.pem -days 30 -subj /CN=ours && "
+				     "openssl req -x509 -newkey rsa:2048 -nodes -keyout no.key "
+				     "-out no.pem -days 30 -subj /CN=theirs && "
+				     "openssl req -newkey rsa:2048 -nodes -keyout key.pem -out csr "
+				     "-subj /CN=localhost && "
+				     "openssl x509 -req -in csr -CA ca.pem -CAkey ca.key "
+				     "-CAcreateserial -out cert.pem -days 30";
+	char command[sizeof(script) + 64];
+
+	strcpy(dir, "/tmp/soptls.XXXXXX");
+	assert_non_null(mkdtemp(dir));
+	snprintf(command, sizeof(command), script, dir);
+	if (system(command))
+		fail_msg("openssl");
+}
+
+static void tls_trusts_who_it_is_told_to(void **state)
+{
+	char dir[32], cert[64], key[64], ca[64], port[16], url[128], command[64];
+	const char *more[] = {"--tls-port", port, "--tls-cert-file", cert, "--tls-key-file", key,
+		"--tls-ca-cert-file", ca, "--tls-auth-clients", "no", NULL};
+	struct mounter a = {0};
+	struct sop_coord_options o;
+	struct sop_coord_state st;
+	struct sop_err e = {0};
+
+	(void)state;
+	make_certificates(dir);
+	snprintf(cert, sizeof(cert), "%s/cert.pem", dir);
+	snprintf(key, sizeof(key), "%s/key.pem", dir);
+	snprintf(ca, sizeof(ca), "%s/ca.pem", dir);
+	test_redis_end(&server);
+	test_redis_start(&server, true, NULL);
+	snprintf(port, sizeof(port), "%d", server.port);
+	/* That port, free again, for TLS. */
+	test_redis_kill(&server);
+	server.port = 0;
+	server.more = more;
+	test_redis_again(&server);
+	o = options_of(&w, &a, LONG_LEASE_MS);
+	snprintf(url, sizeof(url), "rediss://127.0.0.1:%s?ca=%s/ca.pem", port, dir);
+	o.url = url;
+	start_with(&a, &o);
+	sop_coord_close(a.c);
+	memset(&a, 0, sizeof(a));
+	snprintf(url, sizeof(url), "rediss://127.0.0.1:%s?ca=%s/no.pem", port, dir);
+	o.wait_ms = WAIT_MS;
+	ok(sop_coord_open(&a.c, &o, &e), &e);
+	WAIT_FOR(strstr((sop_coord_state(a.c, &st), st.trouble), "TLS") != NULL);
+	sop_coord_close(a.c);
+	snprintf(url, sizeof(url), "rediss://127.0.0.1:%s?ca=%s/none", port, dir);
+	assert_int_equal(sop_coord_open(&a.c, &o, &e), -EINVAL);
+	server.more = NULL;
+	snprintf(command, sizeof(command), "rm -rf %s", dir);
+	assert_int_equal(system(command), 0);
+}
+
+#else
+
+static void tls_trusts_who_it_is_told_to(void **state)
+{
+	struct mounter a = {0};
+	struct sop_coord_options o = options_of(&w, &a, LONG_LEASE_MS);
+	struct sop_err e = {0};
+
+	(void)state;
+	o.url = "rediss://localhost";
+	assert_int_equal(sop_coord_open(&a.c, &o, &e), -EOPNOTSUPP);
+	assert_non_null(strstr(e.text, "without TLS"));
+}
+
+#endif
+
 /* ---- another server ---- */
 
 /* A replica that lags is put in the place of its master, which dies: what it knows is old. */
@@ -586,8 +668,8 @@ int main(int argc, char **argv)
 		CASE(connections_that_break_break_nothing_else),
 		CASE(passwords_come_from_a_file_that_nobody_else_reads),
 		CASE(a_url_by_tcp_with_a_user_and_a_database_works),
-		CASE(a_replica_that_lags_is_not_believed), CASE(a_replica_takes_no_requests),
-		CASE(sentinels_say_where_the_master_went),
+		CASE(tls_trusts_who_it_is_told_to), CASE(a_replica_that_lags_is_not_believed),
+		CASE(a_replica_takes_no_requests), CASE(sentinels_say_where_the_master_went),
 		CASE(a_process_that_is_killed_leaves_its_locks),
 		CASE(a_process_that_slept_over_its_lease_has_lost_its_session)};
 
