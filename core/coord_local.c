@@ -259,8 +259,12 @@ static int join(struct hub *h, struct sop_coord_request *r, uint64_t now)
 		if (rc)
 			return rc;
 		drop_locks(h, r->target);
-		for (size_t i = 0; i < r->claim_count && !rc; i++)
+		/* In the generation that the caller knows its session has been revoked: others may
+		 * have had its locks since. */
+		for (size_t i = 0; i < r->claim_count && !rc && r->generation != h->generation; i++)
 			rc = claim(h, r->target, &r->claims[i], &r->lost);
+		if (r->lost)
+			drop_locks(h, r->target);
 		s = find(h, r->target);
 	}
 	renew(s, r, opt->lease_ms, now);
@@ -503,6 +507,8 @@ static int sync_object(struct hub *h, struct sop_coord_request *r)
 	sop_coord_locks_drop(&o->held, r->session);
 	for (size_t i = 0; i < r->claim_count && !rc; i++)
 		rc = claim(h, r->session, &r->claims[i], &r->lost);
+	if (r->lost)
+		sop_coord_locks_drop(&o->held, r->session);
 	say_unlocked(h, o);
 	return rc;
 }

@@ -23,7 +23,13 @@ if not s then
 	drop_locks(id)
 	s = {h = ARGV[9], w = ARGV[10], p = ARGV[11], j = now}
 	redis.call('HSET', S, id, cmsgpack.pack({u = 0}))
-	lost = claim(12, id)
+	-- In the generation that the caller knows its session has been revoked: others may have had its locks since.
+	if g ~= gen then
+		lost = claim(12, id)
+	end
+	if lost > 0 then
+		drop_locks(id)
+	end
 end
 s.u, s.a, s.n = now + lease, ARGV[6], ARGV[7]
 redis.call('HSET', S, id, cmsgpack.pack(s))

@@ -621,6 +621,14 @@ static void what_was_held_stays_held_when_all_is_forgotten(void **state)
 	assert_int_equal(set(&a, 1, F_UNLCK, 0, 9), 0);
 	ok(sop_coord_alone(b.c, &e), &e);
 	assert_int_equal(set(&b, 1, F_WRLCK, 0, 9), 0);
+	/* Nor what was unlocked before. */
+	assert_int_equal(set(&a, 1, F_WRLCK, 50, 59), 0);
+	assert_int_equal(set(&a, 1, F_UNLCK, 52, 59), 0);
+	forget_all(*state);
+	ok(sop_coord_tip(a.c, &tip, &e), &e);
+	ok(sop_coord_alone(b.c, &e), &e);
+	assert_int_equal(set(&b, 1, F_WRLCK, 51, 51), -EAGAIN);
+	assert_int_equal(set(&b, 1, F_WRLCK, 52, 59), 0);
 	sop_coord_close(a.c);
 	sop_coord_close(b.c);
 }
