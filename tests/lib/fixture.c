@@ -74,6 +74,40 @@ int fixture_close(struct fixture *f)
 	return rc;
 }
 
+void fixture_reopen(struct fixture *f)
+{
+	fixture_ok(f, fixture_close(f));
+	fixture_ok(f, fixture_open(f));
+}
+
+int fixture_setup(void **state, unsigned k, unsigned m)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	*state = f;
+	if (!f)
+		return -1;
+	fixture_init(f, k, m, 0);
+	f->opts.clock = &fixture_clock;
+	fixture_ok(f, fixture_open(f));
+	return 0;
+}
+
+int fixture_teardown(void **state)
+{
+	fixture_release(*state);
+	free(*state);
+	return 0;
+}
+
+void fixture_settle(struct fixture *f)
+{
+	fixture_ok(f, sop_volume_sync(f->v, &f->e));
+	fixture_ok(f, sop_volume_tick(f->v, &f->e));
+	fixture_ok(f, sop_volume_tick(f->v, &f->e));
+	fixture_check(f, true);
+}
+
 static void report(void *arg, const char *line)
 {
 	(void)arg;

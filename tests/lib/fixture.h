@@ -24,6 +24,14 @@ void fixture_release(struct fixture *f); /* closes what is open, without looking
 /* 0 or a code; f->e has the message. */
 int fixture_open(struct fixture *f);
 int fixture_close(struct fixture *f);
+void fixture_reopen(struct fixture *f);
+/* For cmocka: *state is a fixture of k+m disks that is open, with the clock of below; and its end.
+ */
+int fixture_setup(void **state, unsigned k, unsigned m);
+int fixture_teardown(void **state);
+/* Give back what can be given back, so that a blob freed by mistake is lost for good; then check.
+ */
+void fixture_settle(struct fixture *f);
 /* Check the volume: fails the test with what was found. */
 void fixture_check(struct fixture *f, bool data);
 

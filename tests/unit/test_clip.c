@@ -11,32 +11,9 @@
 
 #define BIG (6u << 20)
 
-static struct fixture fx;
-
 static int setup(void **state)
 {
-	fixture_init(&fx, 2, 1, 0);
-	fx.opts.clock = &fixture_clock;
-	if (fixture_open(&fx))
-		fail_msg("open: %s", fx.e.text);
-	*state = &fx;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	fixture_release(&fx);
-	return 0;
-}
-
-/* Give back all that can be given back; then check. */
-static void settle(struct fixture *f)
-{
-	fixture_ok(f, sop_volume_sync(f->v, &f->e));
-	fixture_ok(f, sop_volume_tick(f->v, &f->e));
-	fixture_ok(f, sop_volume_tick(f->v, &f->e));
-	fixture_check(f, true);
+	return fixture_setup(state, 2, 1);
 }
 
 static uint64_t live(struct fixture *f)
@@ -95,21 +72,21 @@ static void a_copy_takes_no_space_and_outlives_its_source(void **state)
 	fixture_ok(f, fixture_store(f, "s", &store));
 	fixture_ok(f, fixture_upsert(f, store, "a", bytes, BIG, false));
 	fixture_ok(f, fixture_upsert(f, store, "b", "", 0, false));
-	settle(f);
+	fixture_settle(f);
 	before = live(f);
 	assert_int_equal(copy_key(f, store, "a", 0, UINT64_MAX / 4, "b", 0), BIG);
-	settle(f);
+	fixture_settle(f);
 	assert_true(live(f) < before + BIG / 8);
 	assert_int_equal(fixture_has(f, store, "b", bytes, BIG), 1);
 	fixture_ok(f, fixture_remove(f, store, "a"));
-	settle(f);
+	fixture_settle(f);
 	assert_int_equal(fixture_has(f, store, "b", bytes, BIG), 1);
 	assert_true(live(f) >= before - BIG / 8);
 	fixture_ok(f, fixture_close(f));
 	fixture_ok(f, fixture_open(f));
 	assert_int_equal(fixture_has(f, store, "b", bytes, BIG), 1);
 	fixture_ok(f, fixture_remove(f, store, "b"));
-	settle(f);
+	fixture_settle(f);
 	assert_true(live(f) < BIG / 8);
 	free(bytes);
 }
@@ -132,14 +109,14 @@ static void a_source_removed_before_the_commit_is_kept_by_the_loan(void **state)
 	fixture_ok(f, sop_clip_take(&c, x, 0, BIG, &f->e));
 	sop_value_close(x);
 	fixture_ok(f, fixture_remove(f, store, "a"));
-	settle(f);
+	fixture_settle(f);
 	t = fixture_begin(f, SOP_TXN_SESSION);
 	fixture_ok(f, sop_value_open(&y, t, SOP_NAME(store, "b"), SOP_VALUE_WRITE, &f->e));
 	assert_int_equal(sop_clip_put(y, c, 0, &f->e), sop_clip_len(c));
 	sop_clip_free(c);
-	settle(f);
+	fixture_settle(f);
 	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
-	settle(f);
+	fixture_settle(f);
 	assert_int_equal(fixture_has(f, store, "b", bytes, BIG), 1);
 	/* And one that is never committed keeps nothing. */
 	fixture_ok(f, sop_value_open(&x, sop_volume_latest(f->v), SOP_NAME(store, "b"), 0, &f->e));
@@ -147,7 +124,7 @@ static void a_source_removed_before_the_commit_is_kept_by_the_loan(void **state)
 	sop_value_close(x);
 	fixture_ok(f, fixture_remove(f, store, "b"));
 	sop_clip_free(c);
-	settle(f);
+	fixture_settle(f);
 	assert_true(live(f) < BIG / 8);
 	free(bytes);
 }
@@ -182,7 +159,7 @@ static void holes_stay_holes_and_bytes_of_a_session_are_copied(void **state)
 	sop_value_close(x);
 	sop_value_close(y);
 	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
-	settle(f);
+	fixture_settle(f);
 	assert_int_equal(fixture_has(f, store, "a", want, 1 << 20), 1);
 	assert_int_equal(fixture_has(f, store, "b", want, 1 << 20), 1);
 	free(want);
@@ -294,7 +271,7 @@ static void shared_values_are_what_arrays_would_be(void **state)
 		if (next_random(&seed) % 6 == 0)
 			fixture_ok(f, sop_volume_tick(f->v, &f->e));
 		if (next_random(&seed) % 20 == 0)
-			settle(f);
+			fixture_settle(f);
 		if (next_random(&seed) % 40 == 0) {
 			sop_value_close(old);
 			old = NULL;
@@ -310,7 +287,7 @@ static void shared_values_are_what_arrays_would_be(void **state)
 		fixture_ok(f, fixture_remove(f, store, name[k]));
 		free(model[k]);
 	}
-	settle(f);
+	fixture_settle(f);
 	assert_true(live(f) < 1 << 20);
 	free(old_model);
 	free(got);
@@ -320,13 +297,14 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(
-			a_copy_takes_no_space_and_outlives_its_source, setup, teardown),
+			a_copy_takes_no_space_and_outlives_its_source, setup, fixture_teardown),
 		cmocka_unit_test_setup_teardown(
-			a_source_removed_before_the_commit_is_kept_by_the_loan, setup, teardown),
+			a_source_removed_before_the_commit_is_kept_by_the_loan, setup,
+			fixture_teardown),
+		cmocka_unit_test_setup_teardown(holes_stay_holes_and_bytes_of_a_session_are_copied,
+			setup, fixture_teardown),
 		cmocka_unit_test_setup_teardown(
-			holes_stay_holes_and_bytes_of_a_session_are_copied, setup, teardown),
-		cmocka_unit_test_setup_teardown(
-			shared_values_are_what_arrays_would_be, setup, teardown),
+			shared_values_are_what_arrays_would_be, setup, fixture_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,30 +8,9 @@
 
 #include "tests/lib/fixture.h"
 
-static struct fixture fx;
-
 static int setup(void **state)
 {
-	fixture_init(&fx, 2, 2, 0);
-	if (fixture_open(&fx))
-		fail_msg("open: %s", fx.e.text);
-	*state = &fx;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	fixture_release(&fx);
-	return 0;
-}
-
-static void reopen(struct fixture *f)
-{
-	if (fixture_close(f))
-		fail_msg("close: %s", f->e.text);
-	if (fixture_open(f))
-		fail_msg("open: %s", f->e.text);
+	return fixture_setup(state, 2, 2);
 }
 
 static void an_item_is_read_back_after_reopening(void **state)
@@ -42,7 +21,7 @@ static void an_item_is_read_back_after_reopening(void **state)
 	fixture_ok(f, fixture_store(f, "a/b", &store));
 	fixture_ok(f, fixture_upsert(f, store, "1", "foo", 3, true));
 	assert_int_equal(fixture_has(f, store, "1", "foo", 3), 1);
-	reopen(f);
+	fixture_reopen(f);
 	assert_int_equal(fixture_has(f, store, "1", "foo", 3), 1);
 	assert_int_equal(fixture_has(f, store, "2", "foo", 3), 0);
 	fixture_check(f, true);
@@ -63,7 +42,7 @@ static void values_of_all_sizes_survive_and_go(void **state)
 		snprintf(key, sizeof(key), "k%zu", i);
 		fixture_ok(f, fixture_upsert(f, store, key, buf, sizes[i], false));
 	}
-	reopen(f);
+	fixture_reopen(f);
 	for (size_t i = 0; i < SOP_ARRAY_LEN(sizes); i++) {
 		fill_random(buf, sizes[i], i);
 		snprintf(key, sizeof(key), "k%zu", i);
@@ -75,7 +54,7 @@ static void values_of_all_sizes_survive_and_go(void **state)
 		fixture_ok(f, fixture_remove(f, store, key));
 	}
 	fixture_check(f, true);
-	reopen(f);
+	fixture_reopen(f);
 	fixture_check(f, true);
 	{
 		struct sop_volume_stat s;
@@ -346,7 +325,7 @@ static void names_links_and_renames(void **state)
 	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
 	assert_int_equal(fixture_has(f, SOP_ROOT, "top", "changed", 7), 1);
 	fixture_check(f, true);
-	reopen(f);
+	fixture_reopen(f);
 	assert_int_equal(fixture_has(f, SOP_ROOT, "top", "changed", 7), 1);
 	fixture_check(f, true);
 }
@@ -369,7 +348,7 @@ static void extended_attributes_small_and_large(void **state)
 			sop_xattr_set(t, SOP_NAME(store, "x"), "user.big", big, 60000, 0, &f->e));
 		fixture_ok(f, sop_txn_commit(t, 0, &f->e));
 	}
-	reopen(f);
+	fixture_reopen(f);
 	assert_int_equal(sop_xattr_get(sop_volume_latest(f->v), SOP_NAME(store, "x"), "user.big",
 				 got, 60000, &f->e),
 		60000);
@@ -507,7 +486,7 @@ static void a_value_is_what_an_array_would_be(void **state)
 		if (next_random(&seed) % 8 == 0)
 			fixture_ok(f, sop_volume_tick(f->v, &f->e));
 		if (next_random(&seed) % 40 == 0)
-			reopen(f);
+			fixture_reopen(f);
 		if (next_random(&seed) % 20 == 0)
 			fixture_check(f, true);
 	}
@@ -732,7 +711,7 @@ static void a_volume_made_over_an_old_one_survives_a_power_cut(void **state)
 
 int main(void)
 {
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, fixture_teardown)
 	const struct CMUnitTest tests[] = {
 		T(an_item_is_read_back_after_reopening),
 		T(values_of_all_sizes_survive_and_go),

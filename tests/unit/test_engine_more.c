@@ -9,33 +9,9 @@
 
 #include "tests/lib/fixture.h"
 
-static struct fixture fx;
-
 static int setup(void **state)
 {
-	fixture_init(&fx, 2, 1, 0);
-	fx.opts.clock = &fixture_clock;
-	if (fixture_open(&fx))
-		fail_msg("open: %s", fx.e.text);
-	*state = &fx;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	fixture_release(&fx);
-	return 0;
-}
-
-/* Give back what can be given back, so that a blob freed by mistake is lost for good; then check.
- */
-static void settle(struct fixture *f)
-{
-	fixture_ok(f, sop_volume_sync(f->v, &f->e));
-	fixture_ok(f, sop_volume_tick(f->v, &f->e));
-	fixture_ok(f, sop_volume_tick(f->v, &f->e));
-	fixture_check(f, true);
+	return fixture_setup(state, 2, 1);
 }
 
 #define BIG 20000u
@@ -67,7 +43,7 @@ static void a_name_made_again_and_removed_leaves_the_moved_value(void **state)
 	fixture_ok(f, sop_add(t, SOP_NAME(store, "a"), "x", 1, &f->e));
 	fixture_ok(f, sop_remove(t, SOP_NAME(store, "a"), &f->e));
 	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
-	settle(f);
+	fixture_settle(f);
 	assert_int_equal(fixture_has(f, store, "a", "", 0), 0);
 	assert_int_equal(fixture_has(f, store, "c", one, BIG), 1);
 }
@@ -98,7 +74,7 @@ static void an_exchange_and_a_removal_free_the_right_value(void **state)
 			      &f->e));
 	fixture_ok(f, sop_remove(t, SOP_NAME(store, "b"), &f->e));
 	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
-	settle(f);
+	fixture_settle(f);
 	assert_int_equal(fixture_has(f, store, "a", two, BIG), 1);
 	assert_int_equal(fixture_has(f, store, "b", "", 0), 0);
 }
@@ -115,7 +91,7 @@ static void a_value_moved_and_removed_in_one_transaction_is_freed(void **state)
 	fixture_ok(f, sop_rename(t, SOP_NAME(store, "c"), SOP_NAME(store, "a"), 0, &f->e));
 	fixture_ok(f, sop_remove(t, SOP_NAME(store, "a"), &f->e));
 	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
-	settle(f); /* finds the leak */
+	fixture_settle(f); /* finds the leak */
 }
 
 static void a_file_linked_and_unlinked_twice_in_one_transaction_is_freed(void **state)
@@ -130,7 +106,7 @@ static void a_file_linked_and_unlinked_twice_in_one_transaction_is_freed(void **
 	fixture_ok(f, sop_link(t, SOP_NAME(store, "b"), SOP_NAME(store, "c"), NULL, &f->e));
 	fixture_ok(f, sop_remove(t, SOP_NAME(store, "b"), &f->e));
 	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
-	settle(f);
+	fixture_settle(f);
 	assert_int_equal(fixture_has(f, store, "c", two, BIG), 1);
 }
 
@@ -185,7 +161,7 @@ static void a_write_to_a_file_that_was_linked_meanwhile_is_not_lost(void **state
 	/* Told of the move it lands; not told, it says so. */
 	assert_int_equal(sop_txn_commit(w, 0, &f->e), SOP_ECONFLICT);
 	assert_int_equal(fixture_has(f, store, "c", one, BIG), 1);
-	settle(f);
+	fixture_settle(f);
 
 	w = fixture_begin(f, SOP_TXN_SESSION);
 	l = fixture_begin(f, SOP_TXN_SESSION);
@@ -196,7 +172,7 @@ static void a_write_to_a_file_that_was_linked_meanwhile_is_not_lost(void **state
 	fixture_ok(f, sop_value_moved(x, SOP_NAME(store, "d")));
 	fixture_ok(f, sop_txn_commit(w, 0, &f->e));
 	assert_int_equal(fixture_has(f, store, "b", one, BIG), 1);
-	settle(f);
+	fixture_settle(f);
 }
 
 static void a_mode_is_not_given_to_another_file_of_the_same_name(void **state)
@@ -265,7 +241,7 @@ static void a_failed_append_leaves_nothing_behind_the_end(void **state)
 		free(val);
 		fixture_check(f, true);
 	}
-	settle(f);
+	fixture_settle(f);
 }
 
 static void a_write_after_an_append_of_the_same_session_keeps_both(void **state)
@@ -462,7 +438,7 @@ static void a_truncated_tree_is_cut_or_carried_whichever_is_less(void **state)
 			sim_power_on(f->sim, SIM_KEEP_SYNCED_ONLY, 1);
 			fixture_ok(f, fixture_open(f));
 		} else {
-			settle(f);
+			fixture_settle(f);
 			assert_int_equal(sop_value_read(reader, got, PIECES * 2 * PIECE, 0, &f->e),
 				(PIECES * 2 - 1) * PIECE);
 			assert_memory_equal(got, old, (PIECES * 2 - 1) * PIECE);
@@ -474,9 +450,9 @@ static void a_truncated_tree_is_cut_or_carried_whichever_is_less(void **state)
 		fixture_ok(f, sop_value_truncate(x, PIECES * 2 * PIECE, &f->e));
 		fixture_ok(f, sop_txn_commit(t, 0, &f->e));
 		assert_int_equal(fixture_has(f, store, "x", model, PIECES * 2 * PIECE), 1);
-		settle(f);
+		fixture_settle(f);
 		fixture_ok(f, fixture_remove(f, store, "x"));
-		settle(f);
+		fixture_settle(f);
 	}
 	free(model);
 	free(old);
@@ -547,7 +523,7 @@ static bool fill_in_checkpoint(unsigned k, unsigned m, unsigned disk, uint64_t n
 		sim_disk_resize(f.sim, f.path[i], 0);
 	fixture_skipped_ms += 60000;
 	fixture_ok(&f, sop_volume_checkpoint(f.v, &f.e));
-	settle(&f);
+	fixture_settle(&f);
 	fixture_release(&f);
 	return !x.left;
 }
@@ -574,7 +550,7 @@ static void a_disk_that_fills_up_in_a_checkpoint_refuses_it_and_stays_a_replica(
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, fixture_teardown)
 		TEST(a_name_made_again_and_removed_leaves_the_moved_value),
 		TEST(a_disk_that_fails_to_give_space_back_is_set_aside),
 		TEST(an_exchange_and_a_removal_free_the_right_value),
@@ -591,7 +567,8 @@ int main(void)
 		cmocka_unit_test(
 			a_disk_that_fills_up_in_a_checkpoint_refuses_it_and_stays_a_replica),
 		cmocka_unit_test_setup_teardown(
-			a_truncated_tree_is_cut_or_carried_whichever_is_less, setup, teardown),
+			a_truncated_tree_is_cut_or_carried_whichever_is_less, setup,
+			fixture_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

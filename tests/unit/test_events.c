@@ -9,29 +9,16 @@
 
 #include "tests/lib/fixture.h"
 
-static struct fixture fx;
-
 static int setup(void **state)
 {
-	fixture_init(&fx, 1, 1, 0);
-	if (fixture_open(&fx))
-		fail_msg("open: %s", fx.e.text);
-	*state = &fx;
-	return 0;
+	return fixture_setup(state, 1, 1);
 }
 
-static int teardown(void **state)
-{
-	(void)state;
-	fixture_release(&fx);
-	return 0;
-}
-
-static struct sop_events *follow(void)
+static struct sop_events *follow(struct fixture *f)
 {
 	struct sop_events *x;
 
-	fixture_ok(&fx, sop_events_open(&x, fx.v, &fx.e));
+	fixture_ok(f, sop_events_open(&x, f->v, &f->e));
 	return x;
 }
 
@@ -65,7 +52,7 @@ static void changes_come_whole_and_in_order(void **state)
 
 	fixture_ok(f, fixture_store(f, "s", &store));
 	fixture_ok(f, fixture_upsert(f, store, "before", "x", 1, false));
-	x = follow();
+	x = follow(f);
 	assert_none(x);
 	fixture_ok(f, fixture_upsert(f, store, "a", "1", 1, false));
 	fixture_ok(f, fixture_upsert(f, store, "a", "2", 1, false));
@@ -98,7 +85,7 @@ static void who_falls_behind_is_told_how_far(void **state)
 	char key[16];
 
 	fixture_ok(f, fixture_store(f, "s", &store));
-	x = follow();
+	x = follow(f);
 	fixture_ok(f, fixture_upsert(f, store, "first", "x", 1, false));
 	t = fixture_begin(f, SOP_TXN_WRITE);
 	for (unsigned i = 0; i < n; i++) {
@@ -106,7 +93,7 @@ static void who_falls_behind_is_told_how_far(void **state)
 		fixture_ok(f, sop_add(t, SOP_NAME(store, key), "x", 1, &f->e));
 	}
 	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
-	y = follow();
+	y = follow(f);
 	assert_int_equal(sop_events_next(x, &event), 1);
 	assert_int_equal(event.missed, 101);
 	assert_memory_equal(event.key, "000100", 6);
@@ -128,14 +115,14 @@ static void who_falls_behind_is_told_how_far(void **state)
 static void there_is_a_bound_to_followers(void **state)
 {
 	struct sop_events *x[SOP_FOLLOWERS], *more;
+	struct fixture *f = *state;
 
-	(void)state;
 	for (unsigned i = 0; i < SOP_FOLLOWERS; i++)
-		x[i] = follow();
-	assert_int_equal(sop_events_open(&more, fx.v, NULL), -EMFILE);
+		x[i] = follow(f);
+	assert_int_equal(sop_events_open(&more, f->v, NULL), -EMFILE);
 	for (unsigned i = 0; i < SOP_FOLLOWERS; i++)
 		sop_events_close(x[i]);
-	sop_events_close(follow());
+	sop_events_close(follow(f));
 }
 
 #define COMMITS	  200
@@ -176,7 +163,7 @@ static void *commits(void *arg)
 static void nobody_sees_half_a_commit(void **state)
 {
 	struct fixture *f = *state;
-	struct sop_events *keeper = follow(); /* the ring stays */
+	struct sop_events *keeper = follow(f); /* the ring stays */
 	struct sop_events *turn[FOLLOWERS] = {NULL};
 	struct sop_event event;
 	pthread_t thread;
@@ -198,7 +185,7 @@ static void nobody_sees_half_a_commit(void **state)
 			assert_false(event.more);
 		}
 		sop_events_close(*x);
-		*x = ended ? NULL : follow();
+		*x = ended ? NULL : follow(f);
 	}
 	for (unsigned i = 0; i < FOLLOWERS; i++)
 		sop_events_close(turn[i]);
@@ -210,7 +197,7 @@ static void nobody_sees_half_a_commit(void **state)
 
 int main(void)
 {
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, fixture_teardown)
 	const struct CMUnitTest tests[] = {
 		T(changes_come_whole_and_in_order),
 		T(who_falls_behind_is_told_how_far),

@@ -77,15 +77,6 @@ static int setup(void **state)
 	return 0;
 }
 
-static int teardown(void **state)
-{
-	struct fixture *f = *state;
-
-	fixture_release(f);
-	free(f);
-	return 0;
-}
-
 static bool disk_named(struct fixture *f, const char *path, struct sop_volume_disk *out)
 {
 	for (unsigned n = 0; sop_volume_disk(f->v, n, out); n++)
@@ -804,7 +795,7 @@ static void an_addition_cut_anywhere_leaves_a_volume(void **state)
 
 int main(void)
 {
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, fixture_teardown)
 	const struct CMUnitTest tests[] = {
 		T(a_replaced_disk_is_let_go_and_the_new_one_has_all),
 		T(a_removed_disk_leaves_its_shards_to_the_others),
