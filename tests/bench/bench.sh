@@ -11,7 +11,7 @@
 set -eu
 
 # With mounts of its own: whoever copied them would keep them alive after they are unmounted here.
-if [ "$(id -u)" = 0 ] && [ -z "${SOPFS_BENCH_UNSHARED:-}" ]; then
+if [ -z "${SOPFS_BENCH_UNSHARED:-}" ] && unshare --mount true 2>/dev/null; then
 	SOPFS_BENCH_UNSHARED=1 exec unshare --mount --propagation private "$0" "$@"
 fi
 
