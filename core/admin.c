@@ -1,6 +1,7 @@
 /* The face for whoever administers a volume: names of disks, their states, and what has been asked
  * for handed to those who do it. */
 #include "core/mend.h"
+#include "core/shared.h"
 
 #include <stdio.h>
 
@@ -130,7 +131,8 @@ int sop_disk_find(struct sop_volume *v, const char *which, unsigned *member, str
 
 static int writable(struct sop_volume *v, struct sop_err *e)
 {
-	return v->opts.read_only ? sop_say(e, -EROFS, "volume %s: mounted read-only", v->name) : 0;
+	return v->opts.read_only ? sop_say(e, -EROFS, "volume %s: mounted read-only", v->name)
+				 : sop_shared_refuse(v, "changing disks", e);
 }
 
 int sop_disk_offline(struct sop_volume *v, const char *which, struct sop_err *e)

@@ -11,6 +11,7 @@
  * A crash before 3: the old checkpoint and journal stand, the new blobs are garbage that recovery
  * finds. After 3: the new one stands, and recovery repeats 4, which is harmless. */
 #include "core/mend.h"
+#include "core/shared.h"
 
 #define WRITE_BYTES (1u << 20)
 
@@ -71,6 +72,7 @@ static int freeze_locked(struct ckpt *k, bool clean, struct sop_err *e)
 	k->c.master_count = master->now.count;
 	k->c.next_ino = v->next_ino;
 	k->c.items = v->items;
+	k->c.slot = sop_shared_slot(v);
 	k->c.time_ns = v->clock->wall_ns(v->clock->ctx);
 	return 0;
 }
@@ -258,6 +260,8 @@ static int run(struct ckpt *k, bool clean, struct sop_err *e)
 		v->dead = rc;
 	sop_nodes_written(v->nodes, k->frozen, k->n_frozen);
 	sop_journal_trim(v->journal, k->c.journal);
+	if (v->shared)
+		sop_shared_trim(v, k->c.slot);
 	v->journal_used = sop_journal_bytes(v->journal);
 	sop_stores_trim(v->stores);
 	sop_unlock(&v->commit);
@@ -287,7 +291,8 @@ static int run_locked(struct sop_volume *v, bool clean, struct sop_err *e)
 
 int sop_checkpoint_run(struct sop_volume *v, bool clean, struct sop_err *e)
 {
-	if (v->opts.read_only)
+	/* Registry and journal are nobody's to change while others may be there. */
+	if (v->opts.read_only || sop_shared_live(v))
 		return 0;
 	SOP_LOCK_GUARD(&v->ckpt_lock);
 	return run_locked(v, clean, e);

@@ -16,6 +16,7 @@ struct sop_checkpoint {
 	bool clean;
 	uint64_t master_root, master_count;
 	uint64_t next_ino, next_handle, free_handle, time_ns, items;
+	uint64_t slot;		/* of a shared volume: the first that is not in it; else 0 */
 	struct sop_flip *flips; /* all three arrays: malloc'ed */
 	size_t n_flips;
 	struct sop_blobref *uncommitted;

@@ -11,7 +11,7 @@
  *
  * A crash: before the batch, nothing; in it, a record that verifies with its blobs counts though
  * nobody was told, else not; after it, the record counts. */
-#include "core/engine.h"
+#include "core/shared.h"
 #include "core/sync.h"
 
 #include <stdatomic.h>
@@ -21,6 +21,8 @@
 #define ENTRIES_MAX 256 /* larger ones go alone */
 #define WRITE_TRIES 3
 #define MARKS	    2048u
+#define SLOT_TRIES  256 /* places in the chain lost to others, before it is a conflict */
+#define LOST	    1	/* the place in the chain has gone to another mounter */
 
 struct sop_commit_req {
 	struct sop_txn *t;
@@ -334,7 +336,25 @@ static int appends_prepare(
 	return rc;
 }
 
-/* Blobs and records in one batch. -EAGAIN: the blobs failed, another place may do. */
+/* The operations of all, in the next slot of a shared volume: whoever finds them there may rely on
+ * what they name. */
+static int group_place(struct sop_volume *v, struct group *g, uint64_t time_ns, struct sop_err *e)
+{
+	struct sop_buf b = {0};
+	int rc = sop_segments_sync(v->seg, e);
+
+	for (size_t i = 0; i < g->n && !rc; i++)
+		sop_shared_batch_txn(
+			&b, g->req[i]->lsn, time_ns, g->req[i]->ops.p, g->req[i]->ops.len);
+	if (!rc && b.failed)
+		rc = sop_fail(e, -ENOMEM, "commit");
+	if (!rc)
+		rc = sop_shared_place(v, SOP_SLOT_BATCH, b.p, b.len, e);
+	sop_buf_release(&b);
+	return rc;
+}
+
+/* Blobs and records in one batch. -EAGAIN: the blobs failed, another place may do. LOST. */
 static int group_write(struct sop_volume *v, struct group *g, uint64_t time_ns, struct sop_err *e)
 {
 	struct sop_batch *b = sop_batch_new(v->io);
@@ -355,7 +375,7 @@ static int group_write(struct sop_volume *v, struct group *g, uint64_t time_ns, 
 		sop_batch_put(b);
 		return 0;
 	}
-	rc = journal_write(v, g, time_ns, b, &noted, e);
+	rc = v->shared ? 0 : journal_write(v, g, time_ns, b, &noted, e);
 	if (rc) {
 		appends_abandon(g);
 		group_abandon(v, g);
@@ -365,9 +385,15 @@ static int group_write(struct sop_volume *v, struct group *g, uint64_t time_ns, 
 	sop_batch_run(b, SOP_IO_SERIAL, 0, sop_members_timeout_ms(v->mem));
 	blobs = appends_finish(g, e);
 	if (blobs) {
-		sop_journal_forget(v->journal);
+		if (!v->shared)
+			sop_journal_forget(v->journal);
 		group_abandon(v, g);
 		rc = blobs == -ENOSPC ? blobs : -EAGAIN;
+	} else if (v->shared) {
+		rc = group_place(v, g, time_ns, e);
+		/* Of a volume that is dead now nobody knows: the blobs may be wanted. */
+		if (rc && !v->dead)
+			group_abandon(v, g);
 	} else {
 		rc = sop_journal_finish(v->journal, e);
 		if (rc)
@@ -396,6 +422,10 @@ static int group_apply(struct sop_volume *v, struct group *g, uint64_t time_ns, 
 		sop_log(v->log, SOP_LOG_ERROR, "commit", "op=apply lsn=%llu code=%s: %s",
 			(unsigned long long)last, sop_err_name(rc), e->text);
 		return rc;
+	}
+	if (v->shared) {
+		sop_shared_published(v, last);
+		return 0;
 	}
 	v->lsn_next = last + 1;
 	v->journal_used = sop_journal_bytes(v->journal);
@@ -426,24 +456,59 @@ static void group_split(struct sop_volume *v, struct group *g)
 	g->puts = NULL;
 }
 
-static void group_commit(struct sop_volume *v, struct group *g)
+/* Blobs that cannot be written are tried in other places. LOST. */
+static int group_try(struct sop_volume *v, struct group *g, uint64_t time_ns, struct sop_err *e)
 {
-	uint64_t time_ns = v->clock->wall_ns(v->clock->ctx);
-	struct sop_err e = {0};
 	int rc = 0;
 
 	for (unsigned attempt = 0; !rc && g->n && attempt < WRITE_TRIES; attempt++) {
 		rc = group_puts(g);
 		if (rc)
 			break;
-		rc = group_write(v, g, time_ns, &e);
+		rc = group_write(v, g, time_ns, e);
 		if (rc != -EAGAIN)
 			break;
 		if (attempt + 1 < WRITE_TRIES)
 			rc = 0;
 	}
-	if (rc == -EAGAIN)
-		rc = e.code == -EAGAIN || !e.code ? -EIO : e.code;
+	return rc != -EAGAIN ? rc : e->code == -EAGAIN || !e->code ? -EIO : e->code;
+}
+
+/* Another mounter was quicker: what he committed is applied, and each of the group has to hold
+ * against it. Those that do not leave the group. */
+static int group_again(struct sop_volume *v, struct group *g, struct sop_err *e)
+{
+	size_t kept = 0;
+	int rc = sop_shared_follow(v, e);
+
+	for (size_t i = 0; i < g->n && !rc; i++) {
+		struct sop_commit_req *r = g->req[i];
+		int own = v->prepared ? sop_prepared_check(r->t, &r->err) : 0;
+
+		if (!own)
+			own = sop_resolve_again(r->t, &r->puts, &r->err);
+		if (own)
+			req_fail(r, own);
+		else
+			g->req[kept++] = r;
+	}
+	if (!rc)
+		g->n = kept;
+	return rc;
+}
+
+static void group_commit(struct sop_volume *v, struct group *g)
+{
+	uint64_t time_ns = v->clock->wall_ns(v->clock->ctx);
+	struct sop_err e = {0};
+	int rc = group_try(v, g, time_ns, &e);
+
+	for (unsigned i = 0; rc == LOST; i++) {
+		rc = i < SLOT_TRIES ? group_again(v, g, &e)
+				    : sop_fail(&e, SOP_ECONFLICT, "others commit all the time");
+		if (!rc)
+			rc = group_try(v, g, time_ns, &e);
+	}
 	/* No room for all of them: each by itself, so that a remove does not fail for its company.
 	 */
 	if (rc == -ENOSPC && g->n > 1) {
@@ -475,6 +540,9 @@ static void lead(struct sop_volume *v, struct sop_commit_req *queue)
 	struct marks *m = malloc(sizeof(*m));
 
 	sop_lock(&v->commit);
+	/* What cannot be looked at now shows when the slot is placed. */
+	if (v->shared)
+		(void)sop_shared_follow(v, NULL);
 	while (queue) {
 		if (!g || !m) {
 			req_fail(queue, sop_fail(&queue->err, -ENOMEM, "commit"));
@@ -553,6 +621,14 @@ static int throttle(struct sop_volume *v, struct sop_err *e)
 	struct sop_nodes_stat s;
 
 	sop_nodes_stat(v->nodes, &s);
+	if (sop_shared_live(v))
+		return s.dirty_bytes < v->opts.cache_bytes / 2
+			       ? 0
+			       : sop_say(e, -ENOSPC,
+					 "volume %s: cache=%zu is too small for all that was "
+					 "changed since it was mounted; unmount it on all machines "
+					 "and mount it again",
+					 v->name, v->opts.cache_bytes);
 	if (s.dirty_bytes + s.old_version_bytes > v->opts.cache_bytes / 3)
 		return sop_checkpoint_relieve(v, v->opts.cache_bytes / 3, e);
 	if (sop_checkpoint_worth(v, &s))
@@ -584,7 +660,7 @@ static int commit_writes(
 	rc = removes_only(t) && !prepare ? 0 : sop_space_check(v->space, 0, t->bytes, e);
 	if (rc)
 		return rc;
-	rc = throttle(v, e);
+	rc = removes_only(t) && v->shared ? 0 : throttle(v, e);
 	if (rc)
 		return rc;
 	sop_cond_init(&r.cond);
@@ -652,6 +728,8 @@ int sop_txn_prepare(struct sop_txn *t, struct sop_err *e)
 	uint64_t lsn;
 	int rc = sop_txn_writable(t, e);
 
+	if (!rc && t->v->shared)
+		rc = sop_say(e, -EOPNOTSUPP, "a shared volume takes no prepared transactions");
 	if (!rc)
 		rc = commit_writes(t, SOP_COMMIT_DURABLE, true, &lsn, e);
 	return rc;
@@ -727,6 +805,23 @@ static int append_one(struct sop_volume *v, const struct sop_record_in *in, stru
 	return rc;
 }
 
+/* The same in a slot, for who is alone: what it says was made against the newest state, and nobody
+ * can have the slot. */
+static int place_one(struct sop_volume *v, const struct sop_record_in *in, struct sop_err *e)
+{
+	struct sop_buf b = {0};
+	int rc = sop_shared_refuse(v, "this", e);
+
+	if (rc)
+		return rc;
+	sop_shared_batch_txn(&b, in->lsn, in->time_ns, in->payload, in->payload_len);
+	rc = b.failed ? sop_fail(e, -ENOMEM, "commit")
+		      : sop_shared_place(v, SOP_SLOT_BATCH, b.p, b.len, e);
+	sop_buf_release(&b);
+	return rc == LOST ? sop_say(e, SOP_EINUSE, "another mounter has taken the volume over")
+			  : rc;
+}
+
 int sop_commit_locked(struct sop_volume *v, const struct sop_buf *ops, struct sop_err *e)
 {
 	uint64_t time_ns = v->clock->wall_ns(v->clock->ctx), lsn = v->lsn_next;
@@ -745,7 +840,7 @@ int sop_commit_locked(struct sop_volume *v, const struct sop_buf *ops, struct so
 	rc = sop_apply_prefault(v, ops->p, ops->len, e);
 	if (rc)
 		return rc;
-	rc = append_one(v, &in, e);
+	rc = v->shared ? place_one(v, &in, e) : append_one(v, &in, e);
 	if (rc)
 		return rc;
 	sop_event_ring_begin(v->events, lsn);
@@ -755,6 +850,10 @@ int sop_commit_locked(struct sop_volume *v, const struct sop_buf *ops, struct so
 	if (rc) {
 		v->dead = rc;
 		return rc;
+	}
+	if (v->shared) {
+		sop_shared_published(v, lsn);
+		return 0;
 	}
 	v->lsn_next = lsn + 1;
 	sop_pins_publish(v->pins, lsn);
@@ -767,6 +866,9 @@ int sop_barrier_mark(struct sop_volume *v, struct sop_err *e)
 	struct sop_record_in in = {.type = SOP_RECORD_BARRIER};
 	uint64_t noted;
 	int rc = 0;
+
+	if (v->shared)
+		return 0;
 
 	sop_lock(&v->barrier);
 	in.lsn = v->durable_lsn;
@@ -826,6 +928,9 @@ int sop_barrier(struct sop_volume *v, uint64_t lsn, struct sop_err *e)
 	uint64_t target, noted;
 	int rc;
 
+	/* What is in a slot is on the media. */
+	if (v->shared)
+		return 0;
 	sop_lock(&v->barrier);
 	while (v->durable_lsn < lsn && v->barrier_running)
 		sop_cond_wait(&v->barrier_cond, &v->barrier, -1);

@@ -48,6 +48,9 @@ struct sop_disk_ops {
 	int (*allocate)(struct sop_file *f, uint64_t off, uint64_t len_bytes); /* grows the file */
 	int (*punch)(struct sop_file *f, uint64_t off, uint64_t len_bytes);    /* keeps the size */
 	int (*lock)(struct sop_file *f); /* exclusive until close; -EAGAIN when another has it */
+	/* Shared until close, also instead of exclusive (then another may get in between, and
+	 * -EAGAIN leaves no lock). */
+	int (*lock_shared)(struct sop_file *f);
 	int (*rename)(struct sop_disk *d, const char *from, const char *to);
 	int (*link)(struct sop_disk *d, const char *from, const char *to); /* -EEXIST */
 	int (*unlink)(struct sop_disk *d, const char *path);

@@ -340,14 +340,24 @@ static int folder_punch(struct sop_file *f, uint64_t off, uint64_t len_bytes)
 
 /* flock() belongs to the open file, as we need it (two openers in one process exclude each other),
  * and NFS and cluster file systems carry it to other machines. */
-static int folder_lock(struct sop_file *f)
+static int lock_as(struct sop_file *f, int how)
 {
 	int rc;
 
 	do
-		rc = neg_errno(flock(f->fd, LOCK_EX | LOCK_NB));
+		rc = neg_errno(flock(f->fd, how | LOCK_NB));
 	while (rc == -EINTR);
 	return rc == -EWOULDBLOCK ? -EAGAIN : rc;
+}
+
+static int folder_lock(struct sop_file *f)
+{
+	return lock_as(f, LOCK_EX);
+}
+
+static int folder_lock_shared(struct sop_file *f)
+{
+	return lock_as(f, LOCK_SH);
 }
 
 /* --- names --------------------------------------------------------------------------------------
@@ -489,6 +499,7 @@ static const struct sop_disk_ops folder_ops = {
 	.allocate = folder_allocate,
 	.punch = folder_punch,
 	.lock = folder_lock,
+	.lock_shared = folder_lock_shared,
 	.rename = folder_rename,
 	.link = folder_link,
 	.unlink = folder_unlink,

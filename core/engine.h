@@ -118,6 +118,7 @@ int sop_profile_find(struct sop_volume *v, const char *name, unsigned *profile, 
 /* ---- space (space.c) ----------------------------------------------------------------------- */
 
 struct sop_mender;
+struct sop_shared;
 struct sop_space;
 struct sop_space *sop_space_new(struct sop_volume *v);
 void sop_space_free(struct sop_space *s);
@@ -156,6 +157,8 @@ int sop_space_published(struct sop_space *s, struct sop_err *e);
  * crash is found and freed, orphaned segment files are removed. */
 int sop_space_load(struct sop_space *s, const struct sop_checkpoint *c, struct sop_err *e);
 int sop_space_settle(struct sop_space *s, struct sop_err *e);
+/* Instead of settle, when others are there: nothing is found, nothing freed. */
+void sop_space_leave_unsettled(struct sop_space *s);
 
 /* Calls fn for a copy of each segment's account, under no lock. */
 struct sop_space_seg {
@@ -214,6 +217,7 @@ struct sop_wentry {
 	struct sop_xattr_patch *xattr; /* changes to extended attributes, newest first */
 	/* commit's own, see resolve.c */
 	struct sop_plan *plan;
+	const void *unnumbered;	   /* the key before it was numbered; NULL: it has not been */
 	struct sop_wentry *next[]; /* skip list */
 };
 
@@ -486,6 +490,9 @@ int sop_resolve_plan(struct sop_txn *t, struct sop_puts *puts, struct sop_err *e
 /* With puts[].ref known: the operations. lsn: the transaction's own. */
 int sop_resolve_emit(struct sop_txn *t, const struct sop_puts *puts, uint64_t lsn, uint64_t time_ns,
 	struct sop_buf *ops, struct sop_err *e);
+/* Plan once more, against a newer state, after the place in the chain went to another mounter. What
+ * was planned is undone where it can be; where not, a value that has changed is SOP_ECONFLICT. */
+int sop_resolve_again(struct sop_txn *t, struct sop_puts *puts, struct sop_err *e);
 /* The operations are committed: their blobs belong to the trees now. */
 void sop_resolve_done(struct sop_txn *t);
 int sop_txn_validate(struct sop_txn *t, struct sop_err *e);
@@ -578,6 +585,7 @@ struct sop_volume {
 	struct sop_stores *stores;
 	struct sop_space *space;
 	struct sop_mender *mender; /* NULL: mounted read-only */
+	struct sop_shared *shared; /* NULL: the volume is not shared; see shared.h */
 	struct sop_txn latest;
 
 	struct sop_lock commit;		/* COMMIT: one at a time validates, appends, applies */

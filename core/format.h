@@ -11,7 +11,8 @@
 #define SOP_FORMAT_VERSION 1
 
 /* Feature bits in labels. An unknown incompat bit: refuse. An unknown ro_compat bit: read only. */
-#define SOP_INCOMPAT_KNOWN  0ULL
+#define SOP_INCOMPAT_SHARED 1ULL /* goes with SOP_LABEL_SHARED: what is committed is in slots */
+#define SOP_INCOMPAT_KNOWN  SOP_INCOMPAT_SHARED
 #define SOP_RO_COMPAT_KNOWN 0ULL
 
 /* ---- files in a member folder --------------------------------------------------------------
@@ -20,7 +21,9 @@
  *   segments/XX/ID.SHARD       DATA members: shard files; XX = low byte of ID, ID 16 hex digits
  *   registry/NNNNNNNN          REGISTRY members: registry files
  *   journal/NNNNNNNNNNNNNNNN   REGISTRY members: journal files; journal/spare.N: to be used again
- *   checkpoint                 REGISTRY members: the last checkpoint */
+ *   checkpoint                 REGISTRY members: the last checkpoint
+ *   slots/commit.N slots/commit.N.R   REGISTRY members of a shared volume: slot N (16 hex digits),
+ * its round R (decimal, when not 0); slots/floor; slots/stage.*: temporary */
 #define SOP_PATH_LABEL0	    "label.0"
 #define SOP_PATH_LABEL1	    "label.1"
 #define SOP_PATH_LOCK	    "lock"
@@ -28,6 +31,8 @@
 #define SOP_PATH_REGISTRY   "registry"
 #define SOP_PATH_JOURNAL    "journal"
 #define SOP_PATH_CHECKPOINT "checkpoint"
+#define SOP_PATH_SLOTS	    "slots"
+#define SOP_PATH_FLOOR	    "slots/floor"
 
 /* ---- label ---------------------------------------------------------------------------------- */
 #define SOP_LABEL_MAGIC	  "SOPLABEL"
@@ -312,9 +317,59 @@ struct sop_disk_checkpoint {
 	struct le64 uncommitted;  /* 120 */
 	struct le64 pending;	  /* 128 */
 	struct le64 items;	  /* 136: names in all directories */
-	uint8_t pad[256 - 144];	  /* 144 */
+	struct le64 slot;	  /* 144: shared: the first slot not in the image; else 0 */
+	uint8_t pad[256 - 152];	  /* 152 */
 };
 static_assert(sizeof(struct sop_disk_checkpoint) == 256, "checkpoint");
+
+/* ---- slots of a shared volume ------------------------------------------------------------------
+ * A register: this header and its payload, a file of its own, linked once and never changed. */
+#define SOP_SLOT_MAGIC	"SOPSLOT"
+#define SOP_FLOOR_MAGIC "SOPFLOOR"
+
+enum sop_slot_type {
+	SOP_SLOT_NIL = 0, /* nobody's; who and seq are 0 */
+	SOP_SLOT_BATCH =
+		1, /* transactions: struct sop_disk_commit_txn, operations, padding to 8; each */
+	SOP_SLOT_BASE = 2,  /* the mounter is alone, and all before is in its checkpoint */
+	SOP_SLOT_MOUNT = 3, /* a mounter enters; the payload is its claim, as in the lock file */
+};
+
+struct sop_disk_commit {
+	char magic[8];		 /* 0: SOP_SLOT_MAGIC and a NUL */
+	struct le32 version;	 /* 8 */
+	struct le32 crc;	 /* 12: over the 128 bytes */
+	uint8_t volume_uuid[16]; /* 16 */
+	struct le64 slot;	 /* 32 */
+	struct le64 who;	 /* 40: random, of the mounter */
+	struct le64 seq;	 /* 48: its records, counted */
+	struct le64 epoch;	 /* 56: of the mounter; 0: it has none yet */
+	struct le64 base;	 /* 64: slot of the BASE it goes by; of a BASE: its own */
+	struct le32 payload;	 /* 72: bytes */
+	struct le32 payload_crc; /* 76 */
+	struct le64 next_ino; /* 80: of a mounter that is alone: the lowest not given out; else 0 */
+	uint8_t type;	      /* 88 */
+	uint8_t pad[128 - 89]; /* 89 */
+};
+static_assert(sizeof(struct sop_disk_commit) == 128, "commit slot");
+
+struct sop_disk_commit_txn {
+	struct le64 lsn;     /* 0: the first of a record is the next; then one more each */
+	struct le64 time_ns; /* 8 */
+	struct le32 len; /* 16: of the operations that follow; then zeros up to a multiple of 8 */
+	struct le32 pad; /* 20 */
+};
+static_assert(sizeof(struct sop_disk_commit_txn) == 24, "transaction in a slot");
+
+struct sop_disk_floor {
+	char magic[8];		 /* 0 */
+	struct le32 version;	 /* 8 */
+	struct le32 crc;	 /* 12: over the 64 bytes */
+	uint8_t volume_uuid[16]; /* 16 */
+	struct le64 floor;	 /* 32: slots below it are let go of */
+	uint8_t pad[64 - 40];	 /* 40 */
+};
+static_assert(sizeof(struct sop_disk_floor) == 64, "floor");
 
 /* The registry's slot of a handle gets `to`. from: the blob it held, freed by this checkpoint. */
 struct sop_disk_flip {

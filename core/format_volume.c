@@ -14,10 +14,11 @@
  * made again with force. The lock files are held from the first write to the end, so that two of
  * us, or a mounter, do not meet. */
 
-#define HASHMOD_DEFAULT	   250u
-#define HASHMOD_MIN	   250u
-#define HASHMOD_MAX	   750000u
-#define NODE_BYTES_DEFAULT 16384u
+#define SHARED_REPLICAS_MAX 15u
+#define HASHMOD_DEFAULT	    250u
+#define HASHMOD_MIN	    250u
+#define HASHMOD_MAX	    750000u
+#define NODE_BYTES_DEFAULT  16384u
 
 struct folder {
 	char path[SOP_MEMBER_PATH];
@@ -96,6 +97,16 @@ static int add_folder(struct job *j, const char *path, uint8_t role, struct sop_
 	return 0;
 }
 
+/* As many as survive what data survives; a majority of them decides in a shared volume. */
+static unsigned replicas(const struct job *j)
+{
+	unsigned n = j->m + 1, most = SOP_MIN(j->n, SHARED_REPLICAS_MAX);
+
+	if (j->o->shared)
+		n = SOP_MAX(n, 3u) | 1;
+	return j->o->shared ? SOP_MIN(n, SOP_MAX(most, j->m + 1)) : n;
+}
+
 static int check_shape(struct job *j, const char *const *disks, size_t n, struct sop_err *e)
 {
 	const struct sop_format_opts *o = j->o;
@@ -133,7 +144,7 @@ static int check_shape(struct job *j, const char *const *disks, size_t n, struct
 		rc = add_folder(j, disks[i], SOP_ROLE_DATA, e);
 	for (size_t i = 0; i < o->n_stores && !rc; i++)
 		rc = add_folder(j, o->stores[i], SOP_ROLE_REGISTRY, e);
-	for (unsigned i = 0; i <= j->m && !rc && !o->n_stores; i++)
+	for (unsigned i = 0; i < replicas(j) && !rc && !o->n_stores; i++)
 		j->folder[i].role |= SOP_ROLE_REGISTRY;
 	return rc;
 }
@@ -380,7 +391,7 @@ int sop_members_wipe_labels(struct sop_disk *d)
 int sop_members_wipe_content(struct sop_disk *d)
 {
 	static const char *const directory[] = {
-		SOP_PATH_SEGMENTS, SOP_PATH_REGISTRY, SOP_PATH_JOURNAL};
+		SOP_PATH_SEGMENTS, SOP_PATH_REGISTRY, SOP_PATH_JOURNAL, SOP_PATH_SLOTS};
 	int rc = unlink_if_there(d, SOP_PATH_CHECKPOINT);
 
 	for (size_t i = 0; i < SOP_ARRAY_LEN(directory) && !rc; i++)
@@ -458,6 +469,8 @@ static int make_label(struct job *j, struct sop_label *l, struct sop_err *e)
 	l->profiles = 1;
 	l->hashmod = j->o->hashmod ? j->o->hashmod : HASHMOD_DEFAULT;
 	l->node_bytes = NODE_BYTES_DEFAULT;
+	l->flags = j->o->shared ? SOP_LABEL_SHARED : 0;
+	l->incompat = j->o->shared ? SOP_INCOMPAT_SHARED : 0;
 	snprintf(l->name, sizeof(l->name), "%s", j->o->name ? j->o->name : "");
 	l->profile[0] =
 		(struct sop_profile){.name = "default", .k = (uint8_t)j->k, .m = (uint8_t)j->m};

@@ -1,5 +1,5 @@
-/* Making a volume (mkfs). All checks come before the first write; labels are written last, so that a
- * crash on the way leaves folders without labels, or a volume. */
+/* Making a volume (mkfs). All checks come before the first write; labels are written last, so that
+ * a crash on the way leaves folders without labels, or a volume. */
 #ifndef SOP_FORMAT_VOLUME_H
 #define SOP_FORMAT_VOLUME_H
 
@@ -15,7 +15,7 @@ struct sop_disk;
 struct sop_label;
 
 #define SOP_FORMAT_MEMBERS 128
-#define SOP_FORMAT_PATH    208
+#define SOP_FORMAT_PATH	   208
 
 /* What mkfs tells its user. */
 struct sop_format_report {
@@ -24,8 +24,8 @@ struct sop_format_report {
 	unsigned k, m, disks, replicas;
 	uint32_t hashmod;
 	uint64_t total_bytes, free_bytes; /* of data, after parity */
-	bool one_device;                  /* two members share a device (allowed by force) */
-	bool overwrote;                   /* a folder was not empty, or of another volume */
+	bool one_device;		  /* two members share a device (allowed by force) */
+	bool overwrote;			  /* a folder was not empty, or of another volume */
 	unsigned members;
 	struct {
 		char path[SOP_FORMAT_PATH];
@@ -43,16 +43,19 @@ struct sop_format_profile {
 };
 
 struct sop_format_opts {
-	const char *name;          /* or NULL */
+	const char *name;	     /* or NULL */
 	const struct sop_uuid *uuid; /* or NULL: random */
-	unsigned k, m;             /* both 0: by the number of disks */
-	const char *const *stores; /* folders for registry replicas; n_stores 0: on the first m+1 disks */
+	unsigned k, m;		     /* both 0: by the number of disks */
+	/* Folders for registry replicas; n_stores 0: on the first m+1 disks, of a shared volume on
+	 * an odd number of them, and at least three, where there are as many. */
+	const char *const *stores;
 	size_t n_stores;
 	const struct sop_format_profile *profiles;
 	size_t n_profiles;
-	uint32_t hashmod;          /* 250..750000; 0: 250 */
-	bool force;                /* overwrite members of other volumes, non-empty folders, one device */
-	bool dry_run;              /* check all, write nothing */
+	uint32_t hashmod; /* 250..750000; 0: 250 */
+	bool shared;	  /* mounted by several machines at once (core/SHARED.md) */
+	bool force;	  /* overwrite members of other volumes, non-empty folders, one device */
+	bool dry_run;	  /* check all, write nothing */
 	struct sop_format_report *report; /* filled when not NULL, in a dry run too */
 	const struct sop_clock *clock;
 	int (*open_disk)(void *ctx, struct sop_disk **out, const char *path, struct sop_err *e);
@@ -62,7 +65,8 @@ struct sop_format_opts {
 /* Default profile for n disks: 1+0, 1+1, 2+1, 2+2, 3+2, then 4+2. */
 void sop_format_profile(unsigned n, unsigned *k, unsigned *m);
 
-/* Errors name the folder, the trouble and the remedy. made: the label all members share, when not NULL. */
+/* Errors name the folder, the trouble and the remedy. made: the label all members share, when not
+ * NULL. */
 int sop_format(const char *const *disks, size_t n, const struct sop_format_opts *o,
 	struct sop_label *made, struct sop_err *e);
 

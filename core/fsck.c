@@ -162,6 +162,7 @@ static int look_at_labels(struct fsck *f, struct look *k)
 static void open_opts(const struct fsck *f, struct sop_open_opts *oo, bool write)
 {
 	*oo = (struct sop_open_opts){.read_only = !write,
+		.exclusive = true,
 		.degraded = true,
 		.part_journal = write && f->o->discard_lost,
 		.no_threads = true,

@@ -223,7 +223,7 @@ int sop_members_store_labels(struct sop_members *m, uint64_t seq, struct sop_err
 {
 	unsigned stored = 1;
 
-	if (m->read_only)
+	if (m->read_only || m->joined)
 		return 0;
 	sop_lock(&m->lock);
 	while (stored && m->stored_seq < seq) {
@@ -506,7 +506,7 @@ void sop_members_close(struct sop_members *m)
 		/* The claim goes with the lock, so that a lock that another program holds later is
 		 * not put down to us. Nothing depends on it: a failure is fine. A disk set aside
 		 * may hang and is not touched. */
-		if (a && a->lock_file && !m->slot[i].aside)
+		if (a && a->lock_file && !m->slot[i].aside && !m->joined)
 			(void)a->lock_file->ops->truncate(a->lock_file, 0);
 		sop_attached_put(a);
 		sop_errand_put(m->slot[i].hung);

@@ -151,6 +151,26 @@ int sop_members_lock(struct sop_attached *a, const char *claim, bool create, str
 	return 0;
 }
 
+int sop_members_lock_shared(struct sop_attached *a, struct sop_err *e)
+{
+	struct sop_disk *d = a->disk;
+	struct sop_file *f;
+	int rc = d->ops->file_open(&f, d, SOP_PATH_LOCK, SOP_OPEN_WRITE | SOP_OPEN_CREATE);
+
+	if (rc)
+		return sop_fail(e, rc, "%s: lock", d->name);
+	rc = d->ops->lock_shared(f);
+	if (!rc) {
+		a->lock_file = f;
+		return 0;
+	}
+	d->ops->file_close(f);
+	return rc == -EAGAIN ? sop_say(e, SOP_EINUSE,
+				       "%s: somebody is alone in it (recovering, or checking it)",
+				       d->name)
+			     : sop_fail(e, rc, "%s: lock", d->name);
+}
+
 /* --- errands --------------------------------------------------------------- */
 
 static void visit_run(struct sop_errand *x)
@@ -205,7 +225,8 @@ static void claim_run(struct sop_errand *x)
 {
 	struct sop_claim *c = (struct sop_claim *)x;
 
-	c->rc = sop_members_lock(c->at, c->text, true, &c->e);
+	c->rc = c->shared ? sop_members_lock_shared(c->at, &c->e)
+			  : sop_members_lock(c->at, c->text, true, &c->e);
 	if (!c->rc)
 		c->rc = sop_label_load(&c->label, c->at->disk, &c->e);
 }

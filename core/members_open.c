@@ -17,6 +17,7 @@
 #define TRIES		   3
 #define MISSING_TEXT	   240
 #define WAIT_STEP_MS	   200
+#define SHARE_WAIT_MS	   60000
 
 /* --- search ---------------------------------------------------------------- */
 
@@ -429,7 +430,7 @@ static void adopt(struct sop_members *m, const struct search *s)
  * disk that cannot be locked for a reason of its own (read-only, I/O error) is as good as absent.
  */
 static int lock_range(struct sop_members *m, const struct search *s, unsigned from, unsigned to,
-	struct sop_err *e)
+	bool shared, struct sop_err *e)
 {
 	struct sop_claim *list[SOP_MEMBERS_MAX] = {NULL};
 	struct sop_errand *errands[SOP_MEMBERS_MAX] = {NULL};
@@ -444,6 +445,7 @@ static int lock_range(struct sop_members *m, const struct search *s, unsigned fr
 			rc = sop_fail(e, -ENOMEM, "opening the volume");
 			break;
 		}
+		list[n]->shared = shared;
 		errands[n] = &list[n]->errand;
 		who[n++] = i;
 	}
@@ -471,7 +473,7 @@ static int lock_range(struct sop_members *m, const struct search *s, unsigned fr
 }
 
 /* The first member's lock decides between two that come at once, so that one of them gets in. */
-static int lock_all(struct sop_members *m, const struct search *s, struct sop_err *e)
+static int lock_all(struct sop_members *m, const struct search *s, bool shared, struct sop_err *e)
 {
 	unsigned first = 0;
 	int rc;
@@ -480,8 +482,36 @@ static int lock_all(struct sop_members *m, const struct search *s, struct sop_er
 		first++;
 	if (first == m->label.members)
 		return 0;
-	rc = lock_range(m, s, first, first + 1, e);
-	return rc ? rc : lock_range(m, s, first + 1, m->label.members, e);
+	rc = lock_range(m, s, first, first + 1, shared, e);
+	return rc ? rc : lock_range(m, s, first + 1, m->label.members, shared, e);
+}
+
+static void unlock_all(struct sop_members *m)
+{
+	for (unsigned i = 0; i < m->label.members; i++) {
+		struct sop_attached *a = m->slot[i].at;
+
+		if (a && a->lock_file)
+			a->lock_file->ops->file_close(a->lock_file);
+		if (a)
+			a->lock_file = NULL;
+	}
+}
+
+/* Alone, or when others are in a shared volume, beside them. SOP_EINUSE: neither now. */
+static int lock_as_can_be(struct sop_members *m, const struct search *s, struct sop_err *e)
+{
+	int rc = lock_all(m, s, false, e);
+
+	if (rc != SOP_EINUSE || s->o->exclusive || !(m->label.flags & SOP_LABEL_SHARED))
+		return rc;
+	unlock_all(m);
+	rc = lock_all(m, s, true, e);
+	if (rc)
+		unlock_all(m);
+	else
+		m->joined = true;
+	return rc;
 }
 
 /* --- opening --------------------------------------------------------------- */
@@ -605,7 +635,7 @@ static int try_open(struct sop_members *m, struct search *s, const char *const *
 	rc = sop_members_check_quorum(m, o->degraded, e);
 	if (rc || o->read_only)
 		return rc;
-	rc = lock_all(m, s, e);
+	rc = lock_as_can_be(m, s, e);
 	/* Some may have been lost to locking. */
 	return rc ? rc : sop_members_check_quorum(m, o->degraded, e);
 }
@@ -633,6 +663,91 @@ static int members_new(
 	return 0;
 }
 
+/* Somebody who recovers a shared volume is alone in it meanwhile, and lets others in afterwards. */
+static int open_patiently(struct sop_members *m, struct search *s, const char *const *paths,
+	size_t n, struct sop_err *e)
+{
+	const struct timespec pause = {.tv_nsec = WAIT_STEP_MS * 1000000L};
+	uint64_t until = m->clock->monotonic_ms(m->clock->ctx) + SHARE_WAIT_MS;
+	int rc = 1;
+
+	for (int i = 0; i < TRIES && rc == 1; i++) {
+		search_release(s);
+		detach_all(m);
+		m->joined = false;
+		rc = try_open(m, s, paths, n, e);
+		if (rc != SOP_EINUSE || s->o->exclusive || !s->newest ||
+			!(s->newest->flags & SOP_LABEL_SHARED) || !m->threads ||
+			m->clock->monotonic_ms(m->clock->ctx) >= until)
+			continue;
+		nanosleep(&pause, NULL);
+		i = -1;
+		rc = 1;
+	}
+	return rc;
+}
+
+bool sop_members_joined(const struct sop_members *m)
+{
+	return m->joined;
+}
+
+void sop_members_own_claim(const struct sop_members *m, char *text, size_t size)
+{
+	snprintf(text, size, "%.*s", (int)strcspn(m->claim, "\n"), m->claim);
+}
+
+static int share_all(struct sop_members *m)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; i < m->label.members && !rc; i++) {
+		struct sop_attached *a = m->slot[i].at;
+
+		if (a && a->lock_file && !m->slot[i].aside)
+			rc = a->lock_file->ops->lock_shared(a->lock_file);
+	}
+	return rc;
+}
+
+/* Between a lock given up and the other taken somebody may have been alone: then the labels are not
+ * what was stored last. */
+static int labels_are_ours(struct sop_members *m, struct sop_err *e)
+{
+	for (unsigned i = 0; i < m->label.members; i++) {
+		struct sop_attached *a = m->slot[i].at;
+		struct sop_label l;
+		int rc;
+
+		if (!a || !a->lock_file || m->slot[i].aside)
+			continue;
+		rc = sop_label_load(&l, a->disk, e);
+		if (rc)
+			return rc;
+		if (l.generation != m->label.generation)
+			return sop_say(e, SOP_EINUSE,
+				"%s: another mounter has taken the volume over; mount it again",
+				a->disk->name);
+	}
+	return 0;
+}
+
+int sop_members_share(struct sop_members *m, struct sop_err *e)
+{
+	const struct timespec pause = {.tv_nsec = WAIT_STEP_MS * 1000000L};
+	uint64_t until = m->clock->monotonic_ms(m->clock->ctx) + SHARE_WAIT_MS;
+	int rc;
+
+	/* Whoever slips in has one lock and lacks the others, which we hold. */
+	while ((rc = share_all(m)) == -EAGAIN && m->clock->monotonic_ms(m->clock->ctx) < until)
+		nanosleep(&pause, NULL);
+	if (rc)
+		return rc == -EAGAIN ? sop_fail(e, SOP_EINUSE, "sharing the volume")
+				     : sop_fail(e, rc, "sharing the volume");
+	m->joined = true;
+	return labels_are_ours(m, e);
+}
+
 int sop_members_open(struct sop_members **out, const char *const *paths, size_t n,
 	const struct sop_members_opts *o, struct sop_err *e)
 {
@@ -649,12 +764,7 @@ int sop_members_open(struct sop_members **out, const char *const *paths, size_t 
 	s.m = m;
 	if (o->wait_ms)
 		wait_for_absent(&s, paths, n);
-	rc = 1;
-	for (int i = 0; i < TRIES && rc == 1; i++) {
-		search_release(&s);
-		detach_all(m);
-		rc = try_open(m, &s, paths, n, e);
-	}
+	rc = open_patiently(m, &s, paths, n, e);
 	if (rc == 1)
 		rc = sop_say(
 			e, SOP_EINUSE, "the volume is being opened and closed by somebody else");
@@ -662,7 +772,10 @@ int sop_members_open(struct sop_members **out, const char *const *paths, size_t 
 		goto out;
 	log_ignored(&s);
 	log_absent(m);
-	if (!o->read_only) {
+	if (m->joined) {
+		/* In memory alone: the labels are everybody's. */
+		bring_up_to_date(m);
+	} else if (!o->read_only) {
 		catch_up(m, &s);
 		rc = sop_members_store_labels(m, m->change_seq, e);
 		if (rc)

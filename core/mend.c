@@ -1,4 +1,5 @@
 #include "core/mend.h"
+#include "core/shared.h"
 
 #include <stdio.h>
 
@@ -1071,7 +1072,8 @@ static bool scrub(struct sop_mender *m, struct sop_err *e)
 
 static int no_mender(struct sop_volume *v, struct sop_err *e)
 {
-	return v->opts.read_only ? sop_say(e, -EROFS, "volume %s: mounted read-only", v->name) : 0;
+	return v->opts.read_only ? sop_say(e, -EROFS, "volume %s: mounted read-only", v->name)
+				 : sop_shared_refuse(v, "a scrub", e);
 }
 
 int sop_scrub_start(struct sop_volume *v, uint64_t rate_bytes_per_s, struct sop_err *e)

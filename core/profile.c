@@ -1,5 +1,5 @@
 /* Erasure code profiles by name: which one a store's blobs are written with, and making one. */
-#include "core/engine.h"
+#include "core/shared.h"
 
 #include <stdio.h>
 
@@ -52,6 +52,8 @@ int sop_profile_add(struct sop_volume *v, const struct sop_profile_opts *o, stru
 		.m = (uint8_t)o->m,
 		.flags = o->no_repair ? SOP_PROFILE_NO_REPAIR : 0};
 
+	if (sop_shared_live(v))
+		return sop_shared_refuse(v, "adding a profile", e);
 	if (!o->name || strlen(o->name) >= sizeof(p.name) || o->k > 255 || o->m > 255)
 		return sop_say(e, -EINVAL,
 			"profile: the name must be 1 to %zu bytes, and K+M at most %d",

@@ -5,7 +5,7 @@
  * When all is applied, a checkpoint is written: what was accepted is durable before anything builds
  * on it, and the torn end of the journal is behind us. A crash in here starts over from the same
  * place. */
-#include "core/engine.h"
+#include "core/shared.h"
 
 #include <sys/stat.h>
 
@@ -147,12 +147,24 @@ static unsigned replay_flags(const struct sop_volume *v, const struct sop_checkp
 	       (v->opts.part_journal ? SOP_REPLAY_PART : 0);
 }
 
+/* The slots go on where the journal ends: it was written while the volume was not shared. */
+static int open_shared(struct sop_volume *v, const struct sop_checkpoint *c, struct sop_err *e)
+{
+	int rc = sop_shared_open(v, c->slot, e);
+
+	if (rc || v->opts.read_only || sop_members_joined(v->mem))
+		return rc;
+	SOP_LOCK_GUARD(&v->commit);
+	return sop_shared_take_over(v, e);
+}
+
 int sop_recover(struct sop_volume *v, struct sop_err *e)
 {
 	const struct sop_label *label = sop_members_label(v->mem);
 	struct replay r = {.v = v, .e = e};
 	struct sop_journal_end end;
 	struct sop_checkpoint c = {0};
+	bool joined = sop_members_joined(v->mem);
 	int rc;
 
 	rc = sop_checkpoint_load(&c, v->mem, e);
@@ -167,7 +179,7 @@ int sop_recover(struct sop_volume *v, struct sop_err *e)
 	sop_pins_publish(v->pins, c.lsn);
 	rc = sop_registry_new(
 		&v->reg, v->mem, v->io, label->hashmod, c.next_handle, c.free_handle, e);
-	if (!rc && v->opts.read_only) {
+	if (!rc && (v->opts.read_only || joined)) {
 		/* Nothing may be written: the flips are looked at before the registry. */
 		rc = sop_registry_overlay(v->reg, c.flips, c.n_flips, e);
 	} else if (!rc) {
@@ -177,13 +189,18 @@ int sop_recover(struct sop_volume *v, struct sop_err *e)
 		rc = system_stores(v, &c, e);
 	if (!rc)
 		rc = sop_space_load(v->space, &c, e);
-	if (!rc)
+	/* The base of who joins is a checkpoint behind which the journal is empty. */
+	if (!rc && !joined)
 		rc = sop_journal_replay(v->mem, c.journal, c.lsn, c.chain, replay_flags(v, &c),
 			replay_record, &r, &end, e);
 	if (!rc && r.records)
 		sop_log(v->log, SOP_LOG_INFO, "recover", "records=%llu lsn=%llu: journal replayed",
 			(unsigned long long)r.records, (unsigned long long)end.lsn);
-	if (!rc && !v->opts.read_only) {
+	if (!rc && label->flags & SOP_LABEL_SHARED)
+		rc = open_shared(v, &c, e);
+	if (!rc && joined)
+		sop_space_leave_unsettled(v->space);
+	if (!rc && !v->opts.read_only && !joined) {
 		rc = sop_space_settle(v->space, e);
 		if (!rc)
 			rc = sop_journal_new(&v->journal, v->mem, v->io,
@@ -196,6 +213,8 @@ int sop_recover(struct sop_volume *v, struct sop_err *e)
 	}
 	if (!rc)
 		rc = sop_prepared_load(v, e);
+	if (!rc && v->shared && !v->opts.read_only && !v->opts.exclusive)
+		rc = sop_shared_enter(v, e);
 	sop_checkpoint_release(&c);
 	return rc ? sop_wrap(e, rc, "recovery") : 0;
 }

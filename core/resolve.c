@@ -60,7 +60,8 @@ static bool creates(const struct sop_txn *t, uint64_t store)
 }
 
 /* The newest entry of a key, kept in the transaction's memory; NULL when there is none. */
-static int newest(struct sop_txn *t, struct sop_wentry *w, struct sop_item **out, struct sop_err *e)
+static int newest(
+	struct sop_txn *t, const struct sop_wentry *w, struct sop_item **out, struct sop_err *e)
 {
 	uint8_t buf[SOP_ITEM_BYTES_MAX];
 	struct sop_item it;
@@ -385,6 +386,7 @@ static int number_entry(
 		!memcmp(before->key, w->key, base))
 		last = SOP_MAX(last, sop_duplicate_number(before->key, before->klen));
 	be64_put(key + base, last + 1);
+	w->unnumbered = w->key;
 	w->key = sop_arena_copy(&t->arena, key, w->klen);
 	return w->key ? 0 : sop_fail(e, -ENOMEM, "commit");
 }
@@ -454,6 +456,39 @@ int sop_resolve_plan(struct sop_txn *t, struct sop_puts *puts, struct sop_err *e
 			before = w;
 	}
 	return rc;
+}
+
+/* Planning has divided a value's bytes against the item as it was: appended ones have got their
+ * place, the inline run has been taken in. Against another item that would be wrong. */
+static int value_as_planned(struct sop_txn *t, const struct sop_wentry *w, struct sop_err *e)
+{
+	const struct sop_plan *p = w->plan;
+	struct sop_item *now;
+	int rc;
+
+	if (!p || !w->value || !w->value->changed)
+		return 0;
+	rc = newest(t, w, &now, e);
+	if (rc)
+		return rc;
+	if (!now != !p->old || (now && (now->attr.version != p->old->attr.version ||
+					       now->attr.ino != p->old->attr.ino)))
+		return conflict(e, "another machine has changed the item at the same time");
+	return 0;
+}
+
+int sop_resolve_again(struct sop_txn *t, struct sop_puts *puts, struct sop_err *e)
+{
+	int rc = 0;
+
+	puts->n = 0;
+	for (struct sop_wentry *w = sop_wset_first(&t->wset); w && !rc; w = w->next[0]) {
+		rc = value_as_planned(t, w, e);
+		if (w->unnumbered)
+			w->key = w->unnumbered;
+		w->unnumbered = NULL;
+	}
+	return rc ? rc : sop_resolve_plan(t, puts, e);
 }
 
 /* ---- emit: extents ---- */

@@ -255,6 +255,15 @@ int sop_segments_new(struct sop_segments **out, struct sop_members *mem, struct 
 	return 0;
 }
 
+void sop_segments_set_epoch(struct sop_segments *s, uint64_t epoch)
+{
+	SOP_LOCK_GUARD(&s->lock);
+
+	assert(!(epoch >> (64 - SEGMENT_BITS)));
+	s->epoch = epoch;
+	s->next = 1;
+}
+
 void sop_segments_free(struct sop_segments *s)
 {
 	if (!s)

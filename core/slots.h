@@ -108,6 +108,11 @@ void sop_slot_begin(struct sop_slot_run *r, unsigned replicas, uint64_t slot,
 /* What is wanted now, or NULL: it has ended, r->outcome says how. Answers come until mask is
  * served. */
 const struct sop_slot_want *sop_slot_next(const struct sop_slot_run *r);
+/* Has anything been seen in a register of the slot? */
+static inline bool sop_slot_begun(const struct sop_slot_run *r)
+{
+	return r->round || r->taken || r->nil;
+}
 /* The answer of one replica of the mask, once each, as long as next() is not NULL. */
 void sop_slot_answer(struct sop_slot_run *r, unsigned replica, const struct sop_slot_answer *a);
 

@@ -58,6 +58,7 @@ struct sop_open_opts {
 	unsigned wait_ms; /* for members that are not there yet, before going on without them */
 	bool read_only;
 	bool degraded;	   /* accept half or fewer of the labels */
+	bool exclusive;	   /* be alone, though the volume is shared (for fsck) */
 	bool part_journal; /* fsck: go on with what is left of a journal that has lost a part */
 	bool durable;	   /* every commit waits for the media */
 	bool no_repair;	   /* bad shards that reads meet are not written anew */
@@ -80,6 +81,11 @@ int sop_volume_open(struct sop_volume **out, const char *const *paths, size_t n,
 /* Everything committed is made durable; open transactions must have ended. The volume is gone
  * afterwards even when an error is returned. */
 int sop_volume_close(struct sop_volume *v, struct sop_err *e);
+
+/* A shared volume: everything that other mounters had committed when this was called is there when
+ * it returns (a new transaction does it by itself). SOP_EDISKS: too few registry replicas answer.
+ * Else nothing is done. */
+int sop_volume_catch_up(struct sop_volume *v, struct sop_err *e);
 
 /* All commits so far are on the media when it returns. */
 int sop_volume_sync(struct sop_volume *v, struct sop_err *e);

@@ -1190,6 +1190,19 @@ static int orphan(void *arg, uint64_t id)
 	return 0;
 }
 
+void sop_space_leave_unsettled(struct sop_space *s)
+{
+	SOP_LOCK_GUARD(&s->lock);
+
+	s->replaying = false;
+	for (size_t b = 0; b < BUCKETS; b++)
+		for (struct seg *g = s->seg[b]; g; g = g->next) {
+			free(g->replayed);
+			g->replayed = NULL;
+			g->n_replayed = g->cap_replayed = 0;
+		}
+}
+
 int sop_space_settle(struct sop_space *s, struct sop_err *e)
 {
 	struct orphans o = {.s = s};

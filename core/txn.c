@@ -25,6 +25,8 @@ int sop_txn_begin(
 		return sop_say(e, -EINVAL, "transaction: longest commit time is 60 minutes");
 	if (v->opts.read_only && (o->mode == SOP_TXN_WRITE || o->mode == SOP_TXN_SESSION))
 		return sop_fail(e, -EROFS, "volume %s", v->name);
+	/* Reads go on when too few replicas answer, on what is known. */
+	(void)sop_volume_catch_up(v, NULL);
 	t = calloc(1, sizeof(*t));
 	if (!t)
 		return sop_fail(e, -ENOMEM, "transaction");

@@ -1,5 +1,6 @@
 /* A volume: opening and closing, the thread for background work, figures. */
 #include "core/mend.h"
+#include "core/shared.h"
 
 #define CACHE_DEFAULT	   ((size_t)256 << 20)
 #define BUFFER_DEFAULT	   ((size_t)64 << 20)
@@ -9,6 +10,7 @@
 #define COMMIT_DEFAULT	   1000u
 #define CHECKPOINT_DEFAULT 30000u
 #define RECLAIM_MAX	   512u
+#define FOLLOW_MS	   200
 
 /* ---- where nodes come from ---- */
 
@@ -99,6 +101,8 @@ int sop_volume_tick(struct sop_volume *v, struct sop_err *e)
 
 	if (v->opts.read_only || v->dead)
 		return 0;
+	if (sop_shared_live(v))
+		return sop_volume_catch_up(v, e);
 	rc = sop_barrier(v, sop_pins_published(v->pins), e);
 	/* A dropped file whose extents cannot be read must not hold up everything else. */
 	for (unsigned i = 0; more && !rc && !reap && i < 1024; i++)
@@ -126,7 +130,8 @@ static void *background(void *arg)
 		struct sop_err e = {0};
 
 		if (!v->bg_kick)
-			sop_cond_wait(&v->bg_cond, &v->bg_lock, (long)v->opts.commit_ms);
+			sop_cond_wait(&v->bg_cond, &v->bg_lock,
+				sop_shared_live(v) ? FOLLOW_MS : (long)v->opts.commit_ms);
 		v->bg_kick = false;
 		if (v->bg_stop)
 			break;
@@ -147,8 +152,8 @@ static int background_start(struct sop_volume *v, struct sop_err *e)
 	if (v->opts.read_only)
 		return 0;
 	if (v->opts.no_threads)
-		return sop_mend_all(v, e);
-	rc = sop_mender_start(v->mender, e);
+		return sop_shared_live(v) ? 0 : sop_mend_all(v, e);
+	rc = sop_shared_live(v) ? 0 : sop_mender_start(v->mender, e);
 	if (rc)
 		return rc;
 	rc = pthread_create(&v->bg_thread, NULL, background, v);
@@ -178,6 +183,7 @@ static void volume_free(struct sop_volume *v)
 {
 	background_stop(v);
 	sop_mender_free(v->mender);
+	sop_shared_free(v);
 	sop_journal_free(v->journal);
 	sop_nodes_free(v->nodes);
 	sop_stores_free(v->stores);
@@ -205,6 +211,7 @@ static int open_parts(struct sop_volume *v, const char *const *paths, size_t n, 
 {
 	const struct sop_open_opts *o = &v->opts;
 	struct sop_members_opts mo = {.read_only = o->read_only,
+		.exclusive = o->exclusive,
 		.degraded = o->degraded,
 		.disk_timeout_ms = o->disk_timeout_ms,
 		.wait_ms = o->wait_ms,
@@ -257,7 +264,7 @@ static int open_parts(struct sop_volume *v, const char *const *paths, size_t n, 
 	if (!rc && !o->read_only) {
 		v->mender = sop_mender_new(v);
 		rc = v->mender ? sop_mender_load(v->mender, e) : sop_fail(e, -ENOMEM, "volume");
-		if (!rc && !o->no_repair)
+		if (!rc && !o->no_repair && !sop_shared_live(v))
 			sop_segments_on_bad(v->seg, sop_mender_repair, v->mender);
 	}
 	if (!rc)
@@ -306,7 +313,7 @@ int sop_volume_close(struct sop_volume *v, struct sop_err *e)
 	int rc = 0;
 
 	background_stop(v);
-	if (!v->opts.read_only) {
+	if (!v->opts.read_only && !sop_shared_live(v)) {
 		int last;
 
 		rc = sop_volume_tick(v, e);

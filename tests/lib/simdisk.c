@@ -338,6 +338,7 @@ struct node {
 	uint64_t mark;
 	struct node *copy; /* while cloning */
 	const void *locked_by;
+	unsigned sharers; /* handles with a shared lock */
 	bool is_dir;
 	/* a file */
 	struct image *now, *durable;
@@ -532,7 +533,8 @@ struct handle {
 struct handle_file {
 	struct sop_file file;
 	struct node *node;
-	char *path; /* as opened */
+	char *path;  /* as opened */
+	bool shares; /* its lock */
 	uint64_t boot;
 	bool writable;
 };
@@ -833,6 +835,7 @@ static void sim_file_close(struct sop_file *file)
 		account(disk_at(h), f->node);
 		if (f->node->locked_by == f)
 			f->node->locked_by = NULL;
+		f->node->sharers -= f->shares;
 	}
 	node_put(f->node);
 	pthread_mutex_unlock(&h->sim->lock);
@@ -1082,10 +1085,29 @@ static int sim_lock(struct sop_file *f)
 	struct node *n = file_of(f)->node;
 	int rc = enter_file(f, ACCESS_LOOK);
 
+	if (!rc && ((n->locked_by && n->locked_by != f) || n->sharers > file_of(f)->shares))
+		rc = -EAGAIN;
+	if (!rc) {
+		n->locked_by = f;
+		n->sharers -= file_of(f)->shares;
+		file_of(f)->shares = false;
+	}
+	return (int)leave(h, rc);
+}
+
+static int sim_lock_shared(struct sop_file *f)
+{
+	struct handle *h = handle_of(f->disk);
+	struct node *n = file_of(f)->node;
+	int rc = enter_file(f, ACCESS_LOOK);
+
 	if (!rc && n->locked_by && n->locked_by != f)
 		rc = -EAGAIN;
-	if (!rc)
-		n->locked_by = f;
+	if (!rc) {
+		n->locked_by = NULL;
+		n->sharers += !file_of(f)->shares;
+		file_of(f)->shares = true;
+	}
 	return (int)leave(h, rc);
 }
 
@@ -1295,6 +1317,7 @@ static const struct sop_disk_ops sim_ops = {
 	.allocate = sim_allocate,
 	.punch = sim_punch,
 	.lock = sim_lock,
+	.lock_shared = sim_lock_shared,
 	.rename = sim_rename,
 	.link = sim_link,
 	.unlink = sim_unlink,
@@ -1668,6 +1691,7 @@ static void power_node(struct power *p, struct node *n)
 		n->handles = 0;
 		n->counted = 0;
 		n->locked_by = NULL;
+		n->sharers = 0;
 	}
 	n->links++;
 	if (seen)

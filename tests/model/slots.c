@@ -47,7 +47,7 @@ static const char *const breakage_name[BREAKAGES] = {"honest", "no-majority", "n
 struct settings {
 	const char *name;
 	enum breakage broken;
-	unsigned replicas, mounters, power, away, late, followers;
+	unsigned replicas, mounters, power, away, late, followers, lookers;
 	bool trim;
 	size_t states_max; /* 0: all of them */
 };
@@ -62,7 +62,9 @@ struct replica {
 struct mounter {
 	struct sop_slot_run run;
 	uint8_t slot, tries;
-	bool ended, follower;
+	bool ended, follower, looker;
+	bool behind; /* a looker: at the slot behind the one it holds the record of */
+	uint8_t holds;
 	uint8_t told; /* bits by slot: acknowledged, to somebody, before the run began */
 };
 
@@ -157,7 +159,8 @@ static uint64_t hash(const struct world *w)
 		const struct mounter *m = &w->m[i];
 		const struct sop_slot_run *r = &m->run;
 
-		mix(&h, m->slot | m->tries << 8 | m->ended << 16 | m->told << 24);
+		mix(&h, m->slot | m->tries << 8 | m->ended << 16 | m->behind << 17 | m->told << 24 |
+				(uint64_t)m->holds << 32);
 		if (m->ended)
 			continue;
 		mix(&h, r->phase | r->round << 8 | r->abandoning << 16 | r->has_value << 17 |
@@ -280,8 +283,10 @@ static void begin(struct world *w, unsigned mi)
 	unsigned slot = m->slot + (set->broken == ARBITERS_DIFFER ? mi : 0);
 
 	m->told = w->acknowledged;
-	sop_slot_begin(&m->run, set->replicas, slot,
-		m->follower ? SOP_SLOT_SETTLE : SOP_SLOT_PROPOSE,
+	sop_slot_begin(&m->run, set->replicas, slot + m->behind,
+		m->looker     ? SOP_SLOT_LOOK
+		: m->follower ? SOP_SLOT_SETTLE
+			      : SOP_SLOT_PROPOSE,
 		m->follower ? (struct sop_slot_id){0} : id_of(FIRST + mi));
 	if (set->broken == NO_MAJORITY)
 		m->run.majority = 1;
@@ -312,9 +317,38 @@ static void learned(struct world *w, unsigned mi, uint8_t content)
 		begin(w, mi);
 }
 
+/* One who only looks believes what he sees when the slot behind has been begun. */
+static bool look_over(struct world *w, unsigned mi)
+{
+	struct mounter *m = &w->m[mi];
+	enum sop_slot_outcome outcome = m->run.outcome;
+
+	if (m->behind) {
+		m->behind = false;
+		m->ended = !sop_slot_begun(&m->run);
+		if (m->ended)
+			return true;
+		if (!w->decided[m->slot])
+			trouble = "one who looks believes what nobody has made sure of";
+		learned(w, mi, m->holds);
+		return true;
+	}
+	if (outcome != SOP_SLOT_DECIDED)
+		return outcome != SOP_SLOT_EMPTY && (m->ended = true);
+	m->holds = content_of(m->run.value);
+	m->behind = true;
+	m->ended = m->slot + 1 == SLOTS;
+	if (!m->ended)
+		begin(w, mi);
+	return true;
+}
+
 static void run_over(struct world *w, unsigned mi)
 {
 	struct mounter *m = &w->m[mi];
+
+	if (m->looker && look_over(w, mi))
+		return;
 
 	switch ((enum sop_slot_outcome)m->run.outcome) {
 	case SOP_SLOT_DECIDED:
@@ -417,7 +451,7 @@ static void alone(struct world w, unsigned mi)
 
 	for (unsigned i = 0; i < set->replicas; i++)
 		up += !(w.away_mask & 1u << i);
-	if (up < set->replicas / 2 + 1 || w.m[mi].ended)
+	if (up < set->replicas / 2 + 1 || w.m[mi].ended || w.m[mi].looker)
 		return;
 	/* What it has met before may still make this run fail, not the next one. */
 	w.m[mi].tries = 0;
@@ -563,6 +597,7 @@ static bool search(const struct settings *settings)
 	w.late = (uint8_t)set->late;
 	for (unsigned mi = 0; mi < set->mounters; mi++) {
 		w.m[mi].follower = mi + set->followers >= set->mounters;
+		w.m[mi].looker = mi + set->lookers >= set->mounters;
 		begin(&w, mi);
 	}
 	come(&w);
@@ -596,6 +631,7 @@ static const struct settings honest[] = {
 	{.name = "two, late", .replicas = 3, .mounters = 2, .late = 1},
 	{.name = "two, trimmed", .replicas = 3, .mounters = 2, .trim = true},
 	{.name = "one and a follower", .replicas = 3, .mounters = 2, .followers = 1, .away = 1},
+	{.name = "two and a looker", .replicas = 2, .mounters = 3, .followers = 1, .lookers = 1},
 	{.name = "two on two", .replicas = 2, .mounters = 2, .power = 1, .trim = true},
 	{.name = "three on one",
 		.replicas = 1,
@@ -607,6 +643,14 @@ static const struct settings honest[] = {
 };
 
 static const struct settings longer[] = {
+	{.name = "two and a looker, all",
+		.replicas = 2,
+		.mounters = 3,
+		.followers = 1,
+		.lookers = 1,
+		.power = 1,
+		.trim = true,
+		.states_max = 20000000},
 	{.name = "two, all",
 		.replicas = 3,
 		.mounters = 2,

@@ -1,0 +1,763 @@
+#include "core/chain.h"
+
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+
+#include "core/ec.h"
+#include "core/format.h"
+#include "core/lock.h"
+
+/* Registers are files. A record is staged under a name that is never used twice (its file may have
+ * become a register), written, synced, and linked to the register's name; then the first name goes.
+ *
+ * A crash leaves staged files, which whoever is alone next removes, and half-placed records, which
+ * the next who reads the slot finishes. */
+
+#define NAME	   64
+#define RECORD_MAX (1u << 30)
+#define STAGE	   SOP_PATH_SLOTS "/stage."
+#define COMMIT	   SOP_PATH_SLOTS "/commit."
+#define KNOWN	   4 /* records that one run can meet: own, NIL, those of others */
+
+/* ---- records in memory, counted: a thread that hangs holds on to one ---- */
+
+struct record {
+	atomic_uint refs;
+	struct sop_chain_record r; /* payload points behind raw's header */
+	size_t len;
+	uint8_t raw[]; /* the file */
+};
+
+static struct record *record_get(struct record *x)
+{
+	atomic_fetch_add(&x->refs, 1);
+	return x;
+}
+
+static void record_put(struct record *x)
+{
+	if (x && atomic_fetch_sub(&x->refs, 1) == 1)
+		free(x);
+}
+
+static uint32_t header_crc(const void *raw, size_t len, size_t at)
+{
+	const uint8_t zero[4] = {0};
+	const uint8_t *p = raw;
+	uint32_t crc = sop_crc32c(0, p, at);
+
+	crc = sop_crc32c(crc, zero, sizeof(zero));
+	return sop_crc32c(crc, p + at + sizeof(zero), len - at - sizeof(zero));
+}
+
+static struct record *record_new(const struct sop_uuid *volume, const struct sop_chain_record *r)
+{
+	struct sop_disk_commit h = {.version = le32_make(SOP_FORMAT_VERSION),
+		.slot = le64_make(r->slot),
+		.who = le64_make(r->id.who),
+		.seq = le64_make(r->id.seq),
+		.epoch = le64_make(r->epoch),
+		.base = le64_make(r->base),
+		.next_ino = le64_make(r->next_ino),
+		.payload = le32_make((uint32_t)r->len),
+		.payload_crc = le32_make(sop_crc32c(0, r->payload, r->len)),
+		.type = r->type};
+	struct record *x;
+
+	if (r->len > RECORD_MAX)
+		return NULL;
+	x = calloc(1, sizeof(*x) + sizeof(h) + r->len);
+	if (!x)
+		return NULL;
+	memcpy(h.magic, SOP_SLOT_MAGIC, sizeof(h.magic));
+	memcpy(h.volume_uuid, volume->b, sizeof(h.volume_uuid));
+	h.crc = le32_make(header_crc(&h, sizeof(h), offsetof(struct sop_disk_commit, crc)));
+	atomic_init(&x->refs, 1);
+	x->len = sizeof(h) + r->len;
+	memcpy(x->raw, &h, sizeof(h));
+	if (r->len)
+		memcpy(x->raw + sizeof(h), r->payload, r->len);
+	x->r = *r;
+	x->r.payload = x->raw + sizeof(h);
+	return x;
+}
+
+static int header_decode(struct sop_chain_record *r, uint32_t *payload_crc,
+	const struct sop_disk_commit *h, const struct sop_uuid *volume, uint64_t slot)
+{
+	if (memcmp(h->magic, SOP_SLOT_MAGIC, sizeof(h->magic)) != 0 ||
+		le32_get(h->version) != SOP_FORMAT_VERSION ||
+		le32_get(h->crc) !=
+			header_crc(h, sizeof(*h), offsetof(struct sop_disk_commit, crc)) ||
+		memcmp(h->volume_uuid, volume->b, sizeof(h->volume_uuid)) != 0 ||
+		le64_get(h->slot) != slot || h->type > SOP_SLOT_MOUNT)
+		return SOP_ECORRUPT;
+	*r = (struct sop_chain_record){.id = {le64_get(h->who), le64_get(h->seq)},
+		.slot = slot,
+		.epoch = le64_get(h->epoch),
+		.base = le64_get(h->base),
+		.next_ino = le64_get(h->next_ino),
+		.type = h->type,
+		.len = le32_get(h->payload)};
+	*payload_crc = le32_get(h->payload_crc);
+	return (r->type == SOP_SLOT_NIL) == (!r->id.who && !r->id.seq) && r->len <= RECORD_MAX
+		       ? 0
+		       : SOP_ECORRUPT;
+}
+
+/* ---- operations on one replica, on its thread ---- */
+
+enum verb { DO_SLOT, DO_MAKE, DO_TRIM, DO_LEAVE };
+
+struct op {
+	enum verb verb;
+	enum sop_slot_op slot_op;
+	uint64_t slot; /* TRIM: the floor */
+	unsigned round;
+	bool alone;
+	struct record *record; /* STAGE, LINK */
+	unsigned stage;	       /* number of the staged file */
+	/* answers */
+	int rc;
+	struct sop_slot_id value;
+	uint64_t floor;
+	struct record *got; /* READ */
+};
+
+struct replica {
+	struct sop_disk *disk; /* NULL: is not there */
+	struct sop_file *anchor;
+	struct sop_uuid volume;
+	uint64_t who;
+	/* The thread's; refs under lock: the chain and the thread. */
+	struct sop_lock lock;
+	pthread_cond_t cond;
+	pthread_t thread;
+	bool threaded, busy, stop;
+	int refs;
+	struct op op;
+	char staged[2][NAME]; /* the record's file, NIL's: to be linked, or removed */
+};
+
+static void register_path(char path[NAME], uint64_t slot, unsigned round)
+{
+	if (round)
+		snprintf(path, NAME, COMMIT "%016" PRIx64 ".%u", slot, round);
+	else
+		snprintf(path, NAME, COMMIT "%016" PRIx64, slot);
+}
+
+static int read_register(struct replica *p, struct op *o)
+{
+	sop_autofree void *raw = NULL;
+	struct sop_chain_record r;
+	char path[NAME];
+	uint32_t crc;
+	size_t len;
+	int rc;
+
+	register_path(path, o->slot, o->round);
+	rc = sop_disk_read_file(
+		p->disk, path, &raw, &len, sizeof(struct sop_disk_commit) + RECORD_MAX, NULL);
+	if (rc)
+		return rc;
+	if (len < sizeof(struct sop_disk_commit))
+		return SOP_ECORRUPT;
+	rc = header_decode(&r, &crc, raw, &p->volume, o->slot);
+	if (rc)
+		return rc;
+	if (len != sizeof(struct sop_disk_commit) + r.len ||
+		crc != sop_crc32c(0, (uint8_t *)raw + sizeof(struct sop_disk_commit), r.len))
+		return SOP_ECORRUPT;
+	r.payload = (uint8_t *)raw + sizeof(struct sop_disk_commit);
+	o->got = record_new(&p->volume, &r);
+	o->value = r.id;
+	return o->got ? 0 : -ENOMEM;
+}
+
+/* The header says whose it is; the payload was looked at when it was read. */
+static int read_header(struct replica *p, struct op *o)
+{
+	struct sop_disk_commit h;
+	struct iovec iov = {&h, sizeof(h)};
+	struct sop_chain_record r;
+	struct sop_file *f;
+	char path[NAME];
+	uint32_t crc;
+	ssize_t n;
+	int rc;
+
+	register_path(path, o->slot, o->round);
+	rc = p->disk->ops->file_open(&f, p->disk, path, SOP_OPEN_READ);
+	if (rc)
+		return rc;
+	n = f->ops->preadv(f, &iov, 1, 0);
+	f->ops->file_close(f);
+	if (n < 0)
+		return (int)n;
+	rc = n == sizeof(h) ? header_decode(&r, &crc, &h, &p->volume, o->slot) : SOP_ECORRUPT;
+	if (!rc)
+		o->value = r.id;
+	return rc;
+}
+
+static char *staged_name(struct replica *p, const struct record *x)
+{
+	return p->staged[x->r.type == SOP_SLOT_NIL];
+}
+
+static void unstage(struct replica *p, char *name)
+{
+	if (name[0])
+		(void)p->disk->ops->unlink(p->disk, name); /* what stays is garbage */
+	name[0] = '\0';
+}
+
+static int stage(struct replica *p, struct op *o)
+{
+	struct iovec iov = {o->record->raw, o->record->len};
+	char *name = staged_name(p, o->record);
+	struct sop_file *f;
+	ssize_t n;
+	int rc;
+
+	unstage(p, name);
+	snprintf(name, NAME, STAGE "%016" PRIx64 ".%x", p->who, o->stage);
+	rc = p->disk->ops->file_open(
+		&f, p->disk, name, SOP_OPEN_WRITE | SOP_OPEN_CREATE | SOP_OPEN_EXCL);
+	if (rc) {
+		name[0] = '\0';
+		return rc;
+	}
+	n = f->ops->pwritev(f, &iov, 1, 0);
+	rc = n < 0 ? (int)n : f->ops->datasync(f);
+	f->ops->file_close(f);
+	if (rc)
+		unstage(p, name);
+	return rc;
+}
+
+static int link_register(struct replica *p, struct op *o)
+{
+	char path[NAME], *name = staged_name(p, o->record);
+	int rc;
+
+	if (!name[0])
+		return -ENOENT;
+	register_path(path, o->slot, o->round);
+	rc = p->disk->ops->link(p->disk, name, path);
+	unstage(p, name);
+	/* The machine takes -ENOENT of a link for no answer, which it is. */
+	return rc;
+}
+
+static int read_floor(struct replica *p, uint64_t *floor)
+{
+	sop_autofree void *raw = NULL;
+	const struct sop_disk_floor *h;
+	size_t len;
+	int rc = sop_disk_read_file(
+		p->disk, SOP_PATH_FLOOR, &raw, &len, sizeof(struct sop_disk_floor), NULL);
+
+	*floor = 0;
+	if (rc)
+		return rc == -ENOENT ? 0 : rc;
+	h = raw;
+	if (len != sizeof(*h) || memcmp(h->magic, SOP_FLOOR_MAGIC, sizeof(h->magic)) != 0 ||
+		le32_get(h->version) != SOP_FORMAT_VERSION ||
+		memcmp(h->volume_uuid, p->volume.b, sizeof(h->volume_uuid)) != 0 ||
+		le32_get(h->crc) != header_crc(h, sizeof(*h), offsetof(struct sop_disk_floor, crc)))
+		return SOP_ECORRUPT;
+	*floor = le64_get(h->floor);
+	return 0;
+}
+
+static int write_floor(struct replica *p, uint64_t floor)
+{
+	struct sop_disk_floor h = {
+		.version = le32_make(SOP_FORMAT_VERSION), .floor = le64_make(floor)};
+
+	memcpy(h.magic, SOP_FLOOR_MAGIC, sizeof(h.magic));
+	memcpy(h.volume_uuid, p->volume.b, sizeof(h.volume_uuid));
+	h.crc = le32_make(header_crc(&h, sizeof(h), offsetof(struct sop_disk_floor, crc)));
+	return sop_disk_publish(p->disk, SOP_PATH_FLOOR, &h, sizeof(h), NULL);
+}
+
+/* ---- letting go of slots ---- */
+
+struct names {
+	struct op *o;
+	char (*name)[NAME];
+	size_t n, cap;
+};
+
+static bool needless(const struct op *o, const char *name)
+{
+	unsigned long long slot;
+	int at = 0;
+
+	if (!strncmp(name, "stage.", 6))
+		return o->alone;
+	if (sscanf(name, "commit.%16llx%n", &slot, &at) != 1 || at != 7 + 16 ||
+		(name[at] && name[at] != '.'))
+		return false;
+	return slot < o->slot;
+}
+
+static int name_found(void *arg, const char *name)
+{
+	struct names *l = arg;
+
+	if (strlen(name) + sizeof(SOP_PATH_SLOTS "/") > NAME || !needless(l->o, name))
+		return 0;
+	if (l->n == l->cap) {
+		size_t cap = l->cap ? 2 * l->cap : 64;
+		void *p = reallocarray(l->name, cap, NAME);
+
+		if (!p)
+			return -ENOMEM;
+		l->name = p;
+		l->cap = cap;
+	}
+	snprintf(l->name[l->n++], NAME, SOP_PATH_SLOTS "/%.*s",
+		NAME - (int)sizeof(SOP_PATH_SLOTS "/"), name);
+	return 0;
+}
+
+/* The floor is durable before a register goes: see SHARED.md, section 5. */
+static int trim(struct replica *p, struct op *o)
+{
+	struct names l = {.o = o};
+	uint64_t now;
+	int rc = read_floor(p, &now);
+
+	if (rc || now < o->slot)
+		rc = write_floor(p, o->slot);
+	if (rc)
+		return rc;
+	/* What cannot be removed now is, next time. */
+	(void)p->disk->ops->list(p->disk, SOP_PATH_SLOTS, name_found, &l);
+	for (size_t i = 0; i < l.n; i++)
+		(void)p->disk->ops->unlink(p->disk, l.name[i]);
+	free(l.name);
+	return 0;
+}
+
+static int make_folder(struct replica *p)
+{
+	int rc = p->disk->ops->mkdir(p->disk, SOP_PATH_SLOTS);
+
+	return rc ? rc : p->disk->ops->syncdir(p->disk, "");
+}
+
+static int perform_slot(struct replica *p, struct op *o)
+{
+	int rc;
+
+	switch (o->slot_op) {
+	case SOP_SLOT_READ:
+		return read_register(p, o);
+	case SOP_SLOT_STAGE:
+		return stage(p, o);
+	case SOP_SLOT_LINK:
+		return link_register(p, o);
+	case SOP_SLOT_SYNC:
+		rc = p->disk->ops->syncdir(p->disk, SOP_PATH_SLOTS);
+		/* To the machine -ENOENT means that it is known not to be there. */
+		return rc ? (rc == -ENOENT ? -EIO : rc) : read_header(p, o);
+	case SOP_SLOT_FLOOR:
+		return read_floor(p, &o->floor);
+	}
+	return -EINVAL;
+}
+
+static void perform(struct replica *p, struct op *o)
+{
+	switch (o->verb) {
+	case DO_SLOT:
+		o->rc = perform_slot(p, o);
+		return;
+	case DO_MAKE:
+		o->rc = make_folder(p);
+		return;
+	case DO_TRIM:
+		o->rc = trim(p, o);
+		return;
+	case DO_LEAVE:
+		unstage(p, p->staged[0]);
+		unstage(p, p->staged[1]);
+		o->rc = 0;
+		return;
+	}
+}
+
+/* ---- the threads ---- */
+
+static void op_release(struct op *o)
+{
+	record_put(o->record);
+	record_put(o->got);
+	o->record = o->got = NULL;
+}
+
+/* The lock is held, and let go of. */
+static void replica_put(struct replica *p)
+{
+	bool last = --p->refs == 0;
+
+	sop_unlock(&p->lock);
+	if (!last)
+		return;
+	op_release(&p->op);
+	if (p->anchor)
+		p->anchor->ops->file_close(p->anchor);
+	pthread_cond_destroy(&p->cond);
+	sop_lock_release(&p->lock);
+	free(p);
+}
+
+static void *replica_thread(void *arg)
+{
+	struct replica *p = arg;
+
+	pthread_setname_np(pthread_self(), "sop-slots");
+	sop_lock(&p->lock);
+	for (;;) {
+		while (!p->busy && !p->stop)
+			sop_cond_wait(&p->cond, &p->lock, -1);
+		if (!p->busy)
+			break;
+		sop_unlock(&p->lock);
+		perform(p, &p->op);
+		sop_lock(&p->lock);
+		p->busy = false;
+		pthread_cond_broadcast(&p->cond);
+	}
+	replica_put(p);
+	return NULL;
+}
+
+struct sop_chain {
+	struct sop_members *mem;
+	struct sop_uuid volume;
+	unsigned timeout_ms, n;
+	uint64_t who, seq;
+	unsigned stages;
+	struct replica *replica[SOP_SLOT_REPLICAS];
+	struct record *known[KNOWN], *out[2]; /* handed out by this call, and the one before */
+	struct record *nil;		      /* of the slot of the run */
+	int trouble;			      /* the last error of a replica, for messages */
+};
+
+static int replica_new(struct replica **out, struct sop_chain *c, struct sop_disk *d, bool threaded)
+{
+	struct replica *p = calloc(1, sizeof(*p));
+	int rc;
+
+	if (!p)
+		return -ENOMEM;
+	p->disk = d;
+	p->volume = c->volume;
+	p->who = c->who;
+	p->refs = 1;
+	sop_lock_init(&p->lock, SOP_RANK_LEAF, "slots of a replica");
+	sop_cond_init(&p->cond);
+	*out = p;
+	/* An open file keeps the disk for a thread that hangs in it. */
+	if (d && d->ops->file_open(&p->anchor, d, SOP_PATH_LABEL0, SOP_OPEN_READ))
+		p->disk = NULL;
+	if (!p->disk || !threaded)
+		return 0;
+	p->refs = 2;
+	rc = pthread_create(&p->thread, NULL, replica_thread, p);
+	if (rc) {
+		p->refs = 1;
+		return -rc;
+	}
+	p->threaded = true;
+	pthread_detach(p->thread);
+	return 0;
+}
+
+/* One operation on each replica of the mask. The answers are in op of each that is in *done. */
+static void run_ops(struct sop_chain *c, uint32_t mask, const struct op *what, uint32_t *done)
+{
+	const struct sop_clock *clock = sop_members_clock(c->mem);
+	uint64_t until = clock->monotonic_ms(clock->ctx) + c->timeout_ms;
+	uint32_t sent = 0;
+
+	*done = 0;
+	for (unsigned i = 0; i < c->n; i++) {
+		struct replica *p = c->replica[i];
+
+		if (!(mask & 1u << i) || !p->disk)
+			continue;
+		sop_lock(&p->lock);
+		if (!p->busy) {
+			op_release(&p->op);
+			p->op = *what;
+			if (what->record)
+				record_get(what->record);
+			sent |= 1u << i;
+			p->busy = p->threaded;
+			pthread_cond_broadcast(&p->cond);
+		}
+		sop_unlock(&p->lock);
+		if (sent & 1u << i && !p->threaded) {
+			perform(p, &p->op);
+			*done |= 1u << i;
+		}
+	}
+	for (unsigned i = 0; i < c->n; i++) {
+		struct replica *p = c->replica[i];
+		uint64_t now;
+
+		if (!(sent & 1u << i) || *done & 1u << i)
+			continue;
+		sop_lock(&p->lock);
+		while (p->busy && (now = clock->monotonic_ms(clock->ctx)) < until)
+			sop_cond_wait(&p->cond, &p->lock, (long)(until - now));
+		if (!p->busy)
+			*done |= 1u << i;
+		sop_unlock(&p->lock);
+	}
+}
+
+/* ---- runs ---- */
+
+static void forget(struct sop_chain *c)
+{
+	for (unsigned i = 0; i < KNOWN; i++) {
+		record_put(c->known[i]);
+		c->known[i] = NULL;
+	}
+	record_put(c->nil);
+	c->nil = NULL;
+}
+
+static struct record *find(struct sop_chain *c, struct sop_slot_id id)
+{
+	if (!id.who && !id.seq)
+		return c->nil;
+	for (unsigned i = 0; i < KNOWN; i++)
+		if (c->known[i] && sop_slot_id_equal(c->known[i]->r.id, id))
+			return c->known[i];
+	return NULL;
+}
+
+static void keep(struct sop_chain *c, struct record *x)
+{
+	if (find(c, x->r.id))
+		return;
+	for (unsigned i = 0; i < KNOWN; i++)
+		if (!c->known[i]) {
+			c->known[i] = record_get(x);
+			return;
+		}
+}
+
+static void step(struct sop_chain *c, struct sop_slot_run *run)
+{
+	const struct sop_slot_want want = *sop_slot_next(run);
+	struct op o = {.verb = DO_SLOT,
+		.slot_op = want.op,
+		.slot = want.slot,
+		.round = want.round,
+		.stage = ++c->stages};
+	bool writes = want.op == SOP_SLOT_STAGE || want.op == SOP_SLOT_LINK;
+	uint32_t done = 0;
+
+	o.record = writes ? find(c, want.value) : NULL;
+	/* What has been seen is known, unless memory ran out: then nobody answers. */
+	if (!writes || o.record)
+		run_ops(c, want.mask, &o, &done);
+	for (unsigned i = 0; i < c->n; i++) {
+		struct sop_slot_answer a = {.rc = -ETIMEDOUT};
+		const struct op *x = &c->replica[i]->op;
+
+		if (!(want.mask & 1u << i) || !sop_slot_next(run))
+			continue;
+		if (done & 1u << i)
+			a = (struct sop_slot_answer){x->rc, x->value, x->floor};
+		else if (!c->replica[i]->disk)
+			a.rc = -ENODEV;
+		if (!a.rc && x->got)
+			keep(c, x->got);
+		if (a.rc && a.rc != -ENOENT && a.rc != -EEXIST)
+			c->trouble = a.rc;
+		sop_slot_answer(run, i, &a);
+	}
+}
+
+static int run(struct sop_chain *c, struct sop_slot_run *r, struct sop_chain_record *out,
+	struct sop_err *e)
+{
+	const struct sop_chain_record nil = {.slot = r->slot, .type = SOP_SLOT_NIL};
+	struct record *x;
+
+	c->trouble = 0;
+	c->nil = record_new(&c->volume, &nil);
+	if (!c->nil)
+		return sop_fail(e, -ENOMEM, "commit slot");
+	while (sop_slot_next(r))
+		step(c, r);
+	switch ((enum sop_slot_outcome)r->outcome) {
+	case SOP_SLOT_EMPTY:
+		return 0;
+	case SOP_SLOT_DECIDED:
+		x = find(c, r->value);
+		if (!x)
+			return sop_fail(e, -ENOMEM, "commit slot");
+		record_put(c->out[1]);
+		c->out[1] = c->out[0];
+		c->out[0] = record_get(x);
+		*out = x->r;
+		return 1;
+	case SOP_SLOT_STALE:
+		return sop_say(e, -ESTALE, "slot %" PRIu64 " has been let go of", r->slot);
+	case SOP_SLOT_BROKEN:
+		return sop_say(e, SOP_ECORRUPT,
+			"slot %" PRIu64 " holds two records: its files have been changed", r->slot);
+	case SOP_SLOT_DOUBT:
+	case SOP_SLOT_RUNNING:
+		break;
+	}
+	if (c->trouble == -ENOSPC || c->trouble == -EDQUOT)
+		return sop_fail(e, -ENOSPC, "slot %" PRIu64, r->slot);
+	return sop_say(e, SOP_EDISKS,
+		"slot %" PRIu64 ": too few of the %u disks that hold the registry answer (%s)",
+		r->slot, c->n, c->trouble ? sop_err_text(c->trouble) : "they disagree");
+}
+
+int sop_chain_settle(
+	struct sop_chain *c, uint64_t slot, struct sop_chain_record *out, struct sop_err *e)
+{
+	struct sop_slot_run r;
+	int rc;
+
+	sop_slot_begin(&r, c->n, slot, SOP_SLOT_SETTLE, (struct sop_slot_id){0});
+	rc = run(c, &r, out, e);
+	forget(c);
+	return rc;
+}
+
+int sop_chain_look(struct sop_chain *c, uint64_t slot, struct sop_chain_record *out, bool *begun,
+	struct sop_err *e)
+{
+	struct sop_slot_run r;
+	int rc;
+
+	sop_slot_begin(&r, c->n, slot, SOP_SLOT_LOOK, (struct sop_slot_id){0});
+	rc = run(c, &r, out, e);
+	forget(c);
+	*begun = sop_slot_begun(&r);
+	return rc;
+}
+
+int sop_chain_propose(struct sop_chain *c, struct sop_chain_record *in,
+	struct sop_chain_record *out, bool *own, bool *placed, struct sop_err *e)
+{
+	struct sop_slot_run r;
+	int rc;
+
+	*own = *placed = false;
+	if (in->len > RECORD_MAX)
+		return sop_say(e, -EFBIG, "a transaction of %zu bytes", in->len);
+	if (!in->id.who)
+		in->id = (struct sop_slot_id){c->who, ++c->seq};
+	c->known[0] = record_new(&c->volume, in);
+	if (!c->known[0])
+		return sop_fail(e, -ENOMEM, "commit slot");
+	sop_slot_begin(&r, c->n, in->slot, SOP_SLOT_PROPOSE, in->id);
+	rc = run(c, &r, out, e);
+	forget(c);
+	*placed = r.placed;
+	*own = rc == 1 && sop_slot_id_equal(r.value, in->id);
+	return rc;
+}
+
+int sop_chain_trim(struct sop_chain *c, uint64_t floor, bool alone, struct sop_err *e)
+{
+	const struct op o = {.verb = DO_TRIM, .slot = floor, .alone = alone};
+	unsigned good = 0;
+	uint32_t done;
+
+	run_ops(c, UINT32_MAX, &o, &done);
+	for (unsigned i = 0; i < c->n; i++)
+		good += done & 1u << i && !c->replica[i]->op.rc;
+	return 2 * good > c->n ? 0
+			       : sop_say(e, SOP_EDISKS, "%u of %u disks take the end of the slots",
+					 good, c->n);
+}
+
+/* ---- opening ---- */
+
+void sop_chain_free(struct sop_chain *c)
+{
+	const struct op leave = {.verb = DO_LEAVE};
+	uint32_t done;
+
+	if (!c)
+		return;
+	run_ops(c, UINT32_MAX, &leave, &done);
+	for (unsigned i = 0; i < c->n; i++) {
+		struct replica *p = c->replica[i];
+
+		sop_lock(&p->lock);
+		p->stop = true;
+		pthread_cond_broadcast(&p->cond);
+		replica_put(p);
+	}
+	forget(c);
+	record_put(c->out[0]);
+	record_put(c->out[1]);
+	free(c);
+}
+
+unsigned sop_chain_replicas(const struct sop_chain *c)
+{
+	return c->n;
+}
+
+int sop_chain_new(struct sop_chain **out, struct sop_members *mem, bool inline_io, bool make,
+	struct sop_err *e)
+{
+	const struct sop_label *l = sop_members_label(mem);
+	const struct op folder = {.verb = DO_MAKE};
+	struct sop_chain *c = calloc(1, sizeof(*c));
+	uint32_t done;
+	int rc = 0;
+
+	if (!c)
+		return sop_fail(e, -ENOMEM, "commit slots");
+	c->mem = mem;
+	c->volume = l->volume_uuid;
+	c->timeout_ms = sop_members_timeout_ms(mem);
+	while (!c->who)
+		sop_random(&c->who, sizeof(c->who));
+	for (unsigned i = 0; i < l->members && !rc; i++) {
+		if (!(l->member[i].role & SOP_ROLE_REGISTRY) ||
+			l->member[i].state == SOP_MEMBER_REMOVED)
+			continue;
+		if (c->n == SOP_SLOT_REPLICAS)
+			rc = sop_say(e, -EINVAL,
+				"a shared volume has at most %d copies of the registry",
+				SOP_SLOT_REPLICAS);
+		else
+			rc = replica_new(
+				&c->replica[c->n++], c, sop_members_disk_any(mem, i), !inline_io);
+	}
+	if (!rc && !c->n)
+		rc = sop_say(e, SOP_EDISKS, "no disk holds the registry");
+	if (!rc && make)
+		run_ops(c, UINT32_MAX, &folder, &done);
+	if (rc) {
+		while (c->n && !c->replica[c->n - 1])
+			c->n--;
+		sop_chain_free(c);
+		return rc;
+	}
+	*out = c;
+	return 0;
+}

@@ -1,0 +1,52 @@
+/* The commit chain on the member folders: core/slots.h with real registers, files in slots/ of each
+ * member with the role REGISTRY. Who wants to know why it is so: core/SHARED.md.
+ *
+ * Each replica has a thread of its own for the calls on it, so that they run at once, and one that
+ * hangs costs the disk timeout once: it is not asked again before it has come back. One call at a
+ * time (the holder of the commit lock). */
+#ifndef SOP_CHAIN_H
+#define SOP_CHAIN_H
+
+#include "core/members.h"
+#include "core/slots.h"
+
+struct sop_chain;
+
+/* Of a record; payload: the caller's going in; the chain's, until the second call after, coming
+ * out. */
+struct sop_chain_record {
+	struct sop_slot_id
+		id; /* going in: zeros, or what the call before with the same record gave */
+	uint64_t slot, epoch, base, next_ino;
+	uint8_t type; /* enum sop_slot_type */
+	const void *payload;
+	size_t len;
+};
+
+/* make: the folder slots/ is made where it is missing. Threads are used unless `inline_io`. */
+int sop_chain_new(struct sop_chain **out, struct sop_members *mem, bool inline_io, bool make,
+	struct sop_err *e);
+void sop_chain_free(struct sop_chain *c); /* NULL is fine */
+unsigned sop_chain_replicas(const struct sop_chain *c);
+
+/* What is in the slot: 1 and *out, or 0: nothing is. -ESTALE: it has been let go of. SOP_EDISKS:
+ * too few replicas answer. SOP_ECORRUPT. */
+int sop_chain_settle(
+	struct sop_chain *c, uint64_t slot, struct sop_chain_record *out, struct sop_err *e);
+/* The same, changing nothing: SOP_EDISKS too when it is not decided yet, and what it says is
+ * perhaps not on the media yet. Unless `begun` says of the slot behind it that somebody has tried
+ * to place something there: he had made sure of this one before. */
+int sop_chain_look(struct sop_chain *c, uint64_t slot, struct sop_chain_record *out, bool *begun,
+	struct sop_err *e);
+
+/* Put the record there, or learn which one is: 1, *out, and *own whether it is this one. Errors as
+ * above; *placed: it may be there all the same, now or later, and the call is to be repeated with
+ * r->id. */
+int sop_chain_propose(struct sop_chain *c, struct sop_chain_record *r, struct sop_chain_record *out,
+	bool *own, bool *placed, struct sop_err *e);
+
+/* Slots below `floor` are needed by nobody; alone: nor is what others may have staged. 0 when a
+ * majority of replicas says so. */
+int sop_chain_trim(struct sop_chain *c, uint64_t floor, bool alone, struct sop_err *e);
+
+#endif
