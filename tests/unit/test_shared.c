@@ -1,0 +1,637 @@
+/* Two mounters of one shared volume, in one process, on simulated disks, step by step: what one
+ * commits while the other is at a given point of its own commit. tests/model/shared.c has the
+ * processes. */
+#include <inttypes.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include <cmocka.h>
+
+#include "core/format.h"
+#include "core/format_volume.h"
+#include "tests/lib/fixture.h"
+
+#define DISKS 4
+
+struct pair {
+	struct sim *sim;
+	char path[DISKS][8];
+	const char *paths[DISKS];
+	struct sop_open_opts opts;
+	struct sop_volume *a, *b;
+	uint64_t store;
+	struct sop_err e;
+};
+
+static struct pair p;
+
+/* ---- what happens in front of the next commit's first link ---- */
+
+static struct sop_disk_ops ops;
+static const struct sop_disk_ops *real;
+static void (*meanwhile)(void);
+static bool no_checkpoint;
+static bool locks_lost; /* the lock service has forgotten who holds what */
+
+static int hooked_link(struct sop_disk *d, const char *from, const char *to)
+{
+	void (*fn)(void) = meanwhile;
+
+	meanwhile = NULL;
+	if (fn)
+		fn();
+	return real->link(d, from, to);
+}
+
+static int hooked_rename(struct sop_disk *d, const char *from, const char *to)
+{
+	if (no_checkpoint && !strcmp(to, SOP_PATH_CHECKPOINT))
+		return -EIO;
+	return real->rename(d, from, to);
+}
+
+static int hooked_lock(struct sop_file *f)
+{
+	return locks_lost ? 0 : real->lock(f);
+}
+
+static int hooked_lock_shared(struct sop_file *f)
+{
+	return locks_lost ? 0 : real->lock_shared(f);
+}
+
+static int hooked_open(struct sop_file **out, struct sop_disk *d, const char *path, int flags)
+{
+	int rc = real->file_open(out, d, path, flags);
+
+	if (!rc)
+		(*out)->ops = &ops;
+	return rc;
+}
+
+static int hooked_disk(void *sim, struct sop_disk **out, const char *path, struct sop_err *e)
+{
+	int rc = sim_open_disk(sim, out, path, e);
+
+	if (rc)
+		return rc;
+	real = (*out)->ops;
+	ops = *real;
+	ops.link = hooked_link;
+	ops.rename = hooked_rename;
+	ops.lock = hooked_lock;
+	ops.lock_shared = hooked_lock_shared;
+	ops.file_open = hooked_open;
+	(*out)->ops = &ops;
+	return 0;
+}
+
+/* ---- calls ---- */
+
+static void ok(int rc)
+{
+	if (rc < 0)
+		fail_msg("%s (%d)", p.e.text, rc);
+}
+
+static int open_one(struct sop_volume **v)
+{
+	return sop_volume_open(v, p.paths, DISKS, &p.opts, &p.e);
+}
+
+static struct sop_txn *begin(struct sop_volume *v, enum sop_txn_mode mode)
+{
+	struct sop_txn *t;
+
+	ok(sop_txn_begin(&t, v, &(struct sop_txn_opts){.mode = mode}, &p.e));
+	return t;
+}
+
+static int put(struct sop_volume *v, const char *key, const char *val)
+{
+	struct sop_txn *t = begin(v, SOP_TXN_WRITE);
+
+	ok(sop_upsert(t, SOP_NAME(p.store, key), val, strlen(val), &p.e));
+	return sop_txn_commit(t, 0, &p.e);
+}
+
+static void expect(struct sop_volume *v, const char *key, const char *val)
+{
+	struct sop_txn *t = begin(v, SOP_TXN_READ);
+	void *got = NULL;
+	size_t len = 0;
+	int rc = sop_get(t, SOP_NAME(p.store, key), &got, &len, &p.e);
+
+	if (!val) {
+		assert_int_equal(rc, -ENOENT);
+	} else {
+		ok(rc);
+		assert_int_equal(len, strlen(val));
+		assert_memory_equal(got, val, len);
+	}
+	free(got);
+	sop_txn_rollback(t);
+}
+
+static void expect_both(const char *key, const char *val)
+{
+	expect(p.a, key, val);
+	expect(p.b, key, val);
+}
+
+static int setup(void **state)
+{
+	struct sop_format_opts fo = {
+		.k = 2, .m = 1, .shared = true, .force = true, .open_disk = sim_open_disk};
+	struct sop_txn *t;
+
+	(void)state;
+	memset(&p, 0, sizeof(p));
+	meanwhile = NULL;
+	locks_lost = no_checkpoint = false;
+	p.sim = sim_new(1);
+	for (unsigned i = 0; i < DISKS; i++) {
+		snprintf(p.path[i], sizeof(p.path[i]), "/d%u", i + 1);
+		p.paths[i] = p.path[i];
+		sim_add_disk(p.sim, p.path[i], 0);
+	}
+	fo.open_disk_ctx = p.sim;
+	ok(sop_format(p.paths, DISKS, &fo, NULL, &p.e));
+	p.opts = (struct sop_open_opts){.open_disk = hooked_disk,
+		.open_disk_ctx = p.sim,
+		.inline_io = true,
+		.no_threads = true,
+		.cache_bytes = 8 << 20};
+	ok(open_one(&p.a));
+	ok(open_one(&p.b));
+	t = begin(p.a, SOP_TXN_WRITE);
+	ok(sop_store_at(t, "s", SOP_STORE_CREATE, NULL, &p.store, &p.e));
+	ok(sop_txn_commit(t, 0, &p.e));
+	return 0;
+}
+
+static void close_both(void)
+{
+	if (p.a)
+		sop_volume_close(p.a, NULL);
+	if (p.b)
+		sop_volume_close(p.b, NULL);
+	p.a = p.b = NULL;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	close_both();
+	sim_free(p.sim);
+	return 0;
+}
+
+static void say(void *arg, const char *line)
+{
+	(void)arg;
+	print_error("check: %s\n", line);
+}
+
+/* Everybody leaves; one who is alone finds the volume in order. */
+static void check_whole(void)
+{
+	struct sop_check_report r;
+	struct sop_volume *v;
+
+	close_both();
+	p.opts.exclusive = true;
+	ok(open_one(&v));
+	ok(sop_volume_check(v, true, say, NULL, &r, &p.e));
+	assert_int_equal(r.errors, 0);
+	ok(sop_volume_close(v, &p.e));
+	p.opts.exclusive = false;
+	ok(open_one(&p.a));
+	ok(open_one(&p.b));
+}
+
+/* ---- tests ---- */
+
+static void what_one_commits_the_other_sees(void **state)
+{
+	(void)state;
+	ok(put(p.a, "x", "of a"));
+	expect_both("x", "of a");
+	ok(put(p.b, "x", "of b"));
+	expect_both("x", "of b");
+	check_whole();
+	expect_both("x", "of b");
+}
+
+static void b_puts_x(void)
+{
+	ok(put(p.b, "x", "of b"));
+}
+
+static void of_two_that_update_what_they_read_the_second_is_refused(void **state)
+{
+	struct sop_txn *t;
+	void *val;
+	size_t len;
+
+	(void)state;
+	ok(put(p.a, "x", "before"));
+	t = begin(p.a, SOP_TXN_WRITE);
+	ok(sop_get(t, SOP_NAME(p.store, "x"), &val, &len, &p.e));
+	free(val);
+	ok(sop_update(t, SOP_NAME(p.store, "x"), "of a", 4, &p.e));
+	meanwhile = b_puts_x;
+	assert_int_equal(sop_txn_commit(t, 0, &p.e), SOP_ECONFLICT);
+	assert_null(meanwhile);
+	expect_both("x", "of b");
+	/* The same when only something read has changed. */
+	t = begin(p.a, SOP_TXN_WRITE);
+	ok(sop_get(t, SOP_NAME(p.store, "x"), &val, &len, &p.e));
+	free(val);
+	ok(sop_add(t, SOP_NAME(p.store, "y"), "of a", 4, &p.e));
+	meanwhile = b_puts_x;
+	assert_int_equal(sop_txn_commit(t, 0, &p.e), SOP_ECONFLICT);
+	expect_both("y", NULL);
+	check_whole();
+}
+
+static void a_lost_slot_is_no_conflict_when_nothing_read_has_changed(void **state)
+{
+	struct sop_txn *t = begin(p.a, SOP_TXN_WRITE);
+
+	(void)state;
+	ok(sop_add(t, SOP_NAME(p.store, "y"), "of a", 4, &p.e));
+	meanwhile = b_puts_x;
+	ok(sop_txn_commit(t, 0, &p.e));
+	assert_null(meanwhile);
+	expect_both("x", "of b");
+	expect_both("y", "of a");
+	check_whole();
+	expect_both("y", "of a");
+}
+
+static void b_adds_y(void)
+{
+	struct sop_txn *t = begin(p.b, SOP_TXN_WRITE);
+
+	ok(sop_add(t, SOP_NAME(p.store, "y"), "of b", 4, &p.e));
+	ok(sop_txn_commit(t, 0, &p.e));
+}
+
+static void a_name_is_made_by_one_of_two(void **state)
+{
+	struct sop_txn *t = begin(p.a, SOP_TXN_WRITE);
+
+	(void)state;
+	ok(sop_add(t, SOP_NAME(p.store, "y"), "of a", 4, &p.e));
+	meanwhile = b_adds_y;
+	assert_int_equal(sop_txn_commit(t, 0, &p.e), SOP_ECONFLICT);
+	expect_both("y", "of b");
+	check_whole();
+}
+
+/* ---- values as streams ---- */
+
+static uint8_t big[60000];
+
+static void append(struct sop_volume *v, const void *bytes, size_t len, struct sop_txn **t)
+{
+	struct sop_value *x;
+
+	*t = begin(v, SOP_TXN_SESSION);
+	ok(sop_value_open(
+		&x, *t, SOP_NAME(p.store, "log"), SOP_VALUE_WRITE | SOP_VALUE_APPEND, &p.e));
+	assert_int_equal(sop_value_write(x, bytes, len, 0, &p.e), len);
+}
+
+static void b_appends(void)
+{
+	struct sop_txn *t;
+
+	append(p.b, "B", 1, &t);
+	ok(sop_txn_commit(t, 0, &p.e));
+}
+
+/* An append that was planned for an end that is none any more is refused and not put over the
+ * other's. */
+static void of_two_appends_at_once_none_is_written_over(void **state)
+{
+	struct sop_txn *t;
+
+	(void)state;
+	ok(put(p.a, "log", "-"));
+	append(p.a, "A", 1, &t);
+	meanwhile = b_appends;
+	assert_int_equal(sop_txn_commit(t, 0, &p.e), SOP_ECONFLICT);
+	expect_both("log", "-B");
+	/* One after the other both come in. */
+	append(p.a, "A", 1, &t);
+	b_appends();
+	ok(sop_txn_commit(t, 0, &p.e));
+	expect_both("log", "-BBA");
+	check_whole();
+}
+
+static void blobs_of_one_are_read_by_the_other_and_by_who_is_alone(void **state)
+{
+	struct sop_txn *t;
+	void *val;
+	size_t len;
+
+	(void)state;
+	fill_random(big, sizeof(big), 7);
+	ok(put(p.a, "log", ""));
+	append(p.a, big, sizeof(big), &t);
+	meanwhile = b_puts_x; /* and written again, for another slot */
+	ok(sop_txn_commit(t, 0, &p.e));
+	for (unsigned i = 0; i < 2; i++) {
+		t = begin(p.b, SOP_TXN_READ);
+		ok(sop_get(t, SOP_NAME(p.store, "log"), &val, &len, &p.e));
+		assert_int_equal(len, sizeof(big));
+		assert_memory_equal(val, big, len);
+		free(val);
+		sop_txn_rollback(t);
+		check_whole();
+	}
+}
+
+/* ---- numbers ---- */
+
+static uint64_t inode_of(struct sop_volume *v, const char *key)
+{
+	struct sop_txn *t = begin(v, SOP_TXN_READ);
+	struct sop_attr a;
+
+	ok(sop_lookup(t, SOP_NAME(p.store, key), &a, &p.e));
+	sop_txn_rollback(t);
+	return a.ino;
+}
+
+static void inode_numbers_are_given_out_once(void **state)
+{
+	uint64_t ino[8];
+
+	(void)state;
+	ok(put(p.a, "1", ""));
+	ok(put(p.b, "2", ""));
+	ok(put(p.a, "3", ""));
+	close_both();
+	ok(open_one(&p.b));
+	ok(open_one(&p.a));
+	ok(put(p.a, "4", ""));
+	ok(put(p.b, "5", ""));
+	check_whole();
+	ok(put(p.a, "6", ""));
+	ok(put(p.b, "7", ""));
+	for (unsigned i = 1; i <= 7; i++) {
+		char key[2] = {(char)('0' + i), 0};
+
+		ino[i] = inode_of(p.a, key);
+		for (unsigned k = 1; k < i; k++)
+			assert_true(ino[i] != ino[k]);
+	}
+}
+
+static uint64_t duplicates_store(void)
+{
+	const struct sop_store_opts o = {.key_type = SOP_KEY_INT64, .duplicates = true};
+	struct sop_txn *t = begin(p.a, SOP_TXN_WRITE);
+	uint64_t store;
+
+	ok(sop_store_at(t, "d", SOP_STORE_CREATE, &o, &store, &p.e));
+	ok(sop_txn_commit(t, 0, &p.e));
+	return store;
+}
+
+static uint64_t dups;
+
+static void add_dup(struct sop_volume *v, struct sop_txn **t)
+{
+	const struct sop_key key = {.type = SOP_KEY_INT64, .i = 5};
+
+	*t = begin(v, SOP_TXN_WRITE);
+	ok(sop_kv_add(*t, dups, &key, "v", 1, NULL, &p.e));
+}
+
+static void b_adds_a_duplicate(void)
+{
+	struct sop_txn *t;
+
+	add_dup(p.b, &t);
+	ok(sop_txn_commit(t, 0, &p.e));
+}
+
+static void duplicates_added_at_once_are_all_there(void **state)
+{
+	struct sop_txn *t;
+	uint64_t n;
+
+	(void)state;
+	dups = duplicates_store();
+	add_dup(p.a, &t);
+	meanwhile = b_adds_a_duplicate;
+	ok(sop_txn_commit(t, 0, &p.e));
+	assert_null(meanwhile);
+	t = begin(p.b, SOP_TXN_READ);
+	ok(sop_count(t, dups, &n, &p.e));
+	sop_txn_rollback(t);
+	assert_int_equal(n, 2);
+	check_whole();
+}
+
+/* ---- failures ---- */
+
+static void with_one_replica_away_commits_go_on_and_with_two_they_are_refused(void **state)
+{
+	(void)state;
+	ok(put(p.a, "x", "1"));
+	sim_disk_gone(p.sim, "/d2", true);
+	ok(put(p.a, "x", "2"));
+	expect_both("x", "2");
+	ok(put(p.b, "x", "3"));
+	expect_both("x", "3");
+	sim_disk_gone(p.sim, "/d3", true);
+	assert_int_equal(put(p.a, "x", "4"), SOP_EDISKS);
+	expect(p.a, "x", "3");
+	/* Refused, and not in doubt: it goes on when they are back. */
+	sim_disk_gone(p.sim, "/d3", false);
+	sim_disk_gone(p.sim, "/d2", false);
+	expect_both("x", "3");
+	ok(put(p.b, "x", "5"));
+	expect_both("x", "5");
+	check_whole();
+	expect_both("x", "5");
+}
+
+static void a_full_replica_majority_refuses_and_a_full_one_does_not(void **state)
+{
+	(void)state;
+	ok(put(p.a, "x", "1"));
+	sim_disk_resize(p.sim, "/d1", 1);
+	ok(put(p.a, "x", "2"));
+	expect_both("x", "2");
+	sim_disk_resize(p.sim, "/d2", 1);
+	assert_true(put(p.a, "x", "3") < 0);
+	sim_disk_resize(p.sim, "/d1", 0);
+	sim_disk_resize(p.sim, "/d2", 0);
+	expect_both("x", "2");
+	ok(put(p.b, "x", "4"));
+	expect_both("x", "4");
+}
+
+static struct sop_volume *usurper;
+
+static void another_takes_over(void)
+{
+	locks_lost = true;
+	p.opts.exclusive = true;
+	ok(open_one(&usurper));
+}
+
+/* The locks of a were lost, and somebody was alone meanwhile: nothing of a is accepted from then
+ * on, even what was on its way. */
+static void who_was_taken_for_dead_commits_no_more(void **state)
+{
+	(void)state;
+	ok(put(p.a, "x", "1"));
+	expect_both("x", "1");
+	meanwhile = another_takes_over;
+	assert_true(put(p.a, "x", "2") < 0);
+	assert_int_equal(put(p.a, "x", "3"), SOP_EDEAD);
+	assert_int_equal(put(p.b, "x", "4"), SOP_EDEAD);
+	expect(usurper, "x", "1");
+	ok(sop_volume_close(usurper, &p.e));
+	locks_lost = false;
+	p.opts.exclusive = false;
+	check_whole();
+	expect_both("x", "1");
+}
+
+/* Every commit is on the media when it is acknowledged, with what it names. */
+static void what_was_acknowledged_survives_a_power_cut(void **state)
+{
+	struct sop_txn *t;
+	void *val;
+	size_t len;
+
+	(void)state;
+	fill_random(big, sizeof(big), 9);
+	for (unsigned i = 0; i < 3; i++) {
+		char text[8];
+
+		snprintf(text, sizeof(text), "%u", i);
+		ok(put(p.a, "log", ""));
+		append(i % 2 ? p.a : p.b, big, sizeof(big), &t);
+		ok(sop_txn_commit(t, 0, &p.e));
+		ok(put(i % 2 ? p.b : p.a, "x", text));
+		sim_power_on(p.sim, SIM_KEEP_SYNCED_ONLY, i);
+		close_both();
+		ok(open_one(&p.a));
+		ok(open_one(&p.b));
+		expect_both("x", text);
+		t = begin(p.b, SOP_TXN_READ);
+		ok(sop_get(t, SOP_NAME(p.store, "log"), &val, &len, &p.e));
+		assert_int_equal(len, sizeof(big));
+		assert_memory_equal(val, big, len);
+		free(val);
+		sop_txn_rollback(t);
+		check_whole();
+	}
+}
+
+/* Who took over has come as far as its BASE: that alone ends those before. */
+static void who_meets_a_base_commits_no_more(void **state)
+{
+	struct sop_volume *v;
+
+	(void)state;
+	ok(put(p.a, "x", "1"));
+	expect_both("x", "1");
+	locks_lost = no_checkpoint = p.opts.exclusive = true;
+	assert_true(open_one(&v) < 0);
+	assert_true(put(p.a, "x", "2") < 0);
+	assert_int_equal(put(p.b, "x", "3"), SOP_EDEAD);
+	locks_lost = no_checkpoint = p.opts.exclusive = false;
+	check_whole();
+	expect_both("x", "1");
+}
+
+static void what_has_no_place_beside_others_is_refused(void **state)
+{
+	struct sop_volume *v;
+	struct sop_txn *t = begin(p.a, SOP_TXN_WRITE);
+
+	(void)state;
+	ok(sop_add(t, SOP_NAME(p.store, "y"), "1", 1, &p.e));
+	assert_int_equal(sop_txn_prepare(t, &p.e), -EOPNOTSUPP);
+	sop_txn_rollback(t);
+	assert_int_equal(sop_disk_offline(p.a, "d4", &p.e), -EOPNOTSUPP);
+	assert_int_equal(sop_scrub_start(p.a, 0, &p.e), -EOPNOTSUPP);
+	/* fsck is alone, or not at all. */
+	p.opts.exclusive = true;
+	assert_int_equal(open_one(&v), SOP_EINUSE);
+	p.opts.exclusive = false;
+}
+
+static void mkfs_gives_a_shared_volume_three_copies_of_the_registry(void **state)
+{
+	uint8_t raw[SOP_LABEL_SIZE];
+	const struct sop_disk_label *l = (const struct sop_disk_label *)raw;
+	unsigned n = 0;
+
+	(void)state;
+	assert_int_equal(sim_peek(p.sim, "/d1", "label.0", 0, raw, sizeof(raw)), 0);
+	assert_int_equal(le16_get(l->flags), SOP_LABEL_SHARED);
+	assert_int_equal(le64_get(l->incompat), SOP_INCOMPAT_SHARED);
+	for (unsigned i = 0; i < DISKS; i++)
+		n += (l->member[i].role & SOP_ROLE_REGISTRY) != 0;
+	assert_int_equal(n, 3);
+}
+
+static void a_read_only_look_sees_what_was_committed(void **state)
+{
+	struct sop_volume *v;
+
+	(void)state;
+	ok(put(p.a, "x", "1"));
+	ok(put(p.b, "x", "2"));
+	p.opts.read_only = true;
+	ok(open_one(&v));
+	expect(v, "x", "2");
+	ok(sop_volume_close(v, &p.e));
+	close_both();
+	ok(open_one(&v));
+	expect(v, "x", "2");
+	ok(sop_volume_close(v, &p.e));
+	p.opts.read_only = false;
+	ok(open_one(&p.a));
+	ok(open_one(&p.b));
+	expect_both("x", "2");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+		T(what_one_commits_the_other_sees),
+		T(of_two_that_update_what_they_read_the_second_is_refused),
+		T(a_lost_slot_is_no_conflict_when_nothing_read_has_changed),
+		T(a_name_is_made_by_one_of_two),
+		T(of_two_appends_at_once_none_is_written_over),
+		T(blobs_of_one_are_read_by_the_other_and_by_who_is_alone),
+		T(inode_numbers_are_given_out_once),
+		T(duplicates_added_at_once_are_all_there),
+		T(with_one_replica_away_commits_go_on_and_with_two_they_are_refused),
+		T(a_full_replica_majority_refuses_and_a_full_one_does_not),
+		T(who_was_taken_for_dead_commits_no_more),
+		T(what_was_acknowledged_survives_a_power_cut),
+		T(who_meets_a_base_commits_no_more),
+		T(what_has_no_place_beside_others_is_refused),
+		T(mkfs_gives_a_shared_volume_three_copies_of_the_registry),
+		T(a_read_only_look_sees_what_was_committed),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
