@@ -24,7 +24,7 @@ int sop_node_place(const struct sop_page *p, const struct sop_tree *t, int level
 	return 0;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------
+/* ---- reading -------------------------------------------------------------------------------
  */
 
 /* Where a walk stands: at a key, or past the last one. */
@@ -268,6 +268,45 @@ int sop_tree_scan(struct sop_nodes *n, const struct sop_tree *t, uint64_t lsn,
 		sop_reader_release(&r);
 	}
 	return rc;
+}
+
+int sop_tree_skip(struct sop_nodes *n, const struct sop_tree *t, uint64_t lsn, uint64_t skip,
+	bool descending, uint8_t *key, size_t *klen, struct sop_err *e)
+{
+	struct place at = {.key = "", .last = descending};
+	uint8_t next[SOP_KEY_MAX]; /* what at.key points to after the first leaf */
+	struct reader r;
+	int rc;
+
+	sop_reader_init(&r, n, lsn);
+	do {
+		struct way w;
+
+		rc = lock_leaf(&r, t, &at, &w, e);
+		if (!rc && skip < sop_page_count(w.leaf)) {
+			unsigned slot = (unsigned)skip;
+			const void *found;
+
+			if (descending)
+				slot = sop_page_count(w.leaf) - 1 - slot;
+			found = sop_page_key(w.leaf, slot, klen);
+			memcpy(key, found, *klen);
+			rc = 1;
+		} else if (!rc) {
+			const void *edge = descending ? w.low : w.high;
+			size_t len = descending ? w.low_len : w.high_len;
+
+			skip -= sop_page_count(w.leaf);
+			rc = edge ? 0 : -ENOENT;
+			if (edge) {
+				memcpy(next, edge, len);
+				at = (struct place){.key = next, .klen = len, .below = descending};
+			}
+		}
+		sop_reader_unlock(&r);
+		sop_reader_release(&r);
+	} while (!rc);
+	return rc == -ENOENT ? 0 : rc;
 }
 
 int sop_tree_prefault(struct sop_nodes *n, const struct sop_tree *t, const void *key, size_t klen,

@@ -73,7 +73,7 @@ struct sop_tree {
 	bool balance;  /* leaf load balancing */
 };
 
-/* --- reading, any thread, at a snapshot ---------------------------------------------------------
+/* --- reading, any thread, at a snapshot -----------------------------------------------------
  * lsn must be pinned by the caller (sop_pins_snapshot), or be the published one with `lsn` given as
  * SOP_LSN_LATEST: then the newest versions are read, each call by itself (a scan: each leaf by
  * itself). The callbacks run under the shared lock: short, no I/O, no lock of rank NODES or lower.
@@ -97,7 +97,13 @@ int sop_tree_find(struct sop_nodes *n, const struct sop_tree *t, uint64_t lsn, c
 int sop_tree_scan(struct sop_nodes *n, const struct sop_tree *t, uint64_t lsn,
 	const struct sop_range *range, sop_entry_fn fn, void *arg, struct sop_err *e);
 
-/* --- writing, the one writer --------------------------------------------------------------------
+/* The key of the entry behind the first (descending: the last) `skip` ones: 1, and *klen bytes in
+ * key, of SOP_KEY_MAX. 0: there are not so many. Looks at each leaf on the way, not at each entry.
+ */
+int sop_tree_skip(struct sop_nodes *n, const struct sop_tree *t, uint64_t lsn, uint64_t skip,
+	bool descending, uint8_t *key, size_t *klen, struct sop_err *e);
+
+/* --- writing, the one writer ----------------------------------------------------------------
  * For each key: prefault before write_begin (loads and keeps in memory what put or del will touch;
  * may do I/O), then put/del inside begin..end, where nothing is read from disk unless prefault was
  * left out. lsn: of the transaction being applied, not lower than any before. */
@@ -119,7 +125,7 @@ int sop_tree_del(struct sop_nodes *n, struct sop_tree *t, const void *key, size_
 int sop_tree_prune(struct sop_nodes *n, struct sop_tree *t, uint64_t handle, const void *key,
 	size_t klen, struct sop_err *e);
 
-/* --- checkpoint ---------------------------------------------------------------------------------
+/* --- checkpoint -----------------------------------------------------------------------------
  * freeze: under the commit lock, with a pin at lsn held by the caller until done. The list holds
  * every node changed since the last checkpoint, as of lsn, and every handle removed. */
 struct sop_frozen {

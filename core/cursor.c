@@ -272,21 +272,20 @@ int sop_cursor_remove(struct sop_cursor *c, struct sop_err *e)
 }
 
 struct page {
-	uint64_t skip, left;
+	uint64_t left;
 	int given;
 	sop_item_fn fn;
 	void *arg;
 	int result;
 };
 
-static int page_entry(void *arg, const void *key, size_t klen, const struct sop_attr *attr)
+static int page_entry(void *arg, const void *key, size_t klen, const char *text, size_t text_len,
+	const struct sop_attr *attr)
 {
 	struct page *p = arg;
 
-	if (p->skip) {
-		p->skip--;
-		return 0;
-	}
+	(void)text;
+	(void)text_len;
 	p->result = p->fn(p->arg, key, klen, attr);
 	if (p->result)
 		return 1;
@@ -297,13 +296,11 @@ static int page_entry(void *arg, const void *key, size_t klen, const struct sop_
 int sop_page_items(struct sop_txn *t, uint64_t store, uint64_t offset, uint64_t count,
 	bool descending, sop_item_fn fn, void *arg, struct sop_err *e)
 {
-	struct page p = {
-		.skip = offset, .left = SOP_MIN(count, (uint64_t)INT32_MAX), .fn = fn, .arg = arg};
-	struct sop_range r = {.descending = descending};
+	struct page p = {.left = SOP_MIN(count, (uint64_t)INT32_MAX), .fn = fn, .arg = arg};
 	int rc;
 
 	if (!p.left)
 		return 0;
-	rc = sop_scan(t, store, &r, false, page_entry, &p, e);
+	rc = sop_txn_scan_from(t, store, offset, descending, page_entry, &p, e);
 	return rc < 0 ? rc : p.result ? p.result : p.given;
 }

@@ -347,6 +347,9 @@ typedef int (*sop_txn_scan_fn)(void *arg, const void *key, size_t klen, const ch
 	size_t text_len, const struct sop_attr *attr);
 int sop_txn_scan(struct sop_txn *t, uint64_t store, const struct sop_range *range, unsigned flags,
 	sop_txn_scan_fn fn, void *arg, struct sop_err *e);
+/* All of a store in order, without the first (descending: the last) `skip` items. */
+int sop_txn_scan_from(struct sop_txn *t, uint64_t store, uint64_t skip, bool descending,
+	sop_txn_scan_fn fn, void *arg, struct sop_err *e);
 /* Note a range that was read. */
 int sop_txn_scanned(
 	struct sop_txn *t, uint64_t store, const struct sop_range *range, struct sop_err *e);

@@ -305,7 +305,7 @@ int sop_kv_batch(struct sop_txn *t, uint64_t store, enum sop_kv_op op, struct so
 
 struct page {
 	struct sop_txn *t;
-	uint64_t store, skip, left;
+	uint64_t store, left;
 	struct sop_keying *k;
 	bool values;
 	int given, result;
@@ -322,10 +322,6 @@ static int page_entry(void *arg, const void *key, size_t klen, const char *text,
 	struct sop_kv_item item = {.id = attr->ino, .attr = attr};
 	void *val = NULL;
 
-	if (p->skip) {
-		p->skip--;
-		return 0;
-	}
 	p->result = sop_key_decode(&item.key, p->k, key, klen, text, text_len, p->text, p->e);
 	if (!p->result && p->values)
 		p->result = sop_at_get(
@@ -345,18 +341,16 @@ int sop_kv_page(struct sop_txn *t, uint64_t store, uint64_t offset, uint64_t cou
 {
 	struct page p = {.t = t,
 		.store = store,
-		.skip = offset,
 		.left = SOP_MIN(count, (uint64_t)INT32_MAX),
 		.values = flags & SOP_PAGE_VALUES,
 		.fn = fn,
 		.arg = arg,
 		.e = e};
-	struct sop_range r = {.descending = flags & SOP_PAGE_DESCENDING};
 	int rc = sop_txn_keying(t, store, &p.k, e);
 
 	if (rc || !p.left)
 		return rc;
-	rc = sop_txn_scan(t, store, &r, 0, page_entry, &p, e);
+	rc = sop_txn_scan_from(t, store, offset, flags & SOP_PAGE_DESCENDING, page_entry, &p, e);
 	sop_keying_put(p.k);
 	return rc < 0 ? rc : p.result ? p.result : p.given;
 }

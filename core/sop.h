@@ -485,7 +485,9 @@ struct sop_kv_item {
 };
 enum sop_page_flags { SOP_PAGE_DESCENDING = 1, SOP_PAGE_VALUES = 2 };
 /* Skip `offset` items, then call fn for at most `count`. The number given; fn's result when not 0.
- */
+ * What is skipped costs a look at each node, not at each item (unless the transaction itself has
+ * written to the store): to go on behind a page far in, a cursor at its last key is cheaper still.
+ * All that is skipped counts as read. */
 int sop_kv_page(struct sop_txn *t, uint64_t store, uint64_t offset, uint64_t count, unsigned flags,
 	int (*fn)(void *arg, const struct sop_kv_item *item), void *arg, struct sop_err *e);
 
@@ -531,8 +533,7 @@ int sop_cursor_typed(struct sop_cursor *c, struct sop_key *out, struct sop_err *
 int sop_cursor_get(struct sop_cursor *c, void **val, size_t *len, struct sop_err *e);
 int sop_cursor_update(struct sop_cursor *c, const void *val, size_t len, struct sop_err *e);
 int sop_cursor_remove(struct sop_cursor *c, struct sop_err *e);
-/* Pages: skip `offset` items, then call fn for at most `count`; descending from the last. The
- * number. */
+/* Pages by the tree's keys, as of sop_kv_page(). The number. */
 int sop_page_items(struct sop_txn *t, uint64_t store, uint64_t offset, uint64_t count,
 	bool descending, sop_item_fn fn, void *arg, struct sop_err *e);
 

@@ -572,6 +572,7 @@ struct scan {
 	uint8_t given[SOP_KEY_MAX];
 	size_t given_len;
 	bool any;
+	uint64_t skip; /* items not to be given out, but seen */
 	/* full: links are looked up outside of the tree's lock, in portions */
 	struct scan_entry *portion;
 	size_t n, cap; /* read, and how many to read: first few, then more */
@@ -642,6 +643,10 @@ static int emit(struct scan *s, const void *key, size_t klen, struct sop_attr *a
 	memcpy(s->given, key, klen);
 	s->given_len = klen;
 	s->any = true;
+	if (s->skip) {
+		s->skip--;
+		return 0;
+	}
 	return s->fn(s->arg, key, klen, text, text_len, a);
 }
 
@@ -728,6 +733,15 @@ static int scan_run(
 	size_t at = 0;
 	int rc;
 
+	/* Own writes may lie among those to be skipped: then they are counted one by one. */
+	if (s->skip && !n_own) {
+		rc = sop_tree_skip(s->t->v->nodes, &view->tree, s->t->lsn, s->skip, r.descending,
+			resume, &r.from_len, s->e);
+		if (rc <= 0)
+			return rc;
+		r.from = resume;
+		s->skip = 0;
+	}
 	s->cap = PORTION_FIRST;
 	do {
 		s->n = 0;
@@ -775,13 +789,14 @@ static int scan_run(
 	return 0;
 }
 
-int sop_txn_scan(struct sop_txn *t, uint64_t store, const struct sop_range *range, unsigned flags,
-	sop_txn_scan_fn fn, void *arg, struct sop_err *e)
+static int scan(struct sop_txn *t, uint64_t store, const struct sop_range *range, uint64_t skip,
+	unsigned flags, sop_txn_scan_fn fn, void *arg, struct sop_err *e)
 {
 	static const struct sop_range all;
 	struct scan s = {.t = t,
 		.store = store,
 		.range = range ? range : &all,
+		.skip = skip,
 		.full = flags & SOP_SCAN_FULL,
 		.fn = fn,
 		.arg = arg,
@@ -813,6 +828,20 @@ int sop_txn_scan(struct sop_txn *t, uint64_t store, const struct sop_range *rang
 	}
 	saw = sop_txn_scanned(t, store, &seen, e);
 	return saw ? saw : rc;
+}
+
+int sop_txn_scan(struct sop_txn *t, uint64_t store, const struct sop_range *range, unsigned flags,
+	sop_txn_scan_fn fn, void *arg, struct sop_err *e)
+{
+	return scan(t, store, range, 0, flags, fn, arg, e);
+}
+
+int sop_txn_scan_from(struct sop_txn *t, uint64_t store, uint64_t skip, bool descending,
+	sop_txn_scan_fn fn, void *arg, struct sop_err *e)
+{
+	const struct sop_range r = {.descending = descending};
+
+	return scan(t, store, &r, skip, 0, fn, arg, e);
 }
 
 struct plain_scan {

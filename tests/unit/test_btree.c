@@ -1086,6 +1086,37 @@ static int stop_with_seven(void *arg, const void *key, size_t klen, const void *
 	return 7;
 }
 
+static void assert_rank(struct world *w, const struct sop_tree *t, unsigned count, unsigned skip)
+{
+	uint8_t key[SOP_KEY_MAX];
+	size_t klen = 0;
+
+	for (int down = 0; down < 2; down++) {
+		int rc = sop_tree_skip(w->n, t, SOP_LSN_LATEST, skip, down, key, &klen, NULL);
+
+		assert_int_equal(rc, skip < count);
+		if (rc) {
+			assert_int_equal(klen, 8);
+			assert_int_equal(be64_get(key), down ? count - 1 - skip : skip);
+		}
+	}
+}
+
+static void tree_skip_finds_the_entry_of_each_rank(void **state)
+{
+	struct world *w = world_new(0);
+	struct sop_tree *t = &w->tree[0];
+
+	(void)state;
+	assert_rank(w, t, 0, 0);
+	fill_numbers(w, t, 3001, 0);
+	checkpoint_all(w); /* read from the disks, with a cache of nothing */
+	for (unsigned i = 0; i < 3003; i += i < 200 || i > 2990 ? 1 : 37)
+		assert_rank(w, t, 3001, i);
+	assert_rank(w, t, 3001, UINT32_MAX);
+	world_free(w);
+}
+
 static void tree_find_returns_what_the_callback_returns(void **state)
 {
 	struct world *w = world_new(SIZE_MAX);
@@ -1381,6 +1412,7 @@ int main(void)
 		cmocka_unit_test(tree_shrinks_when_most_entries_are_deleted),
 		cmocka_unit_test(tree_put_refuses_entries_that_are_too_large),
 		cmocka_unit_test(new_node_takes_the_place_of_a_load_that_came_too_late),
+		cmocka_unit_test(tree_skip_finds_the_entry_of_each_rank),
 		cmocka_unit_test(tree_find_returns_what_the_callback_returns),
 		cmocka_unit_test(tree_keeps_what_is_pinned_between_a_write_and_its_publication),
 		cmocka_unit_test(prefault_keeps_nodes_until_the_write_ends),

@@ -416,6 +416,75 @@ static void cursors_go_both_ways_and_see_own_writes(void **state)
 	fixture_check(f, true);
 }
 
+struct first_key {
+	char key[8];
+	unsigned n;
+};
+
+static int note_first(void *arg, const void *key, size_t klen, const struct sop_attr *attr)
+{
+	struct first_key *x = arg;
+
+	(void)attr;
+	if (!x->n++)
+		snprintf(x->key, sizeof(x->key), "%.*s", (int)klen, (const char *)key);
+	return 0;
+}
+
+static void assert_page(struct fixture *f, struct sop_txn *t, uint64_t store, uint64_t offset,
+	bool descending, const char *first)
+{
+	struct first_key x = {.n = 0};
+
+	assert_int_equal(sop_page_items(t, store, offset, 5, descending, note_first, &x, &f->e), 5);
+	assert_int_equal(x.n, 5);
+	assert_string_equal(x.key, first);
+}
+
+static void pages_depend_on_what_they_skip_and_not_on_what_follows(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t store, other;
+	struct sop_txn *t;
+	char key[8];
+
+	fixture_ok(f, fixture_store(f, "s", &store));
+	fixture_ok(f, fixture_store(f, "o", &other));
+	t = fixture_begin(f, SOP_TXN_WRITE);
+	for (unsigned i = 0; i < 2000; i++) {
+		snprintf(key, sizeof(key), "%04u", i);
+		fixture_ok(f, sop_add(t, SOP_NAME(store, key), "x", 1, &f->e));
+	}
+	assert_page(f, t, store, 1500, false, "1500"); /* its own, none of them in the tree */
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+	/* Something behind the page goes, then something before it. */
+	for (unsigned i = 0; i < 2; i++) {
+		t = fixture_begin(f, SOP_TXN_WRITE);
+		assert_page(f, t, store, 1500, false, "1500");
+		fixture_ok(f, sop_add(t, SOP_NAME(other, i ? "1" : "0"), "x", 1, &f->e));
+		fixture_ok(f, fixture_remove(f, store, i ? "0003" : "1505"));
+		assert_int_equal(sop_txn_commit(t, 0, &f->e), i ? SOP_ECONFLICT : 0);
+	}
+	/* 1,998 are left. Own writes before the page move it. */
+	t = fixture_begin(f, SOP_TXN_WRITE);
+	assert_page(f, t, store, 1500, false, "1501");
+	assert_page(f, t, store, 3, true, "1996");
+	fixture_ok(f, sop_remove(t, SOP_NAME(store, "0000"), &f->e));
+	assert_page(f, t, store, 1500, false, "1502");
+	fixture_ok(f, sop_add(t, SOP_NAME(store, "0000a"), "x", 1, &f->e));
+	fixture_ok(f, sop_add(t, SOP_NAME(store, "1999a"), "x", 1, &f->e));
+	assert_page(f, t, store, 1500, false, "1501");
+	assert_page(f, t, store, 3, true, "1997");
+	assert_int_equal(sop_page_items(t, store, 1999, 5, false, note_first,
+				 &(struct first_key){.n = 0}, &f->e),
+		0);
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+	assert_int_equal(sop_page_items(sop_volume_latest(f->v), store, 1998, 5, true, note_first,
+				 &(struct first_key){.n = 0}, &f->e),
+		1);
+	fixture_check(f, true);
+}
+
 /* A value against an array, by random writes, truncations, holes, appends, sessions, reopenings. */
 static void a_value_is_what_an_array_would_be(void **state)
 {
@@ -725,6 +794,7 @@ int main(void)
 		T(names_links_and_renames),
 		T(extended_attributes_small_and_large),
 		T(cursors_go_both_ways_and_see_own_writes),
+		T(pages_depend_on_what_they_skip_and_not_on_what_follows),
 		T(a_value_is_what_an_array_would_be),
 		T(filled_and_emptied_a_hundred_times_nothing_leaks),
 		T(a_transaction_has_its_longest_time_and_a_session_none),
