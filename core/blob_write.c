@@ -128,18 +128,28 @@ static void lay_out(
 		memset(image[i] + at, 0, f.bytes - at);
 }
 
+/* Drawn many at a time: a commit has one blob as a rule. */
+static uint32_t next_nonce(void)
+{
+	static _Thread_local uint32_t drawn[NONCES];
+	static _Thread_local unsigned left;
+
+	if (!left) {
+		sop_random(drawn, sizeof(drawn));
+		left = NONCES;
+	}
+	return drawn[--left];
+}
+
 static void give_refs(const struct sop_segment_place *at, struct sop_blob_put *puts)
 {
-	uint32_t nonce[NONCES];
 	uint64_t off = at->off;
 
 	for (size_t i = 0; i < at->fit; i++) {
-		if (i % NONCES == 0)
-			sop_random(nonce, sizeof(nonce[0]) * SOP_MIN(at->fit - i, (size_t)NONCES));
 		puts[i].ref = (struct sop_blobref){.segment = at->seg->info.id,
 			.off = off,
 			.len = puts[i].len,
-			.nonce = nonce[i % NONCES]};
+			.nonce = next_nonce()};
 		off += sop_blob_shard_bytes(puts[i].len, at->seg->info.k);
 	}
 }

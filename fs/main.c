@@ -35,7 +35,7 @@
 #define GRACE_MS       5000
 #define RETRY_MS       100
 #define IN_USE_MS      2000
-#define WORKERS_MAX    10
+#define WORKERS_MAX    16
 #define FILES_MAX      65536
 #define STOP_USEC      120000000u /* what systemd grants the last writes, at least */
 #define PROGRESS_EVERY 10	  /* seconds, when stderr is no terminal */

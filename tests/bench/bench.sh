@@ -95,12 +95,35 @@ timed() { # CASE SYSTEM COUNT COMMAND...
 		"$(echo "$(date +%s%N) $from" | awk '{ printf "%.6f", ($1 - $2) / 1e9 }')" "$count"
 }
 
+# Out of the list, and taken down; a peer that has failed does not end the others' run.
+drop() { # SYSTEM
+	local left=() s
+	for s in "${up[@]}"; do
+		[ "$s" = "$1" ] || left+=("$s")
+	done
+	up=("${left[@]}")
+	"down_$1" || true
+}
+
 # Each system, beginning with another in each round; the disks are quiet before.
 each() { # FUNCTION
-	local n=${#up[@]} i
+	local now=("${up[@]}") n=${#up[@]} i s rc
 	for ((i = 0; i < n; i++)); do
+		s=${now[(i + r) % n]}
 		settle
-		"$1" "${up[(i + r) % n]}" "$work/m/${up[(i + r) % n]}"
+		set +e
+		(
+			set -e
+			"$1" "$s" "$work/m/$s"
+		)
+		rc=$?
+		set -e
+		[ $rc != 0 ] || continue
+		case $s in
+		sopfs | bare | floor) die "$1 on $s" ;;
+		esac
+		echo "bench: without $s from here on: it failed in $1" >&2
+		drop "$s"
 	done
 }
 

@@ -252,7 +252,7 @@ cold_gluster() {
 leave_gluster() {
 	local pid
 	pid=$(cat "$work/gluster.pid")
-	umount "$work/m/gluster"
+	umount "$work/m/gluster" || umount -l "$work/m/gluster"
 	wait_gone "$pid" 30
 }
 down_gluster() {
