@@ -624,6 +624,7 @@ struct sop_volume {
 	_Atomic size_t value_bytes;    /* what values being written have in memory */
 	_Atomic uint64_t commits, conflicts, rolled_back, failures;
 	char name[64];
+	bool segments_learned; /* the table could not be read: accounts are too high */
 
 	struct sop_event_ring *events;
 };

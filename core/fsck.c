@@ -165,6 +165,7 @@ static void open_opts(const struct fsck *f, struct sop_open_opts *oo, bool write
 		.exclusive = true,
 		.degraded = true,
 		.part_journal = write && f->o->discard_lost,
+		.learn_segments = true,
 		.no_threads = true,
 		.disk_timeout_ms = f->o->disk_timeout_ms,
 		.log = f->o->log,
@@ -175,10 +176,14 @@ static void open_opts(const struct fsck *f, struct sop_open_opts *oo, bool write
 		.progress_ctx = f->o->ctx};
 }
 
-static void take_records(struct look *k, const struct sop_check *c)
+/* learned: the accounts of segments are not as anybody has recorded them. */
+static void take_records(struct look *k, const struct sop_check *c, bool learned)
 {
 	char path[4096], what[768];
 
+	if (learned)
+		sop_found_say(&k->l, SOP_FOUND_FIXABLE, "(table of segments)", "",
+			"it cannot be read; it is made anew from the shard files");
 	for (size_t i = 0; i < sop_check_count(c); i++) {
 		const struct sop_check_record *rec = sop_check_record(c, i);
 		struct sop_finding x = {.object = path,
@@ -188,6 +193,8 @@ static void take_records(struct look *k, const struct sop_check *c)
 			.len = rec->len,
 			.state = sop_check_lost(rec->kind) ? SOP_FOUND_LOST : SOP_FOUND_FIXABLE};
 
+		if (learned && rec->kind == SOP_CHECK_ACCOUNT)
+			continue;
 		sop_check_path(c, rec, path, sizeof(path));
 		sop_check_what(c, rec, what, sizeof(what));
 		sop_found_add(&k->l, &x,
@@ -220,7 +227,7 @@ static int walk(struct fsck *f, struct look *k, struct sop_volume *v, bool data)
 	f->r->nodes = r->nodes;
 	f->r->blobs = r->blobs;
 	f->r->blob_bytes = r->blob_bytes;
-	take_records(k, c);
+	take_records(k, c, v->segments_learned);
 	sop_check_free(c);
 	k->trees = true;
 	return 0;
@@ -230,6 +237,23 @@ static int walk(struct fsck *f, struct look *k, struct sop_volume *v, bool data)
 static bool rebuildable(const struct look *k)
 {
 	return k->rep.registry_lost || k->rep.no_checkpoint;
+}
+
+/* What keeps it from being opened is lost. What to do: --discard-lost makes up for a journal, and
+ * for nothing else of what a mount needs. */
+static const char *next_of_lost(const struct fsck *f, const struct look *k)
+{
+	struct sop_open_opts oo;
+	struct sop_volume *v;
+
+	open_opts(f, &oo, false);
+	oo.part_journal = true;
+	if (!sop_volume_open(&v, k->paths, k->n, &oo, NULL)) {
+		sop_volume_close(v, NULL);
+		return "";
+	}
+	return "bring back missing disks and check again; without them nothing in this volume can "
+	       "be found any more: restore a backup to a new one";
 }
 
 static int look_at_trees(struct fsck *f, struct look *k, bool data)
@@ -250,6 +274,8 @@ static int look_at_trees(struct fsck *f, struct look *k, bool data)
 		x.state = rebuildable(k)     ? SOP_FOUND_FIXABLE
 			  : rc == SOP_EDISKS ? SOP_FOUND_HELP
 					     : SOP_FOUND_LOST;
+		if (x.state == SOP_FOUND_LOST)
+			x.next = next_of_lost(f, k);
 		sop_found_add(&k->l, &x, false);
 		return 0;
 	}

@@ -1098,6 +1098,56 @@ static int load_segment(void *arg, const void *key, size_t klen, const void *val
 	return 0;
 }
 
+static int learn_one(void *arg, uint64_t id)
+{
+	const struct load *l = arg;
+	struct sop_segment_info info;
+	struct seg *g;
+	int rc;
+
+	if (seg_find(l->s, id))
+		return 0;
+	/* Files without a header that verifies: of no use to anybody, and removed as such. */
+	rc = sop_segments_info(l->s->v->seg, id, &info, NULL);
+	if (rc)
+		return rc == -ENOMEM ? rc : 0;
+	rc = seg_add(l->s, id, info.k, info.m, &g, l->e);
+	if (rc)
+		return rc;
+	/* All of it: an account that is too high gives nothing back that is wanted. */
+	g->live = info.end - SOP_SHARD_HEADER;
+	g->stale = info.stale;
+	memcpy(g->disks, info.disks, sizeof(g->disks));
+	g->settled = info.end;
+	l->s->live_bytes += g->live * g->shards;
+	return 0;
+}
+
+/* A part of the table is lost: what can be read of it counts, the other segments are as their files
+ * show them, and the next checkpoint writes a new table. What the old one's nodes took up is found
+ * by a check, as a leak. */
+static int learn_segments(struct load *l, const struct sop_checkpoint *c)
+{
+	struct sop_volume *v = l->s->v;
+	struct sop_state *table;
+	int rc = sop_stores_load(v->stores, SOP_STORE_SEGMENTS, &table, l->e);
+
+	if (!rc) {
+		sop_stores_begin(v->stores);
+		rc = sop_stores_change(v->stores, table, c->lsn, l->e);
+		if (!rc)
+			table->now.root = table->now.count = 0;
+		sop_stores_end(v->stores);
+	}
+	if (!rc)
+		rc = sop_segments_scan(v->seg, learn_one, l, l->e);
+	for (size_t b = 0; b < BUCKETS; b++)
+		for (struct seg *g = l->s->seg[b]; g; g = g->next)
+			g->dirty = true;
+	v->segments_learned = true;
+	return rc;
+}
+
 int sop_space_load(struct sop_space *s, const struct sop_checkpoint *c, struct sop_err *e)
 {
 	struct load l = {s, e};
@@ -1109,6 +1159,8 @@ int sop_space_load(struct sop_space *s, const struct sop_checkpoint *c, struct s
 	if (!rc)
 		rc = sop_tree_scan(
 			s->v->nodes, &view.tree, SOP_LSN_LATEST, &all, load_segment, &l, e);
+	if (rc && rc != -ENOMEM && s->v->opts.learn_segments)
+		rc = learn_segments(&l, c);
 	/* From here on allocations are noted: settle() must know them. */
 	s->replaying = true;
 	for (size_t i = 0; i < c->n_uncommitted && !rc; i++)

@@ -53,6 +53,22 @@ fragments() {
 	grep -obUaF FRAG "$1" | cut -d: -f1
 }
 
+# lose_nodes_of STORE: all nodes of its tree, on three disks. Shard 0 of a node begins with its header.
+lose_nodes_of() {
+	local f o at=
+	for f in $(shards 0 d1) $(shards 0 d2) $(shards 0 d3) $(shards 0 d4); do
+		for o in $(fragments "$f"); do
+			[ "$(dd if="$f" bs=1 skip=$((o + 40)) count=7 status=none | tr -d '\0')" = SOPNODE ] || continue
+			[ "$(od -An -tu8 -j$((o + 56)) -N8 "$f" | tr -d ' ')" != "$1" ] || at="$at ${f##*/}:$o"
+		done
+	done
+	for o in $at; do
+		for f in $(shards 0 d1) $(shards 0 d2) $(shards 0 d3); do
+			[[ $f != */${o%%.*}.* ]] || garbage "$f" $((${o##*:} + 50)) 200
+		done
+	done
+}
+
 swap_files() {
 	mv "$1" swap
 	mv "$2" "$1"

@@ -410,6 +410,125 @@ static void a_crash_in_a_repair_at_any_step_costs_nothing(void **state)
 	sim_free(start);
 }
 
+static void root_of(struct sop_blobref *ref, uint64_t store)
+{
+	struct sop_state_view view;
+
+	fixture_ok(&f, sop_stores_view(f.v->stores, store, SOP_LSN_LATEST, &view, &f.e));
+	fixture_ok(&f, sop_registry_lookup(f.v->reg, view.tree.root, ref, &f.e));
+}
+
+static void start_over(struct sim *start, uint64_t seed)
+{
+	struct sim *was = f.sim;
+
+	f.sim = sim_clone(start, seed);
+	sim_free(was);
+	f.opts.open_disk_ctx = f.sim;
+}
+
+/* Spoil a blob on all disks. */
+static void lose_blob(const struct sop_blobref *ref)
+{
+	uint8_t junk[64];
+	unsigned hit = 0;
+	char path[64];
+
+	memset(junk, 0xa5, sizeof(junk));
+	for (unsigned d = 0; d < f.disks; d++)
+		for (unsigned shard = 0; shard < f.disks; shard++) {
+			snprintf(path, sizeof(path), "segments/%02x/%016llx.%u",
+				(unsigned)(ref->segment & 0xff), (unsigned long long)ref->segment,
+				shard);
+			hit += !sim_poke(f.sim, f.path[d], path, ref->off + 40, junk, sizeof(junk));
+		}
+	assert_int_equal(hit, f.disks);
+}
+
+static void holds_what_it_held(void)
+{
+	fixture_ok(&f, fixture_open(&f));
+	fixture_check(&f, true);
+	assert_int_equal(fixture_has(&f, store_b, "file", value, sizeof(value)), 1);
+	assert_int_equal(fixture_has(&f, SOP_ROOT, "late", value, sizeof(value)), 1);
+	assert_int_equal(fixture_has(&f, SOP_ROOT, "other", "text", 4), 0);
+	assert_int_equal(fixture_has(&f, SOP_ROOT, "early", value, 9000), 0);
+	/* Space is given and taken as ever. */
+	fixture_ok(&f, fixture_upsert(&f, SOP_ROOT, "more", value, sizeof(value), true));
+	fixture_ok(&f, fixture_remove(&f, SOP_ROOT, "late"));
+	fixture_ok(&f, sop_volume_tick(f.v, &f.e));
+	fixture_ok(&f, sop_volume_checkpoint(f.v, &f.e));
+	fixture_ok(&f, sop_volume_tick(f.v, &f.e));
+	fixture_check(&f, true);
+	assert_int_equal(fixture_has(&f, SOP_ROOT, "more", value, sizeof(value)), 1);
+	fixture_ok(&f, fixture_close(&f));
+}
+
+/* With a journal behind the last checkpoint that takes and frees space; and with a repair that is
+ * cut off at any step. */
+static void a_lost_table_of_segments_is_made_anew_from_the_shard_files(void **state)
+{
+	struct sop_blobref ref, other;
+	struct sim *start;
+	uint64_t steps;
+	struct told t;
+
+	(void)state;
+	fixture_ok(&f, fixture_upsert(&f, SOP_ROOT, "early", value, 9000, true));
+	fixture_ok(&f, sop_volume_checkpoint(f.v, &f.e));
+	fixture_ok(&f, fixture_remove(&f, SOP_ROOT, "other"));
+	fixture_ok(&f, fixture_remove(&f, SOP_ROOT, "early"));
+	fixture_ok(&f, fixture_upsert(&f, SOP_ROOT, "late", value, sizeof(value), true));
+	root_of(&ref, SOP_STORE_SEGMENTS);
+	root_of(&other, store_a);
+	sim_crash_at(f.sim, sim_steps(f.sim) + 1);
+	(void)!fixture_close(&f);
+	sim_power_on(f.sim, SIM_KEEP_SYNCED_ONLY, 1);
+	lose_blob(&ref);
+	assert_int_equal(fixture_open(&f), SOP_ELOST);
+	t = fsck(false, false);
+	says(&t, "(table of segments): it cannot be read");
+	assert_int_equal(t.count[SOP_FOUND_LOST], 0);
+	start = sim_clone(f.sim, 1);
+	steps = sim_steps(f.sim);
+	t = fsck(true, false);
+	steps = sim_steps(f.sim) - steps;
+	assert_int_equal(t.count[SOP_FOUND_FIXED], 1);
+	assert_int_equal(t.count[SOP_FOUND_LOST], 0);
+	t = fsck(false, false);
+	assert_string_equal(t.text, "");
+	holds_what_it_held();
+	print_message("%llu steps\n", (unsigned long long)steps);
+	for (uint64_t i = 1; i <= steps; i += getenv("LONG") ? 1 : 5) {
+		struct sop_fsck_report r;
+
+		start_over(start, i);
+		sim_crash_at(f.sim, sim_steps(f.sim) + i);
+		sop_fsck(f.paths, f.disks,
+			&(struct sop_fsck_opts){
+				.repair = true, .open_disk = sim_open_disk, .open_disk_ctx = f.sim},
+			&r, NULL);
+		sim_power_on(f.sim, SIM_KEEP_RANDOM, i);
+		fsck(true, false);
+		t = fsck(false, false);
+		if (t.text[0])
+			fail_msg("step %llu: %s", (unsigned long long)i, t.text);
+		holds_what_it_held();
+	}
+	/* What cannot be reached hides what is wanted: then nothing is given back. */
+	start_over(start, 1);
+	lose_blob(&other);
+	t = fsck(true, false);
+	assert_int_equal(t.count[SOP_FOUND_LOST], 1);
+	fixture_ok(&f, fixture_open(&f));
+	fixture_ok(&f, fixture_remove(&f, SOP_ROOT, "late"));
+	fixture_ok(&f, sop_volume_sync(f.v, &f.e));
+	fixture_ok(&f, sop_volume_tick(f.v, &f.e));
+	fixture_ok(&f, sop_volume_tick(f.v, &f.e));
+	assert_int_equal(fixture_has(&f, SOP_ROOT, "second", value, sizeof(value)), 1);
+	sim_free(start);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -426,6 +545,7 @@ int main(void)
 		T(a_lost_blob_is_told_of_each_range_that_refers_to_it),
 		T(a_look_writes_nothing_and_a_volume_in_use_is_not_repaired),
 		T(a_crash_in_a_repair_at_any_step_costs_nothing),
+		T(a_lost_table_of_segments_is_made_anew_from_the_shard_files),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
