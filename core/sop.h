@@ -57,12 +57,13 @@ struct sop_open_opts {
 	unsigned disk_timeout_ms; /* 0: 30,000 */
 	unsigned wait_ms; /* for members that are not there yet, before going on without them */
 	bool read_only;
-	bool degraded;	   /* accept half or fewer of the labels */
-	bool exclusive;	   /* be alone, though the volume is shared (for fsck) */
-	bool part_journal; /* fsck: go on with what is left of a journal that has lost a part */
-	bool learn_segments; /* fsck: a table of segments that cannot be read is made anew from shard files */
-	bool durable;	   /* every commit waits for the media */
-	bool no_repair;	   /* bad shards that reads meet are not written anew */
+	bool degraded;	     /* accept half or fewer of the labels */
+	bool exclusive;	     /* be alone, though the volume is shared (for fsck) */
+	bool part_journal;   /* fsck: go on with what is left of a journal that has lost a part */
+	bool learn_segments; /* fsck: a table of segments that cannot be read is made anew from
+				shard files */
+	bool durable;	     /* every commit waits for the media */
+	bool no_repair;	     /* bad shards that reads meet are not written anew */
 	const struct sop_log *log;     /* NULL: silent; must outlive the volume */
 	const struct sop_clock *clock; /* NULL: the system's */
 	/* For tests: where disks come from, I/O on the caller's thread, no background thread (then

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "core/sop.h"
+#include "mount-helpers/fsck_source.h"
 
 #ifndef SOPFS_VERSION
 #define SOPFS_VERSION "0.1"
@@ -27,8 +28,9 @@ static const char usage[] =
 	"usage: " PROGRAM " [options] SOURCE...\n"
 	"Check a sopfs volume: labels, journal, registry, trees, names, every shard, accounts. "
 	"SOURCE\n"
-	"is one of its folders, or several (with ':' between, or one after the other); the others\n"
-	"are found by the labels. Asks before it repairs, when there is a terminal to ask on.\n"
+	"is one of its folders, or several (with ':' between, or one after the other), or NAME of\n"
+	"/etc/sopfs/NAME.conf; the others are found by the labels. Asks before it repairs, when\n"
+	"there is a terminal to ask on.\n"
 	"\n"
 	"  -n              change nothing; works beside a mounter, too: then it tells what two "
 	"looks\n"
@@ -90,44 +92,11 @@ static void release(struct args *a)
 	free(a->path);
 }
 
-static int add_path(struct args *a, const char *path)
-{
-	char **more = reallocarray(a->path, a->n + 1, sizeof(*more));
-
-	if (more)
-		a->path = more;
-	if (more)
-		more[a->n] = strdup(path);
-	if (!more || !more[a->n])
-		return complain("out of memory");
-	a->n++;
-	return 0;
-}
-
-/* Folders with ':' between; a backslash takes the next character as it is. */
 static int add_source(struct args *a, const char *text)
 {
-	sop_autofree char *one = malloc(strlen(text) + 1);
-	size_t len = 0;
-	int rc = 0;
+	struct sop_err e = {0};
 
-	if (!one)
-		return complain("out of memory");
-	for (const char *p = text; !rc; p++) {
-		if (*p && *p != ':') {
-			if (*p == '\\' && p[1])
-				p++;
-			one[len++] = *p;
-			continue;
-		}
-		one[len] = '\0';
-		if (len)
-			rc = add_path(a, one);
-		len = 0;
-		if (!*p)
-			break;
-	}
-	return rc;
+	return fsck_source(&a->path, &a->n, text, &e) ? complain("%s", e.text) : 0;
 }
 
 static int misused(void)

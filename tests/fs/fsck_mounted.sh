@@ -94,3 +94,16 @@ mount_volume
 assert_eq "$(cat "$MNT/new")" 'still here'
 unmount_volume
 check_volume
+
+echo "--- by a volume's name, and by a pattern"
+export SOPFS_CONFIG_DIR=$WORK/etc
+mkdir "$WORK/etc"
+printf '# drives\ncommit = 1s\nsource = %s/d?\n' "$WORK" >"$WORK/etc/tank.conf"
+fsck_says 0 -n tank
+grep -q ': clean$' "$WORK/fsck.out" || fail "by name: $(cat "$WORK/fsck.out")"
+fsck_says 0 -n "$WORK/d[12]"
+printf 'commit = 1s\n' >"$WORK/etc/none.conf"
+fsck_says 16 -n none
+grep -q 'none.conf: says no source' "$WORK/fsck.out" || fail "no source: $(cat "$WORK/fsck.out")"
+fsck_says 16 -n "$WORK/x*"
+grep -q 'matches no folder' "$WORK/fsck.out" || fail "no folder: $(cat "$WORK/fsck.out")"
