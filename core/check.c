@@ -5,76 +5,10 @@
  * is a leak; what the walk met and the accounts do not know is damage. A node that cannot be read
  * hides what is behind it: the walk goes on beside it, and from then on nothing that was not met
  * is called a leak. Runs under the checkpoint and commit locks: nothing changes meanwhile. */
-#include "core/check.h"
+#include "core/check_own.h"
 
 #include <stdio.h>
 #include <sys/stat.h>
-
-#define DEPTH_MAX 512 /* of directories, in paths and in the search for cycles */
-
-struct met { /* a blob met, and how often */
-	struct sop_blobref ref;
-	uint32_t times;
-	bool used;
-	bool counted; /* its references are as SHARED says */
-	bool lost;    /* too few shards are left */
-};
-
-struct name {
-	struct name *next;
-	uint64_t store;
-	size_t len;
-	uint8_t key[];
-};
-
-struct inode { /* of MASTER, or named by a link */
-	struct inode *next;
-	uint64_t ino;
-	uint64_t parent; /* as a directory's record says */
-	uint64_t nlink;
-	uint64_t links;	    /* names met */
-	struct name *names; /* the same */
-	bool here, dir;
-	uint64_t reached; /* number of the search that came by */
-};
-
-struct who { /* the entry that is being looked at */
-	uint64_t store, ino;
-	const void *key;
-	size_t klen;
-	bool tree;
-};
-
-struct todo {
-	uint64_t store;
-	bool extents;
-	struct who who; /* extents: whose; key malloc'ed */
-	uint64_t size;
-};
-
-struct sop_check {
-	struct sop_volume *v;
-	struct sop_check_opts o;
-	struct sop_err *e;
-	struct sop_check_report r;
-	struct sop_check_record *rec;
-	size_t n_rec, cap_rec;
-	struct met *met;
-	size_t n_met, cap_met; /* cap: a power of two */
-	struct todo *todo;
-	size_t n_todo, cap_todo;
-	struct inode **inode;
-	size_t n_inode, cap_inode;
-	struct who who;
-	uint64_t store;		/* being walked */
-	uint64_t seen, subdirs; /* entries of it */
-	uint64_t items;
-	uint64_t extent_end; /* of the extent before, in an extent tree */
-	uint64_t size;	     /* of the value whose extent tree is walked */
-	uint64_t done_bytes, total_bytes;
-	bool incomplete; /* something could not be reached */
-	bool tree_lost;	 /* ... of the tree that is being walked */
-};
 
 /* ---- memory ---- */
 
@@ -105,8 +39,7 @@ static void *copy(const void *p, size_t len)
 
 /* ---- records ---- */
 
-/* A new record about the entry being looked at; NULL: no memory. */
-static struct sop_check_record *found(struct sop_check *c, enum sop_check_kind kind)
+struct sop_check_record *sop_check_found(struct sop_check *c, enum sop_check_kind kind)
 {
 	struct sop_check_record *r;
 
@@ -131,7 +64,7 @@ static struct sop_check_record *found(struct sop_check *c, enum sop_check_kind k
 	return r;
 }
 
-static int no_memory(struct sop_check *c)
+int sop_check_no_memory(struct sop_check *c)
 {
 	return sop_fail(c->e, -ENOMEM, "check");
 }
@@ -144,7 +77,7 @@ static struct sop_check_record *found_of(
 	struct sop_check_record *r;
 
 	c->who = (struct who){.store = store};
-	r = found(c, kind);
+	r = sop_check_found(c, kind);
 	if (r)
 		r->store = store;
 	c->who = who;
@@ -157,77 +90,9 @@ static int found_count(
 	struct sop_check_record *r = found_of(c, kind, store);
 
 	if (!r)
-		return no_memory(c);
+		return sop_check_no_memory(c);
 	r->is = is;
 	r->want = want;
-	return 0;
-}
-
-/* ---- inodes and their names ---- */
-
-static struct inode *inode_find(const struct sop_check *c, uint64_t ino)
-{
-	struct inode *i = c->cap_inode ? c->inode[ino % c->cap_inode] : NULL;
-
-	while (i && i->ino != ino)
-		i = i->next;
-	return i;
-}
-
-static int inode_rehash(struct sop_check *c)
-{
-	size_t cap = c->cap_inode ? 2 * c->cap_inode + 1 : 1021;
-	struct inode **b = calloc(cap, sizeof(struct inode *));
-
-	if (!b)
-		return no_memory(c);
-	for (size_t k = 0; k < c->cap_inode; k++)
-		for (struct inode *i = c->inode[k], *next; i; i = next) {
-			next = i->next;
-			i->next = b[i->ino % cap];
-			b[i->ino % cap] = i;
-		}
-	free(c->inode);
-	c->inode = b;
-	c->cap_inode = cap;
-	return 0;
-}
-
-static int inode_get(struct sop_check *c, uint64_t ino, struct inode **out)
-{
-	int rc = 0;
-
-	*out = inode_find(c, ino);
-	if (*out)
-		return 0;
-	if (c->n_inode >= c->cap_inode)
-		rc = inode_rehash(c);
-	*out = rc ? NULL : calloc(1, sizeof(**out));
-	if (!*out)
-		return rc ? rc : no_memory(c);
-	(*out)->ino = ino;
-	(*out)->next = c->inode[ino % c->cap_inode];
-	c->inode[ino % c->cap_inode] = *out;
-	c->n_inode++;
-	return 0;
-}
-
-static int link_met(struct sop_check *c, uint64_t ino, bool dir)
-{
-	struct name *name;
-	struct inode *i;
-	int rc = inode_get(c, ino, &i);
-
-	if (rc)
-		return rc;
-	i->links++;
-	i->dir = i->dir || dir;
-	name = malloc(sizeof(*name) + c->who.klen);
-	if (!name)
-		return no_memory(c);
-	*name = (struct name){.next = i->names, .store = c->who.store, .len = c->who.klen};
-	memcpy(name->key, c->who.key, c->who.klen);
-	i->names = name;
 	return 0;
 }
 
@@ -254,7 +119,7 @@ static int met_grow(struct sop_check *c)
 	if (!c->met) {
 		c->met = old;
 		c->cap_met = cap;
-		return no_memory(c);
+		return sop_check_no_memory(c);
 	}
 	for (size_t i = 0; i < cap; i++)
 		if (old[i].used)
@@ -293,9 +158,9 @@ static int blob_verify(struct sop_check *c, const struct sop_blobref *ref)
 		return 0;
 	if (c->o.repair && sop_blob_verify(c->v->seg, ref, true, &good, NULL))
 		good = 0;
-	r = found(c, SOP_CHECK_SHARDS);
+	r = sop_check_found(c, SOP_CHECK_SHARDS);
 	if (!r)
-		return no_memory(c);
+		return sop_check_no_memory(c);
 	r->ref = *ref;
 	r->disks = (uint32_t)__builtin_popcount(bad);
 	r->repaired = c->o.repair && !(here & ~good);
@@ -316,10 +181,10 @@ static int met_add(struct sop_check *c, const struct sop_blobref *ref, bool veri
 	m = met_slot(c, ref);
 	if (m->used) {
 		if (m->ref.len != ref->len || m->ref.nonce != ref->nonce) {
-			struct sop_check_record *r = found(c, SOP_CHECK_PLACE);
+			struct sop_check_record *r = sop_check_found(c, SOP_CHECK_PLACE);
 
 			if (!r)
-				return no_memory(c);
+				return sop_check_no_memory(c);
 			r->ref = *ref;
 		}
 		m->times++;
@@ -360,7 +225,7 @@ static int data_lost(struct sop_check *c, const struct sop_extent *x)
 	int rc = 0;
 
 	if (!buf)
-		return no_memory(c);
+		return sop_check_no_memory(c);
 	sop_segments_info(c->v->seg, x->ref.segment, &info, NULL);
 	for (uint32_t at = 0, len; at < x->len && !rc; at += len) {
 		uint32_t in_blob = x->blob_off + at;
@@ -373,9 +238,9 @@ static int data_lost(struct sop_check *c, const struct sop_extent *x)
 			r->len += len;
 			continue;
 		}
-		r = found(c, SOP_CHECK_DATA);
+		r = sop_check_found(c, SOP_CHECK_DATA);
 		if (!r) {
-			rc = no_memory(c);
+			rc = sop_check_no_memory(c);
 			break;
 		}
 		r->off = off;
@@ -392,9 +257,9 @@ static int extent_met(struct sop_check *c, const struct sop_extent *x, uint64_t 
 	int rc;
 
 	if (x->off < *at || x->off + x->len > size) {
-		r = found(c, SOP_CHECK_EXTENT);
+		r = sop_check_found(c, SOP_CHECK_EXTENT);
 		if (!r)
-			return no_memory(c);
+			return sop_check_no_memory(c);
 		r->off = x->off;
 		r->len = x->len;
 	}
@@ -411,7 +276,7 @@ static int todo_add(struct sop_check *c, uint64_t store, bool extents, uint64_t 
 	struct todo *t;
 
 	if (grow(&c->todo, &c->cap_todo, c->n_todo, sizeof(*c->todo)))
-		return no_memory(c);
+		return sop_check_no_memory(c);
 	t = &c->todo[c->n_todo];
 	*t = (struct todo){.store = store, .extents = extents, .size = size};
 	if (extents) {
@@ -419,7 +284,7 @@ static int todo_add(struct sop_check *c, uint64_t store, bool extents, uint64_t 
 		t->who.tree = true;
 		t->who.key = c->who.key ? copy(c->who.key, c->who.klen) : NULL;
 		if (c->who.key && !t->who.key)
-			return no_memory(c);
+			return sop_check_no_memory(c);
 	}
 	c->n_todo++;
 	return 0;
@@ -434,7 +299,7 @@ static int note_item(struct sop_check *c, struct sop_check_record *r)
 	r->item_store = c->who.store;
 	r->item_klen = c->who.klen;
 	r->item_key = copy(c->who.key, c->who.klen);
-	return r->item_key ? 0 : no_memory(c);
+	return r->item_key ? 0 : sop_check_no_memory(c);
 }
 
 static int node_record(
@@ -444,7 +309,7 @@ static int node_record(
 
 	(void)rc;
 	if (!r || note_item(c, r))
-		return no_memory(c);
+		return sop_check_no_memory(c);
 	r->handle = handle;
 	snprintf(r->why, sizeof(r->why), "%s", why);
 	if (keys && keys->from) {
@@ -456,7 +321,7 @@ static int node_record(
 		r->to_len = keys->to_len;
 	}
 	if (keys && ((keys->from && !r->key) || (keys->to && !r->to)))
-		return no_memory(c);
+		return sop_check_no_memory(c);
 	/* Bytes of a value that only this node leads to. */
 	if (c->who.tree) {
 		r->off = keys && keys->from && keys->from_len == 8 ? be64_get(keys->from) : 0;
@@ -505,12 +370,12 @@ static int tree_walk(struct sop_check *c, uint64_t store, sop_entry_fn fn)
 	c->store = store;
 	c->tree_lost = false;
 	if (rc == -ENOMEM)
-		return no_memory(c);
+		return sop_check_no_memory(c);
 	if (rc) {
 		struct sop_check_record *r = found_of(c, SOP_CHECK_STATE, store);
 
 		if (!r || note_item(c, r))
-			return no_memory(c);
+			return sop_check_no_memory(c);
 		snprintf(r->why, sizeof(r->why), "%.150s", why.text);
 		return 0;
 	}
@@ -528,7 +393,7 @@ static int tree_walk(struct sop_check *c, uint64_t store, sop_entry_fn fn)
 
 static int record_bad(struct sop_check *c)
 {
-	return found(c, SOP_CHECK_RECORD) ? 0 : no_memory(c);
+	return sop_check_found(c, SOP_CHECK_RECORD) ? 0 : sop_check_no_memory(c);
 }
 
 static int extent_entry(void *arg, const void *key, size_t klen, const void *val, size_t vlen)
@@ -540,9 +405,9 @@ static int extent_entry(void *arg, const void *key, size_t klen, const void *val
 	c->seen++;
 	if (!sop_extent_decode(&x, key, klen, val, vlen, NULL))
 		return extent_met(c, &x, &c->extent_end, c->size);
-	r = found(c, SOP_CHECK_RECORD);
+	r = sop_check_found(c, SOP_CHECK_RECORD);
 	if (!r)
-		return no_memory(c);
+		return sop_check_no_memory(c);
 	r->off = klen == 8 ? be64_get(key) : 0;
 	return 0;
 }
@@ -560,11 +425,11 @@ static int item_walk(struct sop_check *c, const void *val, size_t vlen, bool ino
 		return record_bad(c);
 	if (it.link) {
 		c->subdirs += S_ISDIR(it.attr.mode);
-		return link_met(c, it.attr.ino, S_ISDIR(it.attr.mode));
+		return sop_check_link_met(c, it.attr.ino, S_ISDIR(it.attr.mode));
 	}
 	c->who.ino = it.attr.ino;
 	if (inode) {
-		rc = inode_get(c, ino, &in);
+		rc = sop_check_inode_get(c, ino, &in);
 		if (rc)
 			return rc;
 		in->here = true;
@@ -582,7 +447,7 @@ static int item_walk(struct sop_check *c, const void *val, size_t vlen, bool ino
 	if (it.xattr_blob.segment) {
 		rc = met_add(c, &it.xattr_blob, c->o.data);
 		if (rc > 0)
-			rc = found(c, SOP_CHECK_XATTRS) ? 0 : no_memory(c);
+			rc = sop_check_found(c, SOP_CHECK_XATTRS) ? 0 : sop_check_no_memory(c);
 		if (rc)
 			return rc;
 	}
@@ -642,7 +507,7 @@ static int refs_wrong(
 	struct sop_check_record *r = found_of(c, SOP_CHECK_REFS, SOP_STORE_SHARED);
 
 	if (!r)
-		return no_memory(c);
+		return sop_check_no_memory(c);
 	r->ref = *ref;
 	r->is = is;
 	r->want = want;
@@ -730,7 +595,7 @@ static int segment_check(void *arg, uint64_t id, uint64_t live, unsigned k)
 		c->r.leaked_bytes += (live - bytes) * k;
 	r = found_of(c, SOP_CHECK_ACCOUNT, SOP_STORE_SEGMENTS);
 	if (!r)
-		return no_memory(c);
+		return sop_check_no_memory(c);
 	r->ref.segment = id;
 	r->is = live;
 	r->want = bytes;
@@ -766,7 +631,7 @@ static int places_check(const struct sums *s)
 		}
 		r = found_of(c, SOP_CHECK_PLACE, 0);
 		if (!r)
-			return no_memory(c);
+			return sop_check_no_memory(c);
 		r->ref = *ref;
 	}
 	return 0;
@@ -778,7 +643,7 @@ static int accounts_check(struct sop_check *c)
 	int rc;
 
 	if (!s.ref)
-		return no_memory(c);
+		return sop_check_no_memory(c);
 	for (size_t i = 0; i < c->cap_met; i++)
 		if (c->met[i].used)
 			s.ref[s.n++] = c->met[i].ref;
@@ -787,95 +652,6 @@ static int accounts_check(struct sop_check *c)
 	if (!rc)
 		rc = sop_space_each(c->v->space, segment_check, &s);
 	free(s.ref);
-	return rc;
-}
-
-/* ---- names against inodes ---- */
-
-static uint64_t parent_of(const struct inode *i)
-{
-	return i->names ? i->names->store : 0;
-}
-
-/* Does this directory hang on the root? Those met on the way are marked. */
-static bool hangs_on_root(struct sop_check *c, struct inode *i)
-{
-	uint64_t number = i->ino;
-
-	for (unsigned depth = 0; i && depth < 100000; depth++) {
-		if (i->ino == SOP_STORE_ROOT || i->reached == 1)
-			return true;
-		if (i->reached == number)
-			return false; /* a circle */
-		i->reached = number;
-		i = inode_find(c, parent_of(i));
-	}
-	return false;
-}
-
-static void mark_reached(struct sop_check *c, struct inode *i)
-{
-	for (; i && i->reached != 1; i = inode_find(c, parent_of(i)))
-		i->reached = 1;
-}
-
-/* name: the one that it goes by, or NULL. */
-static int inode_record(struct sop_check *c, const struct inode *i, const struct name *name,
-	enum sop_check_kind kind, uint64_t is, uint64_t want)
-{
-	struct sop_check_record *r;
-
-	c->who = (struct who){.ino = i->ino};
-	if (name) {
-		c->who.store = name->store;
-		c->who.key = name->key;
-		c->who.klen = name->len;
-	}
-	r = found(c, kind);
-	c->who = (struct who){0};
-	if (!r)
-		return no_memory(c);
-	r->is = is;
-	r->want = want;
-	return 0;
-}
-
-/* Each of its names leads nowhere. */
-static int dangling_names(struct sop_check *c, const struct inode *i)
-{
-	int rc = 0;
-
-	for (const struct name *n = i->names; n && !rc; n = n->next)
-		rc = inode_record(c, i, n, SOP_CHECK_DANGLING, 0, 0);
-	return rc;
-}
-
-static int names_check(struct sop_check *c)
-{
-	bool dangling = false;
-	int rc = 0;
-
-	for (size_t k = 0; k < c->cap_inode && !rc; k++)
-		for (struct inode *i = c->inode[k]; i && !rc; i = i->next) {
-			if (i->ino == SOP_STORE_ROOT && i->here)
-				continue;
-			dangling |= !i->here;
-			if (!i->here)
-				rc = dangling_names(c, i);
-			else if (!i->links || (i->dir && !hangs_on_root(c, i)))
-				rc = c->incomplete
-					     ? 0
-					     : inode_record(c, i, i->names, SOP_CHECK_ORPHAN, 0, 1);
-			else if (i->dir && i->links == 1 && i->parent != parent_of(i))
-				rc = inode_record(
-					c, i, i->names, SOP_CHECK_PARENT, i->parent, parent_of(i));
-			else if ((i->dir ? 1 : i->nlink) != i->links && !c->incomplete)
-				rc = inode_record(c, i, i->names, SOP_CHECK_LINKS,
-					i->dir ? 1 : i->nlink, i->links);
-			if (i->here && i->links && i->dir)
-				mark_reached(c, hangs_on_root(c, i) ? i : NULL);
-		}
-	c->incomplete |= dangling; /* what that inode had is met by nobody */
 	return rc;
 }
 
@@ -927,7 +703,7 @@ static int walk(struct sop_check *c)
 	if (!rc)
 		rc = tree_walk(c, SOP_STORE_SHARED, shared_entry);
 	if (!rc)
-		rc = names_check(c);
+		rc = sop_check_names(c);
 	/* What was not met may be behind what cannot be read. */
 	if (rc || c->incomplete)
 		return rc;
@@ -971,20 +747,9 @@ static void release(struct sop_check *c)
 	for (size_t i = 0; i < c->n_todo; i++)
 		if (c->todo[i].extents)
 			free((void *)(uintptr_t)c->todo[i].who.key);
-	for (size_t k = 0; k < c->cap_inode; k++)
-		for (struct inode *i = c->inode[k], *next; i; i = next) {
-			next = i->next;
-			while (i->names) {
-				struct name *n = i->names;
-
-				i->names = n->next;
-				free(n);
-			}
-			free(i);
-		}
+	sop_check_names_release(c);
 	free(c->rec);
 	free(c->todo);
-	free(c->inode);
 	free(c->met);
 }
 
@@ -1016,266 +781,7 @@ bool sop_check_complete(const struct sop_check *c)
 	return !c->incomplete;
 }
 
-int sop_check_each_name(const struct sop_check *c, uint64_t ino,
-	int (*fn)(void *arg, uint64_t store, const void *key, size_t klen, bool dir), void *arg)
-{
-	const struct inode *i = inode_find(c, ino);
-	int rc = 0;
-
-	for (const struct name *n = i ? i->names : NULL; n && !rc; n = n->next)
-		rc = fn(arg, n->store, n->key, n->len, i->dir);
-	return rc;
-}
-
-uint64_t sop_check_parent(const struct sop_check *c, uint64_t ino)
-{
-	const struct inode *i = inode_find(c, ino);
-
-	return i ? i->parent : 0;
-}
-
-/* ---- texts ---- */
-
-static size_t put_text(char *buf, size_t size, size_t at, const char *text)
-{
-	while (*text && at + 1 < size)
-		buf[at++] = *text++;
-	buf[at] = '\0';
-	return at;
-}
-
-/* Names are any bytes: what a terminal would not show as it is, is shown as \ooo. */
-static size_t put_name(char *buf, size_t size, size_t at, const void *name, size_t len)
-{
-	const uint8_t *p = name;
-
-	for (size_t i = 0; i < len; i++) {
-		char one[8];
-
-		snprintf(one, sizeof(one),
-			p[i] < 0x20 || p[i] == 0x7f || p[i] == '\\' ? "\\%03o" : "%c", p[i]);
-		at = put_text(buf, size, at, one);
-	}
-	return at;
-}
-
-static size_t put_directory(const struct sop_check *c, uint64_t store, char *buf, size_t size,
-	size_t at, unsigned depth)
-{
-	const struct inode *i = inode_find(c, store);
-	char text[48];
-
-	if (store == SOP_STORE_ROOT)
-		return put_text(buf, size, at, "/");
-	if (!i || !i->names || depth > DEPTH_MAX) {
-		snprintf(text, sizeof(text), "(directory %llu)/", (unsigned long long)store);
-		return put_text(buf, size, at, text);
-	}
-	at = put_directory(c, i->names->store, buf, size, at, depth + 1);
-	at = put_name(buf, size, at, i->names->key, i->names->len);
-	return put_text(buf, size, at, "/");
-}
-
-static const char *system_name(uint64_t store)
-{
-	static const char *const names[] = {"", "(index of directories)", "(table of segments)",
-		"(shared blobs)", "(partly free pages)", "(files being removed)",
-		"(prepared transactions)"};
-
-	return store < SOP_ARRAY_LEN(names) ? names[store] : "(system store)";
-}
-
-/* An item of MASTER goes by one of its names. */
-static size_t put_inode(const struct sop_check *c, uint64_t ino, char *buf, size_t size)
-{
-	const struct inode *i = inode_find(c, ino);
-	char text[48];
-	size_t at;
-
-	if (i && i->dir)
-		return put_directory(c, ino, buf, size, 0, 0);
-	if (!i || !i->names) {
-		snprintf(text, sizeof(text), "(inode %llu)", (unsigned long long)ino);
-		return put_text(buf, size, 0, text);
-	}
-	at = put_directory(c, i->names->store, buf, size, 0, 0);
-	return put_name(buf, size, at, i->names->key, i->names->len);
-}
-
-static bool is_orphaned_tree(const struct sop_check_record *r)
-{
-	return r->store == SOP_STORE_DOOMED && !r->key;
-}
-
-void sop_check_path(
-	const struct sop_check *c, const struct sop_check_record *r, char *buf, size_t size)
-{
-	size_t at;
-
-	buf[0] = '\0';
-	if (r->kind == SOP_CHECK_ITEMS) {
-		put_text(buf, size, 0, "(volume)");
-	} else if (r->kind == SOP_CHECK_ACCOUNT || r->kind == SOP_CHECK_REFS ||
-		   (r->kind == SOP_CHECK_PLACE && !r->store)) {
-		snprintf(buf, size, "(segment %016llx)", (unsigned long long)r->ref.segment);
-	} else if (is_orphaned_tree(r)) {
-		put_text(buf, size, 0, system_name(SOP_STORE_DOOMED));
-	} else if (r->item_store && r->item_store != SOP_STORE_MASTER) {
-		at = put_directory(c, r->item_store, buf, size, 0, 0);
-		put_name(buf, size, at, r->item_key, r->item_klen);
-	} else if (r->item_store) {
-		put_inode(c, r->ino, buf, size);
-	} else if (r->store == SOP_STORE_MASTER && r->ino) {
-		put_inode(c, r->ino, buf, size);
-	} else if (r->store && r->store < SOP_STORE_ROOT) {
-		put_text(buf, size, 0, system_name(r->store));
-	} else if (r->key && r->kind != SOP_CHECK_NODE && r->kind != SOP_CHECK_ORPHAN) {
-		at = put_directory(c, r->store, buf, size, 0, 0);
-		put_name(buf, size, at, r->key, r->klen);
-	} else if (r->kind == SOP_CHECK_ORPHAN) {
-		snprintf(buf, size, "(inode %llu)", (unsigned long long)r->ino);
-	} else {
-		put_directory(c, r->store, buf, size, 0, 0);
-	}
-}
-
-static void keys_text(const struct sop_check_record *r, char *buf, size_t size)
-{
-	size_t at = 0;
-
-	if (!r->key && !r->to) {
-		put_text(buf, size, 0, "all entries");
-		return;
-	}
-	at = put_text(buf, size, at, "entries");
-	if (r->key) {
-		at = put_text(buf, size, at, " from \"");
-		at = put_name(buf, size, at, r->key, r->klen);
-		at = put_text(buf, size, at, "\"");
-	}
-	if (r->to) {
-		at = put_text(buf, size, at, " to before \"");
-		at = put_name(buf, size, at, r->to, r->to_len);
-		put_text(buf, size, at, "\"");
-	}
-}
-
-static void node_text(const struct sop_check_record *r, char *buf, size_t size)
-{
-	char keys[400] = "";
-
-	if (r->len) {
-		put_text(keys, sizeof(keys), 0, "the extents of this range");
-	} else if (r->store && r->store < SOP_STORE_ROOT) {
-		snprintf(keys, sizeof(keys), "%s",
-			r->store == SOP_STORE_MASTER ? "directories, and files with several names"
-						     : "a part of the accounts");
-		if (r->store == SOP_STORE_MASTER && r->key && r->klen >= 8)
-			snprintf(keys, sizeof(keys),
-				"directories, and files with several names, from inode %llu on",
-				(unsigned long long)be64_get(r->key));
-	} else {
-		keys_text(r, keys, sizeof(keys));
-	}
-	snprintf(buf, size, "%s: tree node %llu cannot be read: %s", keys,
-		(unsigned long long)r->handle, r->why);
-}
-
-void sop_check_what(
-	const struct sop_check *c, const struct sop_check_record *r, char *buf, size_t size)
-{
-	unsigned long long is = r->is, want = r->want;
-
-	(void)c;
-	buf[0] = '\0';
-	switch (r->kind) {
-	case SOP_CHECK_SHARDS:
-		snprintf(buf, size,
-			"blob %016llx:%llu: %u shard%s not verify; the others make up for it",
-			(unsigned long long)r->ref.segment, (unsigned long long)r->ref.off,
-			r->disks, r->disks == 1 ? " does" : "s do");
-		break;
-	case SOP_CHECK_DATA:
-		snprintf(buf, size, "blob %016llx:%llu: too few shards are left",
-			(unsigned long long)r->ref.segment, (unsigned long long)r->ref.off);
-		break;
-	case SOP_CHECK_XATTRS:
-		snprintf(buf, size, "extended attributes: too few shards are left");
-		break;
-	case SOP_CHECK_NODE:
-		node_text(r, buf, size);
-		break;
-	case SOP_CHECK_RECORD:
-		snprintf(buf, size, "the record of this entry makes no sense");
-		break;
-	case SOP_CHECK_STATE:
-		snprintf(buf, size, "store %llu: its state cannot be read: %s",
-			(unsigned long long)r->store, r->why);
-		break;
-	case SOP_CHECK_DANGLING:
-		snprintf(buf, size, "the name is there, inode %llu is not",
-			(unsigned long long)r->ino);
-		break;
-	case SOP_CHECK_ORPHAN:
-		snprintf(buf, size, "no name leads to it");
-		break;
-	case SOP_CHECK_LINKS:
-		snprintf(buf, size, "counts %llu names and has %llu", is, want);
-		break;
-	case SOP_CHECK_PARENT:
-		snprintf(
-			buf, size, "names directory %llu as its parent and lies in %llu", is, want);
-		break;
-	case SOP_CHECK_EXTENT:
-		snprintf(buf, size, "an extent overlaps the one before or lies past the end");
-		break;
-	case SOP_CHECK_COUNT:
-		snprintf(buf, size, "counts %llu entries and has %llu", is, want);
-		break;
-	case SOP_CHECK_SUBDIRS:
-		snprintf(buf, size, "counts %llu directories and has %llu", is, want);
-		break;
-	case SOP_CHECK_ITEMS:
-		snprintf(buf, size, "counts %llu names and has %llu", is, want);
-		break;
-	case SOP_CHECK_REFS:
-		snprintf(buf, size, "blob at %llu: %llu references counted, %llu met",
-			(unsigned long long)r->ref.off, is, want);
-		break;
-	case SOP_CHECK_ACCOUNT:
-		snprintf(buf, size, "%llu bytes of a shard are live by account, %llu were met", is,
-			want);
-		break;
-	case SOP_CHECK_KINDS:
-		break;
-	case SOP_CHECK_PLACE:
-		snprintf(buf, size, "blob at %llu overlaps another or lies past the end",
-			(unsigned long long)r->ref.off);
-		break;
-	}
-}
-
 /* ---- the public face ---- */
-
-static void report_all(
-	const struct sop_check *c, void (*report)(void *arg, const char *line), void *arg)
-{
-	char path[1024], what[768], line[2048];
-
-	for (size_t i = 0; i < c->n_rec; i++) {
-		const struct sop_check_record *r = &c->rec[i];
-
-		sop_check_path(c, r, path, sizeof(path));
-		sop_check_what(c, r, what, sizeof(what));
-		if (r->len)
-			snprintf(line, sizeof(line), "%s: bytes %llu-%llu: %s", path,
-				(unsigned long long)r->off,
-				(unsigned long long)(r->off + r->len - 1), what);
-		else
-			snprintf(line, sizeof(line), "%s: %s", path, what);
-		report(arg, line);
-	}
-}
 
 int sop_volume_check(struct sop_volume *v, bool data, void (*report)(void *arg, const char *line),
 	void *arg, struct sop_check_report *out, struct sop_err *e)
@@ -1304,7 +810,7 @@ int sop_volume_check(struct sop_volume *v, bool data, void (*report)(void *arg, 
 		return rc;
 	*out = c->r;
 	if (report)
-		report_all(c, report, arg);
+		sop_check_report_all(c, report, arg);
 	sop_check_free(c);
 	return 0;
 }
