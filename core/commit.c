@@ -674,18 +674,17 @@ static int commit_writes(
 		return r.rc;
 	}
 	*lsn = r.lsn;
-	if (flags & SOP_COMMIT_DURABLE || v->opts.durable) {
-		rc = sop_barrier(v, r.lsn, e);
-		if (rc)
-			return rc;
-	}
-	return 0;
+	return flags & SOP_COMMIT_DURABLE || v->opts.durable ? sop_barrier(v, r.lsn, e) : 0;
 }
 
+/* *lsn is set when the transaction stands: also when it could not be made durable then. */
 static int commit_prepared(struct sop_txn *t, unsigned flags, uint64_t *lsn, struct sop_err *e)
 {
-	int rc = sop_prepared_resolve(t->v, t->prepared_id, true, lsn, e);
+	uint64_t own;
+	int rc = sop_prepared_resolve(t->v, t->prepared_id, true, &own, e);
 
+	if (!rc)
+		*lsn = own;
 	if (!rc && (flags & SOP_COMMIT_DURABLE || t->v->opts.durable))
 		rc = sop_barrier(t->v, *lsn, e);
 	return rc;
@@ -695,7 +694,7 @@ int sop_txn_commit(struct sop_txn *t, unsigned flags, struct sop_err *e)
 {
 	struct sop_volume *v = t->v;
 	struct sop_hook *hooks = t->hooks;
-	uint64_t lsn = sop_txn_lsn(t);
+	uint64_t lsn = 0;
 	int rc;
 
 	if (t->latest)
@@ -706,6 +705,8 @@ int sop_txn_commit(struct sop_txn *t, unsigned flags, struct sop_err *e)
 		rc = commit_writes(t, flags, false, &lsn, e);
 	else
 		rc = commit_reads(t, e);
+	if (!rc && !lsn)
+		lsn = sop_txn_lsn(t);
 	if (rc == SOP_ECONFLICT)
 		v->conflicts++;
 	else if (rc)
@@ -716,7 +717,7 @@ int sop_txn_commit(struct sop_txn *t, unsigned flags, struct sop_err *e)
 		struct sop_hook *h = hooks;
 
 		hooks = h->next;
-		if (!rc)
+		if (!rc || lsn)
 			h->fn(h->arg, lsn);
 		free(h);
 	}

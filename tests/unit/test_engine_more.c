@@ -459,6 +459,43 @@ static void a_truncated_tree_is_cut_or_carried_whichever_is_less(void **state)
 	free(got);
 }
 
+/* ---- a commit that cannot be made durable ---- */
+
+static void count_call(void *arg, uint64_t lsn)
+{
+	unsigned *calls = arg;
+
+	assert_true(lsn > 0);
+	++*calls;
+}
+
+/* Every sync fails from its own wait on: the transaction stands, and its hooks are told so. */
+static void a_commit_that_cannot_be_made_durable_stands(void **state)
+{
+	struct fixture *f = *state;
+	struct sop_txn *t;
+	unsigned calls = 0;
+
+	fixture_ok(f, fixture_upsert(f, SOP_ROOT, "before", "x", 1, true));
+	for (unsigned i = 0; i < f->disks; i++)
+		sim_disk_error(f->sim, f->path[i], 0, 0, -EIO);
+	t = fixture_begin(f, SOP_TXN_WRITE);
+	fixture_ok(f, sop_upsert(t, SOP_NAME(SOP_ROOT, "k"), "new", 3, &f->e));
+	fixture_ok(f, sop_txn_on_commit(t, count_call, &calls, &f->e));
+	assert_true(sop_txn_commit(t, SOP_COMMIT_DURABLE, &f->e) < 0);
+	assert_non_null(strstr(f->e.text, "making commits durable"));
+	assert_int_equal(calls, 1);
+	assert_int_equal(fixture_has(f, SOP_ROOT, "k", "new", 3), 1);
+	/* One that is refused is not told of. */
+	t = fixture_begin(f, SOP_TXN_WRITE);
+	fixture_ok(f, sop_txn_on_commit(t, count_call, &calls, &f->e));
+	fixture_ok(f, sop_add(t, SOP_NAME(SOP_ROOT, "other"), "1", 1, &f->e));
+	for (unsigned i = 0; i < f->disks; i++)
+		sim_disk_error(f->sim, f->path[i], 0, -EIO, -EIO);
+	assert_true(sop_txn_commit(t, 0, &f->e) < 0);
+	assert_int_equal(calls, 1);
+}
+
 /* ---- disks that fill up in a checkpoint ---- */
 
 struct filling {
@@ -563,6 +600,7 @@ int main(void)
 		TEST(a_failed_append_leaves_nothing_behind_the_end),
 		TEST(a_write_after_an_append_of_the_same_session_keeps_both),
 		TEST(an_extent_that_could_not_be_looked_up_is_not_a_hole),
+		TEST(a_commit_that_cannot_be_made_durable_stands),
 		cmocka_unit_test(a_failed_checkpoint_takes_nothing_with_it),
 		cmocka_unit_test(
 			a_disk_that_fills_up_in_a_checkpoint_refuses_it_and_stays_a_replica),
