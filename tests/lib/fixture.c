@@ -201,7 +201,7 @@ struct sop_txn *fixture_begin(struct fixture *f, enum sop_txn_mode mode)
 	return t;
 }
 
-uint64_t fixture_skipped_ms;
+_Atomic uint64_t fixture_skipped_ms;
 
 static uint64_t wall_ns(void *ctx)
 {

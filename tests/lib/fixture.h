@@ -40,7 +40,7 @@ void fixture_ok(struct fixture *f, int rc);
 struct sop_txn *fixture_begin(struct fixture *f, enum sop_txn_mode mode);
 /* The system's clock, and what a test lets pass beside it. */
 extern const struct sop_clock fixture_clock;
-extern uint64_t fixture_skipped_ms;
+extern _Atomic uint64_t fixture_skipped_ms; /* the background looks at the clock, too */
 
 /* One-call transactions for tests: 0 or a code. */
 int fixture_store(struct fixture *f, const char *path, uint64_t *store);
