@@ -26,7 +26,7 @@ dirs=(core fs mount-helpers)
 forbid '\b(strcat|sprintf|gets)\(' 'unbounded' "${c[@]}"
 dirs=("${all[@]}")
 forbid '(TODO|FIXME)' 'finish it, or put it in the issue tracker' "${c[@]}" --include='*.sh'
-forbid '(^|[^a-z])(#[0-9]+|issue [0-9]+)' 'no ticket numbers in comments' "${c[@]}"
+forbid '(^|[ (])#[0-9]+|(^|[^a-z])issue [0-9]+' 'no ticket numbers in comments' "${c[@]}"
 forbid '[[:space:]]+$' 'blank at the end of a line' "${c[@]}" --include='*.sh' --include='*.md'
 forbid '^ {8}' 'indent by tabs' --include='*.c'
 
@@ -37,6 +37,16 @@ for f in core/*.h fs/*.h tests/lib/*.h; do
 		bad=1
 	}
 done
+
+# The tests that the list of scenarios names: "test_x.c `name`, `name`".
+# shellcheck disable=SC2016
+while read -r file name; do
+	grep -qF "$name" "tests/unit/$file" || {
+		echo "tests/SCENARIOS.md: tests/unit/$file has no test '$name'" >&2
+		bad=1
+	}
+done < <(grep '^|' tests/SCENARIOS.md | grep -oE 'test_[a-z_]+\.c|`[^`]+`' |
+	awk '/^test_/ { file = $0; next } !/^`tests\// { gsub(/`/, ""); print file, $0 }')
 
 # -march=native would make the packages of one machine useless on another.
 if grep -nE 'march=native' Makefile; then
