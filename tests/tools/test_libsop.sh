@@ -78,8 +78,13 @@ if static=$(pkg-config --static --libs libsop 2>/dev/null); then
 fi
 if command -v g++ >/dev/null; then
 	# shellcheck disable=SC2086
-	g++ -Wall -Wextra -Werror $sanitize $cflags -o cxx "$top/tests/examples/header.cc" $libs
-	LD_LIBRARY_PATH=$work/root/usr/lib ./cxx || fail "the C++ program"
+	g++ -Wall -Wextra -Werror $sanitize $cflags -o lines "$top/tests/examples/lines.cc" $libs
+	got=$(printf 'one\ntwo\nthree\n' | LD_LIBRARY_PATH=$work/root/usr/lib ./lines text/lines "${disks[@]}") ||
+		fail "the C++ program"
+	[ "$got" = $'2: three\n1: two\n0: one' ] || fail "the C++ program says $got"
+	rc=0
+	LD_LIBRARY_PATH=$work/root/usr/lib ./lines barstoreec/1 "${disks[@]}" </dev/null 2>err || rc=$?
+	[ "$rc" = 1 ] || fail "a store below an item: exit code $rc: $(cat err)"
 else
 	echo "no g++: the header was not tried in C++"
 fi
