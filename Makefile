@@ -307,9 +307,11 @@ check-long: all tests
 	@LONG=1 TEST_TIMEOUT=3600 $(RUN_TESTS) $(UNIT_BIN) $(MODEL_BIN) \
 		$(call SH_TESTS,crash fs tools long packages)
 
+# QUICK=1: a few minutes. JSON=FILE: the figures. OPTIONS=...: of the mount. What it is compared with, and
+# more to set: tests/bench/bench.sh. Rebuilding a disk needs root.
 bench: all tests
-	@BUILD=$(BUILD) tests/bench/bench.sh
-	@BUILD=$(BUILD) tests/bench/disks.sh
+	@BUILD=$(BUILD) tests/bench/bench.sh $(if $(JSON),--json $(JSON)) $(OPTIONS)
+	@BUILD=$(BUILD) MIB=$(if $(QUICK),128,512) tests/bench/disks.sh || [ $$? = 77 ]
 
 # The library alone, in SOP's own shape. FOLDER: where (default: a temporary one); LONG=1: ten million items.
 bench-libsop: $(LIBSOP_BENCH)

@@ -1,9 +1,10 @@
 /* Items and the nodeids the kernel knows them by.
  *
- * An item is one inode of the volume, by its number. The kernel may know it by several nodeids, called
- * views: one for the committed version (item->current), one for each writing session, and old ones whose
- * version was superseded while somebody still uses it. All have the same st_ino. A nodeid is the address
- * of its view (1 for the root); it lives until the kernel has forgotten it and nothing here refers to it.
+ * An item is one inode of the volume, by its number. The kernel may know it by several nodeids,
+ * called views: one for the committed version (item->current), one for each writing session, and
+ * old ones whose version was superseded while somebody still uses it. All have the same st_ino. A
+ * nodeid is the address of its view (1 for the root); it lives until the kernel has forgotten it
+ * and nothing here refers to it.
  *
  * Everything here is called with sopfs.lock held unless it says otherwise; nothing blocks. */
 #ifndef SOPFS_INODE_H
@@ -14,8 +15,8 @@
 enum sopfs_view_kind {
 	SOPFS_VIEW_COMMITTED, /* item->current: pages and attributes may be cached for ever */
 	SOPFS_VIEW_SESSION,   /* of one writing session, or reserved for one */
-	SOPFS_VIEW_OLD,       /* superseded: only those who have it open still use it */
-	SOPFS_VIEW_CTL,       /* .sop */
+	SOPFS_VIEW_OLD,	      /* superseded: only those who have it open still use it */
+	SOPFS_VIEW_CTL,	      /* .sop */
 };
 
 /* What an empty file that is not committed shows. */
@@ -27,10 +28,11 @@ struct sopfs_view {
 	uint64_t nlookup;
 	uint64_t version; /* the value version its pages show; 0: none yet */
 	uint64_t generation;
+	atomic_bool paged; /* the kernel has read or written it by pages: it may have some */
 	enum sopfs_view_kind kind;
 	unsigned handles; /* open file handles, of any kind */
 	unsigned readers; /* of them, those that read a snapshot */
-	unsigned marks;   /* reservations (views.h) */
+	unsigned marks;	  /* reservations (views.h) */
 	unsigned direct;  /* of the handles, those with session=write */
 	struct sopfs_session *session;
 	struct sopfs_handle *first; /* handles that read a snapshot */
@@ -53,11 +55,11 @@ struct sopfs_item {
 	struct sopfs_view *views;
 	struct sopfs_view *current;
 	struct sopfs_session *sessions;
-	uint64_t version;  /* value version of the newest commit; 0: not seen yet */
+	uint64_t version; /* value version of the newest commit; 0: not seen yet */
 	pthread_mutex_t lock;
 
-	/* Attributes while the committed trees do not hold the item under a name we know: created but not
-	 * committed, or unlinked. */
+	/* Attributes while the committed trees do not hold the item under a name we know: created
+	 * but not committed, or unlinked. */
 	struct sop_attr *last;
 	bool nameless; /* removed */
 	/* The session whose commit creates the item; its one name is in the overlay. */
@@ -65,13 +67,13 @@ struct sopfs_item {
 	struct sopfs_item *overlay_next, *list_next, *list_prev;
 
 	struct sopfs_locks *locks;     /* locks.c; there from the first lock on */
-	unsigned quiet;                /* locks_lock: open descriptors that send no FLUSH */
+	unsigned quiet;		       /* locks_lock: open descriptors that send no FLUSH */
 	struct sopfs_cookies *cookies; /* dir.c */
-	uint8_t session_mode;          /* directories: 0 not known, 1 close, 2 write; */
-	unsigned session_epoch;        /* if it is sopfs.session_epoch */
-	uint8_t default_acl;           /* directories: 0 not known, 1 has none, 2 has one */
-	unsigned direct;               /* open handles with session=write, and of live sessions */
-	struct sop_txn *attic;         /* attic.h; under item.lock */
+	uint8_t session_mode;	       /* directories: 0 not known, 1 close, 2 write; */
+	unsigned session_epoch;	       /* if it is sopfs.session_epoch */
+	uint8_t default_acl;	       /* directories: 0 not known, 1 has none, 2 has one */
+	unsigned direct;	       /* open handles with session=write, and of live sessions */
+	struct sop_txn *attic;	       /* attic.h; under item.lock */
 	struct sopfs_session *orphan;  /* session=write, unlinked: where their bytes live */
 };
 
@@ -88,8 +90,8 @@ struct sopfs_view *sopfs_view_of(struct sopfs *f, uint64_t nodeid); /* no lock n
 uint64_t sopfs_view_nodeid(const struct sopfs *f, const struct sopfs_view *v);
 
 struct sopfs_item *sopfs_item_find(struct sopfs *f, uint64_t ino);
-/* Found or made; NULL when there is no memory. The caller makes a view or takes a reference before it
- * lets go of the lock. */
+/* Found or made; NULL when there is no memory. The caller makes a view or takes a reference before
+ * it lets go of the lock. */
 struct sopfs_item *sopfs_item_obtain(struct sopfs *f, uint64_t ino, mode_t type);
 static inline void sopfs_item_ref(struct sopfs_item *item)
 {
@@ -99,8 +101,8 @@ void sopfs_item_unref(struct sopfs *f, struct sopfs_item *item);
 /* The same, taking the lock itself. NULL is fine. */
 void sopfs_item_put(struct sopfs *f, struct sopfs_item *item);
 
-struct sopfs_view *sopfs_view_add(struct sopfs *f, struct sopfs_item *item,
-	enum sopfs_view_kind kind);
+struct sopfs_view *sopfs_view_add(
+	struct sopfs *f, struct sopfs_item *item, enum sopfs_view_kind kind);
 /* Free it when nobody refers to it, and its item then too. */
 void sopfs_view_reap(struct sopfs *f, struct sopfs_view *v);
 /* The one of the committed version, made when missing. */
@@ -111,11 +113,13 @@ void sopfs_name_remove(struct sopfs_item *item, uint64_t store, const char *name
 /* False when the item has no name that we know. */
 bool sopfs_item_where(const struct sopfs_item *item, struct sopfs_where *w);
 
-/* Where it lies below the mount, by one of its names ("/a/b"); what is not known of it begins with "...". */
+/* Where it lies below the mount, by one of its names ("/a/b"); what is not known of it begins with
+ * "...". */
 void sopfs_item_path(struct sopfs *f, const struct sopfs_item *item, char *buf, size_t size);
 
 /* Names that are not committed. */
-struct sopfs_item *sopfs_overlay_find(struct sopfs *f, uint64_t store, const char *name, size_t len);
+struct sopfs_item *sopfs_overlay_find(
+	struct sopfs *f, uint64_t store, const char *name, size_t len);
 void sopfs_overlay_add(struct sopfs *f, struct sopfs_item *item); /* by its one name */
 void sopfs_overlay_remove(struct sopfs *f, struct sopfs_item *item);
 bool sopfs_overlay_has_store(struct sopfs *f, uint64_t store);

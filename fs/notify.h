@@ -1,9 +1,9 @@
 /* Telling the kernel that something it caches is no more so.
  *
- * An invalidation of an entry waits for the directory's lock, which another request may hold until a
- * worker has answered it. Were all workers waiting in notifications, nobody would. So at most one worker
- * notifies on its own; the others hand their notes, and with them what is to be done afterwards (the
- * reply), to a thread of its own. No lock of ours is held during any of it. */
+ * An invalidation of an entry waits for the directory's lock, which another request may hold until
+ * a worker has answered it. Were all workers waiting in notifications, nobody would. So at most one
+ * worker notifies on its own; the others hand their notes, and with them what is to be done
+ * afterwards (the reply), to a thread of its own. No lock of ours is held during any of it. */
 #ifndef SOPFS_NOTIFY_H
 #define SOPFS_NOTIFY_H
 
@@ -21,19 +21,23 @@ void sopfs_notifier_stop(struct sopfs *f);
 
 /* sopfs.lock held. All names of the item we know that the kernel may have looked up. */
 void sopfs_note_names(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_item *item);
-void sopfs_note_name(struct sopfs *f, struct sopfs_notes *n, uint64_t store, const char *name,
-	size_t len);
+void sopfs_note_name(
+	struct sopfs *f, struct sopfs_notes *n, uint64_t store, const char *name, size_t len);
 void sopfs_note_attr(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_view *v);
 /* Of all views of the item but one. */
 void sopfs_note_attrs(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_item *item,
 	const struct sopfs_view *but);
+/* What its pages show, and attributes. sopfs_note_paged() says before each read or write by pages
+ * that there may be some from now on. */
 void sopfs_note_data(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_view *v);
+void sopfs_note_paged(struct sopfs_view *v);
 
-/* Send them, then call done (may be NULL) from this or another thread. Not from a handler that must not
- * wait for the kernel (LOOKUP, CREATE, name operations): those use _later. */
+/* Send them, then call done (may be NULL) from this or another thread. Not from a handler that must
+ * not wait for the kernel (LOOKUP, CREATE, name operations): those use _later. */
 void sopfs_notify(struct sopfs *f, struct sopfs_notes *n, void (*done)(void *arg), void *arg);
 void sopfs_notify_later(struct sopfs *f, struct sopfs_notes *n);
 /* As sopfs_notify, and done is called after all that was handed over until now has been sent. */
-void sopfs_notify_in_order(struct sopfs *f, struct sopfs_notes *n, void (*done)(void *arg), void *arg);
+void sopfs_notify_in_order(
+	struct sopfs *f, struct sopfs_notes *n, void (*done)(void *arg), void *arg);
 
 #endif

@@ -113,7 +113,6 @@ void sopfs_op_read(
 	struct sop_err e = {0};
 	ssize_t n;
 
-	(void)ino;
 	if (h->stream) {
 		sopfs_stream_read(h->stream, req, size, fi->flags & O_NONBLOCK);
 		return;
@@ -127,6 +126,7 @@ void sopfs_op_read(
 		n = (ssize_t)SOP_MIN(size, h->text_len - at);
 		memcpy(buf, h->text + at, (size_t)n);
 	} else {
+		sopfs_note_paged(sopfs_view_of(f, ino));
 		n = sopfs_read(f, h, buf, size, (uint64_t)off, &e);
 	}
 	if (n < 0)
@@ -145,6 +145,8 @@ void sopfs_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size
 	struct sopfs_handle *h = sopfs_handle_of(fi);
 	ssize_t n = 0;
 
+	if (!sopfs_session_unpaged(h->session))
+		sopfs_note_paged(sopfs_view_of(f, ino));
 	/* What a mapping has changed is written later, by nobody in particular. */
 	if (!fi->writepage)
 		n = sopfs_drop_privileges(req, sopfs_view_of(f, ino), h, &notes, &e);
