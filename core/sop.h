@@ -163,10 +163,14 @@ enum sop_txn_mode {
 			     space */
 };
 
+/* No longest time: for who sees to it that the transaction ends. Until then the space that others
+ * free meanwhile is kept. */
+#define SOP_TXN_UNBOUNDED 0xffffffffu
+
 struct sop_txn_opts {
 	enum sop_txn_mode mode;
 	unsigned timeout_ms; /* commit fails with SOP_ETIMEOUT after this, at most 60 minutes; 0: 15
-				minutes, for a SESSION no bound */
+				minutes, for a SESSION no bound; SOP_TXN_UNBOUNDED */
 	const char *note;    /* what it is, for who finds it prepared; or NULL */
 };
 
@@ -217,6 +221,25 @@ int sop_prepared_rollback(struct sop_volume *v, uint64_t id, struct sop_err *e);
  * the order given. fn may use the library, but not t. -ENOMEM. */
 int sop_txn_on_commit(
 	struct sop_txn *t, void (*fn)(void *arg, uint64_t lsn), void *arg, struct sop_err *e);
+
+/* What a WRITE transaction means to change, as it is now, in no order that matters. */
+struct sop_txn_change {
+	uint64_t store; /* the name's; 0: of an inode with several names, or of a directory's own
+			   attributes */
+	const void *
+		key; /* the tree's, see sop_listed; of a duplicate to be added without its number */
+	size_t klen;
+	/* What is there in the snapshot, and what will be. ino 0: nothing. record: the inode itself
+	 * lies there, and goes with it; else it is a name of one that lies elsewhere. */
+	struct {
+		uint64_t ino;
+		uint32_t mode; /* type */
+		bool record;
+	} before, after;
+};
+/* fn must not call the library; its non-zero result ends it and is returned. */
+int sop_txn_changes(struct sop_txn *t, int (*fn)(void *arg, const struct sop_txn_change *c),
+	void *arg, struct sop_err *e);
 
 /* Begin, fn, commit; again from the start when it lost against another, up to `tries` times (0:
  * 16), with random pauses that grow. fn returning non-zero rolls back and is returned.

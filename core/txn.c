@@ -21,7 +21,7 @@ int sop_txn_begin(
 	*out = NULL;
 	if (!o)
 		o = &none;
-	if (o->timeout_ms > TIMEOUT_MAX_MS)
+	if (o->timeout_ms > TIMEOUT_MAX_MS && o->timeout_ms != SOP_TXN_UNBOUNDED)
 		return sop_say(e, -EINVAL, "transaction: longest commit time is 60 minutes");
 	if (v->opts.read_only && (o->mode == SOP_TXN_WRITE || o->mode == SOP_TXN_SESSION))
 		return sop_fail(e, -EROFS, "volume %s", v->name);
@@ -38,9 +38,10 @@ int sop_txn_begin(
 	t->mode = o->mode;
 	ms = o->timeout_ms ? o->timeout_ms : TIMEOUT_DEFAULT_MS;
 	/* A session lives as long as its file is open; it holds nothing that others wait for. */
-	t->deadline_ms = t->mode == SOP_TXN_SESSION && !o->timeout_ms
-				 ? UINT64_MAX
-				 : v->clock->monotonic_ms(v->clock->ctx) + ms;
+	t->deadline_ms =
+		(t->mode == SOP_TXN_SESSION && !o->timeout_ms) || o->timeout_ms == SOP_TXN_UNBOUNDED
+			? UINT64_MAX
+			: v->clock->monotonic_ms(v->clock->ctx) + ms;
 	t->lsn = SOP_LSN_LATEST;
 	if (t->mode != SOP_TXN_SESSION) {
 		rc = sop_pins_get(v->pins, SOP_PIN_ALL, &t->lsn);

@@ -5,6 +5,7 @@
 #include "fs/posix.h"
 #include "fs/status.h"
 #include "fs/stream.h"
+#include "fs/worlds.h"
 
 #define CTL_DIR 2u /* inode numbers: the directory, then its files */
 
@@ -27,7 +28,7 @@ static const struct {
 	{"events", NULL}, /* a stream */
 };
 
-static struct sopfs_item *ctl_item(uint64_t ino, mode_t type)
+struct sopfs_item *sopfs_ctl_item(uint64_t ino, mode_t type)
 {
 	struct sopfs_item *item = calloc(1, sizeof(*item));
 
@@ -43,10 +44,17 @@ static struct sopfs_item *ctl_item(uint64_t ino, mode_t type)
 	return item;
 }
 
+void sopfs_ctl_item_free(struct sopfs_item *item)
+{
+	if (item)
+		pthread_mutex_destroy(&item->lock);
+	free(item);
+}
+
 int sopfs_ctl_start(struct sopfs *f, struct sop_err *e)
 {
 	for (size_t i = SOP_ARRAY_LEN(files) + 1; i-- > 0;) {
-		struct sopfs_item *item = ctl_item(CTL_DIR + i, i ? S_IFREG : S_IFDIR);
+		struct sopfs_item *item = sopfs_ctl_item(CTL_DIR + i, i ? S_IFREG : S_IFDIR);
 
 		if (!item)
 			return sop_fail(e, -ENOMEM, ".sop");
@@ -62,8 +70,7 @@ void sopfs_ctl_stop(struct sopfs *f)
 		struct sopfs_item *item = f->ctl;
 
 		f->ctl = item->hash_next;
-		pthread_mutex_destroy(&item->lock);
-		free(item);
+		sopfs_ctl_item_free(item);
 	}
 }
 
@@ -82,8 +89,16 @@ bool sopfs_ctl_lookup(
 
 	out->view = NULL;
 	out->cache = false;
+	if (f->world)
+		return false;
 	if (dir == f->root && strcmp(name, SOPFS_CTL_NAME) == 0) {
 		out->view = &f->ctl->view0;
+	} else if (dir == f->commit_dir) {
+		/* What is moved there is committed, and gone. */
+	} else if (dir == f->ctl && strcmp(name, SOPFS_TXN_NAME) == 0) {
+		out->view = &f->txn_dir->view0;
+	} else if (dir == f->ctl && strcmp(name, SOPFS_COMMIT_NAME) == 0) {
+		out->view = &f->commit_dir->view0;
 	} else if (dir == f->ctl) {
 		for (size_t i = 0; i < SOP_ARRAY_LEN(files); i++) {
 			item = item->hash_next;
@@ -100,14 +115,22 @@ bool sopfs_ctl_lookup(
 
 int sopfs_ctl_attr(const struct sopfs_view *v, struct sop_attr *a)
 {
+	uint64_t ino = v->item->ino;
 	bool dir = v->item->type == S_IFDIR;
-	bool events = !dir && !files[v->item->ino - CTL_DIR - 1].write;
 
 	memset(a, 0, sizeof(*a));
-	a->ino = v->item->ino;
-	/* Events tell names of all directories: not for everyone. */
-	a->mode = dir ? S_IFDIR | 0555 : events ? S_IFREG | 0400 : S_IFREG | 0444;
-	a->uid = geteuid();
+	a->ino = ino;
+	if (ino == SOPFS_TXN_INO || ino == SOPFS_COMMIT_INO)
+		a->mode = S_IFDIR | 0777;
+	else if (ino == SOPFS_HOLD_INO)
+		a->mode = S_IFREG | 0600;
+	else if (dir)
+		a->mode = S_IFDIR | 0555;
+	else if (!files[ino - CTL_DIR - 1].write)
+		a->mode = S_IFREG | 0400; /* events tell names of all directories */
+	else
+		a->mode = S_IFREG | 0444;
+	a->uid = ino == SOPFS_HOLD_INO ? sopfs_world_owner(v) : geteuid();
 	a->gid = getegid();
 	a->nlink = dir ? 2 : 1;
 	a->atime = a->mtime = a->ctime = a->btime = sopfs_now();
@@ -133,10 +156,11 @@ int sopfs_ctl_open(struct sopfs *f, const struct sopfs_caller *who, struct sopfs
 	struct sopfs_opened *out, struct sop_err *e)
 {
 	size_t i = (size_t)(v->item->ino - CTL_DIR - 1);
-	struct sopfs_handle *h = sopfs_handle_new(f, v, flags);
-	int rc = !h		  ? -ENOMEM
-		 : files[i].write ? make_text(f, who, i, h)
-				  : sopfs_stream_open(&h->stream, f, e);
+	struct sopfs_handle *h = i < SOP_ARRAY_LEN(files) ? sopfs_handle_new(f, v, flags) : NULL;
+	int rc = i >= SOP_ARRAY_LEN(files) ? -EACCES
+		 : !h			   ? -ENOMEM
+		 : files[i].write	   ? make_text(f, who, i, h)
+					   : sopfs_stream_open(&h->stream, f, e);
 
 	if (rc && h)
 		sopfs_handle_free(f, h);

@@ -7,6 +7,9 @@
 
 #define SOPFS_CTL_NAME ".sop"
 
+/* An item of .sop, in no table. */
+struct sopfs_item *sopfs_ctl_item(uint64_t ino, mode_t type);
+void sopfs_ctl_item_free(struct sopfs_item *item);
 int sopfs_ctl_start(struct sopfs *f, struct sop_err *e);
 void sopfs_ctl_stop(struct sopfs *f);
 /* True: the name is ours to answer; out->view NULL: there is no such file. */

@@ -28,6 +28,16 @@ static int change_txn(struct sop_txn *t, void *arg, struct sop_err *e)
 	return c->count < 0 ? (int)c->count : 0;
 }
 
+static bool where_of(struct sopfs *f, struct sopfs_item *item, struct sopfs_where *w)
+{
+	bool there;
+
+	pthread_mutex_lock(&f->lock);
+	there = sopfs_item_where(item, w);
+	pthread_mutex_unlock(&f->lock);
+	return there;
+}
+
 static ssize_t change_orphan(struct sopfs_session *o, const struct sopfs_op *op, struct sop_err *e)
 {
 	ssize_t n;
@@ -41,20 +51,26 @@ static ssize_t change_orphan(struct sopfs_session *o, const struct sopfs_op *op,
 ssize_t sopfs_change_now(struct sopfs *f, struct sopfs_item *item, bool append,
 	const struct sopfs_op *op, uint64_t *version, struct sop_err *e)
 {
-	struct change_call call = {.op = op, .append = append};
+	/* In a world appends go to the end as it is now, as nobody else is in it. */
+	struct change_call call = {.op = op, .append = append && !f->world};
+	struct sopfs_op at_end;
 	struct sopfs_where w;
 	struct sop_attr a;
-	bool there;
 	int rc;
 
 	if (item->orphan)
 		return change_orphan(item->orphan, op, e);
-	pthread_mutex_lock(&f->lock);
-	there = sopfs_item_where(item, &w);
-	pthread_mutex_unlock(&f->lock);
-	if (!there)
+	if (!where_of(f, item, &w))
 		return -ESTALE;
 	call.name = sopfs_where_name(&w);
+	if (append && f->world) {
+		rc = sop_lookup(f->latest, call.name, &a, e);
+		if (rc)
+			return rc;
+		at_end = *op;
+		at_end.off = a.size;
+		call.op = &at_end;
+	}
 	rc = sopfs_txn(f, change_txn, &call, e);
 	if (!rc)
 		rc = sop_lookup(f->latest, call.name, &a, e);
@@ -103,26 +119,48 @@ static struct sopfs_session *orphan_of(struct sopfs *f, struct sopfs_item *item)
 }
 
 /* Reads into buf, takes a clip, or seeks. */
+static int64_t look(struct sop_value *value, void *buf, struct sop_clip **clip, uint64_t len,
+	uint64_t off, bool hole, struct sop_err *e)
+{
+	if (buf)
+		return value ? sop_value_read(value, buf, (size_t)len, off, e) : -EIO;
+	if (clip)
+		return value ? sop_clip_take(clip, value, off, len, e) : -EIO;
+	return value ? sop_value_seek(value, off, hole, e) : -ENXIO;
+}
+
+/* A world's newest state is its transaction's, where a value is open for one call at a time. */
+static int64_t world_look(struct sopfs *f, struct sopfs_handle *h, void *buf,
+	struct sop_clip **clip, uint64_t len, uint64_t off, bool hole, struct sop_err *e)
+{
+	struct sop_value *value;
+	struct sopfs_where w;
+	int64_t n;
+
+	if (!where_of(f, h->view->item, &w))
+		return -ESTALE;
+	n = sop_value_open(&value, f->latest, sopfs_where_name(&w), 0, e);
+	if (n)
+		return n;
+	n = look(value, buf, clip, len, off, hole, e);
+	sop_value_close(value);
+	return n;
+}
+
 static int64_t direct_look(struct sopfs *f, struct sopfs_handle *h, void *buf,
 	struct sop_clip **clip, uint64_t len, uint64_t off, bool hole, struct sop_err *e)
 {
 	struct sopfs_session *o = orphan_of(f, h->view->item);
 	pthread_mutex_t *lock = o ? &o->lock : &h->direct_lock;
-	struct sop_value *value = NULL;
 	int64_t n = 0;
 
+	if (!o && f->world)
+		return world_look(f, h, buf, clip, len, off, hole, e);
 	pthread_mutex_lock(lock);
 	if (!o)
 		n = newest(f, h, e);
-	if (!n) {
-		value = o ? o->value : h->snap->value;
-		if (buf)
-			n = value ? sop_value_read(value, buf, (size_t)len, off, e) : -EIO;
-		else if (clip)
-			n = value ? sop_clip_take(clip, value, off, len, e) : -EIO;
-		else
-			n = value ? sop_value_seek(value, off, hole, e) : -ENXIO;
-	}
+	if (!n)
+		n = look(o ? o->value : h->snap->value, buf, clip, len, off, hole, e);
 	pthread_mutex_unlock(lock);
 	return n;
 }
@@ -145,25 +183,52 @@ int64_t sopfs_direct_seek(
 	return direct_look(f, h, NULL, NULL, 0, off, hole, e);
 }
 
-int sopfs_direct_orphan(struct sopfs *f, struct sopfs_item *item, struct sop_err *e)
+/* A world's value outlives its name in the world's own transaction, and ends with it. */
+static int world_orphan(
+	struct sopfs *f, struct sopfs_item *item, struct sopfs_session *o, struct sop_err *e)
+{
+	struct sopfs_where w;
+
+	if (!where_of(f, item, &w))
+		return -ESTALE;
+	return sop_value_open(&o->value, f->latest, sopfs_where_name(&w), SOP_VALUE_WRITE, e);
+}
+
+int sopfs_direct_orphan_new(
+	struct sopfs *f, struct sopfs_item *item, struct sopfs_session **out, struct sop_err *e)
 {
 	struct sopfs_session *o;
 	int rc;
 
+	*out = NULL;
 	if (!item->direct || item->orphan)
 		return 0;
 	o = sopfs_session_new(f, item, 0, O_RDWR);
 	if (!o)
 		return -ENOMEM;
-	rc = sopfs_session_begin(f, o, false, NULL, e);
-	if (rc) {
+	rc = f->world ? world_orphan(f, item, o, e) : sopfs_session_begin(f, o, false, NULL, e);
+	if (rc)
 		sopfs_session_put(f, o);
-		return rc;
-	}
+	else
+		*out = o;
+	return rc;
+}
+
+void sopfs_direct_orphan_set(struct sopfs *f, struct sopfs_item *item, struct sopfs_session *o)
+{
 	pthread_mutex_lock(&f->lock);
 	item->orphan = o;
 	pthread_mutex_unlock(&f->lock);
-	return 0;
+}
+
+int sopfs_direct_orphan(struct sopfs *f, struct sopfs_item *item, struct sop_err *e)
+{
+	struct sopfs_session *o;
+	int rc = sopfs_direct_orphan_new(f, item, &o, e);
+
+	if (o)
+		sopfs_direct_orphan_set(f, item, o);
+	return rc;
 }
 
 void sopfs_direct_release(struct sopfs *f, struct sopfs_handle *h)

@@ -439,7 +439,8 @@ int sopfs_fsync(
 				return rc;
 		}
 	}
-	return sop_volume_sync(f->v, e);
+	/* What a world has done is on the media when it is committed. */
+	return f->world ? 0 : sop_volume_sync(f->v, e);
 }
 
 /* The last handle is closed: what is left is committed, and the nodeid of a session whose version

@@ -82,11 +82,13 @@ struct sopfs_view *sopfs_view_of(struct sopfs *f, uint64_t nodeid)
 {
 	if (nodeid == 1)
 		return f->root->current;
-	return (struct sopfs_view *)(uintptr_t)nodeid;
+	return (struct sopfs_view *)(uintptr_t)(nodeid & ~SOPFS_WORLD_BIT);
 }
 
 uint64_t sopfs_view_nodeid(const struct sopfs *f, const struct sopfs_view *v)
 {
+	if (f->world)
+		return (uint64_t)(uintptr_t)v | SOPFS_WORLD_BIT;
 	return v->item == f->root ? 1 : (uint64_t)(uintptr_t)v;
 }
 
@@ -132,6 +134,7 @@ struct sopfs_item *sopfs_item_obtain(struct sopfs *f, uint64_t ino, mode_t type)
 	item = calloc(1, sizeof(*item));
 	if (!item)
 		return NULL;
+	item->fs = f;
 	item->ino = ino;
 	item->type = type & S_IFMT ? type & S_IFMT : S_IFREG;
 	pthread_mutex_init(&item->lock, NULL);

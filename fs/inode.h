@@ -46,6 +46,7 @@ struct sopfs_alias {
 };
 
 struct sopfs_item {
+	struct sopfs *fs; /* whose table it is in */
 	uint64_t ino;
 	struct sopfs_item *hash_next;
 	mode_t type; /* S_IFREG, ... */
@@ -76,6 +77,9 @@ struct sopfs_item {
 	struct sop_txn *attic;	       /* attic.h; under item.lock */
 	struct sopfs_session *orphan;  /* session=write, unlinked: where their bytes live */
 };
+
+/* In the nodeids of worlds (worlds.h): no address of a view has it. */
+#define SOPFS_WORLD_BIT (UINT64_C(1) << 63)
 
 /* Of .sop: numbers below the root's. */
 static inline bool sopfs_is_ctl(const struct sopfs_view *v)

@@ -4,6 +4,7 @@
 #include "fs/names.h"
 #include "fs/range_view.h"
 #include "fs/recent.h"
+#include "fs/worlds.h"
 
 #include <time.h>
 
@@ -11,12 +12,14 @@ static void state_free(struct sopfs *f)
 {
 	sopfs_ticker_stop(f);
 	sopfs_notifier_stop(f);
+	sopfs_worlds_stop(f);
 	sopfs_ranges_release(f);
 	sopfs_ctl_stop(f);
 	sopfs_events_stop(f);
 	sopfs_recent_stop(f);
 	sopfs_table_release(f);
 	pthread_mutex_destroy(&f->locks_lock);
+	pthread_cond_destroy(&f->committed_one);
 	pthread_mutex_destroy(&f->lock);
 	free(f);
 }
@@ -39,10 +42,13 @@ int sopfs_new(
 	if (!f->o.append_commit_ms)
 		f->o.append_commit_ms = 1000;
 	pthread_mutex_init(&f->lock, NULL);
+	pthread_cond_init(&f->committed_one, NULL);
 	pthread_mutex_init(&f->locks_lock, NULL);
 	rc = sopfs_table_init(f, e);
 	if (!rc)
 		rc = sopfs_ctl_start(f, e);
+	if (!rc)
+		rc = sopfs_worlds_start(f, e);
 	if (!rc)
 		rc = sopfs_recent_start(f, e);
 	if (!rc)
@@ -63,6 +69,8 @@ void sopfs_free(struct sopfs *f)
 {
 	if (!f)
 		return;
+	/* Commits under way still tell the kernel. */
+	sopfs_worlds_stop(f);
 	/* Nobody asks any more, and nobody listens. */
 	f->se = NULL;
 	sopfs_ticker_stop(f);

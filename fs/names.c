@@ -5,11 +5,14 @@
 
 #include "fs/attic.h"
 #include "fs/posix.h"
+#include "fs/worlds.h"
 
 int sopfs_txn(struct sopfs *f, sopfs_txn_fn fn, void *arg, struct sop_err *e)
 {
 	int rc = SOP_ECONFLICT;
 
+	if (f->world)
+		return sopfs_world_change(f, fn, arg, e);
 	for (unsigned i = 0; rc == SOP_ECONFLICT && i < SOPFS_TRIES; i++) {
 		struct sop_txn *t;
 
@@ -143,7 +146,7 @@ int sopfs_each_session(
 	return rc;
 }
 
-static int begin_one(struct sopfs *f, struct sopfs_session *s, void *arg, struct sop_err *e)
+int sopfs_session_keep(struct sopfs *f, struct sopfs_session *s, void *arg, struct sop_err *e)
 {
 	return s->dead || atomic_load(&s->live) ? 0 : sopfs_session_begin(f, s, false, arg, e);
 }
@@ -159,7 +162,7 @@ static int keep_open(struct sopfs *f, struct sopfs_item *item, struct sop_name n
 	rc = sopfs_attic_keep(f, item, f->latest, name, e);
 	if (rc || item->type != S_IFREG)
 		return rc;
-	rc = sopfs_each_session(f, item, begin_one, notes, e);
+	rc = sopfs_each_session(f, item, sopfs_session_keep, notes, e);
 	return rc ? rc : sopfs_direct_orphan(f, item, e);
 }
 
@@ -178,7 +181,7 @@ static int move_one(struct sopfs *f, struct sopfs_session *s, void *arg, struct 
 	return 0;
 }
 
-static int follow_names(struct sopfs *f, struct sopfs_item *item, struct sop_err *e)
+int sopfs_follow_names(struct sopfs *f, struct sopfs_item *item, struct sop_err *e)
 {
 	struct sopfs_where w;
 	bool there;
@@ -300,32 +303,58 @@ int sopfs_mkdir(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_it
 
 /* ---- removing ---- */
 
-static int remove_txn(struct sop_txn *t, void *arg, struct sop_err *e)
+/* Does the name still stand for what we have found? The kernel keeps others from changing it, but
+ * not commits that come by foreign.h (foreign: there have been some). */
+static int check_found(struct sop_txn *t, struct sop_name name, const struct found *w, bool foreign,
+	struct sop_err *e)
 {
-	return sop_remove(t, *(struct sop_name *)arg, e);
+	struct sop_attr a;
+	int rc;
+
+	if (!foreign || !w->there || w->provisional)
+		return 0;
+	rc = sop_lookup(t, name, &a, e);
+	return rc == -ENOENT || (!rc && a.ino != w->attr.ino) ? -EAGAIN : rc;
 }
 
-static int rmdir_txn(struct sop_txn *t, void *arg, struct sop_err *e)
+struct remove_call {
+	struct sop_name name;
+	const struct found *w;
+	bool foreign;
+};
+
+static int remove_txn(struct sop_txn *t, void *arg, struct sop_err *e)
 {
-	return sop_store_remove(t, *(struct sop_name *)arg, e);
+	const struct remove_call *c = arg;
+	int rc = check_found(t, c->name, c->w, c->foreign, e);
+
+	if (rc)
+		return rc;
+	return S_ISDIR(c->w->attr.mode) ? sop_store_remove(t, c->name, e)
+					: sop_remove(t, c->name, e);
+}
+
+static bool any_foreign(struct sopfs *f)
+{
+	return atomic_load(&f->foreign_epoch) != 0;
 }
 
 static int unlink_found(struct sopfs *f, struct found *w, struct sopfs_item *dir, const char *name,
 	struct sopfs_notes *notes, struct sop_err *e)
 {
-	struct sop_name at = SOP_NAME(dir->ino, name);
+	struct remove_call call = {SOP_NAME(dir->ino, name), w, any_foreign(f)};
 	int rc = 0;
 
 	if (w->provisional)
 		return provisional_gone(f, w->item, e);
 	if (w->attr.nlink <= 1)
-		rc = keep_open(f, w->item, at, notes, e);
+		rc = keep_open(f, w->item, call.name, notes, e);
 	if (!rc)
-		rc = sopfs_txn(f, remove_txn, &at, e);
+		rc = sopfs_txn(f, remove_txn, &call, e);
 	if (rc || !w->item)
 		return rc;
 	name_gone(f, w->item, &w->attr, dir, name);
-	return follow_names(f, w->item, e);
+	return sopfs_follow_names(f, w->item, e);
 }
 
 int sopfs_unlink(struct sopfs *f, struct sopfs_item *dir, const char *name,
@@ -349,29 +378,40 @@ int sopfs_unlink(struct sopfs *f, struct sopfs_item *dir, const char *name,
 	return rc;
 }
 
+static int rmdir_found(struct sopfs *f, struct found *w, struct sopfs_item *dir, const char *name,
+	struct sop_err *e)
+{
+	struct remove_call call = {SOP_NAME(dir->ino, name), w, any_foreign(f)};
+	bool full;
+	int rc;
+
+	pthread_mutex_lock(&f->lock);
+	full = sopfs_overlay_has_store(f, w->attr.ino);
+	pthread_mutex_unlock(&f->lock);
+	if (!S_ISDIR(w->attr.mode))
+		return -ENOTDIR;
+	if (full)
+		return -ENOTEMPTY;
+	rc = sopfs_txn(f, remove_txn, &call, e);
+	if (!rc && w->item)
+		name_gone(f, w->item, &w->attr, dir, name);
+	return rc;
+}
+
 int sopfs_rmdir(struct sopfs *f, struct sopfs_item *dir, const char *name, struct sop_err *e)
 {
-	struct sop_name at = SOP_NAME(dir->ino, name);
 	struct found w;
-	int rc = find(f, dir, name, &w, e);
-	bool full;
+	int rc = -EAGAIN;
 
-	if (rc)
-		return rc;
-	pthread_mutex_lock(&f->lock);
-	full = sopfs_overlay_has_store(f, w.attr.ino);
-	pthread_mutex_unlock(&f->lock);
-	lock_two(w.item, NULL);
-	if (!S_ISDIR(w.attr.mode))
-		rc = -ENOTDIR;
-	else if (full)
-		rc = -ENOTEMPTY;
-	else
-		rc = sopfs_txn(f, rmdir_txn, &at, e);
-	if (!rc && w.item)
-		name_gone(f, w.item, &w.attr, dir, name);
-	unlock_two(w.item, NULL);
-	found_put(f, &w);
+	for (unsigned i = 0; rc == -EAGAIN && i < SOPFS_TRIES; i++) {
+		rc = find(f, dir, name, &w, e);
+		if (rc)
+			return rc;
+		lock_two(w.item, NULL);
+		rc = rmdir_found(f, &w, dir, name, e);
+		unlock_two(w.item, NULL);
+		found_put(f, &w);
+	}
 	return rc;
 }
 
@@ -381,13 +421,19 @@ struct rename_call {
 	struct sop_name from, to;
 	unsigned flags;		   /* SOP_RENAME_* */
 	struct sop_attr *whiteout; /* takes the old name's place; or NULL */
+	const struct found *src, *dst;
+	bool foreign;
 };
 
 static int rename_txn(struct sop_txn *t, void *arg, struct sop_err *e)
 {
 	struct rename_call *c = arg;
-	int rc = sop_rename(t, c->from, c->to, c->flags, e);
+	int rc = check_found(t, c->from, c->src, c->foreign, e);
 
+	if (!rc)
+		rc = check_found(t, c->to, c->dst, c->foreign, e);
+	if (!rc)
+		rc = sop_rename(t, c->from, c->to, c->flags, e);
 	if (rc < 0 || !c->whiteout)
 		return rc;
 	return sop_create(t, c->from, c->whiteout, NULL, 0, NULL, e);
@@ -475,8 +521,11 @@ static int rename_check(const struct rename *r)
 static int rename_found(
 	struct sopfs *f, struct rename *r, struct sopfs_notes *notes, struct sop_err *e)
 {
-	struct rename_call call = {
-		.from = SOP_NAME(r->from_dir->ino, r->from), .to = SOP_NAME(r->to_dir->ino, r->to)};
+	struct rename_call call = {.from = SOP_NAME(r->from_dir->ino, r->from),
+		.to = SOP_NAME(r->to_dir->ino, r->to),
+		.src = &r->src,
+		.dst = &r->dst,
+		.foreign = any_foreign(f)};
 	struct sopfs_session *s = NULL;
 	struct sopfs_inherit none;
 	struct sop_attr whiteout;
@@ -518,9 +567,9 @@ static int rename_found(
 		sopfs_session_put(f, s);
 	}
 	if (!rc && r->src.item)
-		rc = follow_names(f, r->src.item, e);
+		rc = sopfs_follow_names(f, r->src.item, e);
 	if (!rc && r->dst.item)
-		rc = follow_names(f, r->dst.item, e);
+		rc = sopfs_follow_names(f, r->dst.item, e);
 	return rc;
 }
 
@@ -638,7 +687,7 @@ static int link_item(struct sopfs *f, int tid, struct sopfs_view *v, struct link
 		sopfs_session_put(f, s);
 	}
 	/* With its second name the inode has moved to a place of its own. */
-	return rc ? rc : follow_names(f, item, e);
+	return rc ? rc : sopfs_follow_names(f, item, e);
 }
 
 int sopfs_link(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_item *dir,

@@ -26,6 +26,10 @@ int sopfs_rename(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_i
 	struct sopfs_notes *notes, struct sop_err *e);
 int sopfs_link(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_item *dir,
 	const char *name, struct sopfs_entry *out, struct sopfs_notes *notes, struct sop_err *e);
+/* For those who change names without these; item.lock held. Its last name is about to go: each session (of
+ * sopfs_each_session; arg: notes) must hold its value from now on. And: its names have changed. */
+int sopfs_session_keep(struct sopfs *f, struct sopfs_session *s, void *arg, struct sop_err *e);
+int sopfs_follow_names(struct sopfs *f, struct sopfs_item *item, struct sop_err *e);
 /* Malloc'ed, ended by NUL. */
 int sopfs_readlink(struct sopfs *f, struct sopfs_view *v, char **target, struct sop_err *e);
 

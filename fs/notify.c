@@ -58,6 +58,11 @@ void sopfs_note_name(
 		push(n, note_new(NOTE_ENTRY, sopfs_view_nodeid(f, dir->current), name, len));
 }
 
+void sopfs_note_entry(struct sopfs_notes *n, uint64_t nodeid, const char *name)
+{
+	push(n, note_new(NOTE_ENTRY, nodeid, name, strlen(name)));
+}
+
 void sopfs_note_names(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_item *item)
 {
 	for (const struct sopfs_alias *a = item->names; a; a = a->next)
@@ -216,7 +221,9 @@ void sopfs_notify(struct sopfs *f, struct sopfs_notes *n, void (*done)(void *arg
 {
 	struct sopfs_note *first = n->first;
 
-	if (first && atomic_exchange(&f->notifier->busy, true)) {
+	/* A world's request holds its lock: whoever the kernel makes us wait for may wait for that.
+	 */
+	if (first && (f->world || atomic_exchange(&f->notifier->busy, true))) {
 		if (done) {
 			sopfs_notify_in_order(f, n, done, arg);
 		} else {
@@ -232,6 +239,14 @@ void sopfs_notify(struct sopfs *f, struct sopfs_notes *n, void (*done)(void *arg
 	}
 	if (done)
 		done(arg);
+}
+
+void sopfs_notify_here(struct sopfs *f, struct sopfs_notes *n)
+{
+	struct sopfs_note *first = n->first;
+
+	n->first = NULL;
+	tell_all(f, first);
 }
 
 void sopfs_notify_later(struct sopfs *f, struct sopfs_notes *n)

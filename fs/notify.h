@@ -23,6 +23,8 @@ void sopfs_notifier_stop(struct sopfs *f);
 void sopfs_note_names(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_item *item);
 void sopfs_note_name(
 	struct sopfs *f, struct sopfs_notes *n, uint64_t store, const char *name, size_t len);
+/* By the directory's nodeid, which is no item's of the table. No lock needed. */
+void sopfs_note_entry(struct sopfs_notes *n, uint64_t nodeid, const char *name);
 void sopfs_note_attr(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_view *v);
 /* Of all views of the item but one. */
 void sopfs_note_attrs(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_item *item,
@@ -35,6 +37,8 @@ void sopfs_note_paged(struct sopfs_view *v);
 /* Send them, then call done (may be NULL) from this or another thread. Not from a handler that must
  * not wait for the kernel (LOOKUP, CREATE, name operations): those use _later. */
 void sopfs_notify(struct sopfs *f, struct sopfs_notes *n, void (*done)(void *arg), void *arg);
+/* From a thread that answers no requests: sent when it returns. */
+void sopfs_notify_here(struct sopfs *f, struct sopfs_notes *n);
 void sopfs_notify_later(struct sopfs *f, struct sopfs_notes *n);
 /* As sopfs_notify, and done is called after all that was handed over until now has been sent. */
 void sopfs_notify_in_order(

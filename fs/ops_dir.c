@@ -12,12 +12,14 @@
 
 struct dir_handle {
 	pthread_mutex_t lock;
+	unsigned epoch; /* what is listed was read at */
 	struct sopfs_listing *listing;
 };
 
 void sopfs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct dir_handle *d = calloc(1, sizeof(*d));
+	struct sopfs *f = sopfs_of(req);
 
 	if (d)
 		d->listing = sopfs_listing_new();
@@ -29,7 +31,8 @@ void sopfs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	pthread_mutex_init(&d->lock, NULL);
 	fi->fh = (uintptr_t)d;
 	/* What lies under .sop changes without the kernel's knowing. */
-	fi->cache_readdir = fi->keep_cache = !sopfs_is_ctl(sopfs_view_of(sopfs_of(req), ino));
+	fi->cache_readdir = fi->keep_cache =
+		!sopfs_is_ctl(sopfs_view_of(f, ino)) && sopfs_may_cache(f);
 	if (fuse_reply_open(req, fi) == -ENOENT) {
 		sopfs_listing_free(d->listing);
 		pthread_mutex_destroy(&d->lock);
@@ -56,24 +59,25 @@ void sopfs_op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse
 	(void)ino;
 	(void)datasync;
 	(void)fi;
-	sopfs_reply_rc(f, req, sop_volume_sync(f->v, &e), &e);
+	sopfs_reply_rc(f, req, f->world ? 0 : sop_volume_sync(f->v, &e), &e);
 }
 
 /* The entry's nodeid, with its look-up counted; what cannot be had without waiting stays 0, and the
  * kernel looks it up when it needs it. */
 static void plus_entry(struct sopfs *f, struct sopfs_item *dir, const struct sopfs_dirent *d,
-	struct fuse_entry_param *p)
+	unsigned epoch, struct fuse_entry_param *p)
 {
 	struct sopfs_entry entry;
 
 	memset(p, 0, sizeof(*p));
 	sopfs_stat_of(&d->attr, &p->attr);
 	if (!dir || d->cookie <= SOPFS_COOKIE_DOTDOT ||
-		sopfs_entry_of(f, dir, d->name, d->len, &d->attr, &entry))
+		sopfs_entry_of(f, dir, d->name, d->len, &d->attr, epoch, &entry))
 		return;
 	p->ino = sopfs_view_nodeid(f, entry.view);
 	p->generation = entry.view->generation;
-	p->attr_timeout = p->entry_timeout = entry.cache ? SOPFS_CACHE_SECONDS : 0;
+	p->attr_timeout = p->entry_timeout =
+		entry.cache && sopfs_may_cache(f) ? SOPFS_CACHE_SECONDS : 0;
 }
 
 /* Lets go of d->lock before it replies: once the caller has its answer it may close the directory,
@@ -96,7 +100,7 @@ static void reply_listing(struct sopfs *f, fuse_req_t req, struct sopfs_item *di
 		struct fuse_entry_param p;
 
 		if (plus) {
-			plus_entry(f, look_up ? dir : NULL, d, &p);
+			plus_entry(f, look_up ? dir : NULL, d, d_held->epoch, &p);
 			views[i] = p.ino ? sopfs_view_of(f, p.ino) : NULL;
 			used += fuse_add_direntry_plus(
 				req, buf + used, size - used, d->name, &p, (off_t)d->cookie);
@@ -117,27 +121,34 @@ static void reply_listing(struct sopfs *f, fuse_req_t req, struct sopfs_item *di
 /* plus: entries without a nodeid, to be looked up when they are needed. */
 static void reply_ctl_listing(fuse_req_t req, off_t off, size_t size, bool plus)
 {
+	static const struct {
+		const char *name;
+		uint64_t ino;
+	} dirs[] = {{SOPFS_RANGE_NAME, SOPFS_RANGE_INO}, {SOPFS_TXN_NAME, SOPFS_TXN_INO},
+		{SOPFS_COMMIT_NAME, SOPFS_COMMIT_INO}};
 	char buf[2048];
-	size_t used = 0, need;
-	struct fuse_entry_param p = {.attr.st_mode = S_IFREG};
-	const char *name;
+	size_t used = 0, need = 0, files = 0;
 
+	while (sopfs_ctl_name((unsigned)files, &(uint64_t){0}))
+		files++;
 	size = SOP_MIN(size, sizeof(buf));
-	for (unsigned i = (unsigned)off; (name = sopfs_ctl_name(i, &p.attr.st_ino)); i++) {
-		need = plus ? fuse_add_direntry_plus(req, buf + used, size - used, name, &p, i + 1)
-			    : fuse_add_direntry(req, buf + used, size - used, name, &p.attr, i + 1);
+	for (size_t i = (size_t)off; i < files + SOP_ARRAY_LEN(dirs); i++) {
+		struct fuse_entry_param p = {.attr.st_mode = i < files ? S_IFREG : S_IFDIR};
+		const char *name;
+
+		if (i < files) {
+			name = sopfs_ctl_name((unsigned)i, &p.attr.st_ino);
+		} else {
+			name = dirs[i - files].name;
+			p.attr.st_ino = dirs[i - files].ino;
+		}
+		need = plus ? fuse_add_direntry_plus(
+				      req, buf + used, size - used, name, &p, (off_t)i + 1)
+			    : fuse_add_direntry(
+				      req, buf + used, size - used, name, &p.attr, (off_t)i + 1);
 		if (need > size - used)
 			break;
 		used += need;
-	}
-	if (!name) {
-		p.attr = (struct stat){.st_mode = S_IFDIR, .st_ino = SOPFS_RANGE_INO};
-		need = plus ? fuse_add_direntry_plus(
-				      req, buf + used, size - used, SOPFS_RANGE_NAME, &p, INT32_MAX)
-			    : fuse_add_direntry(req, buf + used, size - used, SOPFS_RANGE_NAME,
-				      &p.attr, INT32_MAX);
-		if (off < INT32_MAX && need <= size - used)
-			used += need;
 	}
 	fuse_reply_buf(req, buf, used);
 }
@@ -163,6 +174,7 @@ static void read_directory(fuse_req_t req, fuse_ino_t ino, size_t size, off_t of
 		return;
 	}
 	pthread_mutex_lock(&d->lock);
+	d->epoch = atomic_load(&f->foreign_epoch);
 	rc = sopfs_listing_read(f, d->listing, dir, (uint64_t)off, &opts, &e);
 	if (!rc) {
 		reply_listing(f, req, dir, d, size, plus, !range);

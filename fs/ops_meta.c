@@ -35,7 +35,7 @@ void sopfs_reply_after(
 	sopfs_notify(f, notes, after_done, a);
 }
 
-static void op_init(void *userdata, struct fuse_conn_info *conn)
+void sopfs_op_init(void *userdata, struct fuse_conn_info *conn)
 {
 	const unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS |
 				FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_READDIRPLUS |
@@ -55,7 +55,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	conn->time_gran = 1;
 }
 
-static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+void sopfs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct sopfs *f = sopfs_of(req);
 	struct sopfs_entry entry;
@@ -68,7 +68,8 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	} else if (rc == -ENOENT) {
 		/* That it is not there may be kept too: names come by this kernel, or it is
 		 * told (control_stores.c). */
-		struct fuse_entry_param none = {.entry_timeout = SOPFS_CACHE_SECONDS};
+		struct fuse_entry_param none = {
+			.entry_timeout = sopfs_may_cache(f) ? SOPFS_CACHE_SECONDS : 0};
 
 		fuse_reply_entry(req, &none);
 	} else if (rc) {
@@ -76,23 +77,6 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	} else {
 		sopfs_reply_entry(f, req, &entry);
 	}
-}
-
-static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t n)
-{
-	struct sopfs *f = sopfs_of(req);
-
-	sopfs_forget(f, sopfs_view_of(f, ino), n);
-	fuse_reply_none(req);
-}
-
-static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
-{
-	struct sopfs *f = sopfs_of(req);
-
-	for (size_t i = 0; i < count; i++)
-		sopfs_forget(f, sopfs_view_of(f, forgets[i].ino), forgets[i].nlookup);
-	fuse_reply_none(req);
 }
 
 static void reply_getattr(
@@ -109,7 +93,7 @@ static void reply_getattr(
 		sopfs_reply_attr(f, req, &a, cache);
 }
 
-static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+void sopfs_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct sopfs *f = sopfs_of(req);
 
@@ -166,7 +150,7 @@ static int chown_mode(fuse_req_t req, struct sopfs_view *v, struct sopfs_handle 
 	return 0;
 }
 
-static void op_setattr(
+void sopfs_op_setattr(
 	fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi)
 {
 	struct sopfs *f = sopfs_of(req);
@@ -209,7 +193,7 @@ static void op_setattr(
 		reply_getattr(f, req, v, NULL);
 }
 
-static void op_readlink(fuse_req_t req, fuse_ino_t ino)
+void sopfs_op_readlink(fuse_req_t req, fuse_ino_t ino)
 {
 	struct sopfs *f = sopfs_of(req);
 	sop_autofree char *target = NULL;
@@ -222,7 +206,7 @@ static void op_readlink(fuse_req_t req, fuse_ino_t ino)
 		fuse_reply_readlink(req, target);
 }
 
-static void op_statfs(fuse_req_t req, fuse_ino_t ino)
+void sopfs_op_statfs(fuse_req_t req, fuse_ino_t ino)
 {
 	struct sopfs *f = sopfs_of(req);
 	struct sop_volume_stat s;
@@ -239,43 +223,3 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 	st.f_namemax = SOPFS_NAME_MAX;
 	fuse_reply_statfs(req, &st);
 }
-
-const struct fuse_lowlevel_ops sopfs_ops = {
-	.init = op_init,
-	.lookup = op_lookup,
-	.forget = op_forget,
-	.forget_multi = op_forget_multi,
-	.getattr = op_getattr,
-	.setattr = op_setattr,
-	.readlink = op_readlink,
-	.statfs = op_statfs,
-	.mknod = sopfs_op_mknod,
-	.mkdir = sopfs_op_mkdir,
-	.symlink = sopfs_op_symlink,
-	.unlink = sopfs_op_unlink,
-	.rmdir = sopfs_op_rmdir,
-	.rename = sopfs_op_rename,
-	.link = sopfs_op_link,
-	.open = sopfs_op_open,
-	.create = sopfs_op_create,
-	.read = sopfs_op_read,
-	.write = sopfs_op_write,
-	.flush = sopfs_op_flush,
-	.fsync = sopfs_op_fsync,
-	.release = sopfs_op_release,
-	.lseek = sopfs_op_lseek,
-	.fallocate = sopfs_op_fallocate,
-	.copy_file_range = sopfs_op_copy_file_range,
-	.opendir = sopfs_op_opendir,
-	.readdir = sopfs_op_readdir,
-	.readdirplus = sopfs_op_readdirplus,
-	.releasedir = sopfs_op_releasedir,
-	.fsyncdir = sopfs_op_fsyncdir,
-	.getxattr = sopfs_op_getxattr,
-	.listxattr = sopfs_op_listxattr,
-	.setxattr = sopfs_op_setxattr,
-	.removexattr = sopfs_op_removexattr,
-	.getlk = sopfs_op_getlk,
-	.setlk = sopfs_op_setlk,
-	.flock = sopfs_op_flock,
-};

@@ -83,12 +83,18 @@ int sopfs_answer_statx(
 		return EINVAL;
 	memcpy(&head, request, sizeof(head));
 	memcpy(&in, (const char *)request + sizeof(head), sizeof(in));
+	rc = sopfs_world_enter(head.nodeid, false);
+	if (rc)
+		return -rc;
+	if (sopfs_world_current)
+		f = sopfs_world_fs(sopfs_world_current);
 	rc = sopfs_getattr(f, (int)head.pid, sopfs_view_of(f, head.nodeid),
 		in.getattr_flags & FUSE_GETATTR_FH ? (struct sopfs_handle *)(uintptr_t)in.fh : NULL,
 		&a, &cache, &e);
+	sopfs_world_leave();
 	if (rc)
 		return sopfs_trouble(f, rc, &e);
-	fill(reply, &a, cache);
+	fill(reply, &a, cache && sopfs_may_cache(f));
 	*reply_len = sizeof(struct statx_out);
 	return 0;
 }

@@ -62,7 +62,8 @@ void sopfs_reply_entry(struct sopfs *f, struct fuse_req *req, struct sopfs_entry
 	p.ino = sopfs_view_nodeid(f, entry->view);
 	p.generation = entry->view->generation;
 	sopfs_stat_of(&entry->attr, &p.attr);
-	p.attr_timeout = p.entry_timeout = entry->cache ? SOPFS_CACHE_SECONDS : 0;
+	p.attr_timeout = p.entry_timeout =
+		entry->cache && sopfs_may_cache(f) ? SOPFS_CACHE_SECONDS : 0;
 	/* A reply that does not reach the kernel leaves no reference there. */
 	if (fuse_reply_entry(req, &p) == -ENOENT)
 		sopfs_forget(f, entry->view, 1);
@@ -72,7 +73,6 @@ void sopfs_reply_attr(struct sopfs *f, struct fuse_req *req, const struct sop_at
 {
 	struct stat st;
 
-	(void)f;
 	sopfs_stat_of(a, &st);
-	fuse_reply_attr(req, &st, cache ? SOPFS_CACHE_SECONDS : 0);
+	fuse_reply_attr(req, &st, cache && sopfs_may_cache(f) ? SOPFS_CACHE_SECONDS : 0);
 }

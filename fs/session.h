@@ -194,6 +194,10 @@ int64_t sopfs_direct_seek(
 /* item.lock held; the item is about to lose its last name: its bytes live on in a session that is
  * never committed. */
 int sopfs_direct_orphan(struct sopfs *f, struct sopfs_item *item, struct sop_err *e);
+/* The same in two steps. *out NULL: none is needed; who does not go on puts it. */
+int sopfs_direct_orphan_new(struct sopfs *f, struct sopfs_item *item, struct sopfs_session **out,
+	struct sop_err *e);
+void sopfs_direct_orphan_set(struct sopfs *f, struct sopfs_item *item, struct sopfs_session *o);
 void sopfs_direct_release(struct sopfs *f, struct sopfs_handle *h);
 /* Set the size of the committed item in a transaction of its own; item.lock held. */
 int sopfs_truncate_now(struct sopfs *f, struct sopfs_item *item, uint64_t size, uint64_t *version,

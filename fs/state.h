@@ -34,10 +34,16 @@ struct sopfs_recent;
 struct sopfs_waiter;
 struct sopfs_control;
 struct sopfs_events;
+struct sopfs_world;
 
 struct sopfs {
+	struct sopfs_world *world;   /* of a transaction over many files (worlds.h); NULL: the mount itself */
+	struct sopfs_world *worlds;  /* the mount's; under lock */
+	unsigned committing;         /* threads that commit worlds; under lock */
+	pthread_cond_t committed_one;
+	struct sopfs_item *txn_dir, *commit_dir; /* .sop/txn and .sop/commit, of the mount */
 	struct sop_volume *v;
-	struct sop_txn *latest;
+	struct sop_txn *latest; /* of a world: its transaction, under the world's lock */
 	struct sopfs_opts o;
 	struct fuse_session *se;
 	pthread_mutex_t lock;
@@ -60,6 +66,8 @@ struct sopfs {
 	struct sopfs_handle *handles; /* all open ones; under lock */
 	struct sopfs_mark *marks;     /* under lock: see views.h */
 	_Atomic unsigned mark_count;
+	_Atomic unsigned foreign_epoch; /* commits that came by foreign.h */
+	_Atomic unsigned foreign_busy;  /* of them, under way: the kernel must keep nothing of what it gets */
 	_Atomic unsigned session_epoch; /* what directories know of session= is as old as this */
 	_Atomic unsigned companions;  /* open handles of them (companion.h) */
 
@@ -95,6 +103,12 @@ static inline struct sop_name sopfs_where_name(const struct sopfs_where *w)
 static inline bool sopfs_trusts(uid_t uid)
 {
 	return uid == 0 || uid == geteuid();
+}
+
+/* May the kernel keep what it is told now? */
+static inline bool sopfs_may_cache(const struct sopfs *f)
+{
+	return !atomic_load(&f->foreign_busy);
 }
 
 static inline unsigned sopfs_commit_flags(const struct sopfs *f)

@@ -159,12 +159,16 @@ static int lookup_overlay(struct sopfs *f, int tid, struct sopfs_item *dir, cons
 
 /* Found in the committed tree. -EAGAIN: a commit is under way; *busy is its item, referenced. */
 static int lookup_found(struct sopfs *f, int tid, struct sopfs_item *dir, const char *name,
-	size_t len, struct sopfs_entry *out, struct sopfs_item **busy)
+	size_t len, unsigned epoch, struct sopfs_entry *out, struct sopfs_item **busy)
 {
 	struct sopfs_item *item;
 	int rc = -ENOMEM;
 
 	pthread_mutex_lock(&f->lock);
+	if (epoch != atomic_load(&f->foreign_epoch)) {
+		pthread_mutex_unlock(&f->lock);
+		return -EAGAIN;
+	}
 	item = sopfs_item_obtain(f, out->attr.ino, out->attr.mode);
 	if (!item)
 		goto out;
@@ -202,6 +206,7 @@ int sopfs_lookup(struct sopfs *f, int tid, struct sopfs_item *dir, const char *n
 {
 	size_t len = strlen(name);
 	struct sopfs_item *busy = NULL;
+	unsigned epoch;
 	int rc;
 
 	if (len > SOPFS_NAME_MAX)
@@ -216,6 +221,7 @@ int sopfs_lookup(struct sopfs *f, int tid, struct sopfs_item *dir, const char *n
 			return rc;
 		if (busy)
 			pthread_mutex_lock(&busy->lock);
+		epoch = atomic_load(&f->foreign_epoch);
 		rc = sop_lookup(f->latest, (struct sop_name){dir->ino, name, len}, &out->attr, e);
 		if (busy) {
 			pthread_mutex_unlock(&busy->lock);
@@ -224,7 +230,7 @@ int sopfs_lookup(struct sopfs *f, int tid, struct sopfs_item *dir, const char *n
 		}
 		if (rc)
 			return rc;
-		rc = lookup_found(f, tid, dir, name, len, out, &busy);
+		rc = lookup_found(f, tid, dir, name, len, epoch, out, &busy);
 		if (rc != -EAGAIN)
 			return rc;
 	}
@@ -234,7 +240,7 @@ int sopfs_lookup(struct sopfs *f, int tid, struct sopfs_item *dir, const char *n
 }
 
 int sopfs_entry_of(struct sopfs *f, struct sopfs_item *dir, const char *name, size_t len,
-	const struct sop_attr *attr, struct sopfs_entry *out)
+	const struct sop_attr *attr, unsigned epoch, struct sopfs_entry *out)
 {
 	struct sopfs_item *busy = NULL;
 	bool own;
@@ -246,7 +252,7 @@ int sopfs_entry_of(struct sopfs *f, struct sopfs_item *dir, const char *name, si
 	if (own)
 		return -EAGAIN;
 	out->attr = *attr;
-	rc = lookup_found(f, 0, dir, name, len, out, &busy);
+	rc = lookup_found(f, 0, dir, name, len, epoch, out, &busy);
 	sopfs_item_put(f, busy);
 	return rc;
 }
@@ -1332,6 +1338,8 @@ int sopfs_create(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_i
 		return -ENAMETOOLONG;
 	if (f->o.read_only)
 		return -EROFS;
+	if (f->world && strcmp(name, "/") == 0)
+		return -EOPNOTSUPP; /* O_TMPFILE: programs then make one with a name */
 	rc = sopfs_new_attr(f, who, dir, S_IFREG | (mode & 07777), &init, &lists, e);
 	h = rc ? NULL : sopfs_handle_new(f, NULL, flags);
 	if (!h) {

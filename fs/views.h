@@ -31,9 +31,10 @@ struct sopfs_entry {
 
 int sopfs_lookup(struct sopfs *f, int tid, struct sopfs_item *dir, const char *name,
 	struct sopfs_entry *out, struct sop_err *e);
-/* The same from what a scan gave; nobody waits: -EAGAIN when a look-up has to be made. */
+/* The same from what a scan gave, which began at this foreign_epoch; nobody waits: -EAGAIN when a look-up
+ * has to be made. */
 int sopfs_entry_of(struct sopfs *f, struct sopfs_item *dir, const char *name, size_t len,
-	const struct sop_attr *attr, struct sopfs_entry *out);
+	const struct sop_attr *attr, unsigned epoch, struct sopfs_entry *out);
 void sopfs_forget(struct sopfs *f, struct sopfs_view *v, uint64_t n);
 /* sopfs.lock held: what a look-up by this thread is answered with, counted. NULL: no memory. */
 struct sopfs_view *sopfs_view_for(struct sopfs *f, int tid, struct sopfs_item *item, bool *cache);

@@ -1,5 +1,6 @@
 #include "mount-helpers/sopctl.h"
 
+#include <ctype.h>
 #include <getopt.h>
 #include <stdarg.h>
 #include <unistd.h>
@@ -8,7 +9,7 @@
 
 static const struct sopctl_verb *const groups[] = {sopctl_status_verbs, sopctl_scrub_verbs,
 	sopctl_disk_verbs, sopctl_events_verbs, sopctl_info_verbs, sopctl_store_verbs,
-	sopctl_ec_verbs};
+	sopctl_ec_verbs, sopctl_txn_verbs};
 
 /* ---- options -----------------------------------------------------------------------------------
  */
@@ -51,6 +52,7 @@ static const struct option_spec {
 	{"ec", 0, VALUE, AT(ec), "erasure code profile, by name"},
 	{"session", 0, VALUE, AT(session), "close or write: when what is written is committed"},
 	{"note", 0, VALUE, AT(note), "a description"},
+	{"retry", 0, VALUE, AT(retry), "run it again up to this often when another was first"},
 	{"kind", 0, VALUE, AT(kind), "only events of this kind: commit, session, disk or log"},
 };
 
@@ -175,6 +177,17 @@ int sopctl_fail(int code, const char *fmt, ...)
 	va_end(ap);
 	fprintf(stderr, PROGRAM ": %s\n", text ? sopctl_clean(text) : "out of memory");
 	return code;
+}
+
+const char *sopctl_digits(const char *text, uint64_t max, char end, uint64_t *out)
+{
+	char *stop;
+
+	if (!isdigit((unsigned char)*text))
+		return NULL;
+	errno = 0;
+	*out = strtoull(text, &stop, 10);
+	return errno || *out > max || *stop != end ? NULL : stop;
 }
 
 int sopctl_exit_of(int rc)

@@ -20,6 +20,7 @@ enum sopctl_exit {
 	SOPCTL_LOCKED = 5, /* in use by another */
 	SOPCTL_PERMISSION = 6,
 	SOPCTL_DEGRADED = 7, /* the volume cannot do without it now */
+	SOPCTL_AGAIN = 75,   /* txn: lost against another; as EX_TEMPFAIL */
 };
 
 /* ---- verbs and their words ---- */
@@ -28,7 +29,7 @@ struct sopctl_args {
 	bool json, yes, dry_run, wait, verbose, unhealthy, check, force, follow, verify;
 	bool pause, resume, stop, cancel, data_only, no_repair, duplicates, balance;
 	const char *rate, *path, *kind, *disks, *key, *slot_length, *value, *ec, *session, *note,
-		*cache;
+		*cache, *retry;
 	char **word; /* what is no option */
 	int words;
 };
@@ -45,7 +46,8 @@ struct sopctl_verb {
 
 /* Ended by one without a name. */
 extern const struct sopctl_verb sopctl_status_verbs[], sopctl_disk_verbs[], sopctl_scrub_verbs[],
-	sopctl_events_verbs[], sopctl_info_verbs[], sopctl_store_verbs[], sopctl_ec_verbs[];
+	sopctl_events_verbs[], sopctl_info_verbs[], sopctl_store_verbs[], sopctl_ec_verbs[],
+	sopctl_txn_verbs[];
 
 /* "sopctl: message" on stderr; returns code. */
 int sopctl_fail(int code, const char *fmt, ...) SOP_PRINTF(2, 3);
@@ -55,6 +57,8 @@ int sopctl_exit_of(int rc);
 int sopctl_confirm(const struct sopctl_args *a, const char *fmt, ...) SOP_PRINTF(2, 3);
 /* "64M", "1.5G": bytes. */
 bool sopctl_parse_size(uint64_t *bytes, const char *text);
+/* Digits up to max, then `end`. Where it ends, or NULL. */
+const char *sopctl_digits(const char *text, uint64_t max, char end, uint64_t *out);
 /* Absolute, without "//", "/./", "/../"; as text alone. malloc'ed. */
 char *sopctl_absolute(const char *path);
 /* realpath(3), given up after two seconds: NULL. malloc'ed. */

@@ -1,21 +1,6 @@
-/* ec, txn: erasure code profiles of a mounted volume, and transactions that programs have prepared
- * in it. */
-#include <ctype.h>
-
+/* ec: erasure code profiles of a mounted volume. */
 #include "core/human.h"
 #include "mount-helpers/sopctl.h"
-
-/* Digits up to max, then `end`. Where it ends, or NULL. */
-static const char *number(const char *text, uint64_t max, char end, uint64_t *out)
-{
-	char *stop;
-
-	if (!isdigit((unsigned char)*text))
-		return NULL;
-	errno = 0;
-	*out = strtoull(text, &stop, 10);
-	return errno || *out > max || *stop != end ? NULL : stop;
-}
 
 /* ---- ec ---- */
 
@@ -84,8 +69,8 @@ static int add_profile(const struct sopctl_args *a, struct sopctl_volume *v)
 	json_t *disks, *request;
 	int rc;
 
-	plus = number(a->word[3], 255, '+', &k);
-	if (!plus || !number(plus + 1, 255, '\0', &m) || !k)
+	plus = sopctl_digits(a->word[3], 255, '+', &k);
+	if (!plus || !sopctl_digits(plus + 1, 255, '\0', &m) || !k)
 		return sopctl_fail(SOPCTL_USAGE, "%s: must be K+M, as in 4+2", a->word[3]);
 	disks = a->disks ? disks_of(a->disks) : json_array();
 	if (!disks)
@@ -121,68 +106,6 @@ static int run_ec(const struct sopctl_args *a)
 	return rc;
 }
 
-/* ---- txn ---- */
-
-static int list_prepared(const struct sopctl_args *a, struct sopctl_volume *v)
-{
-	int rc;
-	json_t *answer = sopctl_ask(
-		v, json_pack("{s:s, s:s}", "verb", "txn", "action", "list"), SOPCTL_SOON_MS, &rc);
-	json_t *p;
-	size_t i;
-
-	if (!rc && !a->json)
-		printf("%20s  %-27s %8s  %s\n", "ID", "PREPARED", "ITEMS", "NOTE");
-	json_array_foreach(json_object_get(answer, "transactions"), i, p)
-	{
-		sop_autofree char *note = strdup(sopctl_text(p, "note"));
-
-		if (a->json)
-			sopctl_print_json(p);
-		else
-			printf("%20llu  %-27s %8llu  %s\n",
-				(unsigned long long)sopctl_number(p, "id"),
-				sopctl_text(p, "prepared"),
-				(unsigned long long)sopctl_number(p, "items"),
-				note ? sopctl_clean(note) : "");
-	}
-	json_decref(answer);
-	return rc;
-}
-
-static int run_txn(const struct sopctl_args *a)
-{
-	bool list = strcmp(a->word[0], "list") == 0, commit = strcmp(a->word[0], "commit") == 0;
-	struct sopctl_volume v;
-	uint64_t id = 0;
-	int rc;
-
-	if (!list && !commit && strcmp(a->word[0], "rollback") != 0)
-		return sopctl_fail(
-			SOPCTL_USAGE, "txn %s: there is list, commit, and rollback", a->word[0]);
-	if (a->words != (list ? 2 : 3))
-		return sopctl_fail(
-			SOPCTL_USAGE, "txn list VOLUME, or txn commit|rollback VOLUME ID");
-	if (!list && !number(a->word[2], INT64_MAX, '\0', &id))
-		return sopctl_fail(SOPCTL_USAGE,
-			"%s: must be the number of a transaction; 'sopctl txn list' shows them",
-			a->word[2]);
-	rc = sopctl_find(&v, a->word[1], false, true);
-	if (!rc && list) {
-		rc = list_prepared(a, &v);
-	} else if (!rc) {
-		json_decref(sopctl_ask(&v,
-			json_pack("{s:s, s:s, s:I}", "verb", "txn", "action", a->word[0], "id",
-				(json_int_t)id),
-			SOPCTL_LONG_MS, &rc));
-		if (!rc && !a->json)
-			printf("%s: transaction %llu is %s\n", sopctl_name(&v),
-				(unsigned long long)id, commit ? "committed" : "rolled back");
-	}
-	sopctl_close(&v);
-	return rc;
-}
-
 const struct sopctl_verb sopctl_ec_verbs[] = {
 	{"ec", "list VOLUME | add VOLUME NAME K+M", "Show erasure code profiles, or add one",
 		"json disks no-repair", 2, 4,
@@ -191,12 +114,5 @@ const struct sopctl_verb sopctl_ec_verbs[] = {
 		"changed nor\nremoved. With --disks its data lies on these alone, else on all, and "
 		"those to come.\n",
 		run_ec},
-	{"txn", "list VOLUME | commit|rollback VOLUME ID",
-		"Show transactions that programs have prepared, or end one", "json", 2, 3,
-		"One stays, over crashes too, until it is ended by its program or by this; what "
-		"conflicts with it is\nrefused meanwhile. Ask the other side of it (its note "
-		"tells) "
-		"which of both it has to be.\n",
-		run_txn},
 	{0},
 };

@@ -64,6 +64,10 @@ _sopfs() {
 			__sopfs_reply "$(__sopfs_verbs)"
 			return
 		fi
+		if [ "${COMP_WORDS[1]}" = txn ] && [ "$prev" = -- ]; then
+			mapfile -t COMPREPLY < <(compgen -c -- "$cur")
+			return
+		fi
 		if [[ $cur == -* ]] && [ "$COMP_CWORD" -gt 1 ]; then
 			__sopfs_reply "$(__sopfs_flags sopctl "${COMP_WORDS[1]}")"
 			return

@@ -137,6 +137,6 @@ grep -q '2 conflicts' "$MNT/.sop/status" || fail "status does not count the conf
 grep -q ' 4 rolled back' "$MNT/.sop/status" || fail "status does not count what was rolled back"
 [ -z "$(find "$MNT" -maxdepth 1 -name .sop)" ] || fail ".sop is listed"
 # shellcheck disable=SC2012 # the order of the listing itself is looked at
-assert_eq "$(ls "$MNT/.sop" | tr '\n' ' ')" "events metrics range status status.json " "ls .sop"
+assert_eq "$(ls "$MNT/.sop" | tr '\n' ' ')" "commit events metrics range status status.json txn " "ls .sop"
 unmount_volume
 check_volume

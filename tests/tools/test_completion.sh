@@ -31,6 +31,8 @@ in_bash sopfs --dump | offers --dump-config bash
 in_bash mkfs.sopfs --registry | offers --registry-hashmod bash
 if [ -x "$BUILD/sopctl" ]; then
 	in_bash sopctl stat | offers status bash
+	in_bash sopctl txn --ret | offers --retry bash
+	in_bash sopctl txn /pool -- slee | offers sleep bash
 fi
 new_volume 2 1+1
 mount_volume

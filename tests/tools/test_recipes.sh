@@ -36,6 +36,21 @@ assert_eq "$(cat "$MNT/dump")" yesterday "a dump that was killed"
 sh -c 'echo today' >"$MNT/dump"
 assert_eq "$(cat "$MNT/dump")" today "a dump that ended"
 
+# ---- many files at once, or none ----
+mkdir "$MNT/release"
+cat >"$WORK/upgrade.sh" <<END
+cd "$MNT"/release
+echo new >program
+echo new >settings
+[ ! -e refuse ]
+END
+: >"$MNT/release/refuse"
+expect_exit 1 "$SOPCTL" txn "$MNT" -- sh -e "$WORK/upgrade.sh"
+assert_eq "$(ls "$MNT/release")" refuse "an upgrade that failed"
+rm "$MNT/release/refuse"
+"$SOPCTL" txn "$MNT" -- sh -e "$WORK/upgrade.sh"
+assert_eq "$(cat "$MNT/release/program" "$MNT/release/settings" | xargs)" "new new" "an upgrade"
+
 # ---- a container: another PID namespace and another root over a folder of ours ----
 mkdir -p "$MNT/app" "$WORK/data"
 unshare -m -p -f --mount-proc --propagation private sh -c "

@@ -99,7 +99,7 @@ expect_says "$NAME" 'no prepared transaction 12345' 'txn list'
 expect_exit 2 "$SOPCTL" txn commit "$NAME" first
 expect_exit 2 "$SOPCTL" txn commit "$NAME"
 expect_exit 2 "$SOPCTL" txn list "$NAME" 1
-expect_exit 2 "$SOPCTL" txn forget "$NAME" 1
+expect_exit 4 "$SOPCTL" txn forget "$NAME" 1 # a mount, and a command
 expect_exit 4 "$SOPCTL" txn list no-such-volume
 
 # prepare STORE VALUE KEY...: each by a program of its own that ends without an answer; IDS.

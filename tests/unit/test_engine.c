@@ -681,6 +681,12 @@ static void a_transaction_has_its_longest_time_and_a_session_none(void **state)
 	fake_ms += 16 * 60 * 1000;
 	assert_int_equal(sop_txn_commit(t, 0, &f->e), SOP_ETIMEOUT);
 	fixture_ok(f, sop_txn_commit(s, 0, &f->e));
+	fixture_ok(f, sop_txn_begin(&t, f->v,
+			      &(struct sop_txn_opts){.timeout_ms = SOP_TXN_UNBOUNDED}, &f->e));
+	fixture_ok(f, sop_add(t, SOP_NAME(store, "u"), "1", 1, &f->e));
+	fake_ms += 61 * 60 * 1000;
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+	assert_int_equal(fixture_has(f, store, "u", "1", 1), 1);
 	assert_int_equal(fixture_has(f, store, "t", "1", 1), 0);
 	assert_int_equal(fixture_has(f, store, "s", "1", 1), 1);
 	assert_int_equal(

@@ -1,0 +1,341 @@
+#!/bin/bash
+# Transactions over many files: sopctl txn, and by hand below .sop/txn. Nobody sees anything of one before its
+# commit, everybody all of it after; those who have files open keep what they have; what fails, is killed or
+# loses leaves nothing behind.
+. "$(dirname "$0")/functions.sh"
+requires_root
+requires python3 setfattr setfacl
+new_volume 2 1+1
+mount_volume
+chmod 777 "$MNT"
+T=$MNT/.sop/txn
+
+txn() { # OPTION... -- COMMAND...
+	"$SOPCTL" txn "$MNT" "$@"
+}
+
+begin() {
+	mkdir "$T/$1"
+}
+
+commit() {
+	mv "$T/$1" "$MNT/.sop/commit"
+}
+
+loses() {
+	mv "$T/$1" "$MNT/.sop/commit" 2>"$WORK/err" && fail "$2: committed"
+	grep -q 'resource busy' "$WORK/err" || fail "$2: $(cat "$WORK/err")"
+	rmdir "$T/$1"
+}
+
+# ---- by hand: all that can be done to names and files, and nothing of it seen before the end ----
+mkdir -p "$MNT/dir/sub" "$MNT/empty"
+for f in keep rewrite append unlinked renamed replaced linked; do echo "old $f" >"$MNT/$f"; done
+echo below >"$MNT/dir/sub/file"
+tree_list "$MNT" >"$WORK/before"
+begin t
+assert_eq "$(ls "$T")" t "listed"
+for f in keep rewrite dir/sub/file; do cmp "$MNT/$f" "$T/t/$f"; done
+(
+	cd "$T/t" || exit
+	echo new >rewrite
+	echo more >>append
+	printf two >>append
+	rm unlinked
+	mv renamed moved
+	echo replacement >new
+	mv new replaced
+	ln linked second
+	ln -s rewrite symlink
+	mkdir -p made/deep
+	echo inner >made/deep/file
+	mv dir/sub made/
+	rmdir dir empty
+	mkfifo pipe
+	chmod 640 keep
+	setfattr -n user.a -v b keep
+	setfacl -m u:1234:r keep
+	head -c 3000000 /dev/urandom >big
+	cp big made/copy
+	truncate -s 1000000 big
+	fallocate -p -o 0 -l 4096 big
+)
+tree_list "$T/t" >"$WORK/inside"
+assert_eq "$(cat "$T/t/append")" "$(printf 'old append\nmore\ntwo')" "appends inside"
+cmp -s "$WORK/before" "$WORK/inside" && fail "nothing has changed inside"
+tree_list "$MNT" | cmp - "$WORK/before" || fail "it is seen before the commit"
+cmp <(getfattr -d "$MNT/keep" 2>&1) /dev/null || fail "an attribute is seen before the commit"
+sha256sum "$T/t/big" "$T/t/made/copy" | awk '{print $1}' >"$WORK/sums"
+commit t
+[ ! -e "$T/t" ] || fail "it is there still"
+sha256sum "$MNT/big" "$MNT/made/copy" | awk '{print $1}' | cmp - "$WORK/sums" || fail "values after the commit"
+# Times of directories are those of the commit.
+tree_list "$MNT" | sed '/ d[0-9rwx]* \| d /s/ [^ ]* [^ ]*$//' >"$WORK/after"
+sed '/ d[0-9rwx]* \| d /s/ [^ ]* [^ ]*$//' "$WORK/inside" | cmp - "$WORK/after" ||
+	fail "after the commit it is not what it was inside"
+assert_eq "$(cat "$MNT/made/sub/file" "$MNT/moved" "$MNT/second")" "$(printf 'below\nold renamed\nold linked')" contents
+assert_eq "$(getfattr --only-values -n user.a "$MNT/keep")" b "an attribute"
+assert_eq "$(stat -c %h "$MNT/second" "$MNT/linked" "$MNT/made" | xargs)" "2 2 4" "link counts"
+getfacl -cn "$MNT/keep" | grep -q '^user:1234:r--' || fail "an access control list"
+
+# ---- rolled back ----
+tree_list "$MNT" >"$WORK/before"
+begin t
+rm -rf "$T/t"/*
+echo x >"$T/t/x"
+assert_eq "$(ls "$T/t")" x "all removed inside"
+rmdir "$T/t"
+tree_list "$MNT" | cmp - "$WORK/before" || fail "a rollback leaves something"
+expect_exit 3 txn -- sh -c "rm -rf '$MNT'/*; exit 3"
+expect_exit 137 txn -- sh -c "rm -rf '$MNT'/made; kill -9 \$\$"
+expect_exit 127 txn -- no-such-command
+tree_list "$MNT" | cmp - "$WORK/before" || fail "a command that failed leaves something"
+
+# ---- the command: the same path, its own working directory, its children ----
+cd "$MNT/made" || exit
+txn -- sh -c 'echo here >here; (echo child >child); cat ../rewrite' >"$WORK/out"
+cd "$TOP" || exit
+assert_eq "$(cat "$WORK/out" "$MNT/made/here" "$MNT/made/child" | xargs)" "new here child" "a command"
+expect_exit 2 txn -- "$SOPCTL" txn "$MNT" -- true
+expect_says nest
+expect_exit 4 "$SOPCTL" txn "$WORK" -- true
+expect_exit 2 txn --retry=many -- true
+expect_exit 2 "$SOPCTL" txn "$MNT"
+expect_exit 1 txn -- mkdir "$MNT/.sop"
+expect_exit 1 txn -- touch "$MNT/.sop"
+[ -d "$MNT/.sop/txn" ] || fail ".sop was replaced"
+
+# Who holds it is killed: so is the command, and nothing of it stays.
+"$SOPCTL" txn "$MNT" -- sh -c "echo bad >'$MNT/rewrite'; echo >'$WORK/ready'; exec sleep 1000" &
+holder=$!
+wait_until 20 test -e "$WORK/ready" || fail "the command does not begin"
+command=$(pgrep -P "$holder")
+assert_eq "$(find "$T" -mindepth 1 -maxdepth 1 | wc -l)" 1 "one is under way"
+kill -9 "$holder"
+wait "$holder" 2>/dev/null || true
+wait_gone "$command" 20 || fail "the command lives on"
+wait_until 20 sh -c "[ -z \"\$(ls '$T')\" ]" || fail "it is not rolled back"
+assert_eq "$(cat "$MNT/rewrite")" new "after who held it was killed"
+# A signal to it alone reaches the command.
+rm "$WORK/ready"
+"$SOPCTL" txn "$MNT" -- sh -c "trap 'exit 9' TERM; echo bad >'$MNT/rewrite'; echo >'$WORK/ready'; while :; do sleep 0.05; done" &
+holder=$!
+wait_until 20 test -e "$WORK/ready" || fail "the command does not begin"
+kill -TERM "$holder"
+rc=0
+wait "$holder" || rc=$?
+assert_eq "$rc $(cat "$MNT/rewrite")" "9 new" "SIGTERM"
+# While one is under way the volume cannot be unmounted by accident.
+rm "$WORK/ready"
+"$SOPCTL" txn "$MNT" -- sh -c "echo late >'$MNT/late'; echo >'$WORK/ready'; until [ -e '$WORK/go' ]; do sleep 0.05; done" &
+holder=$!
+wait_until 20 test -e "$WORK/ready" || fail "the command does not begin"
+! umount -i "$MNT" 2>/dev/null || fail "unmounted under a transaction"
+touch "$WORK/go"
+wait "$holder"
+assert_eq "$(cat "$MNT/late")" late "after that"
+
+# ---- who is first, wins ----
+echo 1 >"$MNT/a"
+echo 1 >"$MNT/b"
+begin t; cat "$T/t/a" >"$WORK/out"; echo x >"$T/t/b"; echo 2 >"$MNT/a"
+loses t "what was read has changed"
+begin t; echo x >"$T/t/b"; echo 3 >"$MNT/b"
+loses t "what was written has changed"
+assert_eq "$(cat "$MNT/a" "$MNT/b" | xargs)" "2 3" "the winners"
+mkdir "$MNT/box"
+begin t; ls "$T/t/box" >"$WORK/out"; echo x >"$T/t/b"; echo 1 >"$MNT/box/1"
+loses t "a directory that was listed has changed"
+begin t; rm -r "$T/t/box"; mkdir "$MNT/box/2"
+loses t "a directory that was removed is not empty"
+begin t; echo x >"$T/t/name"; echo y >"$MNT/name"
+loses t "a name that was made is taken"
+begin t; begin u
+echo t >"$T/t/a"; echo u >"$T/u/b"; echo u >"$T/u/box/u"; echo t >"$T/t/box/t"
+commit t; commit u
+assert_eq "$(cat "$MNT/a" "$MNT/b" "$MNT/box/t" "$MNT/box/u" | xargs)" "t u t u" "two about different things"
+begin t; begin u
+cat "$T/t/a" "$T/u/b" >"$WORK/out"; echo t >"$T/t/b"; echo u >"$T/u/a"
+commit t
+loses u "each read what the other wrote"
+# A name that somebody has made and not closed yet is his.
+exec 7>"$MNT/making"
+begin t; echo x >"$T/t/making"
+loses t "a name that is just being made"
+begin t; rm -r "$T/t/box"
+exec 8>"$MNT/box/making"
+loses t "a file is just being made in a directory that was removed"
+echo mine >&7
+exec 7>&- 8>&-
+assert_eq "$(cat "$MNT/making")" mine "who made it"
+# And the other way: a session that depends on what a transaction has changed.
+expect_exit 0 python3 - "$MNT" "$T" <<'PY'
+import errno, os, sys
+mnt, t = sys.argv[1:]
+f = os.open(mnt + '/a', os.O_RDWR)
+os.pread(f, 10, 0)
+os.pwrite(f, b'session', 0)
+os.mkdir(t + '/t')
+open(t + '/t/a', 'w').write('transaction')
+os.rename(t + '/t', mnt + '/.sop/commit/t')
+try:
+    os.close(f)
+    sys.exit('the session committed over it')
+except OSError as e:
+    assert e.errno == errno.EBUSY, e
+assert open(mnt + '/a').read() == 'transaction'
+PY
+expect_exit 75 txn -- sh -c "cat '$MNT/a'; echo x >'$MNT/b'; nsenter -t $$ -m sh -c \"echo other >'$MNT/a'\""
+expect_says 'nothing was changed'
+
+# ---- those who have files open ----
+expect_exit 0 python3 - "$MNT" "$T" <<'PY'
+import os, sys
+mnt, t = sys.argv[1:]
+for n in 'gone', 'there', 'changed', 'blind':
+    open(f'{mnt}/{n}', 'w').write('old ' + n)
+os.mkdir(mnt + '/home')
+open(mnt + '/home/file', 'w').write('file')
+readers = {n: os.open(f'{mnt}/{n}', os.O_RDONLY) for n in ('gone', 'there', 'changed')}
+gone = os.open(mnt + '/gone', os.O_RDWR)
+blind = os.open(mnt + '/blind', os.O_WRONLY)
+home = os.open(mnt + '/home', os.O_RDONLY)
+os.mkdir(t + '/t')
+os.unlink(t + '/t/gone')
+os.rename(t + '/t/there', t + '/t/elsewhere')
+os.rename(t + '/t/blind', t + '/t/blinder')
+os.rename(t + '/t/home', t + '/t/house')
+open(t + '/t/changed', 'w').write('NEW')
+# Inside, what is unlinked goes on for who has it open.
+inner = os.open(t + '/t/inner', os.O_CREAT | os.O_RDWR)
+os.write(inner, b'inner')
+os.unlink(t + '/t/inner')
+os.pwrite(inner, b'I', 0)
+assert os.pread(inner, 10, 0) == b'Inner'
+assert os.fstat(inner).st_nlink == 0
+os.rename(t + '/t', mnt + '/.sop/commit/t')
+try:
+    os.write(inner, b'x')
+    sys.exit('a mirror that has ended is written to')
+except OSError as e:
+    pass
+for n, f in readers.items():
+    assert os.pread(f, 100, 0) == b'old ' + n.encode(), n
+assert os.fstat(readers['gone']).st_nlink == 0
+assert os.fstat(readers['there']).st_nlink == 1
+os.pwrite(gone, b'still', 0)
+assert os.pread(gone, 100, 0) == b'still' + b'old gone'[5:]
+os.close(gone)
+os.pwrite(blind, b'BLIND', 0)
+os.close(blind)
+assert open(mnt + '/blinder').read()[:5] == 'BLIND'
+for n in 'gone', 'there', 'blind', 'home':
+    assert not os.path.exists(f'{mnt}/{n}'), n
+assert open(mnt + '/changed').read() == 'NEW'
+assert open(mnt + '/elsewhere').read() == 'old there'
+assert os.listdir(home) == ['file'] and os.listdir(mnt + '/house') == ['file']
+os.chmod(mnt + '/elsewhere', 0o600)
+assert os.fstat(readers['there']).st_mode & 0o777 == 0o600
+PY
+
+# Nothing leads from one into another, or out of it.
+begin t; begin u
+! ln "$T/t/a" "$T/u/link" 2>/dev/null || fail "a link between two"
+! ln "$MNT/a" "$T/u/link" 2>/dev/null || fail "a link into one"
+mv "$T/t/a" "$T/u/moved-a"
+rmdir "$T/t" "$T/u"
+[ -e "$MNT/a" ] || fail "what was moved out of one that is rolled back is gone"
+
+# ---- not everybody's ----
+begin t
+as_user() {
+	setpriv --reuid 12345 --regid 12345 --clear-groups "$@"
+}
+assert_eq "$(as_user ls "$T")" "" "another user lists it"
+! as_user ls "$T/t" 2>/dev/null || fail "another user finds it"
+! as_user rmdir "$T/t" 2>/dev/null || fail "another user ends it"
+ls "$T/t" >"$WORK/out"
+rmdir "$T/t"
+as_user sh -c "for i in \$(seq 16); do mkdir '$T/'\$i || exit 1; done"
+! as_user mkdir "$T/17" 2>/dev/null || fail "one user has any number"
+begin root
+rmdir "$T"/*
+if as_user unshare -Um true 2>/dev/null; then
+	chmod 755 "$WORK"
+	as_user "$SOPCTL" txn "$MNT" -- sh -c "id -u >'$MNT/by-user'"
+	assert_eq "$(cat "$MNT/by-user") $(stat -c %u "$MNT/by-user")" "12345 12345" "by an ordinary user"
+fi
+
+# ---- many at once: none is lost, and none is seen in part ----
+echo 0 >"$MNT/a"
+echo 0 >"$MNT/b"
+rm -f "$WORK/stop"
+cat >"$WORK/reader.py" <<'PY'
+import os, random, sys
+mnt, stop, seed = sys.argv[1:]
+random.seed(int(seed))
+def get(n):
+    with open(f'{mnt}/{n}') as f:
+        return int(f.read())
+def size(n):
+    return os.stat(f'{mnt}/{n}').st_size
+many = [f'many/{i}' for i in range(200)]
+for n in many:
+    size(n)
+while not os.path.exists(stop):
+    # What is read later is as new, or newer: in the kernel's memory too.
+    for names in [('a', 'b')] + [random.sample(many, 2) for _ in range(20)]:
+        one, other = [(size if n in many else get)(n) for n in names]
+        if other < one:
+            sys.exit(f'a part of a transaction was seen: {names}: {one}, {other}')
+    n = [x for x in os.listdir(mnt) if x.startswith('turn-')]
+    if len(n) != 1:
+        sys.exit(f'a part of a rename was seen: {n}')
+PY
+mkdir "$MNT/many"
+for ((i = 0; i < 200; i++)); do : >"$MNT/many/$i"; done
+: >"$MNT/turn-0"
+python3 "$WORK/reader.py" "$MNT" "$WORK/stop" "$SEED" >"$WORK/reader.out" 2>&1 &
+reader=$!
+workers=()
+for _ in 1 2 3; do
+	for ((i = 0; i < 8; i++)); do
+		# shellcheck disable=SC2016
+		txn --retry 1000 -- sh -ec 'cd "$1"; n=$(($(cat a) + 1)); echo $n >b; echo $n >a
+			mv turn-* turn-$n' sh "$MNT" 2>>"$WORK/lost"
+	done &
+	workers+=($!)
+done
+for ((i = 1; i <= 10; i++)); do
+	txn -- sh -c "cd '$MNT/many' && for f in *; do printf %${i}s x >\$f; done"
+done
+wait "${workers[@]}" || fail "a transaction was not done: $(tail -3 "$WORK/lost")"
+touch "$WORK/stop"
+wait "$reader" || fail "$(cat "$WORK/reader.out")"
+assert_eq "$(cat "$MNT/a" "$MNT/b" | xargs) $(cd "$MNT" && echo turn-*)" "24 24 turn-24" "all of them, one after the other"
+
+# ---- crashes, and the end of the mount ----
+begin t
+echo x >"$T/t/crash"
+"$SOPCTL" txn "$MNT" -- sh -c "echo bad >'$MNT/rewrite'; : >'$WORK/running'; exec sleep 1000" 2>/dev/null &
+holder=$!
+wait_until 20 test -e "$WORK/running" || fail "the command does not begin"
+txn -- sh -c "echo good >'$MNT/crash-after'"
+kill_daemon
+pkill -9 -P "$holder" || true
+wait "$holder" 2>/dev/null || true
+check_volume
+mount_volume
+assert_eq "$(cat "$MNT/rewrite") $(cat "$MNT/crash-after")" "new good" "after a crash"
+[ ! -e "$MNT/crash" ] || fail "what was not committed is there after a crash"
+begin t
+echo x >"$T/t/left"
+unmount_volume
+mount_volume
+[ ! -e "$MNT/left" ] || fail "what was not committed is there after an unmount"
+unmount_volume
+check_volume
+mount_volume ro
+! mkdir "$T/t" 2>/dev/null || fail "one begins on a read-only mount"
+expect_exit 1 txn -- true
+unmount_volume
