@@ -45,7 +45,7 @@ struct sopfs {
 	struct sop_volume *v;
 	struct sop_txn *latest; /* of a world: its transaction, under the world's lock */
 	struct sopfs_opts o;
-	struct fuse_session *se;
+	struct fuse_session *_Atomic se;
 	pthread_mutex_t lock;
 
 	/* inode number -> item; under lock */
