@@ -1,5 +1,6 @@
-/* The directory .sop in the root, and its files: status as text and JSON, metrics for Prometheus. Not
- * listed by readdir of the root. What a file says is made when it is opened, from memory alone. */
+/* The directory .sop in the root, and its files: status as text and JSON, metrics for Prometheus.
+ * Not listed by readdir of the root. What a file says is made when it is opened, from memory alone.
+ */
 #ifndef SOPFS_CTL_H
 #define SOPFS_CTL_H
 
@@ -13,8 +14,8 @@ void sopfs_ctl_item_free(struct sopfs_item *item);
 int sopfs_ctl_start(struct sopfs *f, struct sop_err *e);
 void sopfs_ctl_stop(struct sopfs *f);
 /* True: the name is ours to answer; out->view NULL: there is no such file. */
-bool sopfs_ctl_lookup(struct sopfs *f, struct sopfs_item *dir, const char *name,
-	struct sopfs_entry *out);
+bool sopfs_ctl_lookup(
+	struct sopfs *f, struct sopfs_item *dir, const char *name, struct sopfs_entry *out);
 int sopfs_ctl_attr(const struct sopfs_view *v, struct sop_attr *a);
 int sopfs_ctl_open(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_view *v, int flags,
 	struct sopfs_opened *out, struct sop_err *e);

@@ -1,5 +1,5 @@
-/* Commits that do not come through the mount's own items and sessions: what is kept of the items they change
- * must follow, and the kernel be told. */
+/* Commits that do not come through the mount's own items and sessions: what is kept of the items
+ * they change must follow, and the kernel be told. */
 #ifndef SOPFS_FOREIGN_H
 #define SOPFS_FOREIGN_H
 
@@ -7,15 +7,16 @@
 
 struct sopfs_foreign;
 
-/* In this order, by a thread that answers no requests, as it waits for the kernel, which may wait for answers:
+/* In this order, by a thread that answers no requests, as it waits for the kernel, which may wait
+ * for answers:
  *
- * new: gathers what t changes. From now on, until free, nothing that the mount answers may be kept by the
- * kernel, which is told to forget what it has of all that changes: else somebody might see one change, and
- * then, from the kernel's memory, another not. */
-int sopfs_foreign_new(struct sopfs_foreign **out, struct sopfs *f, struct sop_txn *t,
-	struct sop_err *e);
-/* Before the commit: locks the items that are known, until end. SOP_ECONFLICT: a name it makes is just being
- * made by somebody (then, as with any error, nothing is locked). */
+ * new: gathers what t changes. From now on, until free, nothing that the mount answers may be kept
+ * by the kernel, which is told to forget what it has of all that changes: else somebody might see
+ * one change, and then, from the kernel's memory, another not. */
+int sopfs_foreign_new(
+	struct sopfs_foreign **out, struct sopfs *f, struct sop_txn *t, struct sop_err *e);
+/* Before the commit: locks the items that are known, until end. SOP_ECONFLICT: a name it makes is
+ * just being made by somebody (then, as with any error, nothing is locked). */
 int sopfs_foreign_begin(struct sopfs_foreign *x, struct sop_err *e);
 /* After it: they follow. */
 void sopfs_foreign_end(struct sopfs_foreign *x, bool committed);

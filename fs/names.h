@@ -1,8 +1,8 @@
 /* Name operations: each one transaction, at once, tried again when it lost against another commit.
  *
- * A name may be one that is not committed yet (the overlay): then removing it takes the name from its
- * session, which goes on without; renaming or linking it commits it with its session when the process
- * that writes it does so, and as the empty file that others see when another does. */
+ * A name may be one that is not committed yet (the overlay): then removing it takes the name from
+ * its session, which goes on without; renaming or linking it commits it with its session when the
+ * process that writes it does so, and as the empty file that others see when another does. */
 #ifndef SOPFS_NAMES_H
 #define SOPFS_NAMES_H
 
@@ -26,8 +26,9 @@ int sopfs_rename(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_i
 	struct sopfs_notes *notes, struct sop_err *e);
 int sopfs_link(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_item *dir,
 	const char *name, struct sopfs_entry *out, struct sopfs_notes *notes, struct sop_err *e);
-/* For those who change names without these; item.lock held. Its last name is about to go: each session (of
- * sopfs_each_session; arg: notes) must hold its value from now on. And: its names have changed. */
+/* For those who change names without these; item.lock held. Its last name is about to go: each
+ * session (of sopfs_each_session; arg: notes) must hold its value from now on. And: its names have
+ * changed. */
 int sopfs_session_keep(struct sopfs *f, struct sopfs_session *s, void *arg, struct sop_err *e);
 int sopfs_follow_names(struct sopfs *f, struct sopfs_item *item, struct sop_err *e);
 /* Malloc'ed, ended by NUL. */

@@ -1,5 +1,6 @@
 /* The handlers of requests: unpack, call, reply exactly once. Grouped by file; the table is in
- * ops_route.c, which hands requests of .sop/txn to ops_txn.c, and makes sopfs_of() what they are about. */
+ * ops_route.c, which hands requests of .sop/txn to ops_txn.c, and makes sopfs_of() what they are
+ * about. */
 #ifndef SOPFS_OPS_H
 #define SOPFS_OPS_H
 
@@ -8,8 +9,8 @@
 #include <fuse3/fuse_lowlevel.h>
 
 #include "fs/names.h"
-#include "fs/worlds.h"
 #include "fs/reply.h"
+#include "fs/worlds.h"
 
 static inline struct sopfs *sopfs_of(fuse_req_t req)
 {
@@ -36,19 +37,20 @@ void sopfs_reply_after(struct sopfs *f, fuse_req_t req, struct sopfs_notes *note
 void sopfs_op_init(void *userdata, struct fuse_conn_info *conn);
 void sopfs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
 void sopfs_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
-void sopfs_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
-	struct fuse_file_info *fi);
+void sopfs_op_setattr(
+	fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi);
 void sopfs_op_readlink(fuse_req_t req, fuse_ino_t ino);
 void sopfs_op_statfs(fuse_req_t req, fuse_ino_t ino);
 
-/* ops_txn.c: of the mount's .sop/txn and .sop/commit. True: the request is one of theirs, and has been
- * answered. */
+/* ops_txn.c: of the mount's .sop/txn and .sop/commit. True: the request is one of theirs, and has
+ * been answered. */
 bool sopfs_txn_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
 bool sopfs_txn_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name);
 bool sopfs_txn_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
 bool sopfs_txn_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t to_parent,
 	const char *to_name);
-bool sopfs_txn_create(fuse_req_t req, fuse_ino_t parent, const char *name, struct fuse_file_info *fi);
+bool sopfs_txn_create(
+	fuse_req_t req, fuse_ino_t parent, const char *name, struct fuse_file_info *fi);
 bool sopfs_txn_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool plus);
 bool sopfs_txn_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off);
 bool sopfs_txn_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size);

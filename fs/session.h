@@ -195,8 +195,8 @@ int64_t sopfs_direct_seek(
  * never committed. */
 int sopfs_direct_orphan(struct sopfs *f, struct sopfs_item *item, struct sop_err *e);
 /* The same in two steps. *out NULL: none is needed; who does not go on puts it. */
-int sopfs_direct_orphan_new(struct sopfs *f, struct sopfs_item *item, struct sopfs_session **out,
-	struct sop_err *e);
+int sopfs_direct_orphan_new(
+	struct sopfs *f, struct sopfs_item *item, struct sopfs_session **out, struct sop_err *e);
 void sopfs_direct_orphan_set(struct sopfs *f, struct sopfs_item *item, struct sopfs_session *o);
 void sopfs_direct_release(struct sopfs *f, struct sopfs_handle *h);
 /* Set the size of the committed item in a transaction of its own; item.lock held. */

@@ -7,8 +7,8 @@
  *   sopfs_snap.lock      one reader's value
  *   sopfs.lock           tables, names, views, counts: short, no call that waits
  *   leaves: notify queue, locks.c, cookie tables, recent.c
- * None of them is held while the kernel is notified: an invalidation waits for a directory's lock that
- * another request may hold until we have answered it. */
+ * None of them is held while the kernel is notified: an invalidation waits for a directory's lock
+ * that another request may hold until we have answered it. */
 #ifndef SOPFS_STATE_H
 #define SOPFS_STATE_H
 
@@ -37,9 +37,10 @@ struct sopfs_events;
 struct sopfs_world;
 
 struct sopfs {
-	struct sopfs_world *world;   /* of a transaction over many files (worlds.h); NULL: the mount itself */
-	struct sopfs_world *worlds;  /* the mount's; under lock */
-	unsigned committing;         /* threads that commit worlds; under lock */
+	struct sopfs_world
+		*world; /* of a transaction over many files (worlds.h); NULL: the mount itself */
+	struct sopfs_world *worlds; /* the mount's; under lock */
+	unsigned committing;	    /* threads that commit worlds; under lock */
 	pthread_cond_t committed_one;
 	struct sopfs_item *txn_dir, *commit_dir; /* .sop/txn and .sop/commit, of the mount */
 	struct sop_volume *v;
@@ -67,9 +68,10 @@ struct sopfs {
 	struct sopfs_mark *marks;     /* under lock: see views.h */
 	_Atomic unsigned mark_count;
 	_Atomic unsigned foreign_epoch; /* commits that came by foreign.h */
-	_Atomic unsigned foreign_busy;  /* of them, under way: the kernel must keep nothing of what it gets */
+	_Atomic unsigned
+		foreign_busy; /* of them, under way: the kernel must keep nothing of what it gets */
 	_Atomic unsigned session_epoch; /* what directories know of session= is as old as this */
-	_Atomic unsigned companions;  /* open handles of them (companion.h) */
+	_Atomic unsigned companions;	/* open handles of them (companion.h) */
 
 	pthread_mutex_t locks_lock; /* locks.c */
 	struct sopfs_waiter *waiters;
@@ -77,11 +79,11 @@ struct sopfs {
 
 	struct sopfs_notifier *notifier;
 	struct sopfs_ticker *ticker;
-	struct sopfs_recent *recent; /* recent.h */
+	struct sopfs_recent *recent;   /* recent.h */
 	struct sopfs_control *control; /* or NULL */
 	struct sopfs_events *events;   /* events.h */
 	struct timespec started;       /* real time */
-	int64_t started_boot_s;        /* CLOCK_BOOTTIME */
+	int64_t started_boot_s;	       /* CLOCK_BOOTTIME */
 
 	/* rolled_back: all that came to nothing, conflicts and failed ones too */
 	atomic_ullong sessions_open, committed, rolled_back, conflicts, failed;

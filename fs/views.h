@@ -1,14 +1,15 @@
 /* Which nodeid stands for which version, and what the kernel is told about it.
  *
- * One nodeid for the committed version and one for each writing session. Who opens for writing gets the
- * committed nodeid itself if nobody reads by it (it is stolen: the next look-up makes a new one for the
- * committed version); else ESTALE, upon which the kernel looks the name up again from the same thread,
- * and that look-up is answered with a nodeid reserved for it.
+ * One nodeid for the committed version and one for each writing session. Who opens for writing gets
+ * the committed nodeid itself if nobody reads by it (it is stolen: the next look-up makes a new one
+ * for the committed version); else ESTALE, upon which the kernel looks the name up again from the
+ * same thread, and that look-up is answered with a nodeid reserved for it.
  *
- * A mark remembers, for one thread and one item, that it has been sent through ESTALE, and the nodeid
- * reserved for it, which fits whatever it is up to: an open for writing makes it a session's, one for
- * reading a snapshot's. So the second answer is final, as it must be: the kernel repeats an attempt only
- * once. Marks end with the open they were made for, or after a few seconds. */
+ * A mark remembers, for one thread and one item, that it has been sent through ESTALE, and the
+ * nodeid reserved for it, which fits whatever it is up to: an open for writing makes it a
+ * session's, one for reading a snapshot's. So the second answer is final, as it must be: the kernel
+ * repeats an attempt only once. Marks end with the open they were made for, or after a few seconds.
+ */
 #ifndef SOPFS_VIEWS_H
 #define SOPFS_VIEWS_H
 
@@ -31,8 +32,8 @@ struct sopfs_entry {
 
 int sopfs_lookup(struct sopfs *f, int tid, struct sopfs_item *dir, const char *name,
 	struct sopfs_entry *out, struct sop_err *e);
-/* The same from what a scan gave, which began at this foreign_epoch; nobody waits: -EAGAIN when a look-up
- * has to be made. */
+/* The same from what a scan gave, which began at this foreign_epoch; nobody waits: -EAGAIN when a
+ * look-up has to be made. */
 int sopfs_entry_of(struct sopfs *f, struct sopfs_item *dir, const char *name, size_t len,
 	const struct sop_attr *attr, unsigned epoch, struct sopfs_entry *out);
 void sopfs_forget(struct sopfs *f, struct sopfs_view *v, uint64_t n);
@@ -43,7 +44,8 @@ struct sopfs_view *sopfs_view_for(struct sopfs *f, int tid, struct sopfs_item *i
 int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_handle *handle,
 	struct sop_attr *a, bool *cache, struct sop_err *e);
 /* The committed attributes of an item, or the last known of one that is not there; no view's. */
-int sopfs_item_attr(struct sopfs *f, struct sopfs_item *item, struct sop_attr *a, struct sop_err *e);
+int sopfs_item_attr(
+	struct sopfs *f, struct sopfs_item *item, struct sop_attr *a, struct sop_err *e);
 
 /* Mode, owner and times of the item, at once. */
 int sopfs_setattr(struct sopfs *f, struct sopfs_view *v, struct sopfs_handle *handle,
@@ -59,8 +61,8 @@ struct sopfs_opened {
 int sopfs_open(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_view *v, int flags,
 	struct sopfs_opened *out, struct sopfs_notes *notes, struct sop_err *e);
 int sopfs_create(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_item *dir,
-	const char *name, mode_t mode, int flags, struct sopfs_entry *entry, struct sopfs_opened *out,
-	struct sop_err *e);
+	const char *name, mode_t mode, int flags, struct sopfs_entry *entry,
+	struct sopfs_opened *out, struct sop_err *e);
 
 /* item.lock held, sopfs.lock not: a commit has made `version` the newest. `mine` is the view whose
  * pages show it (or NULL). Others' views become old; notes say what the kernel must forget. */

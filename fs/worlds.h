@@ -1,27 +1,31 @@
-/* Transactions over many files. `mkdir .sop/txn/NAME` begins one: the directory mirrors the mount, as it was
- * at that moment, and what is done below it is seen by nobody else, until all of it is committed at once or
- * rolled back.
+/* Transactions over many files. `mkdir .sop/txn/NAME` begins one: the directory mirrors the mount,
+ * as it was at that moment, and what is done below it is seen by nobody else, until all of it is
+ * committed at once or rolled back.
  *
- * A world is the state of such a mirror: a struct sopfs of its own, with items, handles and locks as those of
- * the mount, but with session=write, and one transaction of libsop in which every request is carried out.
- * Its nodeids bear SOPFS_WORLD_BIT, so requests find it (sopfs_world_enter), and are carried out one at a
- * time, as a transaction is used by one thread at a time. sopfs_of() is the world then.
+ * A world is the state of such a mirror: a struct sopfs of its own, with items, handles and locks
+ * as those of the mount, but with session=write, and one transaction of libsop in which every
+ * request is carried out. Its nodeids bear SOPFS_WORLD_BIT, so requests find it
+ * (sopfs_world_enter), and are carried out one at a time, as a transaction is used by one thread at
+ * a time. sopfs_of() is the world then.
  *
  * What always holds:
- *   1. Nothing of a world is written to the mount's items, names or sessions before its commit, which is one
- *      commit of libsop: all or nothing, durable when it returns.
+ *   1. Nothing of a world is written to the mount's items, names or sessions before its commit,
+ * which is one commit of libsop: all or nothing, durable when it returns.
  *   2. All it has read and listed is as it was when it commits, or it is rolled back (conflict).
- *   3. A name that somebody is just making in the mount, or in a directory that the world removes, is a
- *      conflict too: it is theirs, though it is not committed.
- *   4. The mount's items that the commit changes are locked from before it until what is kept of them, names,
- *      versions, sessions, has followed; the kernel has forgotten what changes before the commit, and keeps
- *      nothing new until all has followed, so nobody sees part of it (foreign.h).
- *   5. Once it has ended every request is answered with ESTALE; it is freed when the kernel has forgotten it.
- *   6. A world ends by commit, by rollback, with the open file that holds it (NAME.hold), or with the mount.
+ *   3. A name that somebody is just making in the mount, or in a directory that the world removes,
+ * is a conflict too: it is theirs, though it is not committed.
+ *   4. The mount's items that the commit changes are locked from before it until what is kept of
+ * them, names, versions, sessions, has followed; the kernel has forgotten what changes before the
+ * commit, and keeps nothing new until all has followed, so nobody sees part of it (foreign.h).
+ *   5. Once it has ended every request is answered with ESTALE; it is freed when the kernel has
+ * forgotten it.
+ *   6. A world ends by commit, by rollback, with the open file that holds it (NAME.hold), or with
+ * the mount.
  *
- * Two ways to begin one: mkdir NAME, ended by rmdir NAME (rollback) or mv NAME .sop/commit, and refused after
- * an hour; or creating NAME.hold, for as long as that file is open. Then "commit" written to it commits: the
- * write fails with what went wrong, which can be read from it in words. */
+ * Two ways to begin one: mkdir NAME, ended by rmdir NAME (rollback) or mv NAME .sop/commit, and
+ * refused after an hour; or creating NAME.hold, for as long as that file is open. Then "commit"
+ * written to it commits: the write fails with what went wrong, which can be read from it in words.
+ */
 #ifndef SOPFS_WORLDS_H
 #define SOPFS_WORLDS_H
 
@@ -62,7 +66,8 @@ int sopfs_worlds_start(struct sopfs *f, struct sop_err *e);
 /* Nobody asks any more. Rolls back and frees all. */
 void sopfs_worlds_stop(struct sopfs *f);
 
-/* held: begun by NAME.hold; then *hold is its view. *root: of the mirror; its look-up is counted. */
+/* held: begun by NAME.hold; then *hold is its view. *root: of the mirror; its look-up is counted.
+ */
 int sopfs_world_begin(struct sopfs *f, const struct sopfs_caller *who, const char *name, bool held,
 	struct sopfs_world **out, struct sop_err *e);
 /* By its name, if the caller may know of it: referenced, to be put. */
@@ -79,8 +84,8 @@ static inline bool sopfs_is_hold(const struct sopfs_view *v)
 {
 	return v->item->ino == SOPFS_HOLD_INO;
 }
-/* In a thread of its own, which calls done and puts the world. The mount's kernel knows of it then. Less than 0:
- * it could not be begun, and the world is still there. */
+/* In a thread of its own, which calls done and puts the world. The mount's kernel knows of it then.
+ * Less than 0: it could not be begun, and the world is still there. */
 int sopfs_world_commit(struct sopfs_world *w,
 	void (*done)(void *arg, struct sopfs_world *w, int rc, const struct sop_err *e), void *arg);
 void sopfs_world_rollback(struct sopfs_world *w);

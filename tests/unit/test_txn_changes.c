@@ -8,15 +8,9 @@
 
 #include "tests/lib/fixture.h"
 
-static struct fixture fx;
-
 static int setup(void **state)
 {
-	fixture_init(&fx, 2, 1, 0);
-	if (fixture_open(&fx))
-		fail_msg("open: %s", fx.e.text);
-	*state = &fx;
-	return 0;
+	return fixture_setup(state, 2, 1);
 }
 
 static uint64_t two_files(struct fixture *f)
