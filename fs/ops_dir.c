@@ -33,6 +33,8 @@ void sopfs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	/* What lies under .sop changes without the kernel's knowing. */
 	fi->cache_readdir = fi->keep_cache =
 		!sopfs_is_ctl(sopfs_view_of(f, ino)) && sopfs_may_cache(f);
+	/* Its list is in its pages. */
+	sopfs_note_paged(sopfs_view_of(f, ino));
 	if (fuse_reply_open(req, fi) == -ENOENT) {
 		sopfs_listing_free(d->listing);
 		pthread_mutex_destroy(&d->lock);
