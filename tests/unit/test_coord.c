@@ -324,9 +324,16 @@ static void the_turn_goes_to_who_waits_with_the_publication(void **state)
 	assert_int_equal(x.turn.tip, 1);
 	/* And back, without a commit. */
 	x.m = &a;
-	sop_coord_yield(b.c);
+	sop_coord_state(a.c, &st);
+	trips = st.round_trips;
 	assert_int_equal(pthread_create(&t, NULL, reserve_one, &x), 0);
+	do {
+		nap();
+		sop_coord_state(a.c, &st);
+	} while (st.round_trips == trips);
+	sop_coord_yield(b.c);
 	pthread_join(t, NULL);
+	assert_int_equal(x.rc, 0);
 	assert_true(x.turn.mine);
 	sop_coord_close(a.c);
 	sop_coord_close(b.c);
