@@ -153,7 +153,7 @@ $(BUILD)/libsop.a: $(CORE_OBJ)
 # The shared library shows what the public face declares and nothing else.
 FACE := core/sop.h core/admin.h core/fsck.h core/peek.h core/err.h core/log.h core/id.h core/clock.h core/range.h \
 	core/key.h core/format_volume.h
-FACE += core/events.h
+FACE += core/events.h core/mounters.h
 $(BUILD)/libsop.map: $(FACE)
 	@mkdir -p $(@D)
 	@{ echo 'SOP_0 { global:'; \

@@ -11,6 +11,7 @@
  *
  * A crash: before the batch, nothing; in it, a record that verifies with its blobs counts though
  * nobody was told, else not; after it, the record counts. */
+#include "core/coordinate.h"
 #include "core/shared.h"
 #include "core/sync.h"
 
@@ -349,6 +350,8 @@ static int group_place(struct sop_volume *v, struct group *g, uint64_t time_ns, 
 	if (!rc && b.failed)
 		rc = sop_fail(e, -ENOMEM, "commit");
 	if (!rc)
+		rc = sop_coordinate_may_commit(v, e);
+	if (!rc)
 		rc = sop_shared_place(v, SOP_SLOT_BATCH, b.p, b.len, e);
 	sop_buf_release(&b);
 	return rc;
@@ -538,8 +541,11 @@ static void lead(struct sop_volume *v, struct sop_commit_req *queue)
 {
 	struct group *g = calloc(1, sizeof(*g));
 	struct marks *m = malloc(sizeof(*m));
+	uint64_t slot, end;
 
+	sop_coordinate_turn(v);
 	sop_lock(&v->commit);
+	slot = sop_shared_slot(v);
 	/* What cannot be looked at now shows when the slot is placed. */
 	if (v->shared)
 		(void)sop_shared_follow(v, NULL);
@@ -553,7 +559,11 @@ static void lead(struct sop_volume *v, struct sop_commit_req *queue)
 		if (g->n)
 			group_commit(v, g);
 	}
+	end = sop_shared_slot(v);
+	if (end > 1)
+		sop_coordinate_applied(v, end - 1);
 	sop_unlock(&v->commit);
+	sop_coordinate_placed(v, end > slot ? end - 1 : 0);
 	free(g);
 	free(m);
 }
@@ -663,6 +673,9 @@ static int commit_writes(
 	rc = removes_only(t) && v->shared ? 0 : throttle(v, e);
 	if (rc)
 		return rc;
+	rc = sop_coordinate_gate(v, t->deadline_ms, e);
+	if (rc)
+		return rc;
 	sop_cond_init(&r.cond);
 	commit_queued(v, &r);
 	pthread_cond_destroy(&r.cond);
@@ -681,8 +694,10 @@ static int commit_writes(
 static int commit_prepared(struct sop_txn *t, unsigned flags, uint64_t *lsn, struct sop_err *e)
 {
 	uint64_t own;
-	int rc = sop_prepared_resolve(t->v, t->prepared_id, true, &own, e);
+	int rc = sop_coordinate_gate(t->v, t->deadline_ms, e);
 
+	if (!rc)
+		rc = sop_prepared_resolve(t->v, t->prepared_id, true, &own, e);
 	if (!rc)
 		*lsn = own;
 	if (!rc && (flags & SOP_COMMIT_DURABLE || t->v->opts.durable))

@@ -352,6 +352,7 @@ static void on_joined(struct sop_coord *c, struct sop_coord_request *r)
 	c->good_ms = same ? SOP_MAX(c->good_ms, r->sent_ms) : r->sent_ms;
 	c->renew_ms = r->sent_ms + c->opt.lease_ms * 3 / 10;
 	c->joined = true;
+	c->list_due = true;
 	c->turn_here = false;
 	c->trouble[0] = 0;
 	if (c->away)
@@ -410,6 +411,32 @@ static void on_renewed(struct sop_coord *c, struct sop_coord_request *r)
 	note_renewed(c, r);
 	raise_tip(c, r->got);
 	keep_expired(c, r);
+	c->list_due = true;
+}
+
+/* With each renewal, for those who want a list without waiting. */
+static void on_listed(struct sop_coord *c, struct sop_coord_request *r)
+{
+	if (r->rc)
+		return;
+	free(c->member);
+	c->member = r->member;
+	c->member_count = r->member_count;
+	c->member_ms = sop_coord_boot_ms(c);
+	r->member = NULL;
+}
+
+/* c->lock held. */
+static void ask_list(struct sop_coord *c)
+{
+	struct sop_coord_request *r = sop_coord_request_new(c, SOP_COORD_LIST);
+
+	c->list_due = false;
+	if (!r)
+		return;
+	r->then = on_listed;
+	c->renewals++;
+	sop_coord_send(r);
 }
 
 /* c->lock held. */
@@ -454,6 +481,28 @@ int sop_coord_list(
 	}
 	sop_coord_request_put(r);
 	return rc;
+}
+
+int sop_coord_list_seen(
+	struct sop_coord *c, struct sop_coord_member **out, size_t *count, struct sop_err *e)
+{
+	uint64_t since;
+
+	SOP_LOCK_GUARD(&c->lock);
+	*out = calloc(c->member_count + 1, sizeof(**out));
+	if (!*out)
+		return no_memory(e);
+	*count = c->member_count;
+	since = sop_coord_boot_ms(c) - c->member_ms;
+	for (size_t i = 0; i < *count; i++) {
+		struct sop_coord_member *m = &(*out)[i];
+
+		*m = c->member[i];
+		m->me = m->session == c->session;
+		m->age_ms += since;
+		m->lease_ms -= (int64_t)since;
+	}
+	return 0;
 }
 
 int sop_coord_revoke(struct sop_coord *c, uint64_t session, struct sop_err *e)
@@ -702,6 +751,10 @@ static bool keep_session(struct sop_coord *c)
 		ask_renewal(c);
 		return true;
 	}
+	if (c->joined && c->list_due) {
+		ask_list(c);
+		return true;
+	}
 	return false;
 }
 
@@ -747,6 +800,7 @@ static void release(struct sop_coord *c)
 	pthread_cond_destroy(&c->due);
 	sop_lock_release(&c->lock);
 	free(c->expired);
+	free(c->member);
 	free(c->url);
 	free(c->password_file);
 	free(c->host);

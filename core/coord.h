@@ -34,6 +34,7 @@
 #include "core/err.h"
 #include "core/id.h"
 #include "core/log.h"
+#include "core/mounters.h"
 
 struct sop_coord;
 
@@ -41,7 +42,6 @@ struct sop_coord;
 	10000 /* renewed at three tenths of it, good for commits until two thirds */
 #define SOP_COORD_WAIT_MS 2000
 #define SOP_COORD_HOLD_MS 500 /* a turn is not waited for longer */
-#define SOP_COORD_TEXT	  64
 
 struct sop_coord_events {
 	/* The tip is now this slot, published by anybody. It never goes back. */
@@ -65,7 +65,7 @@ struct sop_coord_events {
 struct sop_coord_options {
 	struct sop_uuid volume;
 	/* redis://[user@]host[:port][/db], rediss:// (TLS, where the build has it),
-	 * unix:///path/to.sock[?db=N], or sentinel://host[:port][,host[:port]...]/name[/db]; NULL:
+	 * unix:///path/to.sock[?db=N], or sentinel://host[:port][+host[:port]...]/name[/db]; NULL:
 	 * embedded. A password in it is taken, but password_file (its first line; not readable by
 	 * others) keeps it from where URLs are seen. */
 	const char *url;
@@ -102,20 +102,12 @@ uint64_t sop_coord_session(struct sop_coord *c);
  * slot does. */
 bool sop_coord_may_commit(struct sop_coord *c, uint64_t session);
 
-struct sop_coord_member {
-	uint64_t session;
-	char host[SOP_COORD_TEXT], where[256];
-	int64_t pid;
-	uint64_t age_ms;  /* since it joined */
-	int64_t lease_ms; /* that is left; negative: run out, and not revoked yet */
-	uint64_t applied; /* the slot it had come to when it renewed; behind the tip by what it lags
-			   */
-	uint64_t pin;	  /* see sop_coord_progress() */
-	uint64_t locks;	  /* how many objects it holds locks on */
-	bool me;
-};
 /* All of them, this one too, by session; free(*out). */
 int sop_coord_list(
+	struct sop_coord *c, struct sop_coord_member **out, size_t *count, struct sop_err *e);
+
+/* [no wait] The same as they were at the last renewal; none before that. */
+int sop_coord_list_seen(
 	struct sop_coord *c, struct sop_coord_member **out, size_t *count, struct sop_err *e);
 
 /* End another's session, whose lease has run out; its locks are free. -EBUSY: it has not run out,
@@ -157,20 +149,6 @@ int sop_coord_pins_min(struct sop_coord *c, uint64_t *pin, struct sop_err *e);
 
 /* ---- locks ---- */
 
-struct sop_coord_lock {
-	uint64_t object;     /* an inode number */
-	uint64_t owner;	     /* within this mounter */
-	uint64_t start, end; /* bytes, both included; UINT64_MAX: to the end */
-	short type;	     /* F_RDLCK, F_WRLCK, F_UNLCK */
-	bool whole;	     /* flock(2): its own kind, start and end are not looked at */
-	bool waits;	     /* when refused: wants to be told, and counts for deadlocks (fcntl) */
-	int32_t pid;
-};
-struct sop_coord_holder {
-	uint64_t session; /* 0: nobody; a new generation waits for its mounters */
-	struct sop_coord_lock lock;
-};
-
 /* Set, change or (F_UNLCK) remove, splitting and joining ranges as fcntl(2) does. grant: grows with
  * each lock that is granted on this volume, for sop_coord_grant_good(); may be NULL, as may `by`,
  * which says who was in the way. wait_ms: how long to wait for that to go, 0: not at all. -EAGAIN:
@@ -192,15 +170,6 @@ int sop_coord_alone(struct sop_coord *c, struct sop_err *e);
 
 /* ---- state ---- */
 
-struct sop_coord_state {
-	bool up;
-	uint64_t for_ms;	    /* that it has been so */
-	uint64_t generation;	    /* 0: none yet */
-	uint64_t round_trips;	    /* requests sent, renewals too */
-	uint64_t renewals;	    /* of them */
-	uint64_t connections;	    /* made */
-	char trouble[SOP_ERR_TEXT]; /* why it is not up; "" when it is */
-};
 /* [no wait] */
 void sop_coord_state(struct sop_coord *c, struct sop_coord_state *out);
 

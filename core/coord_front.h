@@ -38,6 +38,7 @@ struct sop_coord {
 	uint64_t since_ms;
 	char trouble[SOP_ERR_TEXT];
 	uint64_t generation, session, proposal;
+	bool list_due;
 	bool refused;	   /* JOIN was, and why is in trouble */
 	uint64_t good_ms;  /* boot time just before the last renewal that was granted was sent */
 	uint64_t renew_ms; /* when the next is due */
@@ -53,6 +54,9 @@ struct sop_coord {
 			      0 */
 	uint64_t *expired;
 	size_t expired_count;
+	struct sop_coord_member *member; /* as last listed, and when */
+	size_t member_count;
+	uint64_t member_ms;
 	uint64_t round_trips, renewals, connections;
 	struct coord_object *object[BUCKETS];
 	uint64_t doubts;  /* serial number */

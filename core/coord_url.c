@@ -6,7 +6,7 @@
 #define FORMS                                                                                      \
 	"redis://[user[:password]@]host[:port][/db], rediss:// the same[?ca=FILE], "               \
 	"unix:///path[?db=N], "                                                                    \
-	"sentinel://host[:port][,...]/name[/db]"
+	"sentinel://host[:port][+...]/name[/db]"
 
 static int wrong(struct sop_err *e, const char *what)
 {
@@ -143,8 +143,13 @@ static int parse_peers(
 	int rc;
 
 	for (;;) {
-		const char *comma = memchr(text, ',', (size_t)(end - text));
-		size_t one = comma ? (size_t)(comma - text) : (size_t)(end - text);
+		/* A plus does where commas separate options. */
+		const char *comma = strpbrk(text, ",+");
+		size_t one;
+
+		if (comma && comma >= end)
+			comma = NULL;
+		one = comma ? (size_t)(comma - text) : (size_t)(end - text);
 
 		if (u->peers == SOP_COORD_PEERS)
 			return wrong(e, "too many hosts");

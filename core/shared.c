@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "core/chain.h"
+#include "core/coordinate.h"
 
 /* A mounter's place in the chain is `next`. It applies slot after slot, as recovery applies journal
  * records, and proposes at the first that is empty.
@@ -223,6 +224,8 @@ int sop_shared_follow(struct sop_volume *v, struct sop_err *e)
 	if (v->dead)
 		return sop_fail(e, SOP_EDEAD, "volume %s", v->name);
 	rc = follow(v, &why);
+	if (!rc && s->next > 1)
+		sop_coordinate_applied(v, s->next - 1);
 	if (!rc)
 		return 0;
 	if (e)

@@ -32,6 +32,7 @@
 #include "core/id.h"
 #include "core/key.h"
 #include "core/log.h"
+#include "core/mounters.h"
 #include "core/peek.h"
 #include "core/range.h"
 
@@ -64,6 +65,12 @@ struct sop_open_opts {
 				shard files */
 	bool durable;	     /* every commit waits for the media */
 	bool no_repair;	     /* bad shards that reads meet are not written anew */
+	/* A shared volume: where its mounters meet (core/coord.h says which URLs), NULL: nowhere;
+	 * the lease of each (0: 10,000), what becomes of commits without one, and where this one is
+	 * mounted, for lists. Of another volume: -EINVAL. */
+	const char *redis, *redis_password_file, *mounted_at;
+	unsigned lease_ms;
+	enum sop_ondown ondown;
 	const struct sop_log *log;     /* NULL: silent; must outlive the volume */
 	const struct sop_clock *clock; /* NULL: the system's */
 	/* For tests: where disks come from, I/O on the caller's thread, no background thread (then

@@ -1,4 +1,5 @@
 /* A volume: opening and closing, the thread for background work, figures. */
+#include "core/coordinate.h"
 #include "core/mend.h"
 #include "core/shared.h"
 
@@ -182,6 +183,7 @@ static void background_stop(struct sop_volume *v)
 static void volume_free(struct sop_volume *v)
 {
 	background_stop(v);
+	sop_coordinate_close(v);
 	sop_mender_free(v->mender);
 	sop_shared_free(v);
 	sop_journal_free(v->journal);
@@ -261,6 +263,8 @@ static int open_parts(struct sop_volume *v, const char *const *paths, size_t n, 
 		rc = sop_nodes_new(&v->nodes, &no, e);
 	if (!rc)
 		rc = sop_recover(v, e);
+	if (!rc && o->redis)
+		rc = sop_coordinate_open(v, e);
 	if (!rc && !o->read_only) {
 		v->mender = sop_mender_new(v);
 		rc = v->mender ? sop_mender_load(v->mender, e) : sop_fail(e, -ENOMEM, "volume");

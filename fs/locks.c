@@ -16,6 +16,10 @@
 struct sopfs_locks {
 	struct sopfs_lock *list; /* by owner unordered; of one owner and kind none overlap */
 	size_t count, room;
+	/* Owners whose ranges have ended here without a word: the server of a shared volume is to
+	 * be told. */
+	uint64_t gone[8];
+	unsigned n_gone;
 };
 
 struct sopfs_locks *sopfs_locks_new(void)
@@ -162,17 +166,6 @@ void sopfs_locks_drop_handle(struct sopfs_locks *l, const struct sopfs_handle *h
 
 /* ---- waiting ---- */
 
-struct sopfs_waiter {
-	struct sopfs_waiter *next;
-	struct sopfs_item *item;
-	struct sopfs_lock lock;
-	void (*done)(void *arg, int rc);
-	void *arg;
-	bool queued, interrupted;
-	unsigned round; /* deadlock: of the search that has been here */
-	int rc;
-};
-
 struct sopfs_waiter *sopfs_waiter_new(void (*done)(void *arg, int rc), void *arg)
 {
 	struct sopfs_waiter *w = calloc(1, sizeof(*w));
@@ -242,13 +235,16 @@ static bool closed(const struct sopfs_item *item, const struct sopfs_lock *k)
 }
 
 /* Locks whose process has closed a descriptor of the file since, without a word. */
-static bool drop_closed(struct sopfs_item *item)
+static bool drop_closed(struct sopfs *f, struct sopfs_item *item)
 {
 	struct sopfs_locks *l = item->locks;
 	bool any = false;
 
 	for (size_t i = 0; i < l->count;) {
-		if (l->list[i].fds && closed(item, &l->list[i])) {
+		if (l->list[i].fds && l->n_gone < SOP_ARRAY_LEN(l->gone) &&
+			closed(item, &l->list[i])) {
+			if (sop_volume_coordinated(f->v))
+				l->gone[l->n_gone++] = l->list[i].owner;
 			any = drop_ranges(l, l->list[i].owner);
 			i = 0;
 		} else {
@@ -342,6 +338,25 @@ static bool deadlock(struct sopfs *f, const struct sopfs_item *item, const struc
 
 /* ---- set and get ---- */
 
+/* No lock held. */
+static void tell_gone(struct sopfs *f, struct sopfs_item *item)
+{
+	uint64_t gone[SOP_ARRAY_LEN(item->locks->gone)];
+	unsigned n = 0;
+
+	if (!sop_volume_coordinated(f->v))
+		return;
+	pthread_mutex_lock(&f->locks_lock);
+	if (item->locks) {
+		n = item->locks->n_gone;
+		memcpy(gone, item->locks->gone, sizeof(gone));
+		item->locks->n_gone = 0;
+	}
+	pthread_mutex_unlock(&f->locks_lock);
+	while (n)
+		sopfs_far_drop(f, item->ino, gone[--n], false);
+}
+
 static uint64_t now_ms(void)
 {
 	return sop_clock_system.monotonic_ms(sop_clock_system.ctx);
@@ -365,11 +380,12 @@ static bool going(const struct sopfs_item *item, const struct sopfs_lock *k)
 	       sopfs_closer_descriptors(sopfs_closer_process(k->pid), item->ino, -1) == 0;
 }
 
-static bool blocked(struct sopfs_item *item, const struct sopfs_lock *lock, struct sopfs_lock *by)
+static bool blocked(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *lock,
+	struct sopfs_lock *by)
 {
 	if (!sopfs_locks_blocked(item->locks, lock, by))
 		return false;
-	return !drop_closed(item) || sopfs_locks_blocked(item->locks, lock, by);
+	return !drop_closed(f, item) || sopfs_locks_blocked(item->locks, lock, by);
 }
 
 /* Nobody waits here: what is on its way out may take a moment. */
@@ -379,7 +395,7 @@ static bool blocked_now(struct sopfs *f, struct sopfs_item *item, const struct s
 	struct sopfs_lock by;
 	unsigned i;
 
-	for (i = 0; blocked(item, lock, &by); i++) {
+	for (i = 0; blocked(f, item, lock, &by); i++) {
 		if (i == RELEASE_TRIES || (i && !by.handle) || !going(item, &by))
 			break;
 		pthread_mutex_unlock(&f->locks_lock);
@@ -406,7 +422,26 @@ static void enqueue(struct sopfs *f, struct sopfs_item *item, const struct sopfs
 		sopfs_ticker_poll(f);
 }
 
-int sopfs_lock_set(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *given,
+bool sopfs_near_blocked(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *lock)
+{
+	bool is = false;
+
+	pthread_mutex_lock(&f->locks_lock);
+	if (item->locks)
+		is = blocked_now(f, item, lock);
+	pthread_mutex_unlock(&f->locks_lock);
+	tell_gone(f, item);
+	return is;
+}
+
+int sopfs_lock_set(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *lock,
+	struct sopfs_waiter *waiter)
+{
+	return sop_volume_coordinated(f->v) ? sopfs_far_set(f, item, lock, waiter)
+					    : sopfs_near_set(f, item, lock, waiter);
+}
+
+int sopfs_near_set(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *given,
 	struct sopfs_waiter *waiter)
 {
 	struct sopfs_waiter *ready = NULL;
@@ -419,7 +454,7 @@ int sopfs_lock_set(struct sopfs *f, struct sopfs_item *item, const struct sopfs_
 		return -ENOMEM;
 	}
 	if (item->quiet)
-		drop_closed(item);
+		drop_closed(f, item);
 	/* flock gives up what it has before it waits for something else: two that turn a shared
 	 * lock into an exclusive one get it one after the other. */
 	if (lock.whole && lock.type != F_UNLCK && sopfs_locks_blocked(item->locks, &lock, NULL)) {
@@ -429,7 +464,7 @@ int sopfs_lock_set(struct sopfs *f, struct sopfs_item *item, const struct sopfs_
 		(void)sopfs_locks_put(item->locks, &none);
 		ready = wake(f, item);
 	}
-	if (waiter ? !blocked(item, &lock, NULL) : !blocked_now(f, item, &lock)) {
+	if (waiter ? !blocked(f, item, &lock, NULL) : !blocked_now(f, item, &lock)) {
 		note_quiet(item, &lock);
 		rc = sopfs_locks_put(item->locks, &lock);
 		/* A range given back, or a write lock turned into a read lock, may let others in.
@@ -449,6 +484,7 @@ int sopfs_lock_set(struct sopfs *f, struct sopfs_item *item, const struct sopfs_
 	}
 	pthread_mutex_unlock(&f->locks_lock);
 	finish(ready);
+	tell_gone(f, item);
 	return rc;
 }
 
@@ -462,7 +498,7 @@ void sopfs_lock_poll(struct sopfs *f)
 		if (!blocked_by_quiet(w->item, &w->lock))
 			continue;
 		more = true;
-		if (!drop_closed(w->item))
+		if (!drop_closed(f, w->item))
 			continue;
 		*end = wake(f, w->item);
 		while (*end)
@@ -473,6 +509,7 @@ void sopfs_lock_poll(struct sopfs *f)
 		sopfs_ticker_poll(f);
 	pthread_mutex_unlock(&f->locks_lock);
 	finish(ready);
+	sopfs_far_poll(f);
 }
 
 bool sopfs_lock_writes(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *range)
@@ -494,6 +531,10 @@ void sopfs_lock_interrupt(struct sopfs *f, struct sopfs_waiter *w)
 {
 	bool was_queued;
 
+	if (sop_volume_coordinated(f->v)) {
+		sopfs_far_interrupt(f, w);
+		return;
+	}
 	pthread_mutex_lock(&f->locks_lock);
 	was_queued = w->queued;
 	w->interrupted = true;
@@ -506,6 +547,7 @@ void sopfs_lock_interrupt(struct sopfs *f, struct sopfs_waiter *w)
 	w->queued = false;
 	w->next = NULL;
 	w->rc = -EINTR;
+	w->in_interrupt = was_queued;
 	pthread_mutex_unlock(&f->locks_lock);
 	if (was_queued)
 		w->done(w->arg, -EINTR);
@@ -518,9 +560,10 @@ bool sopfs_lock_get(struct sopfs *f, struct sopfs_item *item, const struct sopfs
 
 	pthread_mutex_lock(&f->locks_lock);
 	if (item->locks)
-		found = blocked(item, want, by);
+		found = blocked(f, item, want, by);
 	pthread_mutex_unlock(&f->locks_lock);
-	return found;
+	tell_gone(f, item);
+	return found || (sop_volume_coordinated(f->v) && sopfs_far_get(f, item, want, by));
 }
 
 void sopfs_lock_drop_owner(struct sopfs *f, struct sopfs_item *item, uint64_t owner, bool whole)
@@ -535,17 +578,44 @@ void sopfs_lock_drop_owner(struct sopfs *f, struct sopfs_item *item, uint64_t ow
 	(void)sopfs_lock_set(f, item, &all, NULL);
 }
 
+/* Takes out what one owner has by way of the handle, of one kind; false: nothing. */
+static bool take_first(struct sopfs *f, struct sopfs_item *item, const struct sopfs_handle *handle,
+	struct sopfs_lock *first)
+{
+	struct sopfs_locks *l = item->locks;
+	size_t i = 0;
+	bool any;
+
+	pthread_mutex_lock(&f->locks_lock);
+	while (i < l->count && l->list[i].handle != handle)
+		i++;
+	any = i < l->count;
+	if (any)
+		*first = l->list[i];
+	for (i = 0; any && i < l->count;)
+		if (l->list[i].owner == first->owner && l->list[i].whole == first->whole)
+			take_out(l, i);
+		else
+			i++;
+	pthread_mutex_unlock(&f->locks_lock);
+	return any;
+}
+
 void sopfs_lock_drop_handle(struct sopfs *f, struct sopfs_item *item, struct sopfs_handle *handle)
 {
 	struct sopfs_waiter *ready;
+	struct sopfs_lock first;
 
 	if (!item->locks)
 		return;
+	while (sop_volume_coordinated(f->v) && take_first(f, item, handle, &first))
+		sopfs_far_drop(f, item->ino, first.owner, first.whole);
 	pthread_mutex_lock(&f->locks_lock);
 	sopfs_locks_drop_handle(item->locks, handle);
 	if (handle->quiet)
-		drop_closed(item);
+		drop_closed(f, item);
 	ready = wake(f, item);
 	pthread_mutex_unlock(&f->locks_lock);
 	finish(ready);
+	tell_gone(f, item);
 }

@@ -1,6 +1,7 @@
 /* One mount: made before the session loop, ended after it. */
 #include "fs/ctl.h"
 #include "fs/events.h"
+#include "fs/locks.h"
 #include "fs/names.h"
 #include "fs/range_view.h"
 #include "fs/recent.h"
@@ -61,6 +62,7 @@ int sopfs_new(
 		state_free(f);
 		return rc;
 	}
+	sopfs_far_start(f);
 	*out = f;
 	return 0;
 }
@@ -73,6 +75,7 @@ void sopfs_free(struct sopfs *f)
 	sopfs_worlds_stop(f);
 	/* Nobody asks any more, and nobody listens. */
 	f->se = NULL;
+	sopfs_far_stop(f);
 	sopfs_ticker_stop(f);
 	sopfs_handles_finish(f);
 	pthread_mutex_lock(&f->lock);

@@ -56,7 +56,7 @@ static void waited(void *arg, int rc)
 
 	/* Given up by an interrupt, the request's own lock is held around us, and it needs no more.
 	 */
-	if (rc != -EINTR)
+	if (!k->waiter->in_interrupt)
 		fuse_req_interrupt_func(k->req, NULL, NULL);
 	sopfs_waiter_free(k->waiter);
 	k->waiter = NULL;

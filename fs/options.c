@@ -96,7 +96,8 @@ enum kind {
 	MSEC,	  /* "name=2", "name=250ms" */
 	WORD_OFF, /* "name=word": clears a bool */
 	WORD_ON,  /* "name=word": sets it */
-	TEXT,	  /* "name=anything" */
+	WORD_SET, /* "name=word": sets an int to `flag` */
+	TEXT,	  /* "name=anything"; flag: it is a URL */
 };
 
 struct option_entry {
@@ -149,6 +150,16 @@ static const struct option_entry table[] = {
 	{"exit=rollback", WORD_ON, AT(fs.exit_rollback), 0, 0, "it is undone"},
 	{"append_commit=", MSEC, AT(fs.append_commit_ms), 1, 3600000,
 		"appended data commits after this at the latest (1s)"},
+	{"redis=", TEXT, AT(redis), 1, 0,
+		"shared volume: where its mounters meet, see sopfs-shared(7)"},
+	{"redis_password_file=", TEXT, AT(redis_password_file), 0, 0,
+		"its first line is the password there"},
+	{"ondown=block", WORD_SET, AT(volume.ondown), SOP_ONDOWN_BLOCK, 0,
+		"while Redis is away, commits wait for it (default)"},
+	{"ondown=ro", WORD_SET, AT(volume.ondown), SOP_ONDOWN_RO, 0, "they fail with EROFS"},
+	{"ondown=eio", WORD_SET, AT(volume.ondown), SOP_ONDOWN_EIO, 0, "they fail with EIO"},
+	{"lease=", MSEC, AT(volume.lease_ms), 1000, 600000,
+		"a mounter that is not heard of for this long is dead (10s)"},
 	{"log=", TEXT, AT(log_file), 0, 0, "log to this file instead of the journal or syslog"},
 	{"allow_other", FLAG, AT(allow_other), 0, 0,
 		"other users may use the mount (default for root)"},
@@ -221,6 +232,7 @@ static bool matches(const struct option_entry *t, const char *word, const char *
 	case MS_OFF:
 	case WORD_OFF:
 	case WORD_ON:
+	case WORD_SET:
 		break;
 	}
 	return !strcmp(word, t->name);
@@ -296,6 +308,9 @@ static int apply(struct sopfs_options *o, const struct option_entry *t, const ch
 		return set_size(o, t, word, value, e);
 	case MSEC:
 		return set_time(o, t, word, value, e);
+	case WORD_SET:
+		*(int *)(void *)((char *)o + t->at) = (int)t->flag;
+		return 0;
 	case TEXT:
 		return set_text(o, t, word, value, e);
 	}
@@ -310,7 +325,8 @@ static int unknown(const char *word, struct sop_err *e)
 	size_t used = 0, key = eq ? (size_t)(eq - word) + 1 : 0, i;
 
 	for (i = 0; key && i < SOP_ARRAY_LEN(table); i++) {
-		if (table[i].kind != WORD_ON && table[i].kind != WORD_OFF)
+		if (table[i].kind != WORD_ON && table[i].kind != WORD_OFF &&
+			table[i].kind != WORD_SET)
 			continue;
 		if (!strncmp(word, table[i].name, key) && used + 64 < sizeof(words))
 			used += (size_t)snprintf(words + used, sizeof(words) - used, "%s%s",
@@ -416,6 +432,10 @@ static void print_setting(FILE *out, const struct option_entry *t, const struct 
 	case WORD_ON:
 	case WORD_OFF:
 		if (*(const bool *)at == (t->kind == WORD_ON))
+			fprintf(out, "%s = %s\n", name, eq + 1);
+		break;
+	case WORD_SET:
+		if (*(const int *)at == (int)t->flag)
 			fprintf(out, "%s = %s\n", name, eq + 1);
 		break;
 	case SIZE:
@@ -688,7 +708,7 @@ void sopfs_options_usage(bool to_stderr)
 		const struct option_entry *t = &table[i];
 		const char *value = t->kind == SIZE   ? "SIZE"
 				    : t->kind == MSEC ? "TIME"
-				    : t->kind == TEXT ? "FILE"
+				    : t->kind == TEXT ? (t->flag ? "URL" : "FILE")
 						      : "";
 
 		if (!t->help)
@@ -824,11 +844,12 @@ void sopfs_options_init(struct sopfs_options *o)
 	o->volume.commit_ms = 1000;
 	o->volume.checkpoint_ms = 30000;
 	o->volume.disk_timeout_ms = 30000;
+	o->volume.lease_ms = 10000;
 	o->fs.append_commit_ms = 1000;
 }
 
-/* What follows from the options. */
-static void derive(struct sopfs_options *o)
+/* What follows from the options, and whether they go together. */
+static int derive(struct sopfs_options *o, struct sop_err *e)
 {
 	/* cache= bounds both: nodes in the engine, and what sessions hold before they write out. */
 	o->volume.buffer_bytes = (size_t)SOP_MIN(o->cache_bytes / 4, 256ull << 20);
@@ -837,6 +858,13 @@ static void derive(struct sopfs_options *o)
 	o->fs.read_only = o->volume.read_only;
 	if (o->volume.read_only)
 		o->mount_flags |= MS_RDONLY;
+	o->volume.redis = o->redis;
+	o->volume.redis_password_file = o->redis_password_file;
+	o->volume.mounted_at = o->mountpoint;
+	if (o->redis_password_file && !o->redis)
+		return sop_say(e, -EINVAL,
+			"option redis_password_file=: of which server? give redis=, too");
+	return o->redis ? sop_redis_url_check(o->redis, e) : 0;
 }
 
 int sopfs_options_parse(struct sopfs_options *o, int argc, char **argv, struct sop_err *e)
@@ -874,9 +902,7 @@ int sopfs_options_parse(struct sopfs_options *o, int argc, char **argv, struct s
 	/* A remount is told by its mount point alone: mount(8) may pass any source. */
 	if (!rc && !o->remount)
 		rc = sopfs_options_source(o, o->folders, e);
-	if (!rc)
-		derive(o);
-	return rc;
+	return rc ? rc : derive(o, e);
 }
 
 void sopfs_options_release(struct sopfs_options *o)
@@ -891,6 +917,8 @@ void sopfs_options_release(struct sopfs_options *o)
 	free(o->lists);
 	free(o->mountpoint);
 	free(o->log_file);
+	free(o->redis);
+	free(o->redis_password_file);
 	free(o->namespace);
 	memset(o, 0, sizeof(*o));
 }

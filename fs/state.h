@@ -75,6 +75,7 @@ struct sopfs {
 
 	pthread_mutex_t locks_lock; /* locks.c */
 	struct sopfs_waiter *waiters;
+	struct sopfs_waiter *far_waiters; /* for another mounter */
 	unsigned locks_round;
 
 	struct sopfs_notifier *notifier;

@@ -153,16 +153,28 @@ void sopfs_ticker_add(struct sopfs *f, struct sopfs_session *s)
 	pthread_mutex_unlock(&q->lock);
 }
 
-void sopfs_ticker_poll(struct sopfs *f)
+static void poll_in(struct sopfs *f, uint64_t ms)
 {
 	struct sopfs_ticker *q = f->ticker;
+	uint64_t due;
 
 	if (!q)
 		return;
 	pthread_mutex_lock(&q->lock);
-	if (!q->poll_ms) {
-		q->poll_ms = now_ms() + POLL_MS;
+	due = now_ms() + ms;
+	if (!q->poll_ms || due < q->poll_ms) {
+		q->poll_ms = due;
 		pthread_cond_signal(&q->wake);
 	}
 	pthread_mutex_unlock(&q->lock);
+}
+
+void sopfs_ticker_poll(struct sopfs *f)
+{
+	poll_in(f, POLL_MS);
+}
+
+void sopfs_ticker_poll_now(struct sopfs *f)
+{
+	poll_in(f, 0);
 }

@@ -12,7 +12,7 @@ say() {
 
 # What sop.h itself offers, and three that hold no engine: the frame of the control socket, for both of its
 # ends, figures as people read them, and a count of what was written.
-face='sop|err|log|id|clock|range|key|base|format_volume|admin|peek|events|ctlsock|human|written'
+face='sop|mounters|err|log|id|clock|range|key|base|format_volume|admin|peek|events|ctlsock|human|written'
 
 while IFS=: read -r file line text; do
 	inc=$(sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*["<]\([^">]*\)[">].*/\1/p' <<<"$text")

@@ -8,8 +8,9 @@
  * missing, nothing refused be there, nothing be there twice.
  *
  * Meanwhile a process is stopped (SIGSTOP, later SIGCONT) or killed in front of each single step
- * that it makes on a disk in a commit, while the others go on. LONG=1: every step, more of
- * everything. */
+ * that it makes on a disk in a commit, while the others go on. And all of them meet at a Redis
+ * server which is emptied, killed, stopped, and throws its clients out, while they commit. LONG=1:
+ * every step, more of everything. */
 #include <fcntl.h>
 #include <ftw.h>
 #include <inttypes.h>
@@ -23,10 +24,12 @@
 
 #include "core/disk.h"
 #include "core/sop.h"
+#include "tests/lib/redis.h"
 
 #define KEYS	 6
 #define WORKERS	 4
 #define DISKS	 3
+#define LEASE_MS 1500
 #define TXNS_MAX 20000
 #define LIST_MAX 20000
 
@@ -62,6 +65,8 @@ static char folder[64];
 static char disk_path[DISKS][96];
 static const char *paths[DISKS];
 static struct sop_err e;
+static struct test_redis server;
+static const char *redis; /* its URL; NULL: without */
 
 static void die(const char *what)
 {
@@ -270,7 +275,10 @@ static void worker(unsigned me, unsigned seed, uint64_t at, int sig)
 
 	stop_at = at;
 	stop_signal = sig;
-	ok(sop_volume_open(&v, paths, DISKS, &(struct sop_open_opts){.open_disk = open_disk}, &e),
+	ok(sop_volume_open(&v, paths, DISKS,
+		   &(struct sop_open_opts){
+			   .open_disk = open_disk, .redis = redis, .lease_ms = LEASE_MS},
+		   &e),
 		"open");
 	ok(sop_txn_begin(&t, v, NULL, &e), "begin");
 	ok(sop_store_at(t, "lists", 0, NULL, &store, &e), "store");
@@ -681,6 +689,74 @@ static int every_step(int sig, unsigned stride)
 	return verdict(sig == SIGKILL ? "killed at steps" : "stopped at steps") || rc || !beyond;
 }
 
+/* ---- with Redis, which decides nothing ---- */
+
+static void command(const char *what)
+{
+	(void)test_redis_do(&server, what);
+}
+
+/* One thing that can happen to the server, or to a mounter that it then takes for dead. */
+static void trouble(unsigned what, const pid_t *pid)
+{
+	unsigned who = what % WORKERS;
+
+	switch (what % 6) {
+	case 0:
+		command("FLUSHALL");
+		break;
+	case 1:
+		test_redis_kill(&server);
+		let_others(WORKERS, 1);
+		test_redis_again(&server);
+		break;
+	case 2:
+		command("CLIENT KILL TYPE normal SKIPME yes");
+		command("CLIENT KILL TYPE pubsub");
+		break;
+	case 3:
+		/* Somebody sleeps until he is revoked, and wakes up. */
+		kill(pid[who], SIGSTOP);
+		usleep(LEASE_MS * 1500);
+		let_others(who, 1);
+		kill(pid[who], SIGCONT);
+		break;
+	case 4:
+		command("SCRIPT FLUSH");
+		command("FLUSHALL");
+		break;
+	default:
+		test_redis_pause(&server, true);
+		usleep(LEASE_MS * 100);
+		test_redis_pause(&server, false);
+		break;
+	}
+}
+
+static int crowd_by_redis(unsigned troubles)
+{
+	pid_t pid[WORKERS];
+	bool good = true;
+
+	test_redis_start(&server, false, NULL);
+	redis = server.url;
+	make_volume();
+	for (unsigned i = 0; i < WORKERS; i++)
+		pid[i] = start(i, 71 + i, 0, 0);
+	for (unsigned i = 0; i < troubles && !all->stop; i++) {
+		let_others(WORKERS, 25);
+		trouble(i, pid);
+	}
+	let_others(WORKERS, 25);
+	all->stop = true;
+	for (unsigned i = 0; i < WORKERS; i++)
+		good = reap(pid[i], false) && good;
+	redis = NULL;
+	test_redis_end(&server);
+	printf("shared: Redis was in trouble %u times\n", troubles);
+	return verdict("with Redis in trouble") || !good;
+}
+
 int main(void)
 {
 	const char *l = getenv("LONG"), *base = getenv("TMPDIR");
@@ -700,6 +776,10 @@ int main(void)
 	rc = crowd(more ? 4000 : 300);
 	rc = every_step(SIGSTOP, more ? 1 : 3) || rc;
 	rc = every_step(SIGKILL, more ? 1 : 3) || rc;
+	if (test_redis_there())
+		rc = crowd_by_redis(more ? 120 : 6) || rc;
+	else
+		printf("shared: redis-server is not installed: not tested with it\n");
 	if (!rc)
 		nftw(folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 	else

@@ -67,6 +67,7 @@ while read -r option; do
 	case $option in
 	cache= | journal=) option+=64M ;;
 	log=) option+=$WORK/log ;;
+	redis* | lease= | ondown=*) continue ;; # of shared volumes
 	*=) option+=5 ;;
 	esac
 	# -f of the helper: everything is checked, nothing is mounted.

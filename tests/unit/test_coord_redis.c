@@ -57,7 +57,7 @@ static void urls_say_where_the_server_is(void **state)
 		{"rediss://h", "rediss://h:6379/0"}, {"rediss://h?ca=/etc/ca", "rediss://h:6379/0"},
 		{"rediss://h/2?ca=/etc/ca", "rediss://h:6379/2"},
 		{"unix:///run/redis.sock?db=4", "unix:///run/redis.sock"},
-		{"sentinel://a,b:7,[::1]:8/tank/5", "sentinel://a:26379/tank"}};
+		{"sentinel://a+b:7,[::1]:8/tank/5", "sentinel://a:26379/tank"}};
 	static const char *const bad[] = {"", "localhost", "http://h", "redis://",
 		"redis://h:", "redis://h:0", "redis://h:65536", "redis://h:x", "redis://h/x",
 		"redis://a,b", "redis://secret%4@h", "redis://secret%zz@h", "redis://secret%00@h",

@@ -103,6 +103,39 @@ static void options_set_what_they_say(void **state)
 	assert_string_equal(o.mountpoint, "/mnt");
 }
 
+static void redis_is_told_without_its_password(void **state)
+{
+	char *text;
+
+	(void)state;
+	assert_int_equal(parse("sopfs", "-o",
+				 "redis=sentinel://a+b:7/tank,redis_password_file=/etc/secret,"
+				 "ondown=eio,lease=20",
+				 "/a", "/mnt"),
+		0);
+	assert_string_equal(o.volume.redis, "sentinel://a+b:7/tank");
+	assert_string_equal(o.volume.redis_password_file, "/etc/secret");
+	assert_string_equal(o.volume.mounted_at, "/mnt");
+	assert_int_equal(o.volume.ondown, SOP_ONDOWN_EIO);
+	assert_int_equal(o.volume.lease_ms, 20000);
+	text = sopfs_options_dump(&o);
+	assert_non_null(strstr(text, "ondown = eio\n"));
+	assert_non_null(strstr(text, "redis_password_file = /etc/secret\n"));
+	assert_non_null(strstr(text, "lease = 20s\n"));
+	free(text);
+	assert_int_equal(parse("sopfs", "/a", "/mnt", NULL, NULL), 0);
+	assert_int_equal(o.volume.ondown, SOP_ONDOWN_BLOCK);
+	assert_null(o.volume.redis);
+	assert_int_equal(parse("sopfs", "-o", "redis=redis://:open@h", "/a", "/mnt"), -EINVAL);
+	assert_int_equal(sop_redis_url_check("redis://joe:open@h", &e), -EINVAL);
+	assert_non_null(strstr(e.text, "redis_password_file="));
+	assert_null(strstr(e.text, "open"));
+	assert_int_equal(parse("sopfs", "-o", "redis=localhost", "/a", "/mnt"), -EINVAL);
+	assert_int_equal(parse("sopfs", "-o", "redis_password_file=/x", "/a", "/mnt"), -EINVAL);
+	assert_int_equal(parse("sopfs", "-o", "ondown=wait", "/a", "/mnt"), -EINVAL);
+	assert_int_equal(parse("sopfs", "-o", "lease=500ms", "/a", "/mnt"), -EINVAL);
+}
+
 static void the_later_option_wins(void **state)
 {
 	(void)state;
@@ -234,6 +267,7 @@ int main(void)
 		cmocka_unit_test(a_size_that_is_none_is_refused),
 		cmocka_unit_test(a_time_without_unit_is_seconds),
 		cmocka_unit_test(options_set_what_they_say),
+		cmocka_unit_test(redis_is_told_without_its_password),
 		cmocka_unit_test(the_later_option_wins),
 		cmocka_unit_test(options_may_come_after_the_words),
 		cmocka_unit_test(what_mount_8_passes_is_stripped),

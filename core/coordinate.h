@@ -1,0 +1,29 @@
+/* A shared volume and its coordination (core/coord.h): what the engine asks of it. All of it is
+ * advice but one thing: a mounter whose lease is no good does not commit. Private to core; the
+ * public part is mounters.h.
+ *
+ * v->coordination is NULL in a volume without it; then all calls do nothing, and succeed. */
+#ifndef SOP_COORDINATE_H
+#define SOP_COORDINATE_H
+
+#include "core/engine.h"
+
+/* By v->opts, when the mounter has entered; whoever only looks has no part in it. A server that is
+ * away is no error; a volume that is not shared: -EINVAL. */
+int sop_coordinate_open(struct sop_volume *v, struct sop_err *e);
+void sop_coordinate_close(struct sop_volume *v);
+
+/* May this mounter commit? Waits, errs, as v->opts.ondown says, until deadline_ms (monotonic) at
+ * most. No lock held. */
+int sop_coordinate_gate(struct sop_volume *v, uint64_t deadline_ms, struct sop_err *e);
+/* The same, asked right before a slot is tried, without waiting. */
+int sop_coordinate_may_commit(struct sop_volume *v, struct sop_err *e);
+/* Before the chain is followed for a commit: so that others do not try the same slot. A wait of
+ * half a second at most. Ends with sop_coordinate_placed(). No lock held. */
+void sop_coordinate_turn(struct sop_volume *v);
+/* The slot has been decided; 0: none has. Before the commit is answered. */
+void sop_coordinate_placed(struct sop_volume *v, uint64_t slot);
+/* All up to the slot has been applied. Any lock may be held. */
+void sop_coordinate_applied(struct sop_volume *v, uint64_t slot);
+
+#endif

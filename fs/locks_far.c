@@ -1,0 +1,242 @@
+/* Locks between the mounters of a shared volume: see locks.h.
+ *
+ * Who waits is asked for again when the server says that something was unlocked, by the ticker's
+ * thread. What is unlocked between the refusal and the queueing is not missed: a waiter is in the
+ * list before the server is asked. */
+#include <fcntl.h>
+
+#include "fs/closer.h"
+#include "fs/inode.h"
+#include "fs/locks.h"
+#include "fs/session.h"
+
+static struct sop_coord_lock far_lock(uint64_t ino, const struct sopfs_lock *l, bool waits)
+{
+	return (struct sop_coord_lock){.object = ino,
+		.owner = l->owner,
+		.start = l->start,
+		.end = l->end,
+		.type = l->type,
+		.whole = l->whole,
+		.waits = waits,
+		.pid = l->pid};
+}
+
+/* The server, and then here. -EAGAIN: somebody is in the way. */
+static int ask(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *lock, bool waits)
+{
+	struct sop_coord_lock l = far_lock(item->ino, lock, waits);
+	struct sop_coord_holder by;
+	struct sop_err e = {0};
+	int rc = sop_volume_lock(f->v, &l, 0, NULL, &by, &e);
+
+	if (rc == -EAGAIN || rc == -ENOMEM)
+		return rc;
+	if (rc == -EDEADLK)
+		return sopfs_closer_lock_kind(lock->tid) == SOPFS_LOCK_OFD ? -EAGAIN : rc;
+	if (rc) {
+		sop_log(f->o.log, SOP_LOG_WARNING, "locks", "ino=%llu code=%s: %s",
+			(unsigned long long)item->ino, sop_err_name(rc), e.text);
+		return -ENOLCK;
+	}
+	rc = sopfs_near_set(f, item, lock, NULL);
+	if (rc) {
+		l.type = F_UNLCK;
+		(void)sop_volume_lock(f->v, &l, 0, NULL, NULL, NULL);
+	}
+	return rc;
+}
+
+/* ---- the list of those who wait; locks_lock held ---- */
+
+static void put_in(struct sopfs *f, struct sopfs_waiter *w)
+{
+	struct sopfs_waiter **p = &f->far_waiters;
+
+	while (*p)
+		p = &(*p)->next;
+	w->next = NULL;
+	w->queued = true;
+	*p = w;
+}
+
+static void take_out(struct sopfs *f, struct sopfs_waiter *w)
+{
+	struct sopfs_waiter **p = &f->far_waiters;
+
+	while (*p != w)
+		p = &(*p)->next;
+	*p = w->next;
+	w->next = NULL;
+	w->queued = false;
+}
+
+/* A waiter in the list, marked as asking: -EINPROGRESS, and it waits on; or what has become of it.
+ */
+static int ask_waiting(struct sopfs *f, struct sopfs_waiter *w)
+{
+	bool again;
+	int rc;
+
+	do {
+		bool near = sopfs_near_blocked(f, w->item, &w->lock);
+
+		rc = ask(f, w->item, &w->lock, true);
+		pthread_mutex_lock(&f->locks_lock);
+		again = rc == -EAGAIN && w->again;
+		w->again = false;
+		/* One here that is on its way out goes without a word to the server's knowledge of
+		 * ours. */
+		w->polls = near;
+		if (!again && rc == -EAGAIN && !w->interrupted) {
+			w->asking = false;
+			pthread_mutex_unlock(&f->locks_lock);
+			if (near)
+				sopfs_ticker_poll(f);
+			return -EINPROGRESS;
+		}
+		again = again && !w->interrupted;
+		if (!again)
+			take_out(f, w);
+		pthread_mutex_unlock(&f->locks_lock);
+	} while (again);
+	return rc == -EAGAIN ? -EINTR : rc;
+}
+
+int sopfs_far_set(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *lock,
+	struct sopfs_waiter *waiter)
+{
+	struct sop_coord_lock l;
+	int rc;
+
+	if (lock->type == F_UNLCK) {
+		l = far_lock(item->ino, lock, false);
+		rc = sopfs_near_set(f, item, lock, NULL);
+		/* When the server cannot be told, it is as soon as it can. */
+		(void)sop_volume_lock(f->v, &l, 0, NULL, NULL, NULL);
+		return rc;
+	}
+	if (!waiter)
+		return sopfs_near_blocked(f, item, lock) ? -EAGAIN : ask(f, item, lock, false);
+	pthread_mutex_lock(&f->locks_lock);
+	if (waiter->interrupted) {
+		pthread_mutex_unlock(&f->locks_lock);
+		return -EINTR;
+	}
+	waiter->item = item;
+	waiter->lock = *lock;
+	waiter->asking = true;
+	put_in(f, waiter);
+	pthread_mutex_unlock(&f->locks_lock);
+	return ask_waiting(f, waiter);
+}
+
+void sopfs_far_drop(struct sopfs *f, uint64_t ino, uint64_t owner, bool whole)
+{
+	const struct sopfs_lock all = {
+		.end = UINT64_MAX, .owner = owner, .type = F_UNLCK, .whole = whole};
+	struct sop_coord_lock l = far_lock(ino, &all, false);
+
+	(void)sop_volume_lock(f->v, &l, 0, NULL, NULL, NULL);
+}
+
+bool sopfs_far_get(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *want,
+	struct sopfs_lock *by)
+{
+	struct sop_coord_lock l = far_lock(item->ino, want, false);
+	struct sop_coord_holder h;
+
+	if (sop_volume_lock_test(f->v, &l, &h, NULL) || h.lock.type == F_UNLCK)
+		return false;
+	*by = (struct sopfs_lock){.start = h.lock.start,
+		.end = h.lock.end,
+		.owner = h.lock.owner,
+		.pid = -1,
+		.type = h.lock.type,
+		.whole = h.lock.whole};
+	return true;
+}
+
+/* ---- asking again ---- */
+
+/* Coordination's thread. */
+static void on_unlocked(void *arg, uint64_t object)
+{
+	struct sopfs *f = arg;
+	bool any = false;
+
+	pthread_mutex_lock(&f->locks_lock);
+	for (struct sopfs_waiter *w = f->far_waiters; w; w = w->next)
+		if (w->item->ino == object)
+			any = w->again = true;
+	pthread_mutex_unlock(&f->locks_lock);
+	if (any)
+		sopfs_ticker_poll_now(f);
+}
+
+void sopfs_far_start(struct sopfs *f)
+{
+	sop_volume_on_unlocked(f->v, on_unlocked, f);
+}
+
+void sopfs_far_stop(struct sopfs *f)
+{
+	sop_volume_on_unlocked(f->v, NULL, NULL);
+}
+
+/* One whose turn it is, marked as asking; NULL: none. */
+static struct sopfs_waiter *next_due(struct sopfs *f, bool *poll)
+{
+	struct sopfs_waiter *w;
+
+	pthread_mutex_lock(&f->locks_lock);
+	for (w = f->far_waiters; w; w = w->next) {
+		*poll |= w->polls;
+		if (!w->asking && w->again)
+			break;
+	}
+	if (w) {
+		w->asking = true;
+		w->again = false;
+	}
+	pthread_mutex_unlock(&f->locks_lock);
+	return w;
+}
+
+void sopfs_far_poll(struct sopfs *f)
+{
+	struct sopfs_waiter *w;
+	bool poll = false;
+
+	if (!f->far_waiters)
+		return;
+	pthread_mutex_lock(&f->locks_lock);
+	for (w = f->far_waiters; w; w = w->next)
+		w->again |= w->polls;
+	pthread_mutex_unlock(&f->locks_lock);
+	while ((w = next_due(f, &poll))) {
+		int rc = ask_waiting(f, w);
+
+		if (rc != -EINPROGRESS)
+			w->done(w->arg, rc);
+	}
+}
+
+void sopfs_far_interrupt(struct sopfs *f, struct sopfs_waiter *w)
+{
+	struct sop_coord_lock l;
+	bool waiting;
+
+	pthread_mutex_lock(&f->locks_lock);
+	w->interrupted = true;
+	waiting = w->queued && !w->asking;
+	w->in_interrupt = waiting;
+	if (waiting)
+		take_out(f, w);
+	pthread_mutex_unlock(&f->locks_lock);
+	if (!waiting)
+		return; /* whoever asks for it sees that it was */
+	l = far_lock(w->item->ino, &w->lock, false);
+	sop_volume_lock_forget(f->v, &l);
+	w->done(w->arg, -EINTR);
+}
