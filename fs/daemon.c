@@ -1,6 +1,7 @@
 /* The process: see daemon.h. What is here is global, as a process is. */
 #include "fs/daemon.h"
 
+#include "fs/rate.h"
 #include "fs/systemd.h"
 
 #include <fcntl.h>
@@ -12,8 +13,6 @@
 #include <syslog.h>
 #include <time.h>
 
-#define LINES_PER_SECOND 200
-
 static int report_fd = -1;
 
 static struct {
@@ -22,8 +21,8 @@ static struct {
 	bool journal; /* try it: in the background, or where systemd would read our stderr */
 	int fd;	      /* of log=, or -1 */
 	char name[64];
-	time_t second;		    /* under lock, as are the counts */
-	unsigned lines, suppressed; /* in this second */
+	/* under lock; a disk that fails fails for every request: the log must not fill another */
+	struct sopfs_rate rate;
 	void (*tap)(void *arg, enum sop_log_level level, const char *module, const char *line);
 	void *tap_arg; /* under lock, as is tap */
 } out = {.lock = PTHREAD_MUTEX_INITIALIZER, .starting = true, .fd = -1};
@@ -195,23 +194,6 @@ static int priority(enum sop_log_level level)
 	return of[level];
 }
 
-/* A disk that fails fails for every request: the log must not fill another. Under the lock. */
-static bool over_rate(unsigned *suppressed)
-{
-	time_t now = time(NULL);
-
-	*suppressed = 0;
-	if (now != out.second) {
-		*suppressed = out.suppressed;
-		out.second = now;
-		out.lines = out.suppressed = 0;
-	}
-	if (++out.lines <= LINES_PER_SECOND)
-		return false;
-	out.suppressed++;
-	return true;
-}
-
 static void put(enum sop_log_level level, const char *module, const char *line)
 {
 	bool to_stderr = out.foreground || (out.starting && level <= SOP_LOG_WARNING);
@@ -236,22 +218,35 @@ static void put(enum sop_log_level level, const char *module, const char *line)
 	}
 }
 
+static void put_left_out(unsigned n)
+{
+	char note[64];
+
+	if (!n)
+		return;
+	snprintf(note, sizeof(note), "%u lines were left out", n);
+	put(SOP_LOG_WARNING, "log", note);
+}
+
 static void sink(void *ctx, enum sop_log_level level, const char *module, const char *line)
 {
-	unsigned suppressed;
-	char note[64];
+	unsigned told;
 
 	(void)ctx;
 	pthread_mutex_lock(&out.lock);
-	if (!over_rate(&suppressed)) {
-		if (suppressed) {
-			snprintf(note, sizeof(note), "%u lines were left out", suppressed);
-			put(SOP_LOG_WARNING, "log", note);
-		}
+	if (sopfs_rate_pass(&out.rate, time(NULL), level, module, &told)) {
+		put_left_out(told);
 		put(level, module, line);
 		if (out.tap)
 			out.tap(out.tap_arg, level, module, line);
 	}
+	pthread_mutex_unlock(&out.lock);
+}
+
+void sopfs_log_finish(void)
+{
+	pthread_mutex_lock(&out.lock);
+	put_left_out(sopfs_rate_rest(&out.rate));
 	pthread_mutex_unlock(&out.lock);
 }
 

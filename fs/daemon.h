@@ -1,7 +1,8 @@
 /* The daemon as a process: its birth, its report to whoever called, its log.
  *
  * sopfs forks before it opens anything; the parent waits for the child's one report and exits with
- * that, so that mount(8) returns when the file system serves, and with the right code when it does not. */
+ * that, so that mount(8) returns when the file system serves, and with the right code when it does
+ * not. */
 #ifndef SOPFS_DAEMON_H
 #define SOPFS_DAEMON_H
 
@@ -26,19 +27,21 @@ int sopfs_daemon_start(bool foreground, struct sop_err *e);
 /* Once: tell the parent. 0: also leave the terminal, the working directory and stdio. */
 void sopfs_daemon_report(int exit_code);
 
-/* Run a program of the system (args[0] is looked for in PATH) to its end, silently: its exit code, or a
- * negative code. */
+/* Run a program of the system (args[0] is looked for in PATH) to its end, silently: its exit code,
+ * or a negative code. */
 int sopfs_run(const char *const *args);
 
-/* Lines of the log: to stderr up to warnings until the report; from then on to the file, to stderr in
- * the foreground, or to syslog. name: the volume's, in every line; may be set later again. */
+/* Lines of the log: to stderr up to warnings until the report; from then on to the file, to stderr
+ * in the foreground, or to syslog. name: the volume's, in every line; may be set later again. */
 int sopfs_log_open(bool foreground, bool debug, const char *file, struct sop_err *e);
 void sopfs_log_name(const char *name);
+/* At the end: how many lines were left out, if any. */
+void sopfs_log_finish(void);
 const struct sop_log *sopfs_log(void);
-/* fn gets every line that is logged, too, with a lock of the log's held: it must not log. NULL: no more;
- * when that returns, it is not called any more. */
-void sopfs_log_tap(void (*fn)(void *arg, enum sop_log_level level, const char *module,
-			   const char *line),
+/* fn gets every line that is logged, too, with a lock of the log's held: it must not log. NULL: no
+ * more; when that returns, it is not called any more. */
+void sopfs_log_tap(
+	void (*fn)(void *arg, enum sop_log_level level, const char *module, const char *line),
 	void *arg);
 
 #endif

@@ -382,6 +382,7 @@ static int finish(struct mounted *m)
 		code = code ? code : SOPFS_EXIT_SYSTEM;
 	}
 	sop_log(sopfs_log(), SOP_LOG_INFO, "main", "op=unmount: done");
+	sopfs_log_finish();
 	return code;
 }
 

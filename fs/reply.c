@@ -11,10 +11,13 @@ int sopfs_errno(int rc)
 }
 
 /* Codes of our own and I/O errors name a trouble of the volume; the others are a program's
- * business. */
+ * business. An I/O error without a word is none of the volume's: a session that was rolled back,
+ * which was told when it happened, gives it to all who use it on. */
 static void log_trouble(struct sopfs *f, int rc, const struct sop_err *e)
 {
 	if ((rc > -5000 && rc != -EIO) || rc == SOP_ECONFLICT)
+		return;
+	if (rc == -EIO && !(e && e->text[0]))
 		return;
 	sop_log(f->o.log, SOP_LOG_ERROR, "fs", "code=%s: %s", sop_err_name(rc),
 		e && e->text[0] ? e->text : sop_err_text(rc));

@@ -137,6 +137,25 @@ cd /
 grep -q 'rollback\|rolled back' "$MNT/.sop/status" || fail "status says nothing of it"
 grep -q 'EIO: process [0-9]* was killed by signal 9' "$MNT/.sop/status" || fail "status does not say why"
 grep -q 'op=rollback inode=[0-9]* code=EIO: /old: process [0-9]* was killed by signal' "$LOG" || fail "the log does not say which and why"
+# Who shares the session of one that was killed is refused; that is no trouble of the volume's.
+python3 - "$MNT" <<'PY'
+import errno, os, signal, sys
+os.chdir(sys.argv[1])
+open('shared', 'w').write('old')
+f = os.open('shared', os.O_RDWR)
+pid = os.fork()
+if not pid:
+    os.pwrite(f, b'new', 0)
+    os.kill(os.getpid(), signal.SIGKILL)
+os.waitpid(pid, 0)
+for call in lambda: os.pread(f, 10, 0), lambda: os.pwrite(f, b'x', 0), lambda: os.fsync(f):
+    try:
+        call()
+        sys.exit('FAILED: a session that was rolled back goes on')
+    except OSError as e:
+        assert e.errno == errno.EIO, e
+PY
+! grep -q ' error fs: ' "$LOG" || fail "a rollback is logged as an error: $(grep ' error ' "$LOG" | head -1)"
 unmount_volume
 mount_volume exit=rollback
 python3 - "$MNT" <<'PY'
