@@ -321,7 +321,7 @@ static char *mount_of(const char *word, int *code)
 	}
 	*code = sopctl_find(&v, word, false, true);
 	if (!*code) {
-		out = strdup(sopctl_text(json_object_get(v.hello, "mount"), "path"));
+		out = strdup(sopctl_text(json_object_get(v.hello, "mount"), "point"));
 		if (!out)
 			*code = sopctl_fail(SOPCTL_FAILURE, "out of memory");
 	}

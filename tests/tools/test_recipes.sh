@@ -50,6 +50,8 @@ assert_eq "$(ls "$MNT/release")" refuse "an upgrade that failed"
 rm "$MNT/release/refuse"
 "$SOPCTL" txn "$MNT" -- sh -e "$WORK/upgrade.sh"
 assert_eq "$(cat "$MNT/release/program" "$MNT/release/settings" | xargs)" "new new" "an upgrade"
+"$SOPCTL" txn tank -- rm "$MNT/release/settings"
+[ ! -e "$MNT/release/settings" ] || fail "a transaction by the volume's name"
 
 # ---- a container: another PID namespace and another root over a folder of ours ----
 mkdir -p "$MNT/app" "$WORK/data"
