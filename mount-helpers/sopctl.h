@@ -29,7 +29,7 @@ struct sopctl_args {
 	bool json, yes, dry_run, wait, verbose, unhealthy, check, force, follow, verify;
 	bool pause, resume, stop, cancel, data_only, no_repair, duplicates, balance;
 	const char *rate, *path, *kind, *disks, *key, *slot_length, *value, *ec, *session, *note,
-		*cache, *retry;
+		*cache, *retry, *size;
 	char **word; /* what is no option */
 	int words;
 };
@@ -47,7 +47,7 @@ struct sopctl_verb {
 /* Ended by one without a name. */
 extern const struct sopctl_verb sopctl_status_verbs[], sopctl_disk_verbs[], sopctl_scrub_verbs[],
 	sopctl_events_verbs[], sopctl_info_verbs[], sopctl_store_verbs[], sopctl_ec_verbs[],
-	sopctl_txn_verbs[];
+	sopctl_txn_verbs[], sopctl_bench_verbs[];
 
 /* "sopctl: message" on stderr; returns code. */
 int sopctl_fail(int code, const char *fmt, ...) SOP_PRINTF(2, 3);
