@@ -284,6 +284,8 @@ check-asan:
 
 check-tsan:
 	+@$(MAKE) --no-print-directory SAN=tsan check-unit
+	+@$(MAKE) --no-print-directory SAN=tsan check-fs TESTS="tests/fs/basic.sh tests/fs/closers.sh \
+		tests/fs/disks_change.sh tests/fs/kill9.sh tests/fs/sessions.sh"
 
 # What the sanitizers do not see: use of what was never set. Without the tests of io_uring, whose results
 # valgrind does not see arrive, and without those of many threads, which it runs one at a time.

@@ -32,7 +32,8 @@ static void json_put(json_t **j)
 struct text {
 	char *p;
 	size_t len; /* may run over SOP_KEY_TEXT_MAX: then nothing more is written */
-	bool bad;   /* too deep, no memory */
+	bool deep;  /* too deep */
+	bool no_memory;
 };
 
 static void text_put(struct text *t, const char *p, size_t len)
@@ -116,7 +117,7 @@ static struct member *members_of(json_t *map, size_t *n)
 static void text_value(struct text *t, json_t *j, unsigned depth)
 {
 	if (depth > DEPTH_MAX || t->len > SOP_KEY_TEXT_MAX) {
-		t->bad |= depth > DEPTH_MAX;
+		t->deep |= depth > DEPTH_MAX;
 		return;
 	}
 	switch (json_typeof(j)) {
@@ -126,7 +127,7 @@ static void text_value(struct text *t, json_t *j, unsigned depth)
 
 		m = members_of(j, &n);
 		if (!m) {
-			t->bad = true;
+			t->no_memory = true;
 			return;
 		}
 		text_put(t, "{", 1);
@@ -173,7 +174,9 @@ static int canonical(char *out, size_t *len, json_t *j, struct sop_err *e)
 	struct text t = {.p = out};
 
 	text_value(&t, j, 0);
-	if (t.bad)
+	if (t.no_memory)
+		return sop_fail(e, -ENOMEM, "key");
+	if (t.deep)
 		return sop_say(e, -EINVAL, "key: a JSON map nested deeper than %u", DEPTH_MAX);
 	if (t.len > SOP_KEY_TEXT_MAX)
 		return sop_say(e, -ENAMETOOLONG, "key: a JSON map of more than %d bytes",

@@ -212,8 +212,9 @@ static void answer_is_right(struct loop *l, int rc, bool hit)
 	case NO_MEMORY:
 	case NO_MEMORY_STAYS:
 		/* A label that cannot be written for want of memory sets its disk aside, the last
-		 * one too: that fails closed, while mounting. */
-		if (rc != -ENOMEM && (l->f.v || (rc != -EIO && rc != SOP_EDISKS)))
+		 * one too: that fails closed, while mounting or in a change of the labels. */
+		if (rc != -ENOMEM &&
+			(l->f.v ? rc != -EIO || !dead(l) : rc != -EIO && rc != SOP_EDISKS))
 			die(l, "not -ENOMEM", rc);
 		break;
 	case IO_ONCE:

@@ -7,9 +7,13 @@ empty_dir() {
 	[ -z "$(ls -A "$1")" ]
 }
 
+no_daemon() {
+	[ -z "$(daemon_of "$MNT")" ]
+}
 not_mounted() {
 	! is_mounted "$MNT" || fail "it is mounted all the same"
-	[ -z "$(daemon_of "$MNT")" ] || fail "a daemon was left"
+	# Who has said why may not have ended yet.
+	wait_until 60 no_daemon || fail "a daemon was left"
 }
 
 # ---- mkfs ----

@@ -5,7 +5,7 @@
 
 #include <cmocka.h>
 
-#include "tests/lib/scenario.h"
+#include "tests/lib/scenario_own.h"
 
 #define BIG	70000u
 #define STREAM	((1u << 20) + 300000u) /* more than a session keeps in memory */
@@ -13,13 +13,6 @@
 #define PIECE	3000u
 #define STRIDE	10000u
 #define ENTRIES 12u
-
-struct run {
-	struct fixture *f;
-	struct sop_txn *t;
-	struct sop_err *e;
-	uint64_t salt;
-};
 
 static uint8_t bytes[STREAM];
 
@@ -38,8 +31,7 @@ static int create(struct run *r, const char *name, size_t len)
 	return sop_create(r->t, root(name), &file_attr, bytes, len, NULL, r->e);
 }
 
-/* A store's number, by its name in the root. */
-static int store_of(struct run *r, const char *name, uint64_t *store)
+int scenario_store_of(struct run *r, const char *name, uint64_t *store)
 {
 	struct sop_attr a;
 	int rc = sop_lookup(r->t, root(name), &a, r->e);
@@ -260,7 +252,7 @@ static int rename_dir(struct run *r)
 static int move_big(struct run *r)
 {
 	uint64_t d;
-	int rc = store_of(r, "d", &d);
+	int rc = scenario_store_of(r, "d", &d);
 
 	return rc ? rc : sop_rename(r->t, root("big"), SOP_NAME(d, "big"), 0, r->e);
 }
@@ -268,7 +260,7 @@ static int move_big(struct run *r)
 static int move_dir(struct run *r)
 {
 	uint64_t d;
-	int rc = store_of(r, "d", &d);
+	int rc = scenario_store_of(r, "d", &d);
 
 	return rc ? rc : sop_rename(r->t, root("e"), SOP_NAME(d, "e"), 0, r->e);
 }
@@ -361,7 +353,7 @@ static int remove_plain(struct run *r)
 static int add_entries(struct run *r)
 {
 	uint64_t s;
-	int rc = store_of(r, "s", &s);
+	int rc = scenario_store_of(r, "s", &s);
 
 	return rc ? rc : entries(r, s, ENTRIES, 2 * ENTRIES);
 }
@@ -369,7 +361,7 @@ static int add_entries(struct run *r)
 static int remove_entries(struct run *r)
 {
 	uint64_t s;
-	int rc = store_of(r, "s", &s);
+	int rc = scenario_store_of(r, "s", &s);
 
 	for (unsigned i = 0; i < ENTRIES && !rc; i++) {
 		char key[16];
@@ -633,6 +625,10 @@ static const struct op {
 	{"add-entries", add_entries, NULL, false},
 	{"remove-entries", remove_entries, NULL, false},
 	{"several", several, NULL, false},
+	{"keys-add", scenario_keys_add, NULL, false},
+	{"keys-change", scenario_keys_change, NULL, false},
+	{"keys-walk", scenario_keys_walk, NULL, false},
+	{"keys-options", scenario_keys_options, NULL, false},
 	{"share-big", share_big, NULL, false},
 	{"share-within", share_within, NULL, false},
 	{"share-tree", share_tree, NULL, false},
@@ -644,6 +640,7 @@ static const struct op {
 	{"checkpoint", NULL, act_checkpoint, false},
 	{"tick", NULL, act_tick, false},
 	{"remount", NULL, act_remount, false},
+	{"profile", NULL, scenario_keys_profile, false},
 	{"replace", NULL, act_replace, true},
 	{"replace-begun", NULL, act_replace_begun, true},
 	{"add", NULL, act_add, true},
@@ -756,7 +753,9 @@ static int fill(struct run *r)
 	if (!rc)
 		rc = sop_store_at(r->t, "s", SOP_STORE_CREATE,
 			&(struct sop_store_opts){.slot_length = 4}, &s, r->e);
-	return rc ? rc : entries(r, s, 0, ENTRIES);
+	if (!rc)
+		rc = entries(r, s, 0, ENTRIES);
+	return rc ? rc : scenario_fill_keys(r);
 }
 
 void scenario_make(struct fixture *f, unsigned k, unsigned m, const struct sop_clock *clock)
@@ -798,11 +797,12 @@ struct key_list {
 	size_t n;
 };
 
-static int take_key(void *arg, const void *key, size_t len, const struct sop_attr *attr)
+/* By name: where keys have a type, that says all of the key. */
+static int take_key(void *arg, const struct sop_listed *x)
 {
 	struct key_list *l = arg;
+	const size_t len = x->name_len;
 
-	(void)attr;
 	if (len > sizeof(l->k->key))
 		return -E2BIG;
 	if ((l->n & (l->n - 1)) == 0) {
@@ -812,7 +812,7 @@ static int take_key(void *arg, const void *key, size_t len, const struct sop_att
 			return -ENOMEM;
 		l->k = p;
 	}
-	memcpy(l->k[l->n].key, key, len);
+	memcpy(l->k[l->n].key, x->name, len);
 	l->k[l->n++].len = len;
 	return 0;
 }
@@ -926,7 +926,7 @@ static int digest_item(struct digest *d, struct sop_name name)
 static int digest_store(struct digest *d, uint64_t store)
 {
 	struct key_list l = {0};
-	int rc = sop_scan(d->t, store, NULL, false, take_key, &l, &d->f->e);
+	int rc = sop_list(d->t, store, NULL, false, take_key, &l, &d->f->e);
 
 	for (size_t i = 0; i < l.n && !rc; i++)
 		rc = digest_item(d, (struct sop_name){store, l.k[i].key, l.k[i].len});

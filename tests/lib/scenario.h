@@ -1,5 +1,5 @@
-/* A small volume with one of everything, and an alphabet of operations on it, for tests that run all
- * short sequences of operations against crashes and faults. An operation commits at most one
+/* A small volume with one of everything, and an alphabet of operations on it, for tests that run
+ * all short sequences of operations against crashes and faults. An operation commits at most one
  * transaction; the state after it is known by a digest of all that the public face shows. */
 #ifndef TESTS_SCENARIO_H
 #define TESTS_SCENARIO_H
@@ -15,8 +15,8 @@ enum scenario_flags {
 	SCENARIO_NO_FAULTS = 2 /* operations that take disks away do nothing */
 };
 
-/* Format k+m disks and fill them: small and large values, an extent tree, names, attributes, a store
- * of small nodes. Closed afterwards. clock: NULL: the system's. */
+/* Format k+m disks and fill them: small and large values, an extent tree, names, attributes, a
+ * store of small nodes. Closed afterwards. clock: NULL: the system's. */
 void scenario_make(struct fixture *f, unsigned k, unsigned m, const struct sop_clock *clock);
 /* The machine of f, copied: to be opened with g. Release g with fixture_release(). */
 void scenario_clone(struct fixture *g, const struct fixture *f, struct sim *sim, uint64_t seed);
@@ -26,12 +26,13 @@ int scenario_open(struct fixture *f);
 
 unsigned scenario_ops(void);
 const char *scenario_name(unsigned op);
-bool scenario_is_txn(unsigned op); /* else it is something done to the volume */
+bool scenario_is_txn(unsigned op);	  /* else it is something done to the volume */
 bool scenario_changes_disks(unsigned op); /* replaces, adds, removes... */
-int scenario_find(const char *name); /* -1: there is none */
+int scenario_find(const char *name);	  /* -1: there is none */
 
-/* Run one on the opened volume. `salt` decides what is written. A code from -1 to -4095 is the answer to an
- * operation whose object is not there (any more), or an I/O error: the caller knows what to expect. */
+/* Run one on the opened volume. `salt` decides what is written. A code from -1 to -4095 is the
+ * answer to an operation whose object is not there (any more), or an I/O error: the caller knows
+ * what to expect. */
 int scenario_run(struct fixture *f, unsigned op, uint64_t salt, unsigned flags);
 /* Is this what an operation answers when earlier ones have taken its object away? */
 bool scenario_refused(int rc);
