@@ -37,10 +37,19 @@ disks_mount() {
 	done
 }
 
+# The file systems of before the cut must be gone before the power is on again, or they would go on writing. A
+# mount namespace that somebody has made meanwhile keeps them as long as it lives.
+detached() {
+	[ -z "$(losetup -j "$flaky/d$1.img")" ]
+}
+
 disks_unmount() {
 	local i
 	for i in 1 2 3; do
-		wait_until 30 umount "$WORK/d$i" || fail "d$i does not unmount"
+		wait_until 60 umount "$WORK/d$i" || fail "d$i does not unmount"
+	done
+	for i in 1 2 3; do
+		wait_until 300 detached "$i" || fail "d$i is still in use: $(losetup -j "$flaky/d$i.img")"
 	done
 	LOOPS=()
 }
@@ -119,7 +128,7 @@ for fs in ext4 xfs; do
 	writer=
 	sync "$MNT" || true
 	tell "delay 3 0"
-	umount "$MNT" || fail "no unmount with a device that fails"
+	wait_until 60 umount "$MNT" || fail "no unmount with a device that fails"
 	wait_gone "$PID" 60 || fail "no end with a device that fails"
 	tell "eio 0"
 	disks_unmount
@@ -129,5 +138,5 @@ for fs in ext4 xfs; do
 	unmount_volume
 	check_volume
 	disks_unmount
-	umount "$flaky"
+	wait_until 60 umount "$flaky" || fail "the devices do not unmount"
 done
