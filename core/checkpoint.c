@@ -72,7 +72,7 @@ static int freeze_locked(struct ckpt *k, bool clean, struct sop_err *e)
 	k->c.master_count = master->now.count;
 	k->c.next_ino = v->next_ino;
 	k->c.items = v->items;
-	k->c.slot = sop_shared_slot(v);
+	k->c.slot = sop_shared_slot(v, &k->c.base);
 	k->c.time_ns = v->clock->wall_ns(v->clock->ctx);
 	return 0;
 }
@@ -292,7 +292,7 @@ static int run_locked(struct sop_volume *v, bool clean, struct sop_err *e)
 int sop_checkpoint_run(struct sop_volume *v, bool clean, struct sop_err *e)
 {
 	/* Registry and journal are nobody's to change while others may be there. */
-	if (v->opts.read_only || sop_shared_live(v))
+	if (v->opts.read_only || sop_shared_live(v) || sop_members_joined(v->mem))
 		return 0;
 	SOP_LOCK_GUARD(&v->ckpt_lock);
 	return run_locked(v, clean, e);

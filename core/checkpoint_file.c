@@ -77,6 +77,7 @@ static void encode_header(struct sop_disk_checkpoint *h, const struct sop_checkp
 	h->time_ns = le64_make(c->time_ns);
 	h->items = le64_make(c->items);
 	h->slot = le64_make(c->slot);
+	h->base = le64_make(c->base);
 	h->flips = le64_make(c->n_flips);
 	h->uncommitted = le64_make(c->n_uncommitted);
 	h->pending = le64_make(c->n_pending);
@@ -185,6 +186,7 @@ int sop_checkpoint_decode(struct sop_checkpoint *out, const void *raw, size_t le
 	c.time_ns = le64_get(h->time_ns);
 	c.items = le64_get(h->items);
 	c.slot = le64_get(h->slot);
+	c.base = le64_get(h->base);
 	c.n_flips = le64_get(h->flips);
 	c.n_uncommitted = le64_get(h->uncommitted);
 	c.n_pending = le64_get(h->pending);

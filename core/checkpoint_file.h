@@ -17,6 +17,7 @@ struct sop_checkpoint {
 	uint64_t master_root, master_count;
 	uint64_t next_ino, next_handle, free_handle, time_ns, items;
 	uint64_t slot;		/* of a shared volume: the first that is not in it; else 0 */
+	uint64_t base;		/* and of its BASE */
 	struct sop_flip *flips; /* all three arrays: malloc'ed */
 	size_t n_flips;
 	struct sop_blobref *uncommitted;

@@ -826,7 +826,7 @@ static int append_one(struct sop_volume *v, const struct sop_record_in *in, stru
 static int place_one(struct sop_volume *v, const struct sop_record_in *in, struct sop_err *e)
 {
 	struct sop_buf b = {0};
-	int rc = sop_shared_refuse(v, "this", e);
+	int rc = sop_shared_refuse(v, "a commit of the engine's own", e);
 
 	if (rc)
 		return rc;

@@ -318,7 +318,8 @@ struct sop_disk_checkpoint {
 	struct le64 pending;	  /* 128 */
 	struct le64 items;	  /* 136: names in all directories */
 	struct le64 slot;	  /* 144: shared: the first slot not in the image; else 0 */
-	uint8_t pad[256 - 152];	  /* 152 */
+	struct le64 base;	  /* 152: shared: slot of the BASE that mounters go by; else 0 */
+	uint8_t pad[256 - 160];	  /* 160 */
 };
 static_assert(sizeof(struct sop_disk_checkpoint) == 256, "checkpoint");
 

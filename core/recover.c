@@ -140,17 +140,18 @@ static int system_stores(struct sop_volume *v, const struct sop_checkpoint *c, s
 }
 
 /* A checkpoint is published after the journal file that goes on from it is on the media. mkfs alone
- * names one that nobody has begun; and behind a clean one there is nothing to lose. */
+ * names one that nobody has begun; and behind a clean one, or one of a shared volume, there is
+ * nothing to lose. */
 static unsigned replay_flags(const struct sop_volume *v, const struct sop_checkpoint *c)
 {
-	return (c->master_root && !c->clean ? SOP_REPLAY_BEGUN : 0) |
+	return (c->master_root && !c->clean && !c->slot ? SOP_REPLAY_BEGUN : 0) |
 	       (v->opts.part_journal ? SOP_REPLAY_PART : 0);
 }
 
 /* The slots go on where the journal ends: it was written while the volume was not shared. */
 static int open_shared(struct sop_volume *v, const struct sop_checkpoint *c, struct sop_err *e)
 {
-	int rc = sop_shared_open(v, c->slot, e);
+	int rc = sop_shared_open(v, c->slot, c->base, e);
 
 	if (rc || v->opts.read_only || sop_members_joined(v->mem))
 		return rc;
@@ -213,8 +214,6 @@ int sop_recover(struct sop_volume *v, struct sop_err *e)
 	}
 	if (!rc)
 		rc = sop_prepared_load(v, e);
-	if (!rc && v->shared && !v->opts.read_only && !v->opts.exclusive)
-		rc = sop_shared_enter(v, e);
 	sop_checkpoint_release(&c);
 	return rc ? sop_wrap(e, rc, "recovery") : 0;
 }

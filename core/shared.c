@@ -44,8 +44,9 @@ int sop_shared_refuse(const struct sop_volume *v, const char *what, struct sop_e
 		       : 0;
 }
 
-uint64_t sop_shared_slot(const struct sop_volume *v)
+uint64_t sop_shared_slot(const struct sop_volume *v, uint64_t *base)
 {
+	*base = v->shared ? v->shared->base : 0;
 	return v->shared ? v->shared->next : 0;
 }
 
@@ -290,7 +291,7 @@ int sop_shared_place(struct sop_volume *v, enum sop_slot_type type, const void *
 
 /* ---- opening ---- */
 
-int sop_shared_open(struct sop_volume *v, uint64_t slot, struct sop_err *e)
+int sop_shared_open(struct sop_volume *v, uint64_t slot, uint64_t base, struct sop_err *e)
 {
 	struct sop_shared *s = calloc(1, sizeof(*s));
 	bool joined = sop_members_joined(v->mem);
@@ -303,9 +304,7 @@ int sop_shared_open(struct sop_volume *v, uint64_t slot, struct sop_err *e)
 	s->look = v->opts.read_only;
 	s->ino_next = v->next_ino;
 	if (joined) {
-		/* The base's checkpoint is written right behind its BASE, and no other while
-		 * anybody is there. */
-		s->base = s->next - 1;
+		s->base = base;
 		s->base_epoch = sop_members_epoch(v->mem);
 	}
 	rc = sop_chain_new(&s->chain, v->mem, v->opts.inline_io, !joined && !v->opts.read_only, e);

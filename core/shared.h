@@ -9,8 +9,8 @@
 #include "core/engine.h"
 
 /* Recovery, no lock: what was committed after the checkpoint is applied from the slots. slot: the
- * first that is not in it. */
-int sop_shared_open(struct sop_volume *v, uint64_t slot, struct sop_err *e);
+ * first that is not in it; base: of its BASE. */
+int sop_shared_open(struct sop_volume *v, uint64_t slot, uint64_t base, struct sop_err *e);
 /* Recovery of who is alone, before anything is given back: nobody of before can commit from here
  * on. */
 int sop_shared_take_over(struct sop_volume *v, struct sop_err *e);
@@ -39,7 +39,7 @@ int sop_shared_place(struct sop_volume *v, enum sop_slot_type type, const void *
 void sop_shared_published(struct sop_volume *v, uint64_t lsn);
 /* A checkpoint that holds all slots below is published, and this mounter is alone. */
 void sop_shared_trim(struct sop_volume *v, uint64_t slot);
-/* The first slot not applied; 0 when the volume is not shared. */
-uint64_t sop_shared_slot(const struct sop_volume *v);
+/* The first slot not applied, and that of the BASE; 0 when the volume is not shared. */
+uint64_t sop_shared_slot(const struct sop_volume *v, uint64_t *base);
 
 #endif

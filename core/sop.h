@@ -107,6 +107,7 @@ struct sop_volume_stat {
 	char name[64];
 	unsigned k, m, disks, disks_online;
 	bool read_only, degraded, failed;
+	bool shared;			  /* others may have it mounted too */
 	uint64_t total_bytes, free_bytes; /* of data that can be stored, after parity and reserve */
 	uint64_t items;			  /* names in all directories */
 	uint64_t lsn, durable_lsn;

@@ -209,6 +209,19 @@ static void volume_free(struct sop_volume *v)
 	free(v);
 }
 
+/* Who is alone tidies up before he lets others in: nobody can as long as anybody is there. */
+static int enter(struct sop_volume *v, struct sop_err *e)
+{
+	int rc = 0;
+
+	if (!sop_members_joined(v->mem)) {
+		rc = sop_volume_tick(v, e);
+		if (!rc)
+			rc = sop_checkpoint_run(v, false, e);
+	}
+	return rc ? rc : sop_shared_enter(v, e);
+}
+
 static int open_parts(struct sop_volume *v, const char *const *paths, size_t n, struct sop_err *e)
 {
 	const struct sop_open_opts *o = &v->opts;
@@ -268,9 +281,11 @@ static int open_parts(struct sop_volume *v, const char *const *paths, size_t n, 
 	if (!rc && !o->read_only) {
 		v->mender = sop_mender_new(v);
 		rc = v->mender ? sop_mender_load(v->mender, e) : sop_fail(e, -ENOMEM, "volume");
-		if (!rc && !o->no_repair && !sop_shared_live(v))
+		if (!rc && !o->no_repair && (!v->shared || o->exclusive))
 			sop_segments_on_bad(v->seg, sop_mender_repair, v->mender);
 	}
+	if (!rc && v->shared && !o->read_only && !o->exclusive)
+		rc = enter(v, e);
 	if (!rc)
 		rc = background_start(v, e);
 	return rc;
@@ -371,6 +386,7 @@ void sop_volume_stat(struct sop_volume *v, struct sop_volume_stat *out)
 	out->read_only = v->opts.read_only;
 	out->degraded = out->disks_online < out->disks;
 	out->failed = v->dead != 0;
+	out->shared = v->shared != NULL;
 	sop_members_capacity(v->mem, 0, &out->total_bytes, &out->free_bytes);
 	reserve = sop_space_reserve_bytes(out->total_bytes);
 	out->free_bytes -= SOP_MIN(reserve, out->free_bytes);

@@ -30,12 +30,15 @@ int sopfs_new(
 {
 	struct sopfs *f = calloc(1, sizeof(*f));
 	struct timespec boot = {0};
+	struct sop_volume_stat st;
 	int rc;
 
 	if (!f)
 		return sop_fail(e, -ENOMEM, "mount");
 	f->v = v;
 	f->latest = sop_volume_latest(v);
+	sop_volume_stat(v, &st);
+	f->shared = st.shared;
 	f->o = *o;
 	clock_gettime(CLOCK_REALTIME, &f->started);
 	clock_gettime(CLOCK_BOOTTIME, &boot);

@@ -21,6 +21,7 @@ void sopfs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct dir_handle *d = calloc(1, sizeof(*d));
 	struct sopfs *f = sopfs_of(req);
 
+	sopfs_catch_up(f);
 	if (d)
 		d->listing = sopfs_listing_new();
 	if (!d || !d->listing) {
@@ -30,7 +31,7 @@ void sopfs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	}
 	pthread_mutex_init(&d->lock, NULL);
 	fi->fh = (uintptr_t)d;
-	/* What lies under .sop changes without the kernel's knowing. */
+	/* What lies under .sop changes without the kernel's knowing, or in a shared volume. */
 	fi->cache_readdir = fi->keep_cache =
 		!sopfs_is_ctl(sopfs_view_of(f, ino)) && sopfs_may_cache(f);
 	/* Its list is in its pages. */

@@ -92,8 +92,9 @@ void sopfs_op_create(
 	p.entry_timeout = entry.cache && sopfs_may_cache(f) ? SOPFS_CACHE_SECONDS : 0;
 	/* This inode is the session's own: what changes its attributes comes through it. But that
 	 * one who may read comes to the end of the file must be seen. */
-	p.attr_timeout =
-		opened.handle->session && opened.handle->session->reads ? 0 : SOPFS_CACHE_SECONDS;
+	p.attr_timeout = (opened.handle->session && opened.handle->session->reads) || f->shared
+				 ? 0
+				 : SOPFS_CACHE_SECONDS;
 	fi->fh = (uintptr_t)opened.handle;
 	fi->keep_cache = 1;
 	fi->direct_io = sopfs_session_unpaged(opened.handle->session);

@@ -46,6 +46,7 @@ struct sopfs {
 	struct sop_volume *v;
 	struct sop_txn *latest; /* of a world: its transaction, under the world's lock */
 	struct sopfs_opts o;
+	bool shared; /* by other mounters too: what is committed changes without us */
 	struct fuse_session *_Atomic se;
 	pthread_mutex_t lock;
 
@@ -108,10 +109,11 @@ static inline bool sopfs_trusts(uid_t uid)
 	return uid == 0 || uid == geteuid();
 }
 
-/* May the kernel keep what it is told now? */
+/* May the kernel keep what it is told now? In a shared volume nothing: it is not told what others
+ * change. */
 static inline bool sopfs_may_cache(const struct sopfs *f)
 {
-	return !atomic_load(&f->foreign_busy);
+	return !f->shared && !atomic_load(&f->foreign_busy);
 }
 
 static inline unsigned sopfs_commit_flags(const struct sopfs *f)

@@ -138,6 +138,51 @@ static void wait_for_commit(struct sopfs_item *item)
 	pthread_mutex_unlock(&item->lock);
 }
 
+void sopfs_catch_up(struct sopfs *f)
+{
+	/* When too few disks answer, reads go on with what is known. */
+	if (f->shared)
+		(void)sop_volume_catch_up(f->v, NULL);
+}
+
+/* Of a shared volume: this version has come from another mounter, and none of ours is on its way.
+ * What the kernel has of the one before is not looked at any more, but by those who have it open.
+ * item.lock held. */
+static void from_elsewhere(struct sopfs *f, struct sopfs_item *item, const struct sop_attr *a)
+{
+	struct sopfs_notes notes = {0};
+	bool other;
+
+	if (!f->shared || !S_ISREG(item->type))
+		return;
+	pthread_mutex_lock(&f->lock);
+	other = a->ino == item->ino && !item->provisional && item->version != a->value_version;
+	pthread_mutex_unlock(&f->lock);
+	if (!other)
+		return;
+	sopfs_superseded(f, item, NULL, a->value_version, &notes);
+	sopfs_notify_later(f, &notes);
+}
+
+/* What we know of the item's version and what is committed differ: one of our commits is between
+ * the two, or another mounter's has been there. */
+static void come_to_rest(struct sopfs *f, struct sopfs_item *item)
+{
+	struct sopfs_where w;
+	struct sop_attr a;
+	bool there;
+
+	pthread_mutex_lock(&item->lock);
+	if (f->shared) {
+		pthread_mutex_lock(&f->lock);
+		there = sopfs_item_where(item, &w);
+		pthread_mutex_unlock(&f->lock);
+		if (there && !sop_lookup(f->latest, sopfs_where_name(&w), &a, NULL))
+			from_elsewhere(f, item, &a);
+	}
+	pthread_mutex_unlock(&item->lock);
+}
+
 static int lookup_overlay(struct sopfs *f, int tid, struct sopfs_item *dir, const char *name,
 	size_t len, struct sopfs_entry *out)
 {
@@ -215,6 +260,7 @@ int sopfs_lookup(struct sopfs *f, int tid, struct sopfs_item *dir, const char *n
 		return sopfs_range_lookup(f, tid, dir, name, out, e);
 	if (sopfs_ctl_lookup(f, dir, name, out))
 		return out->view ? 0 : -ENOENT;
+	sopfs_catch_up(f);
 	for (unsigned i = 0; i < SOPFS_TRIES; i++) {
 		rc = lookup_overlay(f, tid, dir, name, len, out);
 		if (rc != -ENOENT)
@@ -224,6 +270,8 @@ int sopfs_lookup(struct sopfs *f, int tid, struct sopfs_item *dir, const char *n
 		epoch = atomic_load(&f->foreign_epoch);
 		rc = sop_lookup(f->latest, (struct sop_name){dir->ino, name, len}, &out->attr, e);
 		if (busy) {
+			if (!rc)
+				from_elsewhere(f, busy, &out->attr);
 			pthread_mutex_unlock(&busy->lock);
 			sopfs_item_put(f, busy);
 			busy = NULL;
@@ -272,6 +320,21 @@ void sopfs_forget(struct sopfs *f, struct sopfs_view *v, uint64_t n)
 	pthread_mutex_unlock(&f->lock);
 }
 
+/* Another mounter has renamed or removed it: this name is not the item's any more. */
+static void forget_name(struct sopfs *f, struct sopfs_item *item, const struct sopfs_where *w)
+{
+	struct sop_attr a;
+
+	pthread_mutex_lock(&item->lock);
+	if (sop_lookup(f->latest, sopfs_where_name(w), &a, NULL) || a.ino != item->ino) {
+		pthread_mutex_lock(&f->lock);
+		if (!item->last)
+			sopfs_name_remove(item, w->store, w->text, w->len);
+		pthread_mutex_unlock(&f->lock);
+	}
+	pthread_mutex_unlock(&item->lock);
+}
+
 int sopfs_item_attr(struct sopfs *f, struct sopfs_item *item, struct sop_attr *a, struct sop_err *e)
 {
 	struct sopfs_where w;
@@ -294,7 +357,10 @@ int sopfs_item_attr(struct sopfs *f, struct sopfs_item *item, struct sop_attr *a
 		/* Renamed or removed since we looked: look again, behind whoever did it. */
 		if (rc == -ENOENT || (!rc && a->ino != item->ino)) {
 			rc = -ENOENT;
-			wait_for_commit(item);
+			if (f->shared && item->type != S_IFDIR)
+				forget_name(f, item, &w);
+			else
+				wait_for_commit(item);
 			continue;
 		}
 		return rc;
@@ -362,6 +428,21 @@ static bool snapshot_attr(struct sopfs *f, struct sopfs_view *v, struct sop_attr
 	return h != NULL;
 }
 
+/* Removed by another mounter while it is open here. */
+static int gone_attr(struct sopfs *f, struct sopfs_view *v, struct sop_attr *a, int rc)
+{
+	if (!f->shared || rc != -ESTALE)
+		return rc;
+	pthread_mutex_lock(&f->lock);
+	if (v->first) {
+		*a = v->first->snap->attr;
+		a->nlink = 0;
+		rc = 0;
+	}
+	pthread_mutex_unlock(&f->lock);
+	return rc;
+}
+
 /* To the committed version, by way of a new look-up; one that has just been sent there is told at
  * once, as the kernel would not try again. */
 static int turn_away(struct sopfs *f, struct sopfs_view *v, int tid, struct sop_attr *a,
@@ -392,6 +473,7 @@ int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_h
 		return sopfs_is_range(item) ? sopfs_range_attr(f, item, a, e)
 					    : sopfs_ctl_attr(v, a);
 	}
+	sopfs_catch_up(f);
 	if (item->type != S_IFREG) {
 		rc = sopfs_item_attr(f, item, a, e);
 		if (!rc && item->type == S_IFDIR && atomic_load(&f->overlay_count)) {
@@ -420,8 +502,10 @@ int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_h
 			sopfs_session_put(f, s);
 			return rc;
 		}
-		if (rc)
-			return rc;
+		if (rc) {
+			*cache = false;
+			return gone_attr(f, v, a, rc);
+		}
 		pthread_mutex_lock(&f->lock);
 		kind = v->kind;
 		current = kind == SOPFS_VIEW_COMMITTED && !item->provisional && !item->last &&
@@ -434,7 +518,7 @@ int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_h
 		if (kind != SOPFS_VIEW_COMMITTED || v->direct || a->nlink == 0 ||
 			v->version == SOPFS_VERSION_EMPTY)
 			break;
-		wait_for_commit(item);
+		come_to_rest(f, item);
 	}
 	*cache = false;
 	snapshot_attr(f, v, a);
@@ -936,7 +1020,7 @@ static int open_read(struct sopfs *f, int tid, struct sopfs_view *v, struct sopf
 			sopfs_snap_free(snap);
 		else if (rc != -EAGAIN)
 			return rc;
-		wait_for_commit(item);
+		come_to_rest(f, item);
 	}
 	return sop_say(e, -EIO, "inode %llu: its version does not come to rest",
 		(unsigned long long)item->ino);
@@ -1323,6 +1407,26 @@ static int create_session(struct sopfs *f, const struct sopfs_caller *who, struc
 	return 0;
 }
 
+/* Who asks for a name that nobody else has must be told so now, and of the other mounters only a
+ * commit can tell. */
+static int claim_name(
+	struct sopfs *f, struct sopfs_item *item, struct sopfs_handle *h, struct sop_err *e)
+{
+	struct sopfs_notes notes = {0};
+	int rc;
+
+	pthread_mutex_lock(&item->lock);
+	rc = sopfs_materialise(f, item, e);
+	if (rc && h->session) {
+		pthread_mutex_lock(&h->session->lock);
+		sopfs_session_failed(f, h->session, rc, e, &notes);
+		pthread_mutex_unlock(&h->session->lock);
+	}
+	pthread_mutex_unlock(&item->lock);
+	sopfs_notify_later(f, &notes);
+	return rc == SOP_ECONFLICT ? -EEXIST : rc;
+}
+
 int sopfs_create(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_item *dir,
 	const char *name, mode_t mode, int flags, struct sopfs_entry *entry,
 	struct sopfs_opened *out, struct sop_err *e)
@@ -1360,6 +1464,15 @@ int sopfs_create(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_i
 	if (companion) {
 		sopfs_companion_opened(f, h, dir->ino, name, strlen(name), &notes);
 		sopfs_notify_later(f, &notes);
+	}
+	if (f->shared && flags & O_EXCL) {
+		rc = claim_name(f, entry->view->item, h, e);
+		if (rc) {
+			sopfs_release(f, h, &notes);
+			sopfs_notify_later(f, &notes);
+			sopfs_forget(f, entry->view, 1);
+			return rc;
+		}
 	}
 	out->handle = h;
 	out->keep_cache = true;

@@ -43,6 +43,8 @@ struct sopfs_view *sopfs_view_for(struct sopfs *f, int tid, struct sopfs_item *i
 /* handle may be NULL. */
 int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_handle *handle,
 	struct sop_attr *a, bool *cache, struct sop_err *e);
+/* In a shared volume: what others have committed so far is there. */
+void sopfs_catch_up(struct sopfs *f);
 /* The committed attributes of an item, or the last known of one that is not there; no view's. */
 int sopfs_item_attr(
 	struct sopfs *f, struct sopfs_item *item, struct sop_attr *a, struct sop_err *e);

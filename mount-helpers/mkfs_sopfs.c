@@ -28,6 +28,8 @@ static const char usage[] =
 	"  --stores DIR,DIR...    folders for the registry and journal replicas (default: the "
 	"first\n"
 	"                         M+1 of DIR...; \"\\,\" is a comma in a name)\n"
+	"  --shared               to be mounted by several machines at once: see "
+	"sopfs-shared(7)\n"
 	"  --registry-hashmod N   blocks of a registry file, 250 to 750000 (default: 250)\n"
 	"  -n                     check everything, write nothing\n"
 	"  -f                     use folders that are not empty, are members of another volume,\n"
@@ -215,11 +217,12 @@ static int misused(void)
 /* 0: go on; 1: error, said; -1: nothing is left to do. */
 static int parse(struct args *a, int argc, char **argv)
 {
-	enum { OPT_EC = 256, OPT_STORES, OPT_HASHMOD };
+	enum { OPT_EC = 256, OPT_STORES, OPT_HASHMOD, OPT_SHARED };
 	static const struct option longs[] = {
 		{"ec", required_argument, NULL, OPT_EC},
 		{"stores", required_argument, NULL, OPT_STORES},
 		{"registry-hashmod", required_argument, NULL, OPT_HASHMOD},
+		{"shared", no_argument, NULL, OPT_SHARED},
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'},
 		{NULL, 0, NULL, 0},
@@ -242,6 +245,9 @@ static int parse(struct args *a, int argc, char **argv)
 			break;
 		case OPT_HASHMOD:
 			rc = parse_hashmod(a, optarg);
+			break;
+		case OPT_SHARED:
+			a->format.shared = true;
 			break;
 		case 'n':
 			a->format.dry_run = true;

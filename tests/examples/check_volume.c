@@ -20,7 +20,7 @@ static void log_line(void *ctx, enum sop_log_level level, const char *module, co
 int main(int argc, char **argv)
 {
 	const struct sop_log log = {.sink = log_line, .max_level = SOP_LOG_WARNING};
-	const struct sop_open_opts opts = {.log = &log, .degraded = true};
+	const struct sop_open_opts opts = {.log = &log, .degraded = true, .exclusive = true};
 	struct sop_check_report r = {0};
 	struct sop_volume_stat st;
 	struct sop_volume *v;

@@ -541,6 +541,29 @@ static void what_was_acknowledged_survives_a_power_cut(void **state)
 	}
 }
 
+static void who_is_alone_gives_back_what_was_removed(void **state)
+{
+	struct sop_volume_stat s;
+	struct sop_txn *t;
+
+	(void)state;
+	fill_random(big, sizeof(big), 11);
+	ok(put(p.a, "log", ""));
+	append(p.b, big, sizeof(big), &t);
+	ok(sop_txn_commit(t, 0, &p.e));
+	t = begin(p.a, SOP_TXN_WRITE);
+	ok(sop_remove(t, SOP_NAME(p.store, "log"), &p.e));
+	ok(sop_txn_commit(t, 0, &p.e));
+	sop_volume_stat(p.a, &s);
+	assert_true(s.shared && s.pending_bytes >= sizeof(big));
+	close_both();
+	ok(open_one(&p.a));
+	sop_volume_stat(p.a, &s);
+	assert_true(s.pending_bytes < sizeof(big) && s.live_bytes < sizeof(big));
+	ok(open_one(&p.b));
+	check_whole();
+}
+
 /* Who took over has come as far as its BASE: that alone ends those before. */
 static void who_meets_a_base_commits_no_more(void **state)
 {
@@ -627,6 +650,7 @@ int main(void)
 		T(a_full_replica_majority_refuses_and_a_full_one_does_not),
 		T(who_was_taken_for_dead_commits_no_more),
 		T(what_was_acknowledged_survives_a_power_cut),
+		T(who_is_alone_gives_back_what_was_removed),
 		T(who_meets_a_base_commits_no_more),
 		T(what_has_no_place_beside_others_is_refused),
 		T(mkfs_gives_a_shared_volume_three_copies_of_the_registry),

@@ -1,0 +1,145 @@
+#!/bin/bash
+# Two mounts of one shared volume: what one has closed the other sees, at once, whatever its kernel has
+# cached; who reads keeps his version; names are made once; one that is killed or stopped holds nobody up.
+. "$(dirname "$0")/functions.sh"
+requires setfattr getfattr
+
+new_volume 4 2+1 --shared -L "$NAME"
+A=$MNT
+B=$WORK/b
+mkdir "$B"
+MOUNTS+=("$B")
+
+mount_b() {
+	"$SOPFS" "$SOURCE" "$B" -o "log=$WORK/b.log"
+}
+
+mount_volume
+mount_b
+
+# ---- what one commits the other sees
+
+echo one >"$A/f"
+assert_eq "$(cat "$B/f")" one "made on A, read on B"
+echo two >"$B/f"
+assert_eq "$(cat "$A/f")" two "rewritten on B, read on A"
+for i in $(seq 20); do
+	echo "$i" >"$A/f"
+	assert_eq "$(cat "$B/f")" "$i" "rewritten on A, read on B"
+	echo "$i" >>"$B/f"
+	assert_eq "$(cat "$A/f")" "$i"$'\n'"$i" "appended on B, read on A"
+done
+
+# Names that were not there, and are; that were there, and are not; and listings.
+for i in $(seq 10); do
+	[ ! -e "$B/n$i" ] || fail "n$i is there too early"
+	: "$(ls "$B")"
+	echo x >"$A/n$i"
+	[ -e "$B/n$i" ] || fail "n$i is not there"
+	assert_eq "$(find "$B" -maxdepth 1 -name "n$i" | wc -l)" 1 "the listing on B"
+	mv "$B/n$i" "$B/m$i"
+	[ ! -e "$A/n$i" ] || fail "n$i is still there"
+	assert_eq "$(cat "$A/m$i")" x "renamed on B"
+	rm "$A/m$i"
+	[ ! -e "$B/m$i" ] || fail "m$i is still there"
+	assert_eq "$(find "$B" -maxdepth 1 -name "[nm]$i" | wc -l)" 0 "the listing on B"
+done
+
+mkdir -p "$A/d/e"
+echo deep >"$B/d/e/f"
+assert_eq "$(cat "$A/d/e/f")" deep "in a directory of the other"
+rm -r "$A/d"
+[ ! -e "$B/d" ] || fail "a directory is still there"
+
+chmod 600 "$A/f"
+assert_eq "$(stat -c %a "$B/f")" 600 "mode"
+chmod 644 "$B/f"
+assert_eq "$(stat -c %a "$A/f")" 644 "mode"
+setfattr -n user.x -v 1 "$A/f"
+assert_eq "$(getfattr --only-values -n user.x "$B/f")" 1 "attribute"
+ln -s f "$B/link"
+assert_eq "$(readlink "$A/link")" f "symbolic link"
+ln "$A/f" "$A/hard"
+assert_eq "$(stat -c %h "$B/f")" 2 "links"
+truncate -s 1 "$B/hard"
+assert_eq "$(stat -c %s "$A/f")" 1 "size by another name"
+
+head -c 3000000 /dev/urandom >"$WORK/big"
+cp "$WORK/big" "$A/big"
+cmp "$WORK/big" "$B/big" || fail "a large file"
+cp "$B/big" "$B/copy"
+cmp "$WORK/big" "$A/copy" || fail "a copy"
+
+# ---- who reads keeps his version
+
+echo old >"$A/f"
+exec 5<"$B/f"
+echo new >"$A/f"
+assert_eq "$(cat <&5)" old "opened before it was rewritten"
+assert_eq "$(cat "$B/f")" new "opened after"
+exec 5<&-
+exec 5<"$B/big"
+rm "$A/big"
+cmp "$WORK/big" - <&5 || fail "opened before it was removed"
+assert_eq "$(stat -Lc %s "/proc/$$/fd/5")" 3000000 "its size"
+exec 5<&-
+[ ! -e "$B/big" ] || fail "it is still there"
+
+# ---- a name is made once
+
+mkdir "$A/names"
+claim() { # MOUNT: the names that were made there
+	local i
+	for i in $(seq 40); do
+		(set -C && : >"$1/names/$i") 2>/dev/null && echo "$i"
+		mkdir "$1/names/d$i" 2>/dev/null && echo "d$i"
+	done
+	return 0
+}
+claim "$A" >"$WORK/made.a" &
+pid=$!
+claim "$B" >"$WORK/made.b"
+wait "$pid"
+assert_eq "$(cat "$WORK/made.a" "$WORK/made.b" | LC_ALL=C sort)" \
+	"$(find "$A/names" -mindepth 1 -printf '%P\n' | LC_ALL=C sort)" "each is made by one of the two"
+assert_eq "$(find "$B/names" -mindepth 1 | wc -l)" 80 "all of them"
+
+# ---- one that is stopped, or killed, holds nobody up
+
+b=$(daemon_of "$B")
+kill -STOP "$b"
+for i in $(seq 5); do
+	echo "while it sleeps $i" >"$A/f"
+done
+kill -CONT "$b"
+assert_eq "$(cat "$B/f")" "while it sleeps 5" "after it has slept"
+echo awake >"$B/f"
+assert_eq "$(cat "$A/f")" awake "and goes on"
+
+(while echo x >>"$B/torn"; do :; done) 2>/dev/null &
+writer=$!
+wait_until 30 test -s "$A/torn" || fail "the other does not write"
+kill -9 "$b"
+wait "$writer" || true
+umount -l "$B" 2>/dev/null || fusermount3 -uqz "$B"
+wait_gone "$b" 30 || fail "the daemon does not die"
+echo alone >"$A/f"
+assert_eq "$(cat "$A/f")" alone "the other was killed"
+grep -qv '^x$' "$A/torn" && fail "a torn append"
+mount_b
+assert_eq "$(cat "$B/f")" alone "mounted again"
+cmp "$A/torn" "$B/torn" || fail "they differ"
+
+# ---- beside them, and after them
+
+expect_exit 8 "$BUILD/fsck.sopfs" -y "${DISKS[@]}"
+unmount_and_wait "$B"
+echo last >"$A/f"
+tree_list "$A" >"$WORK/tree"
+unmount_volume
+check_volume
+mount_volume
+tree_list "$A" >"$WORK/tree.after"
+cmp "$WORK/tree" "$WORK/tree.after" || fail "the tree has changed"
+assert_eq "$(cat "$A/f")" last "after all have left"
+unmount_volume
