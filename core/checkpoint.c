@@ -72,7 +72,8 @@ static int freeze_locked(struct ckpt *k, bool clean, struct sop_err *e)
 	k->c.master_count = master->now.count;
 	k->c.next_ino = v->next_ino;
 	k->c.items = v->items;
-	k->c.slot = sop_shared_slot(v, &k->c.base);
+	k->c.slot = sop_shared_slot(v);
+	k->c.base = sop_shared_base(v);
 	k->c.time_ns = v->clock->wall_ns(v->clock->ctx);
 	return 0;
 }

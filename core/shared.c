@@ -44,10 +44,14 @@ int sop_shared_refuse(const struct sop_volume *v, const char *what, struct sop_e
 		       : 0;
 }
 
-uint64_t sop_shared_slot(const struct sop_volume *v, uint64_t *base)
+uint64_t sop_shared_slot(const struct sop_volume *v)
 {
-	*base = v->shared ? v->shared->base : 0;
 	return v->shared ? v->shared->next : 0;
+}
+
+uint64_t sop_shared_base(const struct sop_volume *v)
+{
+	return v->shared ? v->shared->base : 0;
 }
 
 static int dead(struct sop_volume *v, int rc, const struct sop_err *e)

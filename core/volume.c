@@ -276,8 +276,6 @@ static int open_parts(struct sop_volume *v, const char *const *paths, size_t n, 
 		rc = sop_nodes_new(&v->nodes, &no, e);
 	if (!rc)
 		rc = sop_recover(v, e);
-	if (!rc && o->redis)
-		rc = sop_coordinate_open(v, e);
 	if (!rc && !o->read_only) {
 		v->mender = sop_mender_new(v);
 		rc = v->mender ? sop_mender_load(v->mender, e) : sop_fail(e, -ENOMEM, "volume");
@@ -286,6 +284,8 @@ static int open_parts(struct sop_volume *v, const char *const *paths, size_t n, 
 	}
 	if (!rc && v->shared && !o->read_only && !o->exclusive)
 		rc = enter(v, e);
+	if (!rc && o->redis)
+		rc = sop_coordinate_open(v, e);
 	if (!rc)
 		rc = background_start(v, e);
 	return rc;
