@@ -155,7 +155,7 @@ int sop_disk_online(struct sop_volume *v, const char *which, const char *path, s
 	if (!rc)
 		rc = sop_members_online(v->mem, i, path, e);
 	if (!rc)
-		sop_mender_kick(v->mender);
+		sop_mender_returned(v->mender, i);
 	return rc;
 }
 
@@ -182,12 +182,10 @@ int sop_disk_replace(struct sop_volume *v, const char *which, const char *path, 
 	sop_members_status(v->mem, i, &s);
 	if (s.state == SOP_MEMBER_DRAINING)
 		return sop_say(e, -EALREADY, "%s: is being replaced or removed already", which);
-	rc = sop_members_add(v->mem, path, s.role, member_flags(flags),
+	rc = sop_members_add(v->mem, path, s.role, (int)i, member_flags(flags),
 		sop_space_on(v->space, i) + ROOM_SPARE, &j, e);
-	if (rc || flags & SOP_ADMIN_DRY_RUN)
-		return rc;
-	rc = sop_members_drain(v->mem, i, (int)j, e);
-	sop_mender_kick(v->mender);
+	if (!rc && !(flags & SOP_ADMIN_DRY_RUN))
+		sop_mender_kick(v->mender);
 	return rc;
 }
 
@@ -198,7 +196,8 @@ int sop_disk_add(struct sop_volume *v, const char *path, unsigned flags, struct 
 
 	if (rc)
 		return rc;
-	rc = sop_members_add(v->mem, path, SOP_ROLE_DATA, member_flags(flags), ROOM_SPARE, &j, e);
+	rc = sop_members_add(
+		v->mem, path, SOP_ROLE_DATA, -1, member_flags(flags), ROOM_SPARE, &j, e);
 	if (!rc)
 		sop_mender_kick(v->mender);
 	return rc;
@@ -276,7 +275,7 @@ int sop_disk_remove(struct sop_volume *v, const char *which, unsigned flags, str
 	if (s.role & SOP_ROLE_REGISTRY && heir(v, i) >= 0)
 		rc = sop_members_promote(v->mem, (unsigned)heir(v, i), e);
 	if (!rc)
-		rc = sop_members_drain(v->mem, i, -1, e);
+		rc = sop_members_drain(v->mem, i, e);
 	sop_mender_kick(v->mender);
 	return rc;
 }

@@ -10,7 +10,8 @@
  * round begins only when the one before has ended. So, for the newest label there is, of generation
  * G: every member it calls ONLINE has stored G - 1 at least. A member that it calls ONLINE with an
  * older label than that was not merely cut off by a crash between two stores: its folder has been
- * set back (restored from an old image), and its registry replica is not believed.
+ * set back (restored from an old image), and nothing on it is believed. So that an image of the
+ * same mount shows by that, a mount that ends well ends with two more rounds.
  *
  * Nothing is committed without a member before a round has recorded its absence: the caller of
  * sop_members_event() waits for it. What a crash in the middle of a round leaves is a label that
@@ -171,11 +172,11 @@ static unsigned store_round(struct sop_members *m)
 	struct sop_errand *errands[SOP_MEMBERS_MAX];
 	int rcs[SOP_MEMBERS_MAX];
 	bool failed[SOP_MEMBERS_MAX] = {false};
-	unsigned n = 0, stored = 0;
-	uint64_t seq;
+	unsigned n = 0, stored = 0, taker[SOP_MEMBERS_MAX];
+	uint64_t seq, generation;
 
 	sop_lock(&m->lock);
-	m->label.generation++;
+	generation = ++m->label.generation;
 	seq = m->change_seq;
 	for (unsigned i = 0; i < m->label.members; i++) {
 		if (!atomic_load(&m->usable[i]))
@@ -194,7 +195,7 @@ static unsigned store_round(struct sop_members *m)
 	sop_errands_run(errands, n, m->threads, m->label_ms);
 
 	for (unsigned j = 0; j < n; j++) {
-		unsigned i = list[j]->member;
+		unsigned i = taker[j] = list[j]->member;
 
 		rcs[i] = list[j]->errand.finished ? list[j]->rc : -ETIMEDOUT;
 		failed[i] = rcs[i] != 0;
@@ -202,6 +203,9 @@ static unsigned store_round(struct sop_members *m)
 		sop_errand_put(errands[j]);
 	}
 	sop_lock(&m->lock);
+	for (unsigned j = 0; j < n; j++)
+		if (!failed[taker[j]])
+			m->slot[taker[j]].stored = generation;
 	for (unsigned i = 0; i < m->label.members; i++) {
 		if (failed[i] && !m->slot[i].aside) {
 			m->slot[i].write_errors++;
@@ -358,6 +362,18 @@ bool sop_members_behind(struct sop_members *m, unsigned i)
 	return i >= m->label.members || !m->label.member[i].current_since;
 }
 
+bool sop_members_set_back(struct sop_members *m, unsigned i)
+{
+	SOP_LOCK_GUARD(&m->lock);
+	return i < m->label.members && m->label.member[i].flags & SOP_MEMBER_SET_BACK;
+}
+
+void sop_members_set_back_noted(struct sop_members *m, unsigned i)
+{
+	SOP_LOCK_GUARD(&m->lock);
+	m->slot[i].noted = true;
+}
+
 int sop_members_replica_current(struct sop_members *m, unsigned i, struct sop_err *e)
 {
 	uint64_t seq;
@@ -374,6 +390,14 @@ int sop_members_replica_current(struct sop_members *m, unsigned i, struct sop_er
 		sop_unlock(&m->lock);
 		return 0;
 	}
+	/* Taken in again since its shards were looked through. */
+	if (m->label.member[i].flags & SOP_MEMBER_SET_BACK && !m->slot[i].noted &&
+		m->label.member[i].role & SOP_ROLE_DATA) {
+		sop_unlock(&m->lock);
+		return sop_say(e, -EAGAIN, "%s: its shards have not been looked through",
+			m->given.member[i].path);
+	}
+	m->label.member[i].flags &= (uint8_t)~SOP_MEMBER_SET_BACK;
 	/* The round that stores it has this generation or a later one. */
 	m->label.member[i].current_since = m->label.generation + 1;
 	seq = ++m->change_seq;
@@ -390,6 +414,9 @@ int sop_members_offline(struct sop_members *m, unsigned i, struct sop_err *e)
 	int rc = 0;
 
 	assert(i < sop_members_count(m));
+	/* An image of it that was taken before shows when it comes back. */
+	if (!m->read_only && sop_members_disk(m, i))
+		sop_members_part(m);
 	sop_lock(&m->lock);
 	if (!atomic_load(&m->usable[i])) {
 		/* It has failed, or is missing: it is not to be taken in again by itself. */
@@ -496,6 +523,20 @@ const char *sop_members_volume_text(char *text, size_t size, const struct sop_la
 	return text;
 }
 
+/* Two rounds: see above, "Who is believed". That they fail is no trouble of the volume. */
+void sop_members_part(struct sop_members *m)
+{
+	for (unsigned i = 0; i < 2 && !m->joined; i++) {
+		uint64_t seq;
+
+		sop_lock(&m->lock);
+		seq = ++m->change_seq;
+		sop_unlock(&m->lock);
+		if (sop_members_store_labels(m, seq, NULL))
+			return;
+	}
+}
+
 void sop_members_close(struct sop_members *m)
 {
 	if (!m)
@@ -506,8 +547,14 @@ void sop_members_close(struct sop_members *m)
 		/* The claim goes with the lock, so that a lock that another program holds later is
 		 * not put down to us. Nothing depends on it: a failure is fine. A disk set aside
 		 * may hang and is not touched. */
-		if (a && a->lock_file && !m->slot[i].aside && !m->joined)
-			(void)a->lock_file->ops->truncate(a->lock_file, 0);
+		if (a && a->lock_file && !m->slot[i].aside) {
+			if (!m->joined)
+				(void)a->lock_file->ops->truncate(a->lock_file, 0);
+			/* The thread of a label store that has ended may hold `a` a moment longer,
+			 * and is not to hold the lock with it. */
+			a->lock_file->ops->file_close(a->lock_file);
+			a->lock_file = NULL;
+		}
 		sop_attached_put(a);
 		sop_errand_put(m->slot[i].hung);
 	}

@@ -50,6 +50,9 @@ struct sop_members_opts {
  * half of those that the newest label found calls online (the others cannot have gone on alone). */
 int sop_members_open(struct sop_members **out, const char *const *paths, size_t n,
 	const struct sop_members_opts *o, struct sop_err *e);
+/* All that was written is on the media, and nothing more comes before close: an image of a member
+ * that was taken before is older than its label may be from now on. */
+void sop_members_part(struct sop_members *m);
 /* Unlocks and closes; no sync. */
 void sop_members_close(struct sop_members *m);
 
@@ -96,6 +99,11 @@ unsigned sop_members_replicas(struct sop_members *m, unsigned *idx);
 /* Has member i missed writes since it was current last: is its replica not to be believed, and may
  * its shards of segments that were written since be stale, without a record of it? */
 bool sop_members_behind(struct sop_members *m, unsigned i);
+/* Has it been set back to an old state? Then none of its shards is to be believed, whatever the
+ * segment table says, until sop_members_replica_current(). */
+bool sop_members_set_back(struct sop_members *m, unsigned i);
+/* All of its shards are stale, in memory: what the next checkpoint records. */
+void sop_members_set_back_noted(struct sop_members *m, unsigned i);
 /* It is so no more: its replica, if it has that role, is healed, and the segment table on the media
  * says which of its shards are stale. Raises and stores the generation. */
 int sop_members_replica_current(struct sop_members *m, unsigned i, struct sop_err *e);
@@ -120,13 +128,13 @@ bool sop_members_watch(struct sop_members *m, bool at_once, struct sop_member_se
 
 enum sop_members_add_flags { SOP_MEMBERS_FORCE = 1, SOP_MEMBERS_DRY_RUN = 2 };
 /* Make the folder at path a member. *member: its index. See sop_disk_replace() for the errors.
- * min_bytes: the file system must have that much free. The crash in between leaves a folder with a
- * label that nobody else knows: it is no member. */
-int sop_members_add(struct sop_members *m, const char *path, uint8_t role, unsigned flags,
-	uint64_t min_bytes, unsigned *member, struct sop_err *e);
-/* Nothing new goes to member i from now on: its content goes to member `to`, or (-1) to the others.
- */
-int sop_members_drain(struct sop_members *m, unsigned i, int to, struct sop_err *e);
+ * min_bytes: the file system must have that much free. replaces: the member whose content goes to
+ * it, so that nothing new goes there from now on; or -1. The crash in between leaves a folder with
+ * a label that nobody else knows: it is no member, and nobody is replaced. */
+int sop_members_add(struct sop_members *m, const char *path, uint8_t role, int replaces,
+	unsigned flags, uint64_t min_bytes, unsigned *member, struct sop_err *e);
+/* Nothing new goes to member i from now on: its content goes to the others. */
+int sop_members_drain(struct sop_members *m, unsigned i, struct sop_err *e);
 int sop_members_undrain(struct sop_members *m, unsigned i, struct sop_err *e);
 /* Member i gets the REGISTRY role too: its replica is not current yet. */
 int sop_members_promote(struct sop_members *m, unsigned i, struct sop_err *e);

@@ -27,6 +27,7 @@ struct enlist {
 	char claim[SOP_CLAIM_TEXT];
 	bool make;
 	uint8_t role;
+	int replaces; /* member whose content it takes, or -1 */
 	struct sop_attached *at;
 	struct sop_label label; /* looking: the one found; making: the one to store */
 	int label_rc;
@@ -211,6 +212,23 @@ static int free_slot(const struct sop_members *m, struct sop_err *e)
 		e, -ENOSPC, "the volume has %d disks, and can have no more", SOP_MEMBERS_MAX);
 }
 
+/* Under the lock. */
+static void drain_to(struct sop_members *m, unsigned i, int to)
+{
+	struct sop_member *who = &m->label.member[i];
+
+	if (who->state == SOP_MEMBER_OFFLINE)
+		who->flags |= SOP_MEMBER_AWAY;
+	who->state = SOP_MEMBER_DRAINING;
+	who->to = (uint16_t)(to + 1);
+	/* Where a profile names its disks, the new one takes the place of the old. */
+	for (unsigned p = 0; to >= 0 && p < m->label.profiles; p++)
+		if (m->label.profile[p].disks[i / 8] >> (i % 8) & 1) {
+			m->label.profile[p].disks[to / 8] |= (uint8_t)(1u << (to % 8));
+			m->given.profile[p].disks[to / 8] |= (uint8_t)(1u << (to % 8));
+		}
+}
+
 static int enter(struct sop_members *m, struct enlist *x, unsigned *member, struct sop_err *e)
 {
 	struct sop_member who = {.role = x->role, .state = SOP_MEMBER_ONLINE};
@@ -244,6 +262,9 @@ static int enter(struct sop_members *m, struct enlist *x, unsigned *member, stru
 	m->slot[j].back_ms = m->clock->monotonic_ms(m->clock->ctx);
 	atomic_store(&m->count, m->label.members);
 	atomic_store(&m->usable[j], x->at->disk);
+	/* In the same round of labels: a crash leaves a replacement that goes on, or none. */
+	if (x->replaces >= 0)
+		drain_to(m, (unsigned)x->replaces, j);
 	m->change_seq++;
 	*member = (unsigned)j;
 	sop_unlock(&m->lock);
@@ -272,7 +293,7 @@ static uint64_t latest_change(struct sop_members *m)
 	return m->change_seq;
 }
 
-static int add(struct sop_members *m, const char *path, uint8_t role, unsigned flags,
+static int add(struct sop_members *m, const char *path, uint8_t role, int replaces, unsigned flags,
 	uint64_t min_bytes, unsigned *member, struct sop_err *e)
 {
 	struct enlist *look = enlist_new(m, path), *x = NULL;
@@ -286,6 +307,7 @@ static int add(struct sop_members *m, const char *path, uint8_t role, unsigned f
 			rc = sop_fail(e, -ENOMEM, "%s", path);
 		} else {
 			x->role = role;
+			x->replaces = replaces;
 			x->at = sop_attached_get(look->at);
 			rc = enter(m, x, member, e);
 		}
@@ -302,8 +324,8 @@ static int add(struct sop_members *m, const char *path, uint8_t role, unsigned f
 	return rc;
 }
 
-int sop_members_add(struct sop_members *m, const char *path, uint8_t role, unsigned flags,
-	uint64_t min_bytes, unsigned *member, struct sop_err *e)
+int sop_members_add(struct sop_members *m, const char *path, uint8_t role, int replaces,
+	unsigned flags, uint64_t min_bytes, unsigned *member, struct sop_err *e)
 {
 	char clean[SOP_MEMBER_PATH];
 	int rc = sop_members_path(clean, path, !m->open_disk);
@@ -313,30 +335,20 @@ int sop_members_add(struct sop_members *m, const char *path, uint8_t role, unsig
 	rc = exclusive(m, e);
 	if (rc)
 		return rc;
-	rc = add(m, clean, role, flags, min_bytes, member, e);
+	rc = add(m, clean, role, replaces, flags, min_bytes, member, e);
 	exclusive_end(m);
 	return rc;
 }
 
 /* --- draining -------------------------------------------------------------- */
 
-int sop_members_drain(struct sop_members *m, unsigned i, int to, struct sop_err *e)
+int sop_members_drain(struct sop_members *m, unsigned i, struct sop_err *e)
 {
-	struct sop_member *who = &m->label.member[i];
 	uint64_t seq;
 
-	assert(i < sop_members_count(m) && to < (int)sop_members_count(m));
+	assert(i < sop_members_count(m));
 	sop_lock(&m->lock);
-	if (who->state == SOP_MEMBER_OFFLINE)
-		who->flags |= SOP_MEMBER_AWAY;
-	who->state = SOP_MEMBER_DRAINING;
-	who->to = (uint16_t)(to + 1);
-	/* Where a profile names its disks, the new one takes the place of the old. */
-	for (unsigned p = 0; to >= 0 && p < m->label.profiles; p++)
-		if (m->label.profile[p].disks[i / 8] >> (i % 8) & 1) {
-			m->label.profile[p].disks[to / 8] |= (uint8_t)(1u << (to % 8));
-			m->given.profile[p].disks[to / 8] |= (uint8_t)(1u << (to % 8));
-		}
+	drain_to(m, i, -1);
 	seq = ++m->change_seq;
 	sop_unlock(&m->lock);
 	return sop_members_store_labels(m, seq, e);

@@ -64,9 +64,11 @@ static int relock(struct sop_members *m, unsigned i, struct sop_attached **at, s
 	return rc;
 }
 
-/* Put the attachment in its slot; the one before stays open until close, for whoever still uses it.
+/* Put the attachment, whose label was of generation `found`, in its slot; the one before stays open
+ * until close, for whoever still uses it.
  */
-static int install(struct sop_members *m, unsigned i, struct sop_attached *at, uint64_t *seq)
+static int install(
+	struct sop_members *m, unsigned i, struct sop_attached *at, uint64_t found, uint64_t *seq)
 {
 	struct sop_retired *r = calloc(1, sizeof(*r));
 	struct sop_member *who = &m->label.member[i];
@@ -87,6 +89,11 @@ static int install(struct sop_members *m, unsigned i, struct sop_attached *at, u
 	m->slot[i].reason[0] = '\0';
 	m->slot[i].errors = 0;
 	m->slot[i].back_ms = m->clock->monotonic_ms(m->clock->ctx);
+	if (found < m->slot[i].stored) {
+		who->flags |= SOP_MEMBER_SET_BACK;
+		m->slot[i].noted = false;
+		who->current_since = 0;
+	}
 	who->flags &= (uint8_t) ~(SOP_MEMBER_BY_HAND | SOP_MEMBER_AWAY);
 	if (who->state == SOP_MEMBER_OFFLINE)
 		who->state = SOP_MEMBER_ONLINE;
@@ -115,7 +122,7 @@ static int reopen(
 	struct sop_visit *v = sop_members_visit_new(&o, path);
 	struct sop_attached *at = NULL;
 	struct sop_errand *x;
-	uint64_t seq;
+	uint64_t seq, found;
 	int rc;
 
 	if (!v)
@@ -126,6 +133,7 @@ static int reopen(
 		keep_hung(m, i, x);
 		return sop_fail(e, -ETIMEDOUT, "%s", path);
 	}
+	found = v->label.generation;
 	if (v->rc)
 		rc = sop_say(e, v->rc, "%s", v->e.text);
 	else
@@ -137,7 +145,7 @@ static int reopen(
 	}
 	sop_errand_put(x);
 	if (!rc)
-		rc = install(m, i, at, &seq);
+		rc = install(m, i, at, found, &seq);
 	if (!rc)
 		rc = sop_members_store_labels(m, seq, e);
 	if (!rc && !sop_members_disk(m, i))

@@ -383,9 +383,11 @@ static void distrust_set_back(struct sop_members *m, const struct search *s)
 		if (who->current_since)
 			sop_log(m->log, SOP_LOG_WARNING, "members",
 				"op=open disk=%u path=%s generation=%" PRIu64 " newest=%" PRIu64
-				": an old state of this disk, its replica is not believed",
+				": an old state of this disk, nothing on it is believed before it "
+				"is verified",
 				i, s->c[s->found[i]].path, l->generation, m->label.generation);
 		who->current_since = 0;
+		who->flags |= SOP_MEMBER_SET_BACK;
 	}
 }
 

@@ -46,6 +46,8 @@ struct sop_slot {
 	uint64_t errors_ms;	 /* since when `errors` are counted */
 	unsigned errors;	 /* reads that failed since */
 	uint64_t aside_seq;	 /* the change that set it aside */
+	bool noted;		 /* that it has been set back: its shards are stale */
+	uint64_t stored;	 /* generation of the last label it took in this mount; 0: none */
 	uint64_t read_errors, write_errors, checksum_errors;
 	bool full;
 	uint64_t full_ms;   /* when a write met no space */

@@ -290,6 +290,14 @@ void sop_mender_forget_lost(struct sop_mender *m)
 	m->n_lost = 0;
 }
 
+void sop_mender_returned(struct sop_mender *m, unsigned i)
+{
+	sop_lock(&m->lock);
+	m->again[i] = true;
+	sop_unlock(&m->lock);
+	sop_mender_kick(m);
+}
+
 void sop_mender_cancelled(struct sop_mender *m, unsigned i)
 {
 	finish(m, SOP_TASK_REPLACE, (int)i, SOP_TASK_STOPPED);

@@ -1,5 +1,5 @@
-/* The mender: what a volume does by itself to be whole again, and the long work an administrator asks
- * for, while it is used.
+/* The mender: what a volume does by itself to be whole again, and the long work an administrator
+ * asks for, while it is used.
  *
  *   watch     disks that failed or were missing are tried again; deleted folders noticed
  *   repair    shards that reads found bad are written anew
@@ -7,10 +7,10 @@
  *   drain     what lies on a disk that is replaced or removed goes elsewhere; then it is let go
  *   scrub     everything is verified
  *
- * Nothing of it holds a lock while it waits for a disk, except that a replica is completed under the
- * commit lock (a few files' tails). All of it follows from what the labels and the segment table say, so
- * it goes on after a crash or a remount where it was; of the scrub a record in the master store tells
- * how far it had come, as of the last checkpoint.
+ * Nothing of it holds a lock while it waits for a disk, except that a replica is completed under
+ * the commit lock (a few files' tails). All of it follows from what the labels and the segment
+ * table say, so it goes on after a crash or a remount where it was; of the scrub a record in the
+ * master store tells how far it had come, as of the last checkpoint.
  *
  * One thread of its own; without threads sop_mend_all() does what there is to do. */
 #ifndef SOP_MEND_H
@@ -39,6 +39,8 @@ int sop_mender_flush(struct sop_mender *m, struct sop_err *e);
 /* Bring the replica of member i up to date, and make it current (mend_replica.c). */
 int sop_mend_replica(struct sop_volume *v, unsigned i, struct sop_err *e);
 
+/* Member i was put online: it is looked through, whether or not its absence was noticed. */
+void sop_mender_returned(struct sop_mender *m, unsigned i);
 /* A replacement or removal has been cancelled: what is left where it was moved from goes. */
 void sop_mender_cancelled(struct sop_mender *m, unsigned i);
 void sop_mender_forget_lost(struct sop_mender *m);

@@ -1219,10 +1219,10 @@ static struct named *survey_sorted(const struct sop_call *c, size_t *n)
 	return list;
 }
 
-/* Under the lock: what is to be where, and is not. The number of shards that are stale from now on.
- */
+/* Under the lock: what is to be where, and is not; with `all`, what is there as well. The number of
+ * shards that are stale from now on. */
 static unsigned note_missing(
-	struct sop_segments *s, unsigned member, const struct named *list, size_t n)
+	struct sop_segments *s, unsigned member, const struct named *list, size_t n, bool all)
 {
 	unsigned count = 0;
 
@@ -1236,7 +1236,9 @@ static unsigned note_missing(
 
 				/* One that is open may have been made since the list was. */
 				if (seg->info.disks[i] != member || seg->info.stale & bit ||
-					seg->open || (at && at->shards & bit) || seg->file[i])
+					seg->open)
+					continue;
+				if (!all && ((at && at->shards & bit) || seg->file[i]))
 					continue;
 				seg->info.stale |= bit;
 				count++;
@@ -1292,6 +1294,7 @@ int sop_segments_survey(struct sop_segments *s, unsigned member, struct sop_err 
 	struct sop_calls *calls = sop_calls_new(1);
 	struct named *list = NULL;
 	struct sop_call *c;
+	bool set_back = sop_members_set_back(s->mem, member);
 	unsigned missing = 0;
 	size_t n = 0;
 	int rc;
@@ -1312,8 +1315,10 @@ int sop_segments_survey(struct sop_segments *s, unsigned member, struct sop_err 
 	}
 	if (!rc) {
 		sop_lock(&s->lock);
-		missing = note_missing(s, member, list, n);
+		missing = note_missing(s, member, list, n, set_back);
 		sop_unlock(&s->lock);
+		if (set_back)
+			sop_members_set_back_noted(s->mem, member);
 		sop_members_status(s->mem, member, &status);
 		/* While a disk is being emptied, what has moved stays there until all is verified.
 		 */
@@ -1322,8 +1327,9 @@ int sop_segments_survey(struct sop_segments *s, unsigned member, struct sop_err 
 	}
 	if (missing)
 		sop_log(sop_members_log(s->mem), SOP_LOG_WARNING, "blob",
-			"op=survey disk=%u shards=%u: are not there, will be rebuilt", member,
-			missing);
+			"op=survey disk=%u shards=%u: %s", member, missing,
+			set_back ? "are of an old state, will be verified"
+				 : "are not there, will be rebuilt");
 	free(list);
 	sop_calls_put(calls);
 	return rc ? sop_fail(e, rc, "disk %u: list of shards", member) : 0;

@@ -339,6 +339,8 @@ int sop_volume_close(struct sop_volume *v, struct sop_err *e)
 		/* Whatever the trouble was: the less is left to replay, the better. */
 		last = sop_checkpoint_run(v, true, rc ? NULL : e);
 		rc = rc ? rc : last;
+		if (!rc)
+			sop_members_part(v->mem);
 	}
 	volume_free(v);
 	return rc;

@@ -25,6 +25,29 @@ all_online() {
 	! ctl status --json "$MNT" | grep -qE '"state": ?"(OFFLINE|MISSING|FAILED|HEALING|REPLACING|REMOVING)"'
 }
 
+# rot DISK [N]: overwrite 64 bytes at N places of its shard files, behind the headers.
+rot() {
+	python3 - "$WORK/$1/segments" "${2:-40}" <<'PY'
+import os, random, sys
+random.seed(5)
+files = [os.path.join(d, f) for d, _, fs in os.walk(sys.argv[1]) for f in fs]
+done = 0
+while done < int(sys.argv[2]):
+    f = random.choice(files)
+    try:
+        size = os.path.getsize(f)
+        if size > 20000:
+            with open(f, "r+b") as o:
+                o.seek(random.randrange(8192, size - 64))
+                o.write(os.urandom(64))
+            done += 1
+            continue
+    except FileNotFoundError: # given back meanwhile
+        pass
+    files.remove(f)
+PY
+}
+
 # load_start [N]: writers that make, rewrite, rename and delete files of all sizes until load_stop. Each
 # file holds its own checksum, as its last line says; so any mixture shows.
 load_start() {
@@ -37,10 +60,15 @@ load_start() {
 	done
 }
 
+# With LOAD_MAY_DIE set a writer that gets an error ends, and that is all.
+load_fails() {
+	[ -n "${LOAD_MAY_DIE:-}" ] || echo "$*" >>"$WORK/load.failed"
+}
+
 load_loop() {
 	local dir=$MNT/load$1 n=0 size f
 	RANDOM=$((SEED + $1))
-	mkdir -p "$dir"
+	mkdir -p "$dir" || return
 	while [ -e "$WORK/load.go" ]; do
 		size=$((RANDOM % 5 == 0 ? 300000 + RANDOM * 40 : RANDOM))
 		f=$dir/f$((RANDOM % 40))
@@ -49,14 +77,14 @@ load_loop() {
 			cat "$WORK/load$1.data"
 			md5sum <"$WORK/load$1.data"
 		} >"$f" || {
-			echo "write of $f failed" >>"$WORK/load.failed"
+			load_fails "write of $f failed"
 			return
 		}
 		case $((RANDOM % 8)) in
 		0) rm -f "$dir/f$((RANDOM % 40))" ;;
 		1) mv -f "$f" "$dir/f$((40 + RANDOM % 10))" ;;
 		esac || {
-			echo "rename or remove in $dir failed" >>"$WORK/load.failed"
+			load_fails "rename or remove in $dir failed"
 			return
 		}
 		n=$((n + 1))

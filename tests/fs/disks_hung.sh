@@ -13,7 +13,9 @@ mkdir -p "$WORK/d2"
 is_mounted "$WORK/d2" || skip "needs FUSE"
 LOOPS+=("$WORK/d2")
 # Whatever happens, nobody stays in the hung folder.
-trap 'rm -f "$gate"; end_test' EXIT
+end_begins() {
+	rm -f "$gate"
+}
 
 # soon COMMAND...: it ends well before disk_timeout=. ends COMMAND...: it ends at all.
 soon() {

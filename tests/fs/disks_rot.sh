@@ -5,21 +5,6 @@
 . "$(dirname "$0")/disks.sh"
 requires python3
 
-# rot DISK [N]: overwrite 64 bytes at N places of its shard files, behind the headers.
-rot() {
-	python3 - "$WORK/$1/segments" "${2:-40}" <<'PY'
-import os, random, sys
-random.seed(5)
-files = [os.path.join(d, f) for d, _, fs in os.walk(sys.argv[1]) for f in fs]
-files = [f for f in files if os.path.getsize(f) > 20000]
-for _ in range(int(sys.argv[2])):
-    f = random.choice(files)
-    with open(f, "r+b") as o:
-        o.seek(random.randrange(8192, os.path.getsize(f) - 64))
-        o.write(os.urandom(64))
-PY
-}
-
 # number NAME: a member of the last scrub's task.
 task() {
 	ctl status --json "$MNT" | python3 -c '

@@ -11,6 +11,9 @@
  *     eio-fsync   syncs of files and folders
  *     enospc      writes that make a file longer, and new files
  *     erofs       all that changes anything
+ *     after=N     ... and that only from the N-th request on that reads, changes or syncs
+ *
+ * MODE-FILE.hit appears when the first request has failed so, or hangs.
  *
  * Runs in the background. Requests that hang are waited for by the kernel as those of a dead device
  * are: not even SIGKILL gets a process out of them. */
@@ -19,6 +22,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,14 +32,15 @@
 
 static int backing;
 static const char *mode_path;
+static char hit_path[4096];
 
 enum fault { HANG = 1, EIO_READ = 2, EIO_WRITE = 4, EIO_FSYNC = 8, FULL = 16, READ_ONLY = 32 };
 
-static unsigned mode(void)
+static unsigned mode(unsigned long *after)
 {
 	static const char *const word[] = {
 		"hang", "eio-read", "eio-write", "eio-fsync", "enospc", "erofs"};
-	char text[128] = "";
+	char text[128] = "", *at;
 	int fd = open(mode_path, O_RDONLY);
 	unsigned m = 0;
 
@@ -46,7 +51,34 @@ static unsigned mode(void)
 	close(fd);
 	for (unsigned i = 0; i < sizeof(word) / sizeof(word[0]); i++)
 		m |= strstr(text, word[i]) ? 1u << i : 0;
+	at = strstr(text, "after=");
+	*after = at ? strtoul(at + 6, NULL, 10) : 0;
 	return m;
+}
+
+/* The faults that strike now. */
+static unsigned faults(bool counts)
+{
+	static atomic_ulong met;
+	unsigned long after;
+	unsigned m = mode(&after);
+
+	if (!m) {
+		atomic_store(&met, 0);
+		return 0;
+	}
+	if (counts ? atomic_fetch_add(&met, 1) + 1 < after : atomic_load(&met) < after)
+		return 0;
+	return m;
+}
+
+static int struck(int rc)
+{
+	int fd = open(hit_path, O_WRONLY | O_CREAT, 0600);
+
+	if (fd >= 0)
+		close(fd);
+	return rc;
 }
 
 enum what { LOOK, READ, CHANGE, GROW, SYNC };
@@ -54,23 +86,22 @@ enum what { LOOK, READ, CHANGE, GROW, SYNC };
 /* What becomes of a request: 0, or -errno. */
 static int gate(enum what what)
 {
-	unsigned m = mode();
+	unsigned m = faults(what != LOOK);
 
 	while (m & HANG) {
+		struck(0);
 		usleep(20000);
-		m = mode();
+		m = faults(false);
 	}
-	if (what == READ && m & EIO_READ)
-		return -EIO;
-	if (what == SYNC && m & EIO_FSYNC)
-		return -EIO;
+	if ((what == READ && m & EIO_READ) || (what == SYNC && m & EIO_FSYNC))
+		return struck(-EIO);
 	if (what != CHANGE && what != GROW)
 		return 0;
 	if (m & READ_ONLY)
-		return -EROFS;
+		return struck(-EROFS);
 	if (m & EIO_WRITE)
-		return -EIO;
-	return what == GROW && m & FULL ? -ENOSPC : 0;
+		return struck(-EIO);
+	return what == GROW && m & FULL ? struck(-ENOSPC) : 0;
 }
 
 static const char *at(const char *path)
@@ -284,6 +315,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	mode_path = argv[2];
+	snprintf(hit_path, sizeof(hit_path), "%s.hit", mode_path);
 	backing = open(argv[1], O_RDONLY | O_DIRECTORY);
 	if (backing < 0) {
 		perror(argv[1]);

@@ -11,11 +11,9 @@ MOUNTS+=("$WORK/inner")
 "$MKFS" -q -f "$WORK/below" 2>/dev/null
 "$SOPFS" "$WORK/below" "$WORK/inner" -o session=write,log="$WORK/inner.log"
 INNER=$(daemon_of "$WORK/inner")
-go_on() {
-	kill -CONT "$INNER" 2>/dev/null || true
-	end_test
+end_begins() {
+	kill -CONT "$INNER" 2>/dev/null
 }
-trap go_on EXIT
 
 mkdir "$WORK/d1" "$WORK/d2" "$WORK/d3" "$WORK/inner/d4"
 DISKS=("$WORK/d1" "$WORK/d2" "$WORK/d3" "$WORK/inner/d4")

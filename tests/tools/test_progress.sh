@@ -45,12 +45,10 @@ fake() {
 	FAKE=$!
 	wait_until 20 [ -S "$SOCK" ] || fail "no daemon"
 }
-take_down() {
-	[ -z "${FAKE:-}" ] || kill "$FAKE" 2>/dev/null || true
-	tmux -L "$NAME" kill-server 2>/dev/null || true
-	end_test
+end_begins() {
+	[ -z "${FAKE:-}" ] || kill "$FAKE" 2>/dev/null
+	tmux -L "$NAME" kill-server 2>/dev/null
 }
-trap take_down EXIT
 
 # Not on a terminal: a line at first and one at the end here; nothing that moves a cursor.
 fake 3
