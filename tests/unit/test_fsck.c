@@ -363,6 +363,13 @@ static void a_look_writes_nothing_and_a_volume_in_use_is_not_repaired(void **sta
 		SOP_EINUSE);
 }
 
+/* Cut off in the last label of all there is nothing to repair: the next mount writes it anew. */
+static bool only_a_cut_label(const char *text)
+{
+	return strstr(text, "its writing was cut off") &&
+	       strchr(text, '\n') == text + strlen(text) - 1;
+}
+
 /* A repair that is cut off at any step can be made again, and loses nothing. */
 static void a_crash_in_a_repair_at_any_step_costs_nothing(void **state)
 {
@@ -399,9 +406,7 @@ static void a_crash_in_a_repair_at_any_step_costs_nothing(void **state)
 		sim_power_on(f.sim, SIM_KEEP_RANDOM, i);
 		fsck(true, false);
 		t = fsck(false, false);
-		/* Cut off in the last label of all there is nothing to repair. */
-		if (t.text[0] && (!strstr(t.text, "its writing was cut off") ||
-					 strchr(t.text, '\n') != t.text + strlen(t.text) - 1))
+		if (t.text[0] && !only_a_cut_label(t.text))
 			fail_msg("step %llu: %s", (unsigned long long)i, t.text);
 		fixture_ok(&f, fixture_open(&f));
 		assert_int_equal(fixture_has(&f, store_b, "file", value, sizeof(value)), 1);
@@ -513,7 +518,7 @@ static void a_lost_table_of_segments_is_made_anew_from_the_shard_files(void **st
 		sim_power_on(f.sim, SIM_KEEP_RANDOM, i);
 		fsck(true, false);
 		t = fsck(false, false);
-		if (t.text[0])
+		if (t.text[0] && !only_a_cut_label(t.text))
 			fail_msg("step %llu: %s", (unsigned long long)i, t.text);
 		holds_what_it_held();
 	}
