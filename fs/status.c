@@ -314,29 +314,32 @@ json_t *sopfs_status_json(struct sopfs *f, bool names)
 	volume = s.name[0] ? s.name : uuid;
 	lost = lost_json(f->v, names, &n_lost);
 	judge(&verdict, f->v, &s, volume, n_lost);
-	return with_work(json_pack("{s:i, s:{s:o, s:s, s:i, s:i, s:i, s:i, s:o},"
-				   " s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o,"
-				   " s:{s:o, s:o, s:o, s:o, s:o, s:o},"
-				   " s:{s:o, s:o, s:o, s:o, s:o, s:o}, s:{s:i, s:o}}",
-		"version", STATUS_VERSION,
-		/* */
-		"volume", "name", sopfs_json_of(s.name), "uuid", uuid, "data_shards", (int)s.k,
-		"parity_shards", (int)s.m, "disks", (int)s.disks, "disks_online",
-		(int)s.disks_online, "items", number(s.items),
-		/* */
-		"state", verdict.state, "health", verdict.health, "status",
-		verdict.status[0] ? sopfs_json_of(verdict.status) : json_null(), "action",
-		verdict.action[0] ? sopfs_json_of(verdict.action) : json_null(), "disks",
-		disks_json(f->v), "tasks", tasks_json(f->v), "space", space_json(f->v, &s), "mount",
-		mount_json(f),
-		/* */
-		"commits", "lsn", number(s.lsn), "durable_lsn", number(s.durable_lsn), "committed",
-		number(s.commits), "conflicts", number(s.conflicts), "rolled_back",
-		number(s.rolled_back), "failed", number(s.failures),
-		/* */
-		"sessions", "open", number(x.sessions_open), "committed", number(x.committed),
-		"rolled_back", number(x.rolled_back), "conflicts", number(x.conflicts), "failed",
-		number(x.failed), "recent", recent_json(f, names),
-		/* */
-		"errors", "count", (int)n_lost, "lost", lost));
+	return sopfs_status_with_mounters(
+		with_work(json_pack("{s:i, s:{s:o, s:s, s:i, s:i, s:i, s:i, s:o},"
+				    " s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o,"
+				    " s:{s:o, s:o, s:o, s:o, s:o, s:o},"
+				    " s:{s:o, s:o, s:o, s:o, s:o, s:o}, s:{s:i, s:o}}",
+			"version", STATUS_VERSION,
+			/* */
+			"volume", "name", sopfs_json_of(s.name), "uuid", uuid, "data_shards",
+			(int)s.k, "parity_shards", (int)s.m, "disks", (int)s.disks, "disks_online",
+			(int)s.disks_online, "items", number(s.items),
+			/* */
+			"state", verdict.state, "health", verdict.health, "status",
+			verdict.status[0] ? sopfs_json_of(verdict.status) : json_null(), "action",
+			verdict.action[0] ? sopfs_json_of(verdict.action) : json_null(), "disks",
+			disks_json(f->v), "tasks", tasks_json(f->v), "space", space_json(f->v, &s),
+			"mount", mount_json(f),
+			/* */
+			"commits", "lsn", number(s.lsn), "durable_lsn", number(s.durable_lsn),
+			"committed", number(s.commits), "conflicts", number(s.conflicts),
+			"rolled_back", number(s.rolled_back), "failed", number(s.failures),
+			/* */
+			"sessions", "open", number(x.sessions_open), "committed",
+			number(x.committed), "rolled_back", number(x.rolled_back), "conflicts",
+			number(x.conflicts), "failed", number(x.failed), "recent",
+			recent_json(f, names),
+			/* */
+			"errors", "count", (int)n_lost, "lost", lost)),
+		f);
 }

@@ -239,5 +239,6 @@ void sopfs_status_text(FILE *o, const json_t *status, bool verbose)
 	text_config(o, json_object_get(status, "disks"));
 	text_space(o, json_object_get(status, "space"), v, verbose);
 	text_mount(o, status, verbose);
+	sopfs_status_text_mounters(o, status);
 	text_errors(o, json_object_get(status, "errors"));
 }
