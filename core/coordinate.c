@@ -102,7 +102,7 @@ int sop_coordinate_open(struct sop_volume *v, struct sop_err *e)
 	}
 	/* Nobody else can have locks. When the server is away, its generation is young when it
 	 * comes back; that is no more than a wait. */
-	if (!sop_members_joined(v->mem))
+	if (sop_shared_first(v))
 		(void)sop_coord_alone(x->c, NULL);
 	return 0;
 }

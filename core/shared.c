@@ -27,6 +27,7 @@ struct sop_shared {
 	uint64_t ino_next;	       /* nobody has been given this one, nor any above */
 	uint64_t ino_end;	       /* of our own range; 0: no range, we are alone */
 	struct sop_chain_record ahead; /* what the slot behind was seen to hold; slot 0: nothing */
+	bool first;		       /* of the mounters since BASE is this one */
 	bool look;		       /* mounted read-only: change nothing */
 	_Atomic bool live;	       /* others may be there */
 };
@@ -42,6 +43,11 @@ int sop_shared_refuse(const struct sop_volume *v, const char *what, struct sop_e
 		       ? sop_say(e, -EOPNOTSUPP,
 				 "%s is not possible while the volume is mounted shared", what)
 		       : 0;
+}
+
+bool sop_shared_first(const struct sop_volume *v)
+{
+	return v->shared && v->shared->first;
 }
 
 uint64_t sop_shared_slot(const struct sop_volume *v)
@@ -368,6 +374,7 @@ int sop_shared_enter(struct sop_volume *v, struct sop_err *e)
 	} while (rc == 1);
 	if (!rc) {
 		apply_mount(s);
+		s->first = s->mounts == 1;
 		v->next_ino = from;
 		s->ino_end = from + INO_RANGE;
 		sop_segments_set_epoch(v->seg, (uint64_t)s->mounts << EPOCH_BITS | s->base_epoch);

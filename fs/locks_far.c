@@ -10,6 +10,10 @@
 #include "fs/locks.h"
 #include "fs/session.h"
 
+#include <time.h>
+
+#define YOUNG_TRIES 400 /* of 50 ms */
+
 static struct sop_coord_lock far_lock(uint64_t ino, const struct sopfs_lock *l, bool waits)
 {
 	return (struct sop_coord_lock){.object = ino,
@@ -22,13 +26,27 @@ static struct sop_coord_lock far_lock(uint64_t ino, const struct sopfs_lock *l, 
 		.pid = l->pid};
 }
 
+/* Somebody who does not wait wants to know whether anybody is in the way, which a server that has
+ * just forgotten everything cannot say before all mounters had the time of a lease to come back. */
+static int ask_server(struct sopfs *f, const struct sop_coord_lock *l, struct sop_err *e)
+{
+	const struct timespec pause = {.tv_nsec = 50 * 1000 * 1000};
+	struct sop_coord_holder by = {0};
+	int rc = sop_volume_lock(f->v, l, 0, NULL, &by, e);
+
+	for (unsigned i = 0; rc == -EAGAIN && !by.session && !l->waits && i < YOUNG_TRIES; i++) {
+		nanosleep(&pause, NULL);
+		rc = sop_volume_lock(f->v, l, 0, NULL, &by, e);
+	}
+	return rc;
+}
+
 /* The server, and then here. -EAGAIN: somebody is in the way. */
 static int ask(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *lock, bool waits)
 {
 	struct sop_coord_lock l = far_lock(item->ino, lock, waits);
-	struct sop_coord_holder by;
 	struct sop_err e = {0};
-	int rc = sop_volume_lock(f->v, &l, 0, NULL, &by, &e);
+	int rc = ask_server(f, &l, &e);
 
 	if (rc == -EAGAIN || rc == -ENOMEM)
 		return rc;

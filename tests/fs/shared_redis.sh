@@ -1,0 +1,176 @@
+#!/bin/bash
+# Two mounts of one shared volume that meet at a Redis server: locks hold between them, and end with their
+# holder; the server may be killed, emptied and stopped; who has no lease does not commit; status tells it all.
+. "$(dirname "$0")/functions.sh"
+requires redis-server redis-cli python3 jq
+
+server=
+start_server() {
+	redis-server --port 0 --unixsocket "$WORK/redis.sock" --dir "$WORK" --save '' --appendonly no \
+		--daemonize no --logfile "$WORK/redis.log" &
+	server=$!
+	wait_until 30 answers || fail "redis does not start"
+}
+
+answers() {
+	[ "$(redis-cli -s "$WORK/redis.sock" ping 2>/dev/null)" = PONG ]
+}
+
+stop_server() {
+	[ -z "$server" ] || kill -9 "$server"
+	[ -z "$server" ] || wait "$server" 2>/dev/null || true
+	server=
+}
+
+at_end() {
+	stop_server
+}
+
+mount_at() { # MOUNTPOINT LOG [option...]
+	"$SOPFS" "$SOURCE" "$1" -o "log=$2,redis=unix://$WORK/redis.sock,lease=${3:-3}${4:+,$4}"
+}
+
+status() { # MOUNTPOINT JQ
+	jq -r "$2" "$1/.sop/status.json"
+}
+
+is_up() {
+	[ "$(status "$1" .redis.up)" = true ]
+}
+
+mounters() {
+	[ "$(status "$1" '.mounters | length')" = "$2" ]
+}
+
+# lock KIND TYPE FILE [start len]: tries once; exit code 0 granted (and held until its input ends), 1 refused
+cat >"$WORK/lock.py" <<'PY'
+import fcntl, sys
+kind, how, path = sys.argv[1:4]
+f = open(path, "r+")
+op = {"ex": fcntl.LOCK_EX, "sh": fcntl.LOCK_SH}[how]
+op |= 0 if "wait" in sys.argv else fcntl.LOCK_NB
+try:
+    if kind == "flock":
+        fcntl.flock(f, op)
+    else:
+        fcntl.lockf(f, op, int(sys.argv[5]), int(sys.argv[4]))
+except BlockingIOError:
+    sys.exit(1)
+except OSError as e:
+    print(e.errno)
+    sys.exit(2)
+print("held", flush=True)
+sys.stdin.read()
+PY
+lock() {
+	python3 "$WORK/lock.py" "$@"
+}
+
+start_server
+new_volume 3 2+1 --shared
+A=$MNT
+B=$WORK/b
+mkdir "$B"
+MOUNTS+=("$B")
+mount_at "$A" "$LOG"
+mount_at "$B" "$WORK/b.log"
+echo x >"$A/f"
+
+# ---- who is there
+wait_until 30 mounters "$A" 2 || fail "status does not list two mounters"
+assert_eq "$(status "$B" '[.mounters[].mountpoint] | sort | join(" ")')" \
+	"$(printf '%s\n' "$A" "$B" | sort | paste -sd' ')" "mountpoints of mounters"
+assert_eq "$(status "$A" '[.mounters[] | select(.this)] | length')" 1 "this one"
+grep -q '^mounters: 2$' "$A/.sop/status" || fail "status says nothing of mounters"
+
+# ---- locks hold between mounts
+exec 5> >(lock flock ex "$A/f" >"$WORK/held")
+wait_until 30 test -s "$WORK/held" || fail "no lock"
+expect_exit 1 lock flock ex "$B/f" </dev/null
+expect_exit 1 lock flock sh "$B/f" </dev/null
+expect_exit 0 lock posix ex "$B/f" 0 1 </dev/null
+# One that waits gets it when it is free.
+lock flock ex "$B/f" wait </dev/null >"$WORK/waited" 5>&- &
+waiter=$!
+exec 5>&-
+wait "$waiter" || fail "the waiter"
+grep -q held "$WORK/waited" || fail "the waiter has no lock"
+# Ranges.
+: >"$WORK/held"
+exec 5> >(lock posix ex "$B/f" 10 10 >"$WORK/held")
+wait_until 30 test -s "$WORK/held" || fail "no range"
+expect_exit 1 lock posix sh "$A/f" 19 1 </dev/null
+expect_exit 0 lock posix ex "$A/f" 20 5 </dev/null
+
+# ---- the server forgets everything: what is held stays held
+redis-cli -s "$WORK/redis.sock" flushall >/dev/null
+wait_until 30 mounters "$A" 2 || fail "they do not come back"
+expect_exit 1 lock posix sh "$A/f" 19 1 </dev/null
+stop_server
+start_server
+wait_until 60 is_up "$A" || fail "A does not come back"
+wait_until 60 is_up "$B" || fail "B does not come back"
+wait_until 60 mounters "$A" 2 || fail "they do not come back"
+expect_exit 1 lock posix sh "$A/f" 19 1 </dev/null
+echo y >"$B/g"
+assert_eq "$(cat "$A/g")" y "after the server's restart"
+
+# ---- a mount that is killed leaves its locks
+kill -9 "$(daemon_of "$B")"
+gone() {
+	lock posix sh "$A/f" 19 1 </dev/null >/dev/null
+}
+wait_until 60 gone || fail "locks of the dead are still held"
+exec 5>&-
+umount -l "$B" 2>/dev/null || true
+echo z >"$A/g"
+wait_until 30 mounters "$A" 1 || fail "the dead is still listed"
+
+# ---- the server is away: reads go on, commits are refused when the lease is over
+unmount_volume
+mount_at "$A" "$LOG" 1 ondown=ro
+echo before >"$A/h"
+stop_server
+# The error is that of close(2), which bash keeps to itself.
+cat >"$WORK/write.py" <<'PY'
+import os, sys
+f = os.open(sys.argv[1], os.O_WRONLY | os.O_TRUNC)
+os.write(f, b"during\n")
+os.close(f)
+PY
+refused() {
+	! python3 "$WORK/write.py" "$A/h" 2>"$WORK/err"
+}
+wait_until 60 refused || fail "commits go on without a lease"
+grep -qi 'read-only' "$WORK/err" || fail "not EROFS: $(cat "$WORK/err")"
+assert_eq "$(cat "$A/g")" z "a read without the server"
+expect_exit 2 lock flock ex "$A/g" </dev/null
+grep -q '^ *redis: .*AWAY' "$A/.sop/status" || fail "status does not say that the server is away"
+start_server
+accepted() {
+	(echo after >"$A/h") 2>/dev/null
+}
+wait_until 60 accepted || fail "commits do not go on"
+assert_eq "$(cat "$A/h")" after "when the server is back"
+unmount_volume
+
+# ---- and waits for it, which is the default
+mount_at "$A" "$LOG" 1
+stop_server
+lease_over() {
+	[ "$(status "$A" .redis.up)" = false ] && [ "$(status "$A" .redis.for_s)" -ge 2 ]
+}
+wait_until 60 lease_over || fail "the server is not missed"
+echo waits >"$A/w" &
+writer=$!
+assert_eq "$(cat "$A/h")" after "a read meanwhile"
+start_server
+wait "$writer" || fail "the commit that waited"
+assert_eq "$(cat "$A/w")" waits "what waited"
+unmount_volume
+check_volume
+
+# ---- no use for it in a volume of one machine
+new_volume 1 1+0
+expect_exit 32 "$SOPFS" "$SOURCE" "$MNT" -o "log=$LOG,redis=unix://$WORK/redis.sock"
+expect_says 'not shared'
