@@ -27,7 +27,7 @@ at_end() {
 }
 
 mount_at() { # MOUNTPOINT LOG [option...]
-	"$SOPFS" "$SOURCE" "$1" -o "log=$2,redis=unix://$WORK/redis.sock,lease=${3:-3}${4:+,$4}"
+	"$SOPFS" "$SOURCE" "$1" -o "log=$2,redis=unix://$WORK/redis.sock,lease=${3:-5}${4:+,$4}"
 }
 
 status() { # MOUNTPOINT JQ
@@ -134,12 +134,12 @@ stop_server
 # The error is that of close(2), which bash keeps to itself.
 cat >"$WORK/write.py" <<'PY'
 import os, sys
-f = os.open(sys.argv[1], os.O_WRONLY | os.O_TRUNC)
-os.write(f, b"during\n")
+f = os.open(sys.argv[1], os.O_WRONLY | os.O_TRUNC | os.O_CREAT)
+os.write(f, sys.argv[2].encode())
 os.close(f)
 PY
 refused() {
-	! python3 "$WORK/write.py" "$A/h" 2>"$WORK/err"
+	! python3 "$WORK/write.py" "$A/h" during 2>"$WORK/err"
 }
 wait_until 60 refused || fail "commits go on without a lease"
 grep -qi 'read-only' "$WORK/err" || fail "not EROFS: $(cat "$WORK/err")"
@@ -148,7 +148,7 @@ expect_exit 2 lock flock ex "$A/g" </dev/null
 grep -q '^ *redis: .*AWAY' "$A/.sop/status" || fail "status does not say that the server is away"
 start_server
 accepted() {
-	(echo after >"$A/h") 2>/dev/null
+	python3 "$WORK/write.py" "$A/h" after 2>/dev/null
 }
 wait_until 60 accepted || fail "commits do not go on"
 assert_eq "$(cat "$A/h")" after "when the server is back"
@@ -161,7 +161,7 @@ lease_over() {
 	[ "$(status "$A" .redis.up)" = false ] && [ "$(status "$A" .redis.for_s)" -ge 2 ]
 }
 wait_until 60 lease_over || fail "the server is not missed"
-echo waits >"$A/w" &
+python3 "$WORK/write.py" "$A/w" waits &
 writer=$!
 assert_eq "$(cat "$A/h")" after "a read meanwhile"
 start_server
