@@ -139,6 +139,11 @@ static void mix(uint64_t *h, uint64_t x)
 	*h ^= *h >> 29;
 }
 
+static uint64_t at(uint64_t x, unsigned bit)
+{
+	return x << bit;
+}
+
 static uint64_t hash(const struct world *w)
 {
 	uint64_t h = 0x1234567;
@@ -159,27 +164,27 @@ static uint64_t hash(const struct world *w)
 		const struct mounter *m = &w->m[i];
 		const struct sop_slot_run *r = &m->run;
 
-		mix(&h, m->slot | m->tries << 8 | m->ended << 16 | m->behind << 17 | m->told << 24 |
-				(uint64_t)m->holds << 32);
+		mix(&h, at(m->slot, 0) | at(m->tries, 8) | at(m->ended, 16) | at(m->behind, 17) |
+				at(m->told, 24) | at(m->holds, 32));
 		if (m->ended)
 			continue;
-		mix(&h, r->phase | r->round << 8 | r->abandoning << 16 | r->has_value << 17 |
-				r->has_candidate << 18 | r->placed << 19 | r->differs << 20 |
-				r->lost << 21 | (uint64_t)r->restarts << 24);
+		mix(&h, at(r->phase, 0) | at(r->round, 8) | at(r->abandoning, 16) |
+				at(r->has_value, 17) | at(r->has_candidate, 18) |
+				at(r->placed, 19) | at(r->differs, 20) | at(r->lost, 21) |
+				at(r->restarts, 24));
 		mix(&h, r->value.who << 8 | r->candidate.who);
-		mix(&h, (uint64_t)r->empty | (uint64_t)r->nil << 8 | (uint64_t)r->taken << 16 |
-				(uint64_t)r->synced << 24 | (uint64_t)r->kept << 32 |
-				(uint64_t)r->staged << 40 | (uint64_t)r->staged_nil << 48 |
-				(uint64_t)r->waiting << 56);
+		mix(&h, at(r->empty, 0) | at(r->nil, 8) | at(r->taken, 16) | at(r->synced, 24) |
+				at(r->kept, 32) | at(r->staged, 40) | at(r->staged_nil, 48) |
+				at(r->waiting, 56));
 		mix(&h, r->said_exists);
 	}
 	for (unsigned s = 0; s < SLOTS; s++)
 		mix(&h, w->decided[s]);
-	mix(&h, w->acknowledged | w->power << 8 | w->away << 12 | w->late << 16 |
-			w->away_mask << 20 | (uint64_t)w->ghost.waits << 28);
+	mix(&h, at(w->acknowledged, 0) | at(w->power, 8) | at(w->away, 12) | at(w->late, 16) |
+			at(w->away_mask, 20) | at(w->ghost.waits, 28));
 	if (w->ghost.waits)
-		mix(&h, w->ghost.replica | w->ghost.slot << 8 | w->ghost.round << 16 |
-				w->ghost.content << 24);
+		mix(&h, at(w->ghost.replica, 0) | at(w->ghost.slot, 8) | at(w->ghost.round, 16) |
+				at(w->ghost.content, 24));
 	return h;
 }
 
@@ -298,6 +303,7 @@ static void learned(struct world *w, unsigned mi, uint8_t content)
 {
 	struct mounter *m = &w->m[mi];
 
+	assert(m->slot < SLOTS);
 	if (w->decided[m->slot] && w->decided[m->slot] != content)
 		trouble = "two records are decided in one slot";
 	for (unsigned s = 0; s < SLOTS; s++)
