@@ -591,40 +591,7 @@ static bool repairs(struct sop_mender *m)
 	}
 }
 
-/* ---- replicas ---- */
-
-/* One that is here and behind: the table on the media must say what its shards lack, then its
- * replica is brought up to date. True: something was done. */
-static bool replicas(struct sop_mender *m)
-{
-	struct sop_volume *v = m->v;
-	bool any = false;
-
-	for (unsigned i = 0; i < sop_members_count(v->mem) && !stopping(m); i++) {
-		struct sop_member_status s;
-		struct sop_err e = {0};
-		int rc;
-
-		sop_members_status(v->mem, i, &s);
-		if (!s.present || !s.role || s.current || now_ms(m) < m->replica_ms[i] ||
-			(s.role & SOP_ROLE_DATA && !m->surveyed[i]))
-			continue;
-		rc = sop_checkpoint_run(v, false, &e);
-		if (!rc)
-			rc = s.role & SOP_ROLE_REGISTRY
-				     ? sop_mend_replica(v, i, &e)
-				     : sop_members_replica_current(v->mem, i, &e);
-		any = any || !rc;
-		if (!rc)
-			continue;
-		m->replica_ms[i] = now_ms(m) + RETRY_MS;
-		sop_log(v->log, SOP_LOG_WARNING, "mend", "op=replica disk=%u code=%s: %s", i,
-			sop_err_name(rc), e.text);
-	}
-	return any;
-}
-
-/* ---- heal ---- */
+/* ---- what is missing ---- */
 
 static uint32_t stale_here(struct sop_mender *m, const struct sop_segment_info *info)
 {
@@ -664,6 +631,53 @@ static uint64_t heal_total(struct sop_mender *m, const struct segs *s, int *disk
 	memcpy(m->missing, missing, sizeof(missing));
 	return total;
 }
+
+/* A disk whose replica is current counts as healing by this alone: it must be known before. */
+static void note_missing(struct sop_mender *m)
+{
+	struct segs s = {0};
+	int disk;
+
+	if (!list_segments(m, &s, NULL))
+		(void)heal_total(m, &s, &disk);
+	free(s.seg);
+}
+
+/* ---- replicas ---- */
+
+/* One that is here and behind: the table on the media must say what its shards lack, then its
+ * replica is brought up to date. True: something was done. */
+static bool replicas(struct sop_mender *m)
+{
+	struct sop_volume *v = m->v;
+	bool any = false;
+
+	for (unsigned i = 0; i < sop_members_count(v->mem) && !stopping(m); i++) {
+		struct sop_member_status s;
+		struct sop_err e = {0};
+		int rc;
+
+		sop_members_status(v->mem, i, &s);
+		if (!s.present || !s.role || s.current || now_ms(m) < m->replica_ms[i] ||
+			(s.role & SOP_ROLE_DATA && !m->surveyed[i]))
+			continue;
+		note_missing(m);
+		rc = sop_checkpoint_run(v, false, &e);
+		if (!rc)
+			rc = s.role & SOP_ROLE_REGISTRY
+				     ? sop_mend_replica(v, i, &e)
+				     : sop_members_replica_current(v->mem, i, &e);
+		any = any || !rc;
+		if (!rc)
+			continue;
+		m->replica_ms[i] = now_ms(m) + RETRY_MS;
+		sop_log(v->log, SOP_LOG_WARNING, "mend", "op=replica disk=%u code=%s: %s", i,
+			sop_err_name(rc), e.text);
+	}
+	return any;
+}
+
+/* ---- heal ---- */
 
 static bool heal(struct sop_mender *m, struct sop_err *e)
 {
@@ -1259,6 +1273,7 @@ int sop_mender_load(struct sop_mender *m, struct sop_err *e)
 	uint8_t key[SOP_MASTER_KEY];
 	int rc = sop_stores_view(v->stores, SOP_STORE_MASTER, SOP_LSN_LATEST, &view, e);
 
+	note_missing(m);
 	sop_master_key(key, SCRUB_ID, 't');
 	if (!rc)
 		rc = sop_tree_find(

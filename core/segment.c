@@ -18,16 +18,15 @@
 #include <inttypes.h>
 #include <sys/resource.h>
 
-#define FILES_MAX    512
-#define PLACE_TRIES  8 /* beyond one for each member */
-#define SEGMENT_BITS 20
+#define FILES_MAX   512
+#define PLACE_TRIES 8 /* beyond one for each member */
 
-/* --- the table ---------------------------------------------------------------------------------
+/* --- the table ------------------------------------------------------------------------------
  */
 
 static struct segment **bucket_of(struct sop_segments *s, uint64_t id)
 {
-	return &s->bucket[(id ^ id >> SEGMENT_BITS) % SOP_SEGMENT_BUCKETS];
+	return &s->bucket[(id ^ id >> SOP_SEGMENT_NUMBER_BITS) % SOP_SEGMENT_BUCKETS];
 }
 
 static struct segment *find(struct sop_segments *s, uint64_t id)
@@ -226,7 +225,7 @@ int sop_segment_get(struct segment **out, struct sop_segments *s, uint64_t id, s
 	return learn(out, s, id, e);
 }
 
-/* --- public: life, table -----------------------------------------------------------------------
+/* --- public: life, table --------------------------------------------------------------------
  */
 
 int sop_segments_new(struct sop_segments **out, struct sop_members *mem, struct sop_iopool *io,
@@ -238,7 +237,7 @@ int sop_segments_new(struct sop_segments **out, struct sop_members *mem, struct 
 	*out = NULL;
 	if (!s)
 		return sop_fail(e, -ENOMEM, "segments");
-	if (epoch >> (64 - SEGMENT_BITS)) {
+	if (epoch >> (64 - SOP_SEGMENT_NUMBER_BITS)) {
 		free(s);
 		return sop_fail(e, -EINVAL, "epoch %" PRIu64, epoch);
 	}
@@ -259,7 +258,7 @@ void sop_segments_set_epoch(struct sop_segments *s, uint64_t epoch)
 {
 	SOP_LOCK_GUARD(&s->lock);
 
-	assert(!(epoch >> (64 - SEGMENT_BITS)));
+	assert(!(epoch >> (64 - SOP_SEGMENT_NUMBER_BITS)));
 	s->epoch = epoch;
 	s->next = 1;
 }
@@ -441,7 +440,7 @@ int sop_segments_remove(struct sop_segments *s, uint64_t id, struct sop_err *e)
 	return rc;
 }
 
-/* --- open segments -----------------------------------------------------------------------------
+/* --- open segments --------------------------------------------------------------------------
  */
 
 /* Is an append to this segment as good as one to a new segment would be? The lock is held. */
@@ -532,12 +531,12 @@ static int create_once(struct segment **out, struct sop_segments *s, unsigned pr
 	sop_lock(&s->lock);
 	n = s->next++;
 	sop_unlock(&s->lock);
-	if (n >> SEGMENT_BITS)
+	if (n >> SOP_SEGMENT_NUMBER_BITS)
 		return sop_fail(e, -EOVERFLOW, "segments of one mount: mount again");
 	rc = sop_members_place(s->mem, profile, n, info.disks, &absent, e);
 	if (rc)
 		return rc;
-	info.id = s->epoch << SEGMENT_BITS | n;
+	info.id = s->epoch << SOP_SEGMENT_NUMBER_BITS | n;
 	info.stale = absent;
 	rc = sop_segment_insert(&seg, s, &info, e);
 	/* Known from the disks: of another mount that took the same epoch, which must not be hurt.
@@ -561,6 +560,9 @@ static int create_once(struct segment **out, struct sop_segments *s, unsigned pr
 		sop_segment_put(s, seg);
 		return rc;
 	}
+	sop_lock(&s->lock);
+	seg->made = true;
+	sop_unlock(&s->lock);
 	*out = seg;
 	return 0;
 }
@@ -747,7 +749,7 @@ void sop_segment_mended(struct sop_segments *s, struct segment *seg, unsigned sh
 		dirty_list_add(s, seg);
 }
 
-/* --- sync --------------------------------------------------------------------------------------
+/* --- sync -----------------------------------------------------------------------------------
  */
 
 struct sync_item {

@@ -41,7 +41,7 @@ static bool name_parse(const char *name, uint64_t *id, unsigned *shard)
 	return true;
 }
 
-/* --- headers -----------------------------------------------------------------------------------
+/* --- headers --------------------------------------------------------------------------------
  */
 
 void sop_shard_header_encode(struct sop_disk_shard *raw, const struct sop_uuid *volume,
@@ -113,7 +113,7 @@ static int header_read(struct sop_segment_info *out, struct sop_file *f,
 	return sop_shard_header_decode(out, &raw, volume, id, shard, member, NULL);
 }
 
-/* --- the cache of open files -------------------------------------------------------------------
+/* --- the cache of open files ----------------------------------------------------------------
  */
 
 static void lru_remove(struct sop_segments *s, struct sop_shard_file *f)
@@ -405,7 +405,7 @@ static int call_punch(struct sop_call *c)
 	return c->file->ops->punch(c->file, c->off, c->len);
 }
 
-/* --- making files ------------------------------------------------------------------------------
+/* --- making files ---------------------------------------------------------------------------
  */
 
 static int make_dir(struct sop_call *c)
@@ -575,7 +575,7 @@ int sop_shard_file_mend(
 	return rc;
 }
 
-/* --- targets of mending ------------------------------------------------------------------------
+/* --- targets of mending ---------------------------------------------------------------------
  */
 
 struct sop_shard_file *sop_shard_file_take(
@@ -703,7 +703,7 @@ void sop_shard_files_sizes(struct sop_segments *s, struct segment *seg, uint32_t
 	sop_calls_put(calls);
 }
 
-/* --- looking at files --------------------------------------------------------------------------
+/* --- looking at files -----------------------------------------------------------------------
  */
 
 /* Run fn on the open files of a segment. each() gets the calls that have ended, in order. */
@@ -858,7 +858,7 @@ int sop_segments_punch(
 	return rc ? sop_fail(e, rc, "segment %016" PRIx64 ": punch", id) : 0;
 }
 
-/* --- names in the folders ----------------------------------------------------------------------
+/* --- names in the folders -------------------------------------------------------------------
  */
 
 static int call_syncdir(struct sop_call *c)
@@ -1159,7 +1159,7 @@ int sop_segment_unlink(struct sop_segments *s, uint64_t id, struct segment *seg,
 	return rc;
 }
 
-/* --- survey ------------------------------------------------------------------------------------
+/* --- survey ---------------------------------------------------------------------------------
  */
 
 static int survey_name(void *arg, const char *name)
@@ -1219,22 +1219,27 @@ static struct named *survey_sorted(const struct sop_call *c, size_t *n)
 	return list;
 }
 
-/* Under the lock: what is to be where, and is not; with `all`, what is there as well. The number of
- * shards that are stale from now on. */
-static unsigned note_missing(
-	struct sop_segments *s, unsigned member, const struct named *list, size_t n, bool all)
+/* Under the lock: what is to be where, and is not; with `all`, what is there as well. next: of s,
+ * before the list was begun. The number of shards that are stale from now on. */
+static unsigned note_missing(struct sop_segments *s, unsigned member, const struct named *list,
+	size_t n, uint64_t next, bool all)
 {
+	uint64_t young = s->epoch << SOP_SEGMENT_NUMBER_BITS | next;
 	unsigned count = 0;
 
 	for (size_t b = 0; b < SOP_SEGMENT_BUCKETS; b++)
 		for (struct segment *seg = s->bucket[b]; seg; seg = seg->hash_next) {
 			struct named key = {.id = seg->info.id}, *at;
 
+			/* Made by this mount since the list was begun, or being made: its files
+			 * may have come behind it. */
+			if (seg->info.id >> SOP_SEGMENT_NUMBER_BITS == s->epoch &&
+				(!seg->made || seg->info.id >= young))
+				continue;
 			at = bsearch(&key, list, n, sizeof(*list), named_cmp);
 			for (unsigned i = 0; i < seg->n; i++) {
 				uint32_t bit = 1u << i;
 
-				/* One that is open may have been made since the list was. */
 				if (seg->info.disks[i] != member || seg->info.stale & bit ||
 					seg->open)
 					continue;
@@ -1296,11 +1301,15 @@ int sop_segments_survey(struct sop_segments *s, unsigned member, struct sop_err 
 	struct sop_call *c;
 	bool set_back = sop_members_set_back(s->mem, member);
 	unsigned missing = 0;
+	uint64_t next;
 	size_t n = 0;
 	int rc;
 
 	if (!calls)
 		return sop_fail(e, -ENOMEM, "survey");
+	sop_lock(&s->lock);
+	next = s->next;
+	sop_unlock(&s->lock);
 	c = &calls->call[0];
 	c->fn = call_survey;
 	c->member = member;
@@ -1315,7 +1324,7 @@ int sop_segments_survey(struct sop_segments *s, unsigned member, struct sop_err 
 	}
 	if (!rc) {
 		sop_lock(&s->lock);
-		missing = note_missing(s, member, list, n, set_back);
+		missing = note_missing(s, member, list, n, next, set_back);
 		sop_unlock(&s->lock);
 		if (set_back)
 			sop_members_set_back_noted(s->mem, member);

@@ -1,9 +1,9 @@
-/* Private to the blob module (segment*.c, blob_read.c, blob_write.c): segments, their shard files, and
- * calls on disks with a bound on the wait.
+/* Private to the blob module (segment*.c, blob_read.c, blob_write.c): segments, their shard files,
+ * and calls on disks with a bound on the wait.
  *
- * s->lock (rank SEGMENTS) covers the table, the open segments and the cache of open files. It is never
- * held across I/O. Segments and shard files are counted: whoever works on one outside of the lock
- * holds a reference, so that neither remove nor eviction closes a file that is in use. */
+ * s->lock (rank SEGMENTS) covers the table, the open segments and the cache of open files. It is
+ * never held across I/O. Segments and shard files are counted: whoever works on one outside of the
+ * lock holds a reference, so that neither remove nor eviction closes a file that is in use. */
 #ifndef SOP_SEGMENT_INT_H
 #define SOP_SEGMENT_INT_H
 
@@ -13,13 +13,14 @@
 #include "core/ec.h"
 #include "core/lock.h"
 
-/* --- shape of a fragment ----------------------------------------------------------------------- */
+/* --- shape of a fragment -----------------------------------------------------------------------
+ */
 
 #define SOP_FRAG_STRIDE (SOP_BLOCK_BYTES + (uint32_t)sizeof(struct le32))
 
 struct sop_frag_shape {
 	uint32_t slice; /* bytes of data in each shard */
-	uint32_t rows;  /* blocks of each shard: block r of all shards is row r */
+	uint32_t rows;	/* blocks of each shard: block r of all shards is row r */
 	uint32_t bytes; /* of the fragment */
 };
 
@@ -29,8 +30,8 @@ static inline struct sop_frag_shape sop_frag_shape(uint32_t len, unsigned k)
 
 	f.slice = (uint32_t)sop_round_up(sop_div_up(len, k), SOP_SLICE_ALIGN);
 	f.rows = (uint32_t)sop_div_up(f.slice, SOP_BLOCK_BYTES);
-	f.bytes = (uint32_t)sop_round_up(sizeof(struct sop_disk_fragment) + f.slice +
-			(uint64_t)f.rows * sizeof(struct le32),
+	f.bytes = (uint32_t)sop_round_up(
+		sizeof(struct sop_disk_fragment) + f.slice + (uint64_t)f.rows * sizeof(struct le32),
 		8);
 	return f;
 }
@@ -48,33 +49,37 @@ void sop_frag_header(struct sop_disk_fragment *h, const struct sop_segment_info 
 uint32_t sop_frag_seed_base(uint64_t segment, uint64_t off, uint32_t nonce, unsigned shard);
 uint32_t sop_frag_seed_block(uint32_t base, uint32_t block);
 
-/* --- segments ---------------------------------------------------------------------------------- */
+/* --- segments ----------------------------------------------------------------------------------
+ */
 
 struct sop_shard_file {
 	struct sop_file *file;
-	unsigned refs;                         /* one is the slot's */
+	unsigned refs; /* one is the slot's */
 	unsigned shard;
-	struct segment *seg;                   /* while it is in seg->file[shard]; else NULL */
+	struct segment *seg; /* while it is in seg->file[shard]; else NULL */
 	bool writable;
-	struct sop_shard_file *newer, *older;  /* in the slot: order of use */
+	struct sop_shard_file *newer, *older; /* in the slot: order of use */
 };
 
 #define SOP_WRITTEN_SETS 4
+
+#define SOP_SEGMENT_NUMBER_BITS 20 /* of an id; above them the epoch of the mount that made it */
 
 struct segment {
 	struct segment *hash_next;
 	struct sop_segment_info info;
 	const struct sop_ec *ec;
-	unsigned n;         /* k + m */
+	unsigned n; /* k + m */
 	unsigned refs;
 	bool in_table;
-	bool open;          /* the current one of a stream: its files stay open */
-	bool ours;          /* made or continued by this mount: info.end is exact */
-	bool adoptable;     /* of an earlier mount, ended cleanly: may be continued */
+	bool open;	    /* the current one of a stream: its files stay open */
+	bool ours;	    /* made or continued by this mount: info.end is exact */
+	bool made;	    /* by this mount, files and all */
+	bool adoptable;	    /* of an earlier mount, ended cleanly: may be continued */
 	uint32_t absent;    /* shards without a file since creation */
 	uint32_t awaited;   /* those of them whose disk was not there */
 	uint32_t missing;   /* shards whose file was not found: tried last */
-	uint32_t dirty;     /* shards written to since their last fdatasync was begun */
+	uint32_t dirty;	    /* shards written to since their last fdatasync was begun */
 	uint32_t new_names; /* shards whose name in the folder has not been synced */
 	uint32_t unsynced;  /* shards an fdatasync failed on: what it covered may be lost */
 	/* The sets of shards that the appends not yet synced reached; usually one. */
@@ -83,12 +88,12 @@ struct segment {
 	struct segment *dirty_next;
 	bool on_dirty_list;
 	struct sop_shard_file *file[SOP_EC_MAX];
-	unsigned busy;      /* appends and punches under way */
+	unsigned busy;		     /* appends and punches under way */
 	struct sop_mending *mending; /* NULL: it is not being mended */
 };
 
-/* Under s->lock: info.disks changes when a shard is moved; who reads it without the lock gets the old
- * member or the new one. */
+/* Under s->lock: info.disks changes when a shard is moved; who reads it without the lock gets the
+ * old member or the new one. */
 static inline unsigned sop_segment_disk(const struct segment *seg, unsigned shard)
 {
 	return __atomic_load_n(&seg->info.disks[shard], __ATOMIC_RELAXED);
@@ -139,7 +144,8 @@ struct sop_segments {
 	struct segment *dirty;
 	uint64_t syncs_begun, syncs_done;
 	bool sync_running;
-	uint64_t named[SOP_MEMBERS_MAX][4]; /* bit XX: the name segments/XX is known to be on the media */
+	uint64_t named[SOP_MEMBERS_MAX]
+		      [4]; /* bit XX: the name segments/XX is known to be on the media */
 	/* Slow disks, by member. Milliseconds of the monotonic clock; 0: answers in time. */
 	_Atomic uint64_t late_since[SOP_MEMBERS_MAX];
 	_Atomic uint64_t probe_at[SOP_MEMBERS_MAX];
@@ -171,25 +177,28 @@ void sop_segment_wrote(struct sop_segments *s, struct segment *seg, uint32_t tri
 /* A repair wrote to this shard. */
 void sop_segment_mended(struct sop_segments *s, struct segment *seg, unsigned shard);
 
-/* --- shard files ------------------------------------------------------------------------------- */
+/* --- shard files -------------------------------------------------------------------------------
+ */
 
 /* Open the files of the shards in mask (bounded). rc[i]: 0 and a reference in files[i], or -errno:
  * -ENODEV when the disk is absent, -ENOENT when the file is. */
 void sop_shard_files_get(struct sop_segments *s, struct segment *seg, uint32_t mask, bool write,
 	struct sop_shard_file **files, int *rc);
 /* Only those that are open already; the mask of them. */
-uint32_t sop_shard_files_cached(struct sop_segments *s, struct segment *seg, uint32_t mask,
-	struct sop_shard_file **files);
+uint32_t sop_shard_files_cached(
+	struct sop_segments *s, struct segment *seg, uint32_t mask, struct sop_shard_file **files);
 void sop_shard_file_put(struct sop_segments *s, struct sop_shard_file *f); /* NULL is fine */
 void sop_shard_files_put(struct sop_segments *s, uint32_t mask, struct sop_shard_file **files);
-/* Make the shard files of a segment that is not in use yet. failed: shards that could not be made. */
+/* Make the shard files of a segment that is not in use yet. failed: shards that could not be made.
+ */
 int sop_shard_files_create(struct sop_segments *s, struct segment *seg, uint32_t shards,
 	uint32_t *failed, struct sop_err *e);
 /* The file of one shard for writing, made or given a header anew where that does not verify. */
-int sop_shard_file_mend(struct sop_segments *s, struct segment *seg, unsigned shard,
-	struct sop_shard_file **out);
-/* A target for mending: the file of one shard on `member`, which need not be (yet) the one it lies on;
- * with the header that says so. keep: what is in it stays; else it begins empty. The caller closes it. */
+int sop_shard_file_mend(
+	struct sop_segments *s, struct segment *seg, unsigned shard, struct sop_shard_file **out);
+/* A target for mending: the file of one shard on `member`, which need not be (yet) the one it lies
+ * on; with the header that says so. keep: what is in it stays; else it begins empty. The caller
+ * closes it. */
 int sop_shard_file_at(struct sop_segments *s, struct segment *seg, unsigned shard, unsigned member,
 	bool keep, struct sop_file **out);
 /* Punch these ranges of it; then it, and its name, are on the media. */
@@ -198,12 +207,14 @@ int sop_shard_file_settle(struct sop_segments *s, struct segment *seg, unsigned 
 /* The sizes of open files. */
 void sop_shard_files_sizes(struct sop_segments *s, struct segment *seg, uint32_t mask,
 	struct sop_shard_file **files, uint64_t *size, int *rc);
-/* Under s->lock: take the open file of a shard out of its slot. The caller gets a reference, or NULL. */
-struct sop_shard_file *sop_shard_file_take(struct sop_segments *s, struct segment *seg,
-	unsigned shard);
+/* Under s->lock: take the open file of a shard out of its slot. The caller gets a reference, or
+ * NULL. */
+struct sop_shard_file *sop_shard_file_take(
+	struct sop_segments *s, struct segment *seg, unsigned shard);
 /* Are all shard files exactly info.end long? (Nothing was written behind our back.) */
 bool sop_shard_files_end_at(struct sop_segments *s, struct segment *seg);
-/* Sync the folders that name the shards in mask; failed: those that were not. -ENOMEM: none was tried. */
+/* Sync the folders that name the shards in mask; failed: those that were not. -ENOMEM: none was
+ * tried. */
 int sop_shard_names_sync(
 	struct sop_segments *s, struct segment *seg, uint32_t mask, uint32_t *failed);
 /* Take all files out of the slots of a segment. */
@@ -211,8 +222,8 @@ void sop_shard_files_drop(struct sop_segments *s, struct segment *seg);
 /* Remove the files of a segment; seg: NULL when it is not known. Missing ones are fine. */
 int sop_segment_unlink(struct sop_segments *s, uint64_t id, struct segment *seg, struct sop_err *e);
 /* What the headers on the disks say of a segment; -ENOENT. */
-int sop_shard_lookup(struct sop_segments *s, uint64_t id, struct sop_segment_info *out,
-	struct sop_err *e);
+int sop_shard_lookup(
+	struct sop_segments *s, uint64_t id, struct sop_segment_info *out, struct sop_err *e);
 
 void sop_shard_header_encode(struct sop_disk_shard *raw, const struct sop_uuid *volume,
 	const struct sop_segment_info *info, unsigned shard, uint64_t created_ns);
@@ -221,29 +232,31 @@ int sop_shard_header_decode(struct sop_segment_info *out, const struct sop_disk_
 	const struct sop_uuid *volume, uint64_t id, unsigned shard, unsigned member,
 	struct sop_err *e);
 
-/* Codes that say nothing about a disk: ours (memory, descriptors), or that the disk is gone already. */
+/* Codes that say nothing about a disk: ours (memory, descriptors), or that the disk is gone
+ * already. */
 static inline bool sop_segment_blameless(int rc)
 {
 	return !rc || rc == -ENOMEM || rc == -EMFILE || rc == -ENFILE || rc == -EAGAIN ||
-		rc == -EINTR || rc == -EINVAL || rc == -EOPNOTSUPP || rc == -ENODEV;
+	       rc == -EINTR || rc == -EINVAL || rc == -EOPNOTSUPP || rc == -ENODEV;
 }
 /* Before blame, for each disk that a step met trouble on: see sop_members_note(). */
-static inline void sop_segment_note(struct sop_segments *s, unsigned member,
-	enum sop_member_event what, int rc)
+static inline void sop_segment_note(
+	struct sop_segments *s, unsigned member, enum sop_member_event what, int rc)
 {
 	if (!sop_segment_blameless(rc))
 		sop_members_note(s->mem, member, what, rc);
 }
-static inline void sop_segment_blame(struct sop_segments *s, unsigned member,
-	enum sop_member_event what, int rc)
+static inline void sop_segment_blame(
+	struct sop_segments *s, unsigned member, enum sop_member_event what, int rc)
 {
 	if (!sop_segment_blameless(rc))
 		sop_members_event(s->mem, member, what, rc);
 }
 
-/* --- calls with a bound ------------------------------------------------------------------------
+/* --- calls with a bound ---------------------------------------------------------------------
  * What batches do not offer (open, mkdir, unlink, list, ...) runs on a thread made for it. When the
- * bound comes, the call says -ETIMEDOUT and its memory stays with the thread until that comes back. */
+ * bound comes, the call says -ETIMEDOUT and its memory stays with the thread until that comes back.
+ */
 struct sop_call {
 	int (*fn)(struct sop_call *c);
 	struct sop_disk *disk;

@@ -515,8 +515,7 @@ static void healing_waits_for_room_and_goes_on(void **state)
 	assert_int_not_equal(d.state, SOP_DISK_ONLINE);
 	check_items(f, "c");
 	sim_disk_resize(f->sim, "/d4", 0);
-	fixture_ok(f, fixture_close(f));
-	fixture_ok(f, fixture_open(f));
+	fixture_reopen(f);
 	tick(f);
 	assert_true(disk_named(f, "/d4", &d));
 	assert_int_equal(d.state, SOP_DISK_ONLINE);

@@ -1,3 +1,6 @@
+#include <pthread.h>
+#include <stdatomic.h>
+
 #include "tests/unit/blob_fixture.h"
 
 static uint64_t end_of(struct volume *v, uint64_t id)
@@ -175,6 +178,50 @@ static void a_segment_ended_cleanly_is_continued_by_the_next_mount(void **state)
 	assert_ok(sop_segments_add(v.segs, &info, &e), &e);
 	c = put_seed(&v, 5000, 3);
 	assert_true(c.segment != a.segment && !info_of(&v, c.segment).no_repair);
+	volume_free(&v);
+}
+
+struct surveyor {
+	struct volume *v;
+	atomic_bool stop;
+	int rc;
+};
+
+static void *survey_all_the_time(void *arg)
+{
+	struct surveyor *x = arg;
+
+	while (!x->stop && !x->rc)
+		for (unsigned i = 0; i < x->v->disks; i++)
+			x->rc = x->rc ? x->rc : sop_segments_survey(x->v->segs, i, NULL);
+	return NULL;
+}
+
+/* A disk's files are listed while others come: what is younger than the list is not missing. */
+static void a_segment_that_is_being_made_misses_nothing(void **state)
+{
+	struct sop_blobref ref[200];
+	struct surveyor x = {0};
+	struct volume v = {.threads = true};
+	struct sop_err e = {0};
+	pthread_t thread;
+
+	(void)state;
+	volume_new(&v, 4, 2, 2);
+	x.v = &v;
+	assert_int_equal(pthread_create(&thread, NULL, survey_all_the_time, &x), 0);
+	for (unsigned i = 0; i < SOP_ARRAY_LEN(ref); i++) {
+		ref[i] = put_seed(&v, 3000, i);
+		sop_segments_seal(v.segs, ref[i].segment);
+		assert_ok(sop_segments_sync(v.segs, &e), &e); /* else too many stay open */
+	}
+	x.stop = true;
+	pthread_join(thread, NULL);
+	assert_int_equal(x.rc, 0);
+	for (unsigned i = 0; i < SOP_ARRAY_LEN(ref); i++) {
+		assert_int_equal(info_of(&v, ref[i].segment).stale, 0);
+		assert_int_equal(get_seed(&v, &ref[i], i), 0);
+	}
 	volume_free(&v);
 }
 
@@ -701,6 +748,7 @@ int main(void)
 		cmocka_unit_test(header_decode_takes_back_what_encode_made_and_nothing_else),
 		cmocka_unit_test(each_stream_has_a_segment_of_its_own_and_keeps_it),
 		cmocka_unit_test(a_segment_ended_cleanly_is_continued_by_the_next_mount),
+		cmocka_unit_test(a_segment_that_is_being_made_misses_nothing),
 		cmocka_unit_test(a_segment_with_longer_files_is_not_continued),
 		cmocka_unit_test(an_append_larger_than_the_room_goes_on_in_a_new_segment),
 		cmocka_unit_test(a_degraded_segment_is_left_when_its_disk_is_back),
