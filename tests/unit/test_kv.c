@@ -274,7 +274,39 @@ static void a_rekey_keeps_the_place_in_the_order(void **state)
 	sop_txn_rollback(t);
 }
 
-/* ---- batches ---- */
+/* ---- pages and batches ---- */
+
+static int sum_keys(void *arg, const struct sop_kv_item *item)
+{
+	*(int64_t *)arg = *(int64_t *)arg * 10 + item->key.i;
+	return item->key.i == 9 ? -EPROTO : 0;
+}
+
+static void a_page_has_as_many_items_as_asked_for(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t store = store_with(f, "s", &ints);
+	struct sop_txn *latest = sop_volume_latest(f->v);
+
+	for (int64_t i = 1; i <= 9; i++)
+		fixture_ok(f, change(f, store, i, "x"));
+	for (uint64_t count = 0; count < 5; count++) {
+		static const int64_t want[] = {0, 3, 34, 345, 3456}, down[] = {0, 7, 76, 765, 7654};
+		int64_t sum = 0;
+
+		assert_int_equal(
+			sop_kv_page(latest, store, 2, count, 0, sum_keys, &sum, &f->e), count);
+		assert_int_equal(sum, want[count]);
+		sum = 0;
+		assert_int_equal(sop_kv_page(latest, store, 2, count, SOP_PAGE_DESCENDING, sum_keys,
+					 &sum, &f->e),
+			count);
+		assert_int_equal(sum, down[count]);
+	}
+	/* What the callback says ends it. */
+	assert_int_equal(
+		sop_kv_page(latest, store, 7, 9, 0, sum_keys, &(int64_t){0}, &f->e), -EPROTO);
+}
 
 static void a_batch_says_which_item_failed(void **state)
 {
@@ -467,6 +499,7 @@ static void options_come_back_after_a_remount_and_a_removed_store_does_not(void 
 		.cache_class = SOP_CACHE_HOT,
 		.note = "kept"};
 	struct fixture *f = *state;
+	uint64_t plain = store_with(f, "b", &ints);
 	uint64_t store = store_with(f, "a/s", &o), gone = store_with(f, "gone", &ints), n;
 	char *buf = malloc(SOP_STORE_INFO_BYTES);
 	struct sop_store_opts has;
@@ -502,10 +535,16 @@ static void options_come_back_after_a_remount_and_a_removed_store_does_not(void 
 			-EINVAL);
 		assert_non_null(strstr(f->e.text, "slot"));
 		assert_int_equal(sop_store_at(t, "a/s", 0, &ints, &n, &f->e), -EINVAL);
+		assert_int_equal(sop_store_at(t, "b", 0,
+					 &(struct sop_store_opts){
+						 .key_type = SOP_KEY_INT64, .balance = true},
+					 &n, &f->e),
+			-EINVAL);
 		sop_txn_rollback(t);
 		fixture_reopen(f);
 	}
 	assert_int_equal(count(f, store), 1);
+	assert_int_equal(count(f, plain), 0);
 	assert_int_equal(sop_count(sop_volume_latest(f->v), gone, &n, &f->e), -ENOENT);
 	fixture_settle(f);
 	free(buf);
@@ -521,6 +560,7 @@ int main(void)
 		T(a_key_of_the_wrong_type_is_an_error_in_every_call),
 		T(minus_zero_is_zero_and_nan_is_one_key_below_all),
 		T(a_rekey_keeps_the_place_in_the_order),
+		T(a_page_has_as_many_items_as_asked_for),
 		T(a_batch_says_which_item_failed),
 		T(cursors_go_on_over_the_changes_of_their_transaction),
 		T(a_prepared_transaction_holds_what_it_read_and_wrote),
