@@ -198,7 +198,11 @@ void sopfs_op_readlink(fuse_req_t req, fuse_ino_t ino)
 	struct sopfs *f = sopfs_of(req);
 	sop_autofree char *target = NULL;
 	struct sop_err e = {0};
-	int rc = sopfs_readlink(f, sopfs_view_of(f, ino), &target, &e);
+	int rc;
+
+	/* The kernel keeps it in a page. */
+	sopfs_note_paged(sopfs_view_of(f, ino));
+	rc = sopfs_readlink(f, sopfs_view_of(f, ino), &target, &e);
 
 	if (rc)
 		sopfs_reply_rc(f, req, rc, &e);
