@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Draws the picture of README from what make bench has measured:
-tests/bench/bench.sh --json FILE; packaging/pictures/bench.py FILE >packaging/pictures/bench.svg"""
+tests/bench/bench.sh --json packaging/pictures/bench.json
+packaging/pictures/bench.py packaging/pictures/bench.json >packaging/pictures/bench.svg"""
 
 import json
 import math
