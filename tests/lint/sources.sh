@@ -48,6 +48,22 @@ while read -r file name; do
 done < <(grep '^|' tests/SCENARIOS.md | grep -oE 'test_[a-z_]+\.c|`[^`]+`' |
 	awk '/^test_/ { file = $0; next } !/^`tests\// { gsub(/`/, ""); print file, $0 }')
 
+# The tests and images that the page of the disk format names: names of tests are long, with underscores.
+# shellcheck disable=SC2016
+while read -r name; do
+	grep -rqE "\b$name\b" tests core --include='*.[ch]' || {
+		echo "core/DISK-FORMAT.md: there is no '$name'" >&2
+		bad=1
+	}
+done < <(grep -oE '`[a-z0-9]+(_[a-z0-9]+){4,}`' core/DISK-FORMAT.md | tr -d '\`' | sort -u)
+# shellcheck disable=SC2016
+for n in $(grep -oE '^\|.*\| `?[0-9]{3}`.*\|$' core/DISK-FORMAT.md | grep -oE '`0[0-9]{2}`' | tr -d '\`' | sort -u); do
+	[ -e "$(echo tests/images/"$n"-*/expected)" ] || {
+		echo "core/DISK-FORMAT.md: there is no image $n" >&2
+		bad=1
+	}
+done
+
 # -march=native would make the packages of one machine useless on another.
 if grep -nE 'march=native' Makefile; then
 	echo "Makefile: never -march=native" >&2
