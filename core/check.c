@@ -783,6 +783,29 @@ bool sop_check_complete(const struct sop_check *c)
 
 /* ---- the public face ---- */
 
+#define SETTLE_TRIES 8u
+
+/* Both locks, with a registry that knows every node: what the background or others change between a
+ * checkpoint and the locks may have made nodes in memory alone, so then it is tried again. Where
+ * commits never pause the last try has to do. */
+static int lock_settled(struct sop_volume *v, struct sop_err *e)
+{
+	for (unsigned i = 0;; i++) {
+		struct sop_nodes_stat s;
+		int rc = v->opts.read_only ? 0 : sop_checkpoint_run(v, false, e);
+
+		if (rc)
+			return rc;
+		sop_lock(&v->ckpt_lock);
+		sop_lock(&v->commit);
+		sop_nodes_stat(v->nodes, &s);
+		if (v->opts.read_only || !s.dirty_bytes || i + 1 == SETTLE_TRIES)
+			return 0;
+		sop_unlock(&v->commit);
+		sop_unlock(&v->ckpt_lock);
+	}
+}
+
 int sop_volume_check(struct sop_volume *v, bool data, void (*report)(void *arg, const char *line),
 	void *arg, struct sop_check_report *out, struct sop_err *e)
 {
@@ -792,17 +815,12 @@ int sop_volume_check(struct sop_volume *v, bool data, void (*report)(void *arg, 
 	int rc = 0;
 
 	memset(out, 0, sizeof(*out));
-	/* The registry must know every node: bring it up to date first. */
-	if (!v->opts.read_only) {
-		while (more && !rc)
-			rc = sop_reap(v, &more, e);
-		if (!rc)
-			rc = sop_checkpoint_run(v, false, e);
-	}
+	while (!v->opts.read_only && more && !rc)
+		rc = sop_reap(v, &more, e);
+	if (!rc)
+		rc = lock_settled(v, e);
 	if (rc)
 		return rc;
-	sop_lock(&v->ckpt_lock);
-	sop_lock(&v->commit);
 	rc = sop_check_run(&c, v, &o, e);
 	sop_unlock(&v->commit);
 	sop_unlock(&v->ckpt_lock);
