@@ -99,4 +99,5 @@ void sopfs_stat(struct sopfs *f, struct sopfs_stat *out)
 	out->rolled_back = atomic_load(&f->rolled_back);
 	out->conflicts = atomic_load(&f->conflicts);
 	out->failed = atomic_load(&f->failed);
+	out->transactions = sopfs_worlds_count(f);
 }

@@ -49,6 +49,7 @@ void sopfs_control_stop(struct sopfs *f);
 /* Sessions: counted for status. */
 struct sopfs_stat {
 	uint64_t sessions_open, committed, rolled_back, conflicts, failed;
+	unsigned transactions; /* over many files, open */
 };
 void sopfs_stat(struct sopfs *f, struct sopfs_stat *out);
 

@@ -318,7 +318,7 @@ json_t *sopfs_status_json(struct sopfs *f, bool names)
 		with_work(json_pack("{s:i, s:{s:o, s:s, s:i, s:i, s:i, s:i, s:o},"
 				    " s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o,"
 				    " s:{s:o, s:o, s:o, s:o, s:o, s:o},"
-				    " s:{s:o, s:o, s:o, s:o, s:o, s:o}, s:{s:i, s:o}}",
+				    " s:{s:o, s:i, s:o, s:o, s:o, s:o, s:o}, s:{s:i, s:o}}",
 			"version", STATUS_VERSION,
 			/* */
 			"volume", "name", sopfs_json_of(s.name), "uuid", uuid, "data_shards",
@@ -335,10 +335,10 @@ json_t *sopfs_status_json(struct sopfs *f, bool names)
 			"committed", number(s.commits), "conflicts", number(s.conflicts),
 			"rolled_back", number(s.rolled_back), "failed", number(s.failures),
 			/* */
-			"sessions", "open", number(x.sessions_open), "committed",
-			number(x.committed), "rolled_back", number(x.rolled_back), "conflicts",
-			number(x.conflicts), "failed", number(x.failed), "recent",
-			recent_json(f, names),
+			"sessions", "open", number(x.sessions_open), "transactions",
+			(int)x.transactions, "committed", number(x.committed), "rolled_back",
+			number(x.rolled_back), "conflicts", number(x.conflicts), "failed",
+			number(x.failed), "recent", recent_json(f, names),
 			/* */
 			"errors", "count", (int)n_lost, "lost", lost)),
 		f);

@@ -35,6 +35,8 @@ static const struct metric metrics[] = {
 		"Transactions refused since the mount."},
 	{"commits", "failed", "failures_total", "counter", "Transactions failed since the mount."},
 	{"sessions", "open", "sessions_open", "gauge", "Files open for writing."},
+	{"sessions", "transactions", "transactions_open", "gauge",
+		"Transactions over many files that are open."},
 	{"sessions", "committed", "sessions_committed_total", "counter", "Sessions committed."},
 	{"sessions", "rolled_back", "sessions_rolled_back_total", "counter",
 		"Sessions rolled back."},

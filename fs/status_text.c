@@ -209,6 +209,9 @@ static void text_mount(FILE *o, const json_t *status, bool verbose)
 		(unsigned long long)sopfs_json_number(x, "rolled_back"),
 		(unsigned long long)sopfs_json_number(x, "conflicts"),
 		(unsigned long long)sopfs_json_number(x, "failed"));
+	if (sopfs_json_number(x, "transactions"))
+		fprintf(o, "    txns: %llu open, over many files (.sop/txn)\n",
+			(unsigned long long)sopfs_json_number(x, "transactions"));
 	text_recent(o, x);
 	if (!verbose)
 		return;

@@ -4,7 +4,7 @@
 # loses leaves nothing behind.
 . "$(dirname "$0")/functions.sh"
 requires_root
-requires python3 setfattr setfacl
+requires python3 setfattr setfacl jq
 new_volume 2 1+1
 mount_volume
 chmod 777 "$MNT"
@@ -35,6 +35,7 @@ echo below >"$MNT/dir/sub/file"
 tree_list "$MNT" >"$WORK/before"
 begin t
 assert_eq "$(ls "$T")" t "listed"
+assert_eq "$(jq .sessions.transactions "$MNT/.sop/status.json")" 1 "in status"
 for f in keep rewrite dir/sub/file; do cmp "$MNT/$f" "$T/t/$f"; done
 (
 	cd "$T/t" || exit
@@ -314,7 +315,56 @@ touch "$WORK/stop"
 wait "$reader" || fail "$(cat "$WORK/reader.out")"
 assert_eq "$(cat "$MNT/a" "$MNT/b" | xargs) $(cd "$MNT" && echo turn-*)" "24 24 turn-24" "all of them, one after the other"
 
+# ---- programs that are hard to please ----
+if command -v git >/dev/null; then
+	# shellcheck disable=SC2016
+	txn -- sh -ec 'cd "$1"; git init -q repo; cd repo; cp "$2"/fs/*.c .; git add .
+		git -c user.name=a -c user.email=b commit -qm one; git gc -q; git fsck
+		cd ..; git clone -q repo clone' sh "$MNT" "$TOP" >"$WORK/out" 2>&1 || fail "git: $(tail -3 "$WORK/out")"
+	diff -r -x .git "$MNT/repo" "$MNT/clone" || fail "git"
+	(cd "$MNT/clone" && git fsck) >"$WORK/out" 2>&1 || fail "git fsck: $(tail -3 "$WORK/out")"
+fi
+expect_exit 0 txn -- python3 - "$MNT" <<'PY'
+import fcntl, mmap, os, sqlite3, sys
+os.chdir(sys.argv[1])
+db = sqlite3.connect('db')
+db.execute('pragma journal_mode=wal')
+db.execute('create table t(a)')
+other = sqlite3.connect('db')
+with db:
+    db.executemany('insert into t values (?)', [(i,) for i in range(100)])
+assert other.execute('select count(*) from t').fetchone() == (100,)
+db.close()
+other.close()
+f = os.open('mapped', os.O_RDWR | os.O_CREAT)
+os.ftruncate(f, 8192)
+m = mmap.mmap(f, 8192)
+m[0:5] = b'first'
+m.flush()
+fcntl.flock(f, fcntl.LOCK_EX)
+os.close(f)
+m[5:9] = b'last'
+m.close()
+assert open('mapped', 'rb').read(9) == b'firstlast'
+PY
+assert_eq "$(head -c 9 "$MNT/mapped")" firstlast "a mapping"
+assert_eq "$(python3 -c "import sqlite3; print(*sqlite3.connect('$MNT/db').execute('select sum(a) from t').fetchone())")" \
+	4950 "a database"
+
 # ---- crashes, and the end of the mount ----
+# The first signal lets one under way come to its end.
+rm -f "$WORK/ready" "$WORK/go"
+"$SOPCTL" txn "$MNT" -- sh -c "echo later >'$MNT/late'; echo >'$WORK/ready'; until [ -e '$WORK/go' ]; do sleep 0.05; done" &
+holder=$!
+wait_until 20 test -e "$WORK/ready" || fail "the command does not begin"
+kill -TERM "$PID"
+detached() { ! mountpoint -q "$MNT"; }
+wait_until 60 detached || fail "SIGTERM does not detach"
+touch "$WORK/go"
+wait "$holder" || fail "one that was under way at SIGTERM is not committed"
+wait_gone "$PID" 60 || fail "the daemon stays"
+mount_volume
+assert_eq "$(cat "$MNT/late")" later "under way at SIGTERM"
 begin t
 echo x >"$T/t/crash"
 "$SOPCTL" txn "$MNT" -- sh -c "echo bad >'$MNT/rewrite'; : >'$WORK/running'; exec sleep 1000" 2>/dev/null &
