@@ -339,15 +339,22 @@ static bool any_foreign(struct sopfs *f)
 	return atomic_load(&f->foreign_epoch) != 0;
 }
 
+/* item.lock held, which keeps commits by foreign.h from the item: what is found out here stays so.
+ */
 static int unlink_found(struct sopfs *f, struct found *w, struct sopfs_item *dir, const char *name,
 	struct sopfs_notes *notes, struct sop_err *e)
 {
 	struct remove_call call = {SOP_NAME(dir->ino, name), w, any_foreign(f)};
-	int rc = 0;
+	int rc;
 
+	if (S_ISDIR(w->attr.mode))
+		return -EISDIR;
+	if (!still_so(f, w))
+		return -EAGAIN;
 	if (w->provisional)
 		return provisional_gone(f, w->item, e);
-	if (w->attr.nlink <= 1)
+	rc = check_found(f->latest, call.name, w, call.foreign, e);
+	if (!rc && w->attr.nlink <= 1)
 		rc = keep_open(f, w->item, call.name, notes, e);
 	if (!rc)
 		rc = sopfs_txn(f, remove_txn, &call, e);
@@ -357,34 +364,14 @@ static int unlink_found(struct sopfs *f, struct found *w, struct sopfs_item *dir
 	return sopfs_follow_names(f, w->item, e);
 }
 
-int sopfs_unlink(struct sopfs *f, struct sopfs_item *dir, const char *name,
-	struct sopfs_notes *notes, struct sop_err *e)
-{
-	struct found w;
-	int rc = -EAGAIN;
-
-	for (unsigned i = 0; rc == -EAGAIN && i < SOPFS_TRIES; i++) {
-		rc = find(f, dir, name, &w, e);
-		if (rc)
-			return rc;
-		if (S_ISDIR(w.attr.mode))
-			rc = -EISDIR;
-		lock_two(w.item, NULL);
-		if (!rc)
-			rc = still_so(f, &w) ? unlink_found(f, &w, dir, name, notes, e) : -EAGAIN;
-		unlock_two(w.item, NULL);
-		found_put(f, &w);
-	}
-	return rc;
-}
-
 static int rmdir_found(struct sopfs *f, struct found *w, struct sopfs_item *dir, const char *name,
-	struct sop_err *e)
+	struct sopfs_notes *notes, struct sop_err *e)
 {
 	struct remove_call call = {SOP_NAME(dir->ino, name), w, any_foreign(f)};
 	bool full;
 	int rc;
 
+	(void)notes;
 	pthread_mutex_lock(&f->lock);
 	full = sopfs_overlay_has_store(f, w->attr.ino);
 	pthread_mutex_unlock(&f->lock);
@@ -398,7 +385,10 @@ static int rmdir_found(struct sopfs *f, struct found *w, struct sopfs_item *dir,
 	return rc;
 }
 
-int sopfs_rmdir(struct sopfs *f, struct sopfs_item *dir, const char *name, struct sop_err *e)
+static int remove_name(struct sopfs *f, struct sopfs_item *dir, const char *name,
+	int (*fn)(struct sopfs *f, struct found *w, struct sopfs_item *dir, const char *name,
+		struct sopfs_notes *notes, struct sop_err *e),
+	struct sopfs_notes *notes, struct sop_err *e)
 {
 	struct found w;
 	int rc = -EAGAIN;
@@ -408,11 +398,22 @@ int sopfs_rmdir(struct sopfs *f, struct sopfs_item *dir, const char *name, struc
 		if (rc)
 			return rc;
 		lock_two(w.item, NULL);
-		rc = rmdir_found(f, &w, dir, name, e);
+		rc = fn(f, &w, dir, name, notes, e);
 		unlock_two(w.item, NULL);
 		found_put(f, &w);
 	}
 	return rc;
+}
+
+int sopfs_unlink(struct sopfs *f, struct sopfs_item *dir, const char *name,
+	struct sopfs_notes *notes, struct sop_err *e)
+{
+	return remove_name(f, dir, name, unlink_found, notes, e);
+}
+
+int sopfs_rmdir(struct sopfs *f, struct sopfs_item *dir, const char *name, struct sop_err *e)
+{
+	return remove_name(f, dir, name, rmdir_found, NULL, e);
 }
 
 /* ---- renaming ---- */
@@ -543,6 +544,10 @@ static int rename_found(
 		call.whiteout = &whiteout;
 	}
 
+	if (!rc)
+		rc = check_found(f->latest, call.from, &r->src, call.foreign, e);
+	if (!rc)
+		rc = check_found(f->latest, call.to, &r->dst, call.foreign, e);
 	if (!rc && r->dst.provisional && (r->flags & RENAME_EXCHANGE)) {
 		rc = sopfs_materialise(f, r->dst.item, e);
 		r->dst.provisional = false;

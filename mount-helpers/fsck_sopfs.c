@@ -2,18 +2,19 @@
  * are options, what is printed, and the exit code. */
 #include <getopt.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <time.h>
 
 #include "core/sop.h"
+#include "mount-helpers/complain.h"
 #include "mount-helpers/fsck_source.h"
 
 #ifndef SOPFS_VERSION
 #define SOPFS_VERSION "0.1"
 #endif
 
-#define PROGRAM "fsck.sopfs"
+#define PROGRAM	      "fsck.sopfs"
+#define complain(...) tool_complain(PROGRAM, EXIT_USAGE, __VA_ARGS__)
 
 /* As fsck(8) has them; bits. */
 enum exit_code {
@@ -71,18 +72,6 @@ static void on_signal(int sig)
 	stopped = 1;
 }
 
-static int SOP_PRINTF(1, 2) complain(const char *fmt, ...)
-{
-	va_list ap;
-
-	fputs(PROGRAM ": ", stderr);
-	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	fputc('\n', stderr);
-	return EXIT_USAGE;
-}
-
 /* --- arguments ------------------------------------------------------------- */
 
 static void release(struct args *a)
@@ -97,12 +86,6 @@ static int add_source(struct args *a, const char *text)
 	struct sop_err e = {0};
 
 	return fsck_source(&a->path, &a->n, text, &e) ? complain("%s", e.text) : 0;
-}
-
-static int misused(void)
-{
-	fputs("Try '" PROGRAM " --help'.\n", stderr);
-	return EXIT_USAGE;
 }
 
 static int parse_fd(struct args *a, const char *text)
@@ -169,7 +152,7 @@ static int parse(struct args *a, int argc, char **argv)
 			puts(PROGRAM " (sopfs) " SOPFS_VERSION);
 			return -1;
 		default: /* getopt has said what is wrong */
-			return misused();
+			return tool_misused(PROGRAM, EXIT_USAGE);
 		}
 	}
 	if (!rc && a->no + a->yes + a->automatic > 1)
@@ -180,7 +163,7 @@ static int parse(struct args *a, int argc, char **argv)
 		rc = add_source(a, argv[i]);
 	if (!rc && !a->n) {
 		complain("no folder was given");
-		return misused();
+		return tool_misused(PROGRAM, EXIT_USAGE);
 	}
 	a->source = rc ? "" : argv[optind];
 	a->fsck.force = a->force;

@@ -1,18 +1,19 @@
 /* mkfs.sopfs: make a volume out of folders. */
 #include <getopt.h>
-#include <stdarg.h>
 #include <stdio.h>
 
 #include "core/human.h"
 #include "core/sop.h"
+#include "mount-helpers/complain.h"
 #include "mount-helpers/fstab.h"
 
 #ifndef SOPFS_VERSION
 #define SOPFS_VERSION "0.1"
 #endif
 
-#define PROGRAM	     "mkfs.sopfs"
-#define PROFILES_MAX 15 /* beside the default */
+#define PROGRAM	      "mkfs.sopfs"
+#define complain(...) tool_complain(PROGRAM, 1, __VA_ARGS__)
+#define PROFILES_MAX  15 /* beside the default */
 
 static const char usage[] =
 	"usage: " PROGRAM " [options] DIR...\n"
@@ -60,18 +61,6 @@ static void release(struct args *a)
 		free(a->profile_text[i]);
 		free(a->profile_disks[i]);
 	}
-}
-
-static int SOP_PRINTF(1, 2) complain(const char *fmt, ...)
-{
-	va_list ap;
-
-	fputs(PROGRAM ": ", stderr);
-	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	fputc('\n', stderr);
-	return 1;
 }
 
 /* --- arguments ------------------------------------------------------------- */
@@ -208,12 +197,6 @@ static int parse_uuid(struct args *a, const char *text)
 	return 0;
 }
 
-static int misused(void)
-{
-	fputs("Try '" PROGRAM " --help'.\n", stderr);
-	return 1;
-}
-
 /* 0: go on; 1: error, said; -1: nothing is left to do. */
 static int parse(struct args *a, int argc, char **argv)
 {
@@ -268,7 +251,7 @@ static int parse(struct args *a, int argc, char **argv)
 			puts(PROGRAM " (sopfs) " SOPFS_VERSION);
 			return -1;
 		default: /* getopt has said what is wrong */
-			return misused();
+			return tool_misused(PROGRAM, 1);
 		}
 	}
 	if (rc)
@@ -277,7 +260,7 @@ static int parse(struct args *a, int argc, char **argv)
 	a->n_disks = (size_t)(argc - optind);
 	if (!a->n_disks) {
 		complain("no folder was given");
-		return misused();
+		return tool_misused(PROGRAM, 1);
 	}
 	return 0;
 }

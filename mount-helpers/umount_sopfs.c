@@ -10,7 +10,6 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -18,11 +17,13 @@
 #include <sys/xattr.h>
 
 #include "core/sop.h"
+#include "mount-helpers/complain.h"
 
-#define PROGRAM	     "umount.sopfs"
-#define TYPE	     "fuse.sopfs"
-#define HOLDERS_MAX  5
-#define REPORT_EVERY 10 /* seconds, when stderr is no terminal */
+#define PROGRAM	      "umount.sopfs"
+#define complain(...) ((void)tool_complain(PROGRAM, 0, __VA_ARGS__))
+#define TYPE	      "fuse.sopfs"
+#define HOLDERS_MAX   5
+#define REPORT_EVERY  10 /* seconds, when stderr is no terminal */
 
 enum { EXIT_OK = 0, EXIT_USAGE = 1, EXIT_SYSTEM = 2, EXIT_INTERRUPTED = 8, EXIT_FAILED = 32 };
 
@@ -49,17 +50,6 @@ struct args {
 };
 
 static volatile sig_atomic_t interrupted;
-
-static void SOP_PRINTF(1, 2) complain(const char *fmt, ...)
-{
-	va_list ap;
-
-	fputs(PROGRAM ": ", stderr);
-	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	fputc('\n', stderr);
-}
 
 static void note_interrupt(int number)
 {
@@ -331,12 +321,6 @@ static int enter_namespace(const char *name)
 	return EXIT_SYSTEM;
 }
 
-static int misused(void)
-{
-	fputs("Try '" PROGRAM " --help'.\n", stderr);
-	return EXIT_USAGE;
-}
-
 /* -1: go on; else the exit code. */
 static int parse(struct args *a, int argc, char **argv)
 {
@@ -374,12 +358,12 @@ static int parse(struct args *a, int argc, char **argv)
 			puts(PROGRAM " (sopfs) " SOPFS_VERSION);
 			return EXIT_OK;
 		default:
-			return misused();
+			return tool_misused(PROGRAM, EXIT_USAGE);
 		}
 	}
 	if (argc - optind != 1) {
 		complain(argc == optind ? "no mount point was given" : "give one mount point");
-		return misused();
+		return tool_misused(PROGRAM, EXIT_USAGE);
 	}
 	a->where = argv[optind];
 	return -1;
