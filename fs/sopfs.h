@@ -1,7 +1,8 @@
 /* The filesystem over libsop, as the daemon's main program sees it.
  *
- * main.c parses options, opens the volume, makes the channel (fs/channel.h) and runs the session loop;
- * everything between a request and libsop is behind this header. One struct sopfs per mount. */
+ * main.c parses options, opens the volume, makes the channel (fs/channel.h) and runs the session
+ * loop; everything between a request and libsop is behind this header. One struct sopfs per mount.
+ */
 #ifndef SOPFS_SOPFS_H
 #define SOPFS_SOPFS_H
 
@@ -13,30 +14,32 @@ struct fuse_conn_info;
 struct sopfs;
 
 struct sopfs_opts {
-	bool session_write;        /* session=write: every write its own transaction */
-	bool killed_commit;        /* killed=commit */
-	bool exit_rollback;        /* exit=rollback */
-	bool sync;                 /* -o sync: every commit is durable */
+	bool session_write; /* session=write: every write its own transaction */
+	bool killed_commit; /* killed=commit */
+	bool exit_rollback; /* exit=rollback */
+	bool sync;	    /* -o sync: every commit is durable */
 	bool read_only;
-	bool no_acl;               /* without POSIX access control lists: one question a file less */
+	bool no_acl; /* without POSIX access control lists: one question a file less */
 	unsigned append_commit_ms; /* append_commit= */
-	const char *settings;      /* "key = value" lines, shown as sop.options of the root; outlive it */
+	const char
+		*settings; /* "key = value" lines, shown as sop.options of the root; outlive it */
 	const struct sop_log *log;
-	bool allow_other;          /* others may use the mount: they may see its status, too */
-	const char *mountpoint;    /* canonical; for status. Outlives the mount, as does source */
+	bool allow_other;	/* others may use the mount: they may see its status, too */
+	const char *mountpoint; /* canonical; for status. Outlives the mount, as does source */
 	const char *source;
 };
 
-int sopfs_new(struct sopfs **out, struct sop_volume *v, const struct sopfs_opts *o,
-	struct sop_err *e);
+int sopfs_new(
+	struct sopfs **out, struct sop_volume *v, const struct sopfs_opts *o, struct sop_err *e);
 /* After the session loop has ended. Sessions that are still open: file.c. */
 void sopfs_free(struct sopfs *f);
 
 extern const struct fuse_lowlevel_ops sopfs_ops; /* userdata: the struct sopfs */
-/* The STATX request, which libfuse does not know: 0 and an answer of at most SOPFS_ANSWER_BYTES, or an
- * errno. */
+/* The STATX request, which libfuse does not know: 0 and an answer of at most SOPFS_ANSWER_BYTES, or
+ * an errno. */
 #define SOPFS_ANSWER_BYTES 512
-int sopfs_answer_statx(void *userdata, const void *request, size_t len, void *reply, size_t *reply_len);
+int sopfs_answer_statx(
+	void *userdata, const void *request, size_t len, void *reply, size_t *reply_len);
 
 /* For notifications; call once, before the loop. */
 void sopfs_set_session(struct sopfs *f, struct fuse_session *se);

@@ -164,8 +164,12 @@ static int enter_mirror(const struct command *c)
 	rc = leave_namespace();
 	if (rc)
 		return rc;
-	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) ||
-		mount(mirror, c->mount, NULL, MS_BIND, NULL))
+	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL))
+		return sopctl_fail(SOPCTL_PERMISSION,
+			"a mount namespace: %s; without root, this needs user namespaces to be "
+			"allowed to mount",
+			strerror(errno));
+	if (mount(mirror, c->mount, NULL, MS_BIND, NULL))
 		return sopctl_fail(SOPCTL_FAILURE, "%s: mounting the transaction: %s", c->mount,
 			strerror(errno));
 	/* Where we stand may be below the mount: then it is another place now. */
