@@ -46,7 +46,7 @@ if have clang; then
 	if out=$(make -k -s -j"$(nproc)" CC=clang WERROR=1 BUILD="${BUILD:-build}/clang" all tests 2>&1); then
 		echo "clang, warnings as errors: ok"
 	else
-		printf '%s\n' "$out" | tail -40
+		grep -vE '^  [A-Z]+ ' <<<"$out" | head -60
 		bad=1
 	fi
 fi
