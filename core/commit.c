@@ -674,6 +674,10 @@ static int commit_writes(
 	if (rc)
 		return rc;
 	rc = sop_coordinate_gate(v, t->deadline_ms, e);
+	if (!rc && t->grant && !sop_volume_grant_good(v, t->grant))
+		rc = sop_say(e, SOP_ECONFLICT,
+			"a lock it was written under has been lost: this mount was not heard of "
+			"for a lease");
 	if (rc)
 		return rc;
 	sop_cond_init(&r.cond);

@@ -274,6 +274,11 @@ void sop_volume_lock_forget(struct sop_volume *v, const struct sop_coord_lock *l
 		sop_coord_lock_forget(v->coordination->c, l);
 }
 
+void sop_txn_under(struct sop_txn *t, uint64_t grant)
+{
+	t->grant = grant;
+}
+
 bool sop_volume_grant_good(struct sop_volume *v, uint64_t grant)
 {
 	return !v->coordination || sop_coord_grant_good(v->coordination->c, grant);

@@ -293,6 +293,8 @@ struct sop_txn {
 	bool pinned;
 	uint64_t lsn; /* snapshot, or SOP_LSN_LATEST */
 	uint64_t deadline_ms;
+	uint64_t
+		grant; /* not 0: it was written under locks between mounters granted from this on */
 	struct sop_arena arena;
 	struct sop_wset wset;
 	struct sop_scanned *scanned;

@@ -11,6 +11,7 @@ extern "C" {
 #endif
 
 struct sop_volume;
+struct sop_txn;
 
 #define SOP_COORD_TEXT 64
 
@@ -83,6 +84,9 @@ int sop_volume_lock_test(struct sop_volume *v, const struct sop_coord_lock *l,
 void sop_volume_lock_forget(struct sop_volume *v, const struct sop_coord_lock *l);
 /* Has no lock been lost that was granted at or after `grant`? */
 bool sop_volume_grant_good(struct sop_volume *v, uint64_t grant);
+/* t is written under locks that were granted from `grant` on: when one of them has been lost by its
+ * commit, that is refused with SOP_ECONFLICT. */
+void sop_txn_under(struct sop_txn *t, uint64_t grant);
 /* fn is called when what was in the way of a lock that `waits` may be gone: from a thread of its
  * own, under a lock; it must not wait, and not call the engine. NULL: no more, also when one was
  * under way. */

@@ -28,15 +28,16 @@ static struct sop_coord_lock far_lock(uint64_t ino, const struct sopfs_lock *l, 
 
 /* Somebody who does not wait wants to know whether anybody is in the way, which a server that has
  * just forgotten everything cannot say before all mounters had the time of a lease to come back. */
-static int ask_server(struct sopfs *f, const struct sop_coord_lock *l, struct sop_err *e)
+static int ask_server(
+	struct sopfs *f, const struct sop_coord_lock *l, uint64_t *grant, struct sop_err *e)
 {
 	const struct timespec pause = {.tv_nsec = 50 * 1000 * 1000};
 	struct sop_coord_holder by = {0};
-	int rc = sop_volume_lock(f->v, l, 0, NULL, &by, e);
+	int rc = sop_volume_lock(f->v, l, 0, grant, &by, e);
 
 	for (unsigned i = 0; rc == -EAGAIN && !by.session && !l->waits && i < YOUNG_TRIES; i++) {
 		nanosleep(&pause, NULL);
-		rc = sop_volume_lock(f->v, l, 0, NULL, &by, e);
+		rc = sop_volume_lock(f->v, l, 0, grant, &by, e);
 	}
 	return rc;
 }
@@ -46,7 +47,8 @@ static int ask(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock
 {
 	struct sop_coord_lock l = far_lock(item->ino, lock, waits);
 	struct sop_err e = {0};
-	int rc = ask_server(f, &l, &e);
+	uint64_t grant = 0, none = 0;
+	int rc = ask_server(f, &l, &grant, &e);
 
 	if (rc == -EAGAIN || rc == -ENOMEM)
 		return rc;
@@ -61,6 +63,8 @@ static int ask(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock
 	if (rc) {
 		l.type = F_UNLCK;
 		(void)sop_volume_lock(f->v, &l, 0, NULL, NULL, NULL);
+	} else if (lock->handle && lock->handle->session) {
+		atomic_compare_exchange_strong(&lock->handle->session->grant, &none, grant);
 	}
 	return rc;
 }
@@ -130,6 +134,10 @@ int sopfs_far_set(struct sopfs *f, struct sopfs_item *item, const struct sopfs_l
 	if (lock->type == F_UNLCK) {
 		l = far_lock(item->ino, lock, false);
 		rc = sopfs_near_set(f, item, lock, NULL);
+		/* What was written under it has been committed before. */
+		if (lock->handle && lock->handle->session &&
+			(lock->whole || (!lock->start && lock->end >= INT64_MAX)))
+			atomic_store(&lock->handle->session->grant, 0);
 		/* When the server cannot be told, it is as soon as it can. */
 		(void)sop_volume_lock(f->v, &l, 0, NULL, NULL, NULL);
 		return rc;

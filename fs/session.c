@@ -213,6 +213,7 @@ int sopfs_session_commit(
 	s->txn = NULL;
 	s->value = NULL;
 	e = e ? e : &own;
+	sop_txn_under(txn, atomic_load(&s->grant));
 	rc = sop_txn_commit(txn, sopfs_commit_flags(f), e);
 	if (rc && !took_effect(f, s, rc))
 		sopfs_session_failed(f, s, rc, e, notes);

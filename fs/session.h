@@ -47,6 +47,9 @@ struct sopfs_session {
 	unsigned set_mask; /* times set by hand, to go with the commit */
 	struct sop_attr set;
 	struct sopfs_where *hidden; /* O_TMPFILE: the name it has in its transaction only */
+	/* Between mounters: the grant of the first lock taken through it since it held none; 0:
+	 * none */
+	_Atomic uint64_t grant;
 	/* append_commit=: the ticker's */
 	struct sopfs_session *tick_next;
 	uint64_t due_ms;

@@ -115,7 +115,44 @@ expect_exit 1 lock posix sh "$A/f" 19 1 </dev/null
 echo y >"$B/g"
 assert_eq "$(cat "$A/g")" y "after the server's restart"
 
+# ---- a mount that sleeps until its lock is another's commits nothing that it writes under it
+echo old >"$A/s"
+cat >"$WORK/sleeper.py" <<'PY'
+import errno, fcntl, os, sys
+f = os.open(sys.argv[1], os.O_WRONLY)
+fcntl.flock(f, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+os.pwrite(f, b"sleeper", 0)
+try:
+    os.close(f)
+except OSError as e:
+    print(errno.errorcode[e.errno], flush=True)
+PY
+mkfifo "$WORK/go"
+python3 "$WORK/sleeper.py" "$B/s" <"$WORK/go" >"$WORK/sleeper" 5>&- &
+sleeper=$!
+exec 6>"$WORK/go"
+wait_until 30 grep -q held "$WORK/sleeper" || fail "the sleeper has no lock"
+sleeping=$(daemon_of "$B")
+kill -STOP "$sleeping"
+taken() {
+	lock flock ex "$A/s" </dev/null >/dev/null 6>&-
+}
+wait_until 60 taken || { kill -CONT "$sleeping"; fail "the sleeper's lock is not free"; }
+kill -CONT "$sleeping"
+wait_until 30 mounters "$A" 2 || fail "the sleeper does not come back"
+exec 6>&-
+wait "$sleeper"
+grep -q EBUSY "$WORK/sleeper" || fail "the sleeper was not refused: $(cat "$WORK/sleeper")"
+assert_eq "$(cat "$A/s")" old "what the sleeper wrote"
+
 # ---- a mount that is killed leaves its locks
+exec 5>&-
+: >"$WORK/held"
+exec 5> >(lock posix ex "$B/f" 10 10 >"$WORK/held")
+wait_until 30 test -s "$WORK/held" || fail "no range"
+expect_exit 1 lock posix sh "$A/f" 19 1 </dev/null
 kill -9 "$(daemon_of "$B")"
 gone() {
 	lock posix sh "$A/f" 19 1 </dev/null >/dev/null
