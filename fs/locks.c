@@ -234,6 +234,12 @@ static bool closed(const struct sopfs_item *item, const struct sopfs_lock *k)
 	return false;
 }
 
+/* Are locks those of other mounters too? In a transaction over many files they are its own. */
+static bool is_far(const struct sopfs *f)
+{
+	return !f->world && sop_volume_coordinated(f->v);
+}
+
 /* Locks whose process has closed a descriptor of the file since, without a word. */
 static bool drop_closed(struct sopfs *f, struct sopfs_item *item)
 {
@@ -243,7 +249,7 @@ static bool drop_closed(struct sopfs *f, struct sopfs_item *item)
 	for (size_t i = 0; i < l->count;) {
 		if (l->list[i].fds && l->n_gone < SOP_ARRAY_LEN(l->gone) &&
 			closed(item, &l->list[i])) {
-			if (sop_volume_coordinated(f->v))
+			if (is_far(f))
 				l->gone[l->n_gone++] = l->list[i].owner;
 			any = drop_ranges(l, l->list[i].owner);
 			i = 0;
@@ -344,7 +350,7 @@ static void tell_gone(struct sopfs *f, struct sopfs_item *item)
 	uint64_t gone[SOP_ARRAY_LEN(item->locks->gone)];
 	unsigned n = 0;
 
-	if (!sop_volume_coordinated(f->v))
+	if (!is_far(f))
 		return;
 	pthread_mutex_lock(&f->locks_lock);
 	if (item->locks) {
@@ -437,8 +443,8 @@ bool sopfs_near_blocked(struct sopfs *f, struct sopfs_item *item, const struct s
 int sopfs_lock_set(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *lock,
 	struct sopfs_waiter *waiter)
 {
-	return sop_volume_coordinated(f->v) ? sopfs_far_set(f, item, lock, waiter)
-					    : sopfs_near_set(f, item, lock, waiter);
+	return is_far(f) ? sopfs_far_set(f, item, lock, waiter)
+			 : sopfs_near_set(f, item, lock, waiter);
 }
 
 int sopfs_near_set(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *given,
@@ -531,7 +537,7 @@ void sopfs_lock_interrupt(struct sopfs *f, struct sopfs_waiter *w)
 {
 	bool was_queued;
 
-	if (sop_volume_coordinated(f->v)) {
+	if (is_far(f)) {
 		sopfs_far_interrupt(f, w);
 		return;
 	}
@@ -563,7 +569,7 @@ bool sopfs_lock_get(struct sopfs *f, struct sopfs_item *item, const struct sopfs
 		found = blocked(f, item, want, by);
 	pthread_mutex_unlock(&f->locks_lock);
 	tell_gone(f, item);
-	return found || (sop_volume_coordinated(f->v) && sopfs_far_get(f, item, want, by));
+	return found || (is_far(f) && sopfs_far_get(f, item, want, by));
 }
 
 void sopfs_lock_drop_owner(struct sopfs *f, struct sopfs_item *item, uint64_t owner, bool whole)
@@ -608,7 +614,7 @@ void sopfs_lock_drop_handle(struct sopfs *f, struct sopfs_item *item, struct sop
 
 	if (!item->locks)
 		return;
-	while (sop_volume_coordinated(f->v) && take_first(f, item, handle, &first))
+	while (is_far(f) && take_first(f, item, handle, &first))
 		sopfs_far_drop(f, item->ino, first.owner, first.whole);
 	pthread_mutex_lock(&f->locks_lock);
 	sopfs_locks_drop_handle(item->locks, handle);

@@ -95,9 +95,9 @@ for bad in '' 'garbage' '[]' '{"version":1,"ok":true}' '{"version":1,"ok":true,"
 	fake 0
 	printf '%s\n' "$bad" >"$WORK/say/status"
 	rc=0
-	timeout 20 "$SOPCTL" status "$NAME" >/dev/null 2>&1 || rc=$?
+	timeout 120 "$SOPCTL" status "$NAME" >/dev/null 2>&1 || rc=$?
 	[ "$rc" -lt 124 ] || fail "status from '$bad': $rc"
-	timeout 20 "$SOPCTL" scrub --wait "$NAME" >/dev/null 2>&1 || rc=$?
+	timeout 120 "$SOPCTL" scrub --wait "$NAME" >/dev/null 2>&1 || rc=$?
 	[ "$rc" -lt 124 ] || fail "scrub from '$bad': $rc"
 done
 answer '{}' >"$WORK/say/status"
