@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -154,19 +155,25 @@ static int my_open(struct sop_file **out, struct sop_disk *d, const char *path, 
 
 static int open_disk(void *ctx, struct sop_disk **out, const char *path, struct sop_err *err)
 {
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 	int rc = sop_disk_open_folder(out, path, err);
 
 	(void)ctx;
 	if (rc)
 		return rc;
-	real = (*out)->ops;
-	ops = *real;
-	ops.link = my_link;
-	ops.unlink = my_unlink;
-	ops.syncdir = my_syncdir;
-	ops.datasync = my_datasync;
-	ops.pwritev = my_pwritev;
-	ops.file_open = my_open;
+	/* Several threads open disks; all have the same operations. */
+	pthread_mutex_lock(&lock);
+	if (!real) {
+		real = (*out)->ops;
+		ops = *real;
+		ops.link = my_link;
+		ops.unlink = my_unlink;
+		ops.syncdir = my_syncdir;
+		ops.datasync = my_datasync;
+		ops.pwritev = my_pwritev;
+		ops.file_open = my_open;
+	}
+	pthread_mutex_unlock(&lock);
 	(*out)->ops = &ops;
 	return 0;
 }
