@@ -1,7 +1,7 @@
 #!/bin/bash
 # Transactions over many files: sopctl txn, and by hand below .sop/txn. Nobody sees anything of one before its
 # commit, everybody all of it after; those who have files open keep what they have; what fails, is killed or
-# loses leaves nothing behind.
+# loses leaves nothing behind; also when several mount the volume.
 . "$(dirname "$0")/functions.sh"
 requires_root
 requires python3 setfattr setfacl jq
@@ -390,3 +390,19 @@ mount_volume ro
 ! mkdir "$T/t" 2>/dev/null || fail "one begins on a read-only mount"
 expect_exit 1 txn -- true
 unmount_volume
+
+# ---- a volume that several mount: another mounter sees it whole, and may be first ----
+other=$WORK/other
+mkdir "$other" "$WORK/shared"
+MOUNTS+=("$other")
+"$MKFS" -q -f --shared "$WORK/shared"
+SOURCE=$WORK/shared
+mount_volume
+"$SOPFS" "$SOURCE" "$other" -o "log=$WORK/other.log"
+echo 1 >"$MNT/a"
+txn -- sh -ec "echo 2 >'$MNT/a'; mkdir '$MNT/d'; echo x >'$MNT/d/x'"
+assert_eq "$(cat "$other/a" "$other/d/x" | xargs)" "2 x" "at another mounter"
+expect_exit 75 txn -- sh -ec "cat '$MNT/a'; echo bad >'$MNT/b'; echo theirs >'$other/a'"
+assert_eq "$(cat "$MNT/a") $(cd "$MNT" && echo *)" "theirs a d" "another mounter was first"
+unmount_volume
+unmount_and_wait "$other"
