@@ -476,7 +476,6 @@ static int replica_new(struct replica **out, struct sop_chain *c, struct sop_dis
 		return -rc;
 	}
 	p->threaded = true;
-	pthread_detach(p->thread);
 	return 0;
 }
 
@@ -703,11 +702,19 @@ void sop_chain_free(struct sop_chain *c)
 	run_ops(c, UINT32_MAX, &leave, &done);
 	for (unsigned i = 0; i < c->n; i++) {
 		struct replica *p = c->replica[i];
+		pthread_t thread = p->thread;
+		bool threaded = p->threaded, hangs;
 
 		sop_lock(&p->lock);
 		p->stop = true;
+		hangs = p->busy;
 		pthread_cond_broadcast(&p->cond);
 		replica_put(p);
+		/* One that hangs in its disk is left behind, with what it holds. */
+		if (threaded && hangs)
+			pthread_detach(thread);
+		else if (threaded)
+			pthread_join(thread, NULL);
 	}
 	forget(c);
 	record_put(c->out[0]);
