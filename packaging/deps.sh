@@ -74,6 +74,12 @@ test)
 	# These start services when they are installed, which a machine that is somebody's has not asked for.
 	if [ -n "${CI:-}" ]; then
 		need redis-server redis-tools postgresql
+		# Of this one only promtool is wanted: what its installation has started ends.
+		had=$(missing_of prometheus)
+		need prometheus
+		if [ -n "$had" ] && command -v service >/dev/null 2>&1; then
+			$as_root service prometheus stop >/dev/null 2>&1 || true
+		fi
 	fi
 	;;
 esac
