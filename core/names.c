@@ -987,7 +987,7 @@ static int get_inline(
 	uint8_t buf[SOP_ITEM_BYTES_MAX];
 	const struct sop_wentry *w =
 		t->wset.count ? sop_wset_find(&t->wset, name.store, name.key, name.len) : NULL;
-	struct sop_item it;
+	struct sop_item it = {0};
 	uint8_t *p;
 	int rc = w && w->value ? 1 : sop_txn_item(t, name.store, name.key, name.len, &it, buf, e);
 
