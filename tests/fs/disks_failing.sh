@@ -56,7 +56,7 @@ back_again() {
 	all_online
 }
 
-for fault in eio-write eio-fsync erofs enospc eio-read; do
+for fault in eio-write eio-fsync erofs eio-read; do
 	echo "$fault, with load"
 	echo "$fault" >"$WORK/mode"
 	load_turns 6
