@@ -192,5 +192,9 @@ uint64_t sop_members_room(
  */
 void sop_members_capacity(
 	struct sop_members *m, unsigned profile, uint64_t *total_bytes, uint64_t *free_bytes);
+/* The same by what the disks say now. false: one has not answered within a moment, or others are
+ * asking it; its figures may be a second old. */
+bool sop_members_capacity_now(
+	struct sop_members *m, unsigned profile, uint64_t *total_bytes, uint64_t *free_bytes);
 
 #endif

@@ -216,7 +216,7 @@ static void watch_present(struct sop_members *m, unsigned n)
 		if (atomic_load(&m->usable[i]))
 			at[i] = m->slot[i].at; /* open until m is closed */
 	sop_unlock(&m->lock);
-	sop_members_look(at, n, m->clock->monotonic_ms(m->clock->ctx), m->threads, 0);
+	sop_members_look(at, n, m->clock->monotonic_ms(m->clock->ctx), SOP_LOOK_MS, m->threads, 0);
 	for (unsigned i = 0; i < n; i++) {
 		bool gone = false;
 

@@ -109,11 +109,12 @@ bool sop_members_beyond_parity(const struct sop_members *m);
 
 const char *sop_members_volume_text(char *text, size_t size, const struct sop_label *l);
 
-/* Look at the space of these folders (NULLs are skipped), those whose figures are older than a
- * second; wait for the answers at most wait_ms. A folder that still owes an answer is not asked
- * again. */
-void sop_members_look(struct sop_attached *const *list, size_t n, uint64_t now_ms, bool threads,
-	unsigned wait_ms);
+#define SOP_LOOK_MS 1000 /* figures of that age are asked for again, as a rule */
+
+/* Look at the space of these folders (NULLs are skipped), those whose figures are as old as age_ms;
+ * wait for the answers at most wait_ms. A folder that still owes an answer is not asked again. */
+void sop_members_look(struct sop_attached *const *list, size_t n, uint64_t now_ms, uint64_t age_ms,
+	bool threads, unsigned wait_ms);
 
 /* Lock the folder's lock file and put the claim in it. SOP_EINUSE with the other's claim in its
  * text. create false: a folder without a lock file is not in use, and gets none. */

@@ -5,7 +5,7 @@
  * Figures come from statfs, at most a second old, asked for on threads of their own: a disk that
  * hangs costs one short wait, then its last figures are used until it answers. */
 
-#define LOOK_MS	     1000  /* age at which figures are asked for again */
+#define FRESH_MS     20	   /* as good as asked for now */
 #define LOOK_WAIT_MS 100   /* a disk that answers later keeps its old figures for this call */
 #define FULL_MS	     30000 /* a full disk is tried again after this, whatever statfs says (quotas) */
 #define FULL_GROWTH  (32ULL << 20)
@@ -56,12 +56,12 @@ static void look_release(struct sop_errand *x)
 	free(l);
 }
 
-static struct look *look_new(struct sop_attached *a, uint64_t now_ms)
+static struct look *look_new(struct sop_attached *a, uint64_t now_ms, uint64_t age_ms)
 {
 	struct look *l;
 
 	SOP_LOCK_GUARD(&a->lock);
-	if (a->looking || (a->seen && now_ms - a->seen_ms < LOOK_MS && now_ms >= a->seen_ms))
+	if (a->looking || (a->seen && now_ms - a->seen_ms < age_ms && now_ms >= a->seen_ms))
 		return NULL;
 	l = calloc(1, sizeof(*l));
 	if (!l)
@@ -73,15 +73,15 @@ static struct look *look_new(struct sop_attached *a, uint64_t now_ms)
 	return l;
 }
 
-void sop_members_look(
-	struct sop_attached *const *list, size_t n, uint64_t now_ms, bool threads, unsigned wait_ms)
+void sop_members_look(struct sop_attached *const *list, size_t n, uint64_t now_ms, uint64_t age_ms,
+	bool threads, unsigned wait_ms)
 {
 	struct sop_errand *errands[SOP_MEMBERS_MAX];
 	size_t count = 0;
 
 	assert(n <= SOP_MEMBERS_MAX);
 	for (size_t i = 0; i < n; i++) {
-		struct look *l = list[i] ? look_new(list[i], now_ms) : NULL;
+		struct look *l = list[i] ? look_new(list[i], now_ms, age_ms) : NULL;
 
 		if (l)
 			errands[count++] = &l->errand;
@@ -97,10 +97,11 @@ void sop_members_look(
 struct view {
 	bool usable, seen, full, eligible, online;
 	struct sop_disk_space space;
+	uint64_t seen_ms;
 };
 
 /* A disk that met the end of its space is full until it has clearly more, or for a while. */
-static bool still_full(struct sop_slot *s, const struct view *v, uint64_t seen_ms, uint64_t now_ms)
+static bool still_full(struct sop_slot *s, const struct view *v, uint64_t now_ms)
 {
 	uint64_t growth = SOP_MIN(FULL_GROWTH, v->space.total_bytes / 64 + 1);
 
@@ -108,7 +109,7 @@ static bool still_full(struct sop_slot *s, const struct view *v, uint64_t seen_m
 		return false;
 	if (now_ms - s->full_ms >= FULL_MS) {
 		s->full = false;
-	} else if (v->seen && seen_ms >= s->full_ms) {
+	} else if (v->seen && v->seen_ms >= s->full_ms) {
 		if (s->full_free == UINT64_MAX)
 			s->full_free = v->space.free_bytes;
 		else if (v->space.free_bytes >= s->full_free + growth)
@@ -119,10 +120,10 @@ static bool still_full(struct sop_slot *s, const struct view *v, uint64_t seen_m
 	return s->full;
 }
 
-static unsigned view_members(struct sop_members *m, const struct sop_profile *p, struct view *view)
+static unsigned view_members(
+	struct sop_members *m, const struct sop_profile *p, uint64_t age_ms, struct view *view)
 {
 	struct sop_attached *at[SOP_MEMBERS_MAX] = {NULL}, *look[SOP_MEMBERS_MAX] = {NULL};
-	uint64_t seen_ms[SOP_MEMBERS_MAX] = {0};
 	uint64_t now_ms = m->clock->monotonic_ms(m->clock->ctx);
 	unsigned n;
 
@@ -137,19 +138,19 @@ static unsigned view_members(struct sop_members *m, const struct sop_profile *p,
 			look[i] = at[i];
 	}
 	sop_unlock(&m->lock);
-	sop_members_look(look, n, now_ms, m->threads, LOOK_WAIT_MS);
+	sop_members_look(look, n, now_ms, age_ms, m->threads, LOOK_WAIT_MS);
 	for (unsigned i = 0; i < n; i++) {
 		if (!at[i])
 			continue;
 		sop_lock(&at[i]->lock);
 		view[i].seen = at[i]->seen;
 		view[i].space = at[i]->space;
-		seen_ms[i] = at[i]->seen_ms;
+		view[i].seen_ms = at[i]->seen_ms;
 		sop_unlock(&at[i]->lock);
 	}
 	sop_lock(&m->lock);
 	for (unsigned i = 0; i < n; i++)
-		view[i].full = still_full(&m->slot[i], &view[i], seen_ms[i], now_ms) ||
+		view[i].full = still_full(&m->slot[i], &view[i], now_ms) ||
 			       (view[i].seen && view[i].space.free_bytes < ROOM_MIN);
 	sop_unlock(&m->lock);
 	return n;
@@ -183,8 +184,8 @@ void sop_members_status(struct sop_members *m, unsigned i, struct sop_member_sta
 	if (!a)
 		return;
 	if (out->present)
-		sop_members_look(
-			&a, 1, m->clock->monotonic_ms(m->clock->ctx), m->threads, LOOK_WAIT_MS);
+		sop_members_look(&a, 1, m->clock->monotonic_ms(m->clock->ctx), SOP_LOOK_MS,
+			m->threads, LOOK_WAIT_MS);
 	sop_lock(&a->lock);
 	out->total_bytes = a->space.total_bytes;
 	out->free_bytes = a->space.free_bytes;
@@ -245,27 +246,44 @@ uint64_t sop_members_room(
 	return sop_mul_over(&bytes, shard_room(room, n, width), k) ? UINT64_MAX : bytes;
 }
 
-void sop_members_capacity(
-	struct sop_members *m, unsigned profile, uint64_t *total_bytes, uint64_t *free_bytes)
+static bool capacity(struct sop_members *m, unsigned profile, uint64_t age_ms,
+	uint64_t *total_bytes, uint64_t *free_bytes)
 {
 	struct view view[SOP_MEMBERS_MAX];
 	struct sop_disk_space all[SOP_MEMBERS_MAX], usable[SOP_MEMBERS_MAX];
 	const struct sop_profile *p = &m->given.profile[profile];
+	uint64_t now_ms = m->clock->monotonic_ms(m->clock->ctx);
 	size_t n_all = 0, n_usable = 0;
+	bool all_fresh = true;
 	unsigned n;
 
 	assert(profile < m->given.profiles);
-	n = view_members(m, p, view);
+	n = view_members(m, p, age_ms, view);
 	for (unsigned i = 0; i < n; i++) {
 		if (!view[i].eligible || !view[i].seen)
 			continue;
 		all[n_all++] = view[i].space;
-		if (view[i].usable && view[i].online)
-			usable[n_usable++] = view[i].space;
+		if (!view[i].usable || !view[i].online)
+			continue;
+		usable[n_usable++] = view[i].space;
+		all_fresh = all_fresh && view[i].seen_ms + age_ms >= now_ms;
 	}
 	*total_bytes = sop_members_room(all, n_all, p->k, p->m, true);
 	*free_bytes = sop_members_room(usable, n_usable, p->k, p->m, false);
 	*free_bytes = SOP_MIN(*free_bytes, *total_bytes);
+	return all_fresh;
+}
+
+void sop_members_capacity(
+	struct sop_members *m, unsigned profile, uint64_t *total_bytes, uint64_t *free_bytes)
+{
+	(void)capacity(m, profile, SOP_LOOK_MS, total_bytes, free_bytes);
+}
+
+bool sop_members_capacity_now(
+	struct sop_members *m, unsigned profile, uint64_t *total_bytes, uint64_t *free_bytes)
+{
+	return capacity(m, profile, FRESH_MS, total_bytes, free_bytes);
 }
 
 /* --- placing --------------------------------------------------------------- */
@@ -309,7 +327,7 @@ int sop_members_place(struct sop_members *m, unsigned profile, uint64_t rotate, 
 
 	assert(profile < m->given.profiles && p->k);
 	*absent = 0;
-	n = view_members(m, p, view);
+	n = view_members(m, p, SOP_LOOK_MS, view);
 	for (unsigned i = 0; i < n; i++) {
 		if (!view[i].eligible || !view[i].usable || !view[i].online)
 			continue;
@@ -358,7 +376,7 @@ int sop_members_place_one(struct sop_members *m, const uint16_t *taken_by, unsig
 	static const struct sop_profile any = {.k = 1}; /* every DATA member */
 	struct view view[SOP_MEMBERS_MAX];
 	bool taken[SOP_MEMBERS_MAX] = {false};
-	unsigned n = view_members(m, &any, view), best, online = 0;
+	unsigned n = view_members(m, &any, SOP_LOOK_MS, view), best, online = 0;
 	uint64_t most = 0;
 
 	for (unsigned i = 0; i < n_taken; i++)

@@ -887,17 +887,26 @@ static uint64_t recently_written(struct sop_space *s, uint64_t bytes)
 	return s->written[0] + s->written[1];
 }
 
+static bool has_room(uint64_t total, uint64_t avail, uint64_t bytes)
+{
+	uint64_t reserve = sop_space_reserve_bytes(total);
+
+	return avail >= reserve && avail - reserve >= bytes;
+}
+
 int sop_space_check(struct sop_space *s, unsigned profile, uint64_t bytes, struct sop_err *e)
 {
-	uint64_t total, avail, reserve, recent;
+	uint64_t total, avail, recent;
 
 	sop_members_capacity(s->v->mem, profile, &total, &avail);
-	reserve = sop_space_reserve_bytes(total);
 	recent = recently_written(s, 0);
-	avail -= SOP_MIN(avail, recent);
-	if (avail < reserve || avail - reserve < bytes)
-		return sop_say(e, -ENOSPC, "no space left on the volume");
-	return 0;
+	if (has_room(total, avail - SOP_MIN(avail, recent), bytes))
+		return 0;
+	/* What was written lately may be in the figures already: the disks know. */
+	if (sop_members_capacity_now(s->v->mem, profile, &total, &avail) &&
+		has_room(total, avail, bytes))
+		return 0;
+	return sop_say(e, -ENOSPC, "no space left on the volume");
 }
 
 uint64_t sop_space_reserve_bytes(uint64_t total)
