@@ -25,6 +25,36 @@ all_online() {
 	! ctl status --json "$MNT" | grep -qE '"state": ?"(OFFLINE|MISSING|FAILED|HEALING|REPLACING|REMOVING)"'
 }
 
+# faulty_disk BACKING MODE MOUNTPOINT: a folder that fails, or hangs, as the file MODE says (faulty_folder.c). Whatever
+# happens, at the end the file goes, so that nobody stays in a folder that hangs.
+FAULTS=()
+faulty_disk() {
+	"$BUILD/fs/faulty_folder" "$1" "$2" "$3"
+	is_mounted "$3" || skip "needs FUSE"
+	FAULTS+=("$2")
+	[[ " ${LOOPS[*]} " == *" $3 "* ]] || LOOPS+=("$3")
+}
+end_begins() {
+	rm -f "${FAULTS[@]}"
+}
+
+# fill_disks SIZE: a large file and many small ones. filled: they are right.
+fill_disks() {
+	head -c "$1" /dev/urandom >"$WORK/big"
+	cp "$WORK/big" "$MNT/big"
+	mkdir "$MNT/many"
+	(cd "$MNT/many" && seq 1 300 | split -l 1 -a 3 - f)
+}
+filled() {
+	cmp "$WORK/big" "$MNT/big"
+	cat "$MNT"/many/* | sort -n | cmp - <(seq 1 300)
+}
+# The same from the disks, not from memory.
+filled_on_disk() {
+	echo 3 >/proc/sys/vm/drop_caches 2>/dev/null || true
+	filled
+}
+
 # rot DISK [N]: overwrite 64 bytes at N places of its shard files, behind the headers.
 rot() {
 	python3 - "$WORK/$1/segments" "${2:-40}" <<'PY'

@@ -11,13 +11,7 @@ LOAD_MAY_DIE=1
 places=(25)
 [ -z "$LONG" ] || places=(1 2 3 4 6 8 12 17 25 40 60 100 200)
 mkdir "$WORK/back" "$WORK/n"
-"$BUILD/fs/faulty_folder" "$WORK/back" "$WORK/mode" "$WORK/n"
-is_mounted "$WORK/n" || skip "needs FUSE"
-LOOPS+=("$WORK/n")
-# Whatever happens, nobody stays in the folder that hangs.
-end_begins() {
-	rm -f "$WORK/mode"
-}
+faulty_disk "$WORK/back" "$WORK/mode" "$WORK/n"
 
 new_volume 4 2+2
 SOURCE=$WORK/d3 # which is not taken away: it names the others
@@ -25,13 +19,9 @@ mount_it() {
 	mount_volume commit=100ms,checkpoint=500ms
 }
 mount_it
-head -c 8M /dev/urandom >"$WORK/big"
-cp "$WORK/big" "$MNT/big"
-mkdir "$MNT/many"
-(cd "$MNT/many" && seq 1 300 | split -l 1 -a 3 - f)
+fill_disks 8M
 right() {
-	cmp "$WORK/big" "$MNT/big"
-	cat "$MNT"/many/* | sort -n | cmp - <(seq 1 300)
+	filled
 	verify_load
 }
 is_member() {

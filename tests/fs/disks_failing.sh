@@ -9,13 +9,8 @@ requires jq mkfs.ext4
 requires_root
 
 mkdir -p "$WORK/back2" "$WORK/backs" "$WORK/d2" "$WORK/s"
-faulty() { # BACKING MODE-FILE MOUNTPOINT
-	"$BUILD/fs/faulty_folder" "$1" "$2" "$3"
-	is_mounted "$3" || skip "needs FUSE"
-}
-LOOPS+=("$WORK/d2" "$WORK/s")
-faulty "$WORK/back2" "$WORK/mode" "$WORK/d2"
-faulty "$WORK/backs" "$WORK/mode" "$WORK/s"
+faulty_disk "$WORK/back2" "$WORK/mode" "$WORK/d2"
+faulty_disk "$WORK/backs" "$WORK/mode" "$WORK/s"
 small_ext4 "$WORK/d5" 200
 
 # Five disks of data: a full one is passed by.
@@ -23,10 +18,7 @@ new_volume 5 2+2 --stores "$(IFS=, && echo "$WORK/s,$WORK/d1,$WORK/d2,$WORK/d3")
 SOURCE=$SOURCE:$WORK/s
 DISKS+=("$WORK/s")
 mount_volume commit=100ms,checkpoint=500ms
-head -c 8M /dev/urandom >"$WORK/big"
-cp "$WORK/big" "$MNT/big"
-mkdir "$MNT/many"
-(cd "$MNT/many" && seq 1 300 | split -l 1 -a 3 - f)
+fill_disks 8M
 load_start 2
 load_turns 3
 
@@ -35,12 +27,6 @@ failed() { # PATH...: these are set aside
 	for p; do
 		[ "$(state_of "$p")" = FAILED ] || return 1
 	done
-}
-right() {
-	# From the disks, not from memory.
-	echo 3 >/proc/sys/vm/drop_caches 2>/dev/null || true
-	cmp "$WORK/big" "$MNT/big"
-	cat "$MNT"/many/* | sort -n | cmp - <(seq 1 300)
 }
 durable() {
 	dd if=/dev/zero of="$MNT/durable" bs=4k count=1 conv=fsync status=none
@@ -61,7 +47,7 @@ for fault in eio-write eio-fsync erofs enospc eio-read; do
 	echo "$fault" >"$WORK/mode"
 	load_turns 6
 	durable
-	right
+	filled_on_disk
 	case $fault in
 	eio-read)
 		# Of all that it is asked for it gives nothing: counted, and too many set it aside.
@@ -74,7 +60,7 @@ for fault in eio-write eio-fsync erofs enospc eio-read; do
 			[ "$(ctl status --json "$MNT" | jq -r '.tasks[] | select(.kind == "scrub") | .state')" = "$1" ]
 		}
 		wait_until 60 scrub_is finished || fail "the scrub does not end: $(ctl status "$MNT")"
-		right
+		filled_on_disk
 		;;
 	enospc)
 		# A full disk is passed by for data; its replica is done without when it misses something,
@@ -92,7 +78,7 @@ for fault in eio-write eio-fsync erofs enospc eio-read; do
 	rm "$WORK/mode"
 	wait_until 120 back_again || fail "not healed: $(ctl status "$MNT")"
 	load_turns 3
-	right
+	filled_on_disk
 done
 
 echo "the file system of a disk dies"
@@ -101,14 +87,14 @@ for p in d2 s; do
 done
 load_turns 6
 durable
-right
+filled_on_disk
 wait_until 60 failed "$WORK/d2" "$WORK/s" || fail "not set aside: $(ctl status "$MNT")"
 umount -l "$WORK/d2"
 umount -l "$WORK/s"
 load_turns 3
 [ -z "$(ls -A "$WORK/d2")" ] || fail "written below the mount point: $(ls -A "$WORK/d2")"
-faulty "$WORK/back2" "$WORK/mode" "$WORK/d2"
-faulty "$WORK/backs" "$WORK/mode" "$WORK/s"
+faulty_disk "$WORK/back2" "$WORK/mode" "$WORK/d2"
+faulty_disk "$WORK/backs" "$WORK/mode" "$WORK/s"
 wait_until 120 back_again || fail "not healed: $(ctl status "$MNT")"
 
 echo "a folder deleted, another unmounted"
@@ -116,7 +102,7 @@ rm -rf "$WORK/d4"
 umount -l "$WORK/d5"
 load_turns 6
 durable
-right
+filled_on_disk
 wait_until 60 failed "$WORK/d4" || fail "not set aside: $(ctl status "$MNT")"
 [ ! -e "$WORK/d4" ] || fail "made anew: $(ls -A "$WORK/d4")"
 [ -z "$(ls -A "$WORK/d5")" ] || fail "written below the mount point: $(ls -A "$WORK/d5")"
@@ -125,7 +111,7 @@ ctl replace --yes --force "$MNT" "$WORK/d4" "$WORK/new4"
 wait_until 120 all_online || fail "not replaced: $(ctl status "$MNT")"
 load_turns 3
 load_stop
-right
+filled_on_disk
 DISKS=("$WORK/d1" "$WORK/d2" "$WORK/d3" "$WORK/new4" "$WORK/d5" "$WORK/s")
 SOURCE=$(colon_list "${DISKS[@]}")
 unmount_volume
@@ -137,7 +123,7 @@ for fault in "${at_mount[@]}"; do
 	echo "$fault, from the mount on"
 	echo "$fault" >"$WORK/mode"
 	mount_volume
-	right
+	filled_on_disk
 	echo "written with $fault" >"$MNT/$fault"
 	durable
 	unmount_volume
@@ -153,7 +139,7 @@ check_volume
 echo "any two may go"
 rm -rf "$WORK/d1" "$WORK/new4"
 mount_volume degraded
-right
+filled_on_disk
 verify_load
 for fault in "${at_mount[@]}"; do
 	assert_eq "$(cat "$MNT/$fault")" "written with $fault"

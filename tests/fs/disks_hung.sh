@@ -9,13 +9,7 @@ requires_root
 gate=$WORK/gate
 mkdir "$WORK/back"
 mkdir -p "$WORK/d2"
-"$BUILD/fs/faulty_folder" "$WORK/back" "$gate" "$WORK/d2"
-is_mounted "$WORK/d2" || skip "needs FUSE"
-LOOPS+=("$WORK/d2")
-# Whatever happens, nobody stays in the hung folder.
-end_begins() {
-	rm -f "$gate"
-}
+faulty_disk "$WORK/back" "$gate" "$WORK/d2"
 
 # soon COMMAND...: it ends well before disk_timeout=. ends COMMAND...: it ends at all.
 soon() {

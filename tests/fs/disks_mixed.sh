@@ -8,25 +8,12 @@ requires jq python3 mkfs.ext4
 requires_root
 
 mkdir "$WORK/back" "$WORK/n"
-"$BUILD/fs/faulty_folder" "$WORK/back" "$WORK/mode" "$WORK/n"
-is_mounted "$WORK/n" || skip "needs FUSE"
-LOOPS+=("$WORK/n")
-end_begins() {
-	rm -f "$WORK/mode"
-}
+faulty_disk "$WORK/back" "$WORK/mode" "$WORK/n"
 
 small_ext4 "$WORK/d4" 160
 new_volume 4 2+2
 mount_volume commit=100ms,checkpoint=500ms
-head -c 16M /dev/urandom >"$WORK/big"
-cp "$WORK/big" "$MNT/big"
-mkdir "$MNT/many"
-(cd "$MNT/many" && seq 1 300 | split -l 1 -a 3 - f)
-right() {
-	echo 3 >/proc/sys/vm/drop_caches 2>/dev/null || true
-	cmp "$WORK/big" "$MNT/big"
-	cat "$MNT"/many/* | sort -n | cmp - <(seq 1 300)
-}
+fill_disks 16M
 gone() {
 	[ -z "$(state_of "$1")" ] && all_online
 }
@@ -80,7 +67,7 @@ is_failed() {
 }
 wait_until 60 is_failed || fail "d2 is $(state_of "$WORK/d2")"
 load_turns 3
-right
+filled_on_disk
 replaced() {
 	[ -z "$(state_of "$WORK/d1")" ]
 }
@@ -89,7 +76,7 @@ load_turns 2
 mkdir "$WORK/new2"
 ctl replace --yes --force "$MNT" "$WORK/d2" "$WORK/new2"
 wait_until 120 gone "$WORK/d2" || fail "the lost one is not replaced: $(ctl status "$MNT")"
-right
+filled_on_disk
 
 echo "rot met while a disk is rebuilt"
 load_turns 2
@@ -99,7 +86,7 @@ mkdir "$WORK/new3"
 ctl replace --yes --force "$MNT" "$WORK/new2" "$WORK/new3"
 wait_until 120 gone "$WORK/new2" || fail "not rebuilt over rot: $(ctl status "$MNT")"
 load_turns 2
-right
+filled_on_disk
 scrubbed() {
 	[ "$(ctl status --json "$MNT" | jq -r '.tasks[] | select(.kind == "scrub") | .state')" = finished ]
 }
@@ -124,7 +111,7 @@ waits() {
 wait_until 60 waits || fail "it does not say what it waits for: $(ctl status --json "$MNT" | jq -c .tasks)"
 is_state "$WORK/d4" HEALING || fail "d4 is $(state_of "$WORK/d4")"
 cmp "$WORK/more" "$MNT/more"
-right
+filled_on_disk
 rm "$WORK/d4/somebody"
 wait_until 120 all_online || fail "not healed with room: $(ctl status "$MNT")"
 cmp "$WORK/more" "$MNT/more"
@@ -138,7 +125,7 @@ mv "$WORK/new3" "$WORK/away"
 umount "$WORK/n"
 SOURCE=$WORK/d3
 mount_volume degraded
-right
+filled_on_disk
 cmp "$WORK/more" "$MNT/more"
 verify_load
 unmount_volume
