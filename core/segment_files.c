@@ -1240,10 +1240,11 @@ static unsigned note_missing(struct sop_segments *s, unsigned member, const stru
 			for (unsigned i = 0; i < seg->n; i++) {
 				uint32_t bit = 1u << i;
 
-				if (seg->info.disks[i] != member || seg->info.stale & bit ||
-					seg->open)
+				if (seg->info.disks[i] != member || seg->info.stale & bit)
 					continue;
-				if (!all && ((at && at->shards & bit) || seg->file[i]))
+				/* Also of an open segment: its file may be one of the folder that
+				 * was there before, and nobody need append to it again. */
+				if (!all && ((at && at->shards & bit) || is_current(s, seg, i)))
 					continue;
 				seg->info.stale |= bit;
 				count++;

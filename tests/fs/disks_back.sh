@@ -38,6 +38,8 @@ restore() { # DISK FROM
 # What they hold stands in for the others.
 without() { # DISK DISK
 	unmount_volume
+	# It mends nothing, so nothing may be left to be mended.
+	"$BUILD/fsck.sopfs" -n "${DISKS[0]}" >"$WORK/fsck.out" 2>&1 || fail "not whole: $(cat "$WORK/fsck.out")"
 	check_volume
 	mv "$WORK/$1" "$WORK/away1"
 	mv "$WORK/$2" "$WORK/away2"
@@ -103,6 +105,18 @@ ctl offline --yes "$MNT" d1 >/dev/null
 restore d1 old
 ctl online "$MNT" d1 >/dev/null
 right
+wait_until 60 all_online || fail "not healed: $(ctl status "$MNT")"
+right
+without d2 d4
+
+echo "while it is used, and nothing is written from then on to the segments that are open"
+unmount_volume
+mount_volume commit=1h,checkpoint=1h
+back_up d1 old
+work_on
+ctl offline --yes "$MNT" d1 >/dev/null
+restore d1 old
+ctl online "$MNT" d1 >/dev/null
 wait_until 60 all_online || fail "not healed: $(ctl status "$MNT")"
 right
 without d2 d4
