@@ -6,7 +6,7 @@
 requires python3
 new_volume 2 1+1
 cat >"$WORK/locks.py" <<'PY'
-import errno, fcntl, os, signal, struct, subprocess, sys, threading, time
+import errno, fcntl, json, os, signal, struct, subprocess, sys, threading, time
 os.chdir(sys.argv[1])
 OFD_GETLK, OFD_SETLK, OFD_SETLKW = 36, 37, 38
 RD, WR, UN = fcntl.F_RDLCK, fcntl.F_WRLCK, fcntl.F_UNLCK
@@ -45,11 +45,13 @@ def result(pid):
 def other(type, start=0, len=0, flags=os.O_RDWR, path='l'):
     """What another process would get: 0 or an error."""
     return result(child(lambda: setlk(os.open(path, flags), type, start, len)))
-fcntl_nr = {'x86_64': '72', 'aarch64': '25'}.get(os.uname().machine)
-def waits(pid):
-    """Is a process that has nothing else to do with fcntl() any more within it?"""
-    nr = open('/proc/%d/syscall' % pid).read().split()[0]
-    return nr == fcntl_nr if fcntl_nr else nr not in ('running', '230', '35')
+def waited():
+    """Requests that wait for a lock, all that ever came to the daemon."""
+    status = subprocess.check_output([sys.argv[2], 'status', '--json', sys.argv[3]])
+    return json.loads(status)['requests']['SETLKW']
+def asked(n):
+    eventually(lambda: waited() >= n, 'a request for a lock')
+    time.sleep(.05) # counted, and put in line
 def eventually(fn, what):
     for _ in range(600):
         if fn():
@@ -170,10 +172,10 @@ def deadlock(kind):
         lock(g, WR, 1, 1)
         os.write(w, b'x')
         return call(g, fcntl.F_SETLKW, WR, 0, 1)
+    before = waited()
     c = child(two)
     os.read(r, 1)
-    eventually(lambda: waits(c), 'waiting')
-    time.sleep(.3) # its request is on the way
+    asked(before + 1)
     check(call(f, fcntl.F_SETLKW, WR, 1, 1) == errno.EDEADLK, 'EDEADLK')
     os.close(f)
     check(result(c) == 0, 'the other goes on')
@@ -193,12 +195,12 @@ def third():
     lock(x, RD, 50, 5)
     os.write(pipes[1], b'x')
     return call(y, fcntl.F_SETLKW, RD, 7, 1)
+before = waited()
 cs = [child(second)]
 os.read(pipes[0], 1)
 cs.append(child(third))
 os.read(pipes[0], 1)
-eventually(lambda: waits(cs[0]) and waits(cs[1]), 'waiting')
-time.sleep(.5)
+asked(before + 2)
 check(call(f, fcntl.F_SETLKW, WR, 50, 1) == errno.EDEADLK, 'a ring of three')
 check(call(f, fcntl.F_SETLK, WR, 50, 1) in (errno.EAGAIN, errno.EACCES), 'who does not wait gets EAGAIN')
 os.close(f)
@@ -212,10 +214,10 @@ def upgrade():
     lock(x, RD)
     os.write(pipes[1], b'x')
     return call(x, fcntl.F_SETLKW, WR)
+before = waited()
 c = child(upgrade)
 os.read(pipes[0], 1)
-eventually(lambda: waits(c), 'waiting')
-time.sleep(.3)
+asked(before + 1)
 check(call(f, fcntl.F_SETLKW, WR) == errno.EDEADLK, 'two upgrades')
 check(setlk(f, UN) == 0, 'unlock')
 check(result(c) == 0, 'one upgrade')
@@ -347,7 +349,7 @@ PY
 for session in close write; do
 	mount_volume "session=$session"
 	mkdir "$MNT/$session"
-	timeout 200 python3 "$WORK/locks.py" "$MNT/$session" >"$WORK/out" 2>&1 || {
+	timeout 200 python3 "$WORK/locks.py" "$MNT/$session" "$SOPCTL" "$MNT" >"$WORK/out" 2>&1 || {
 		cat "$WORK/out"
 		fail "session=$session: see above"
 	}
