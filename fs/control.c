@@ -21,6 +21,9 @@
 #define ANSWER_MAX     (16u << 20)
 #define FULL_MS	       50 /* until the next try, when there are no descriptors */
 #define READ_BYTES     4096
+#define LINES_BYTES    65536  /* sent at once, of an answer of many lines */
+#define LINES_MS       600000 /* without the reader of those taking any; as of a pager */
+#define LINES_LOOK_MS  500    /* how soon it is seen that the volume is to be closed */
 
 /* A verb on its way. Owned by its thread until done, then by the control thread. */
 struct job {
@@ -145,6 +148,46 @@ static void client_answer(struct sopfs_control *c, struct client *k, json_t *ans
 	k->deadline_ms = now_ms() + IDLE_MS;
 }
 
+/* ---- threads for what waits ---- */
+
+static void worker_ends(struct sopfs_control *c)
+{
+	pthread_mutex_lock(&c->lock);
+	c->workers--;
+	pthread_cond_broadcast(&c->cond);
+	pthread_mutex_unlock(&c->lock);
+}
+
+/* It calls worker_ends() as the last thing it does with c. -EBUSY: there are as many as may be. */
+static int start_worker(struct sopfs_control *c, void *(*fn)(void *arg), void *arg)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+	bool room;
+	int rc;
+
+	pthread_mutex_lock(&c->lock);
+	room = c->workers < WORKERS;
+	c->workers += room;
+	pthread_mutex_unlock(&c->lock);
+	if (!room)
+		return -EBUSY;
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	rc = -pthread_create(&thread, &attr, fn, arg);
+	pthread_attr_destroy(&attr);
+	if (rc)
+		worker_ends(c);
+	return rc;
+}
+
+static json_t *refuse_work(int rc)
+{
+	return refusal(rc, rc == -EBUSY
+				   ? "other requests are under way; try again when they are done"
+				   : "control request: no thread for it");
+}
+
 static void *work(void *arg)
 {
 	struct job *j = arg;
@@ -160,11 +203,10 @@ static void *work(void *arg)
 	orphan = j->orphan;
 	if (write(c->wake, &one, sizeof(one)) < 0)
 		sop_log(c->f->o.log, SOP_LOG_WARNING, "control", "op=wake: %s", strerror(errno));
-	c->workers--;
-	pthread_cond_broadcast(&c->cond);
 	pthread_mutex_unlock(&c->lock);
 	if (orphan)
 		job_free(j);
+	worker_ends(c);
 	return NULL;
 }
 
@@ -173,37 +215,139 @@ static json_t *start_job(
 	struct sopfs_control *c, struct client *k, const struct sopfs_verb *verb, json_t *request)
 {
 	struct job *j = calloc(1, sizeof(*j));
-	pthread_attr_t attr;
-	pthread_t thread;
-	bool room;
 	int rc;
 
 	if (!j)
-		return refusal(-ENOMEM, "control request");
+		return refuse_work(-ENOMEM);
 	*j = (struct job){
 		.c = c, .verb = verb, .request = json_incref(request), .trusted = k->trusted};
-	pthread_mutex_lock(&c->lock);
-	room = c->workers < WORKERS;
-	c->workers += room;
-	pthread_mutex_unlock(&c->lock);
-	if (!room) {
-		job_free(j);
-		return refusal(
-			-EBUSY, "other requests are under way; try again when they are done");
-	}
-	pthread_attr_init(&attr);
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	rc = -pthread_create(&thread, &attr, work, j);
-	pthread_attr_destroy(&attr);
+	rc = start_worker(c, work, j);
 	if (!rc) {
 		k->job = j;
 		return NULL;
 	}
-	pthread_mutex_lock(&c->lock);
-	c->workers--;
-	pthread_mutex_unlock(&c->lock);
 	job_free(j);
-	return refusal(rc, "control request: thread");
+	return refuse_work(rc);
+}
+
+/* ---- answers of many lines ---------------------------------------------------------------------
+ */
+
+/* Its thread's own, and so is the connection. */
+struct lines {
+	struct sopfs_control *c;
+	const struct sopfs_verb *verb;
+	json_t *request;
+	int fd;
+	char out[LINES_BYTES];
+	size_t len;
+};
+
+static bool stopping(struct sopfs_control *c)
+{
+	bool stop;
+
+	pthread_mutex_lock(&c->lock);
+	stop = c->stop;
+	pthread_mutex_unlock(&c->lock);
+	return stop;
+}
+
+static int send_all(struct lines *l, const char *text, size_t len)
+{
+	uint64_t until = now_ms() + LINES_MS;
+
+	while (len) {
+		struct pollfd p = {.fd = l->fd, .events = POLLOUT};
+		ssize_t n = send(l->fd, text, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		if (n < 0 && errno != EAGAIN && errno != EINTR)
+			return -errno;
+		if (stopping(l->c))
+			return -ESHUTDOWN;
+		if (n > 0) {
+			text += n;
+			len -= (size_t)n;
+			until = now_ms() + LINES_MS;
+		} else if (now_ms() >= until) {
+			return -ETIMEDOUT;
+		} else {
+			poll(&p, 1, LINES_LOOK_MS);
+		}
+	}
+	return 0;
+}
+
+static int send_held(struct lines *l)
+{
+	int rc = send_all(l, l->out, l->len);
+
+	l->len = 0;
+	return rc;
+}
+
+static int put_line(void *arg, json_t *line)
+{
+	struct lines *l = arg;
+	sop_autofree char *text = line ? json_dumps(line, JSON_COMPACT) : NULL;
+	size_t len = text ? strlen(text) : 0;
+	int rc = text ? 0 : -ENOMEM;
+
+	json_decref(line);
+	if (rc)
+		return rc;
+	text[len++] = '\n'; /* where its end was */
+	if (l->len + len > sizeof(l->out))
+		rc = send_held(l);
+	if (!rc && len > sizeof(l->out))
+		return send_all(l, text, len);
+	if (!rc) {
+		memcpy(l->out + l->len, text, len);
+		l->len += len;
+	}
+	return rc;
+}
+
+static void *work_lines(void *arg)
+{
+	struct lines *l = arg;
+	struct sopfs_control *c = l->c;
+	struct sop_err e = {0};
+	int rc;
+
+	prctl(PR_SET_NAME, "sopfs-lines");
+	rc = l->verb->lines(c->f, l->request, put_line, l, &e);
+	if (!put_line(l, answer_of(rc ? NULL : json_object(), rc, &e)))
+		send_held(l);
+	close(l->fd);
+	json_decref(l->request);
+	free(l);
+	worker_ends(c);
+	return NULL;
+}
+
+/* NULL: they are on their way, and the client is this thread's no more; else why not. */
+static json_t *start_lines(
+	struct sopfs_control *c, struct client *k, const struct sopfs_verb *verb, json_t *request)
+{
+	struct lines *l = calloc(1, sizeof(*l));
+	int rc = l ? 0 : -ENOMEM;
+
+	if (l) {
+		*l = (struct lines){.c = c, .verb = verb, .request = json_incref(request)};
+		l->fd = fcntl(k->fd, F_DUPFD_CLOEXEC, 0);
+		rc = l->fd < 0 ? -errno : start_worker(c, work_lines, l);
+	}
+	if (!rc) {
+		client_close(c, k);
+		return NULL;
+	}
+	if (l && l->fd >= 0)
+		close(l->fd);
+	if (l)
+		json_decref(l->request);
+	free(l);
+	return refuse_work(rc);
 }
 
 static void woken(void *arg)
@@ -273,6 +417,8 @@ static json_t *obey(struct sopfs_control *c, struct client *k, json_t *request)
 		return refusal(-EOPNOTSUPP, "the daemon does not know this verb");
 	if (!may_look(c, k) || (verb->access == SOPFS_MAY_CHANGE && !k->trusted))
 		return refusal(-EPERM, "only root and the user who mounted the volume may do this");
+	if (verb->lines)
+		return start_lines(c, k, verb, request);
 	if (!verb->run)
 		return start_events(c, k, request);
 	if (verb->waits)
@@ -505,16 +651,6 @@ static void news(struct sopfs_control *c)
 	jobs_done(c);
 	for (size_t i = 0; i < CLIENTS; i++)
 		client_events(c, &c->client[i]);
-}
-
-static bool stopping(struct sopfs_control *c)
-{
-	bool stop;
-
-	pthread_mutex_lock(&c->lock);
-	stop = c->stop;
-	pthread_mutex_unlock(&c->lock);
-	return stop;
 }
 
 static void *control(void *arg)

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "fs/dump.h"
 #include "fs/state.h"
 #include "fs/status.h"
 
@@ -280,22 +281,24 @@ static json_t *run_sync(struct sopfs *f, const json_t *request, bool trusted, st
 }
 
 static const struct sopfs_verb verbs[] = {
-	{"hello", SOPFS_MAY_LOOK, false, run_hello},
-	{"status", SOPFS_MAY_LOOK, false, run_status},
-	{"info", SOPFS_MAY_CHANGE, true, run_info}, /* it tells of files that others may not see */
-	{"events", SOPFS_MAY_CHANGE, false, NULL},
-	{"online", SOPFS_MAY_CHANGE, true, run_online},
-	{"offline", SOPFS_MAY_CHANGE, true, run_offline},
-	{"replace", SOPFS_MAY_CHANGE, true, run_replace},
-	{"add", SOPFS_MAY_CHANGE, true, run_add},
-	{"remove", SOPFS_MAY_CHANGE, true, run_remove},
-	{"cancel", SOPFS_MAY_CHANGE, true, run_cancel},
-	{"scrub", SOPFS_MAY_CHANGE, true, run_scrub},
-	{"clear", SOPFS_MAY_CHANGE, true, run_clear},
-	{"sync", SOPFS_MAY_CHANGE, true, run_sync},
-	{"ec", SOPFS_MAY_CHANGE, true, sopfs_run_ec},
-	{"ec_add", SOPFS_MAY_CHANGE, true, sopfs_run_ec_add},
-	{"txn", SOPFS_MAY_CHANGE, true, sopfs_run_txn},
+	{"hello", SOPFS_MAY_LOOK, false, run_hello, NULL},
+	{"status", SOPFS_MAY_LOOK, false, run_status, NULL},
+	{"info", SOPFS_MAY_CHANGE, true, run_info,
+		NULL}, /* it tells of files that others may not see */
+	{"events", SOPFS_MAY_CHANGE, false, NULL, NULL},
+	{"online", SOPFS_MAY_CHANGE, true, run_online, NULL},
+	{"offline", SOPFS_MAY_CHANGE, true, run_offline, NULL},
+	{"replace", SOPFS_MAY_CHANGE, true, run_replace, NULL},
+	{"add", SOPFS_MAY_CHANGE, true, run_add, NULL},
+	{"remove", SOPFS_MAY_CHANGE, true, run_remove, NULL},
+	{"cancel", SOPFS_MAY_CHANGE, true, run_cancel, NULL},
+	{"scrub", SOPFS_MAY_CHANGE, true, run_scrub, NULL},
+	{"clear", SOPFS_MAY_CHANGE, true, run_clear, NULL},
+	{"sync", SOPFS_MAY_CHANGE, true, run_sync, NULL},
+	{"ec", SOPFS_MAY_CHANGE, true, sopfs_run_ec, NULL},
+	{"ec_add", SOPFS_MAY_CHANGE, true, sopfs_run_ec_add, NULL},
+	{"txn", SOPFS_MAY_CHANGE, true, sopfs_run_txn, NULL},
+	{"dump", SOPFS_MAY_CHANGE, true, NULL, sopfs_dump},
 };
 
 const struct sopfs_verb *sopfs_verb_find(const char *name)

@@ -8,6 +8,7 @@
 
 #include "core/human.h"
 #include "fs/daemon.h"
+#include "fs/json.h"
 #include "fs/state.h"
 #include "fs/status.h"
 
@@ -99,22 +100,12 @@ static char *line_of(json_t *event)
 	return line;
 }
 
-/* A name may be any bytes; JSON holds text. One that is not UTF-8 is given in hexadecimal. */
+/* Of a key that is longer than what is kept of it, how long it is, too. */
 static void set_key(json_t *j, const struct sop_event *event)
 {
 	size_t len = SOP_MIN(event->key_len, sizeof(event->key));
-	char hex[2 * SOP_EVENT_KEY + 1];
-	json_t *key = json_stringn((const char *)event->key, len);
 
-	if (key && !memchr(event->key, 0, len)) {
-		json_object_set_new(j, "key", key);
-	} else {
-		json_decref(key);
-		for (size_t i = 0; i < len; i++)
-			snprintf(hex + 2 * i, 3, "%02x", event->key[i]);
-		hex[2 * len] = '\0';
-		json_object_set_new(j, "key_hex", json_string(hex));
-	}
+	sopfs_json_bytes(j, "key", event->key, len);
 	if (event->key_len > len)
 		json_object_set_new(j, "key_length", json_integer((json_int_t)event->key_len));
 }

@@ -9,7 +9,8 @@
 
 static const struct sopctl_verb *const groups[] = {sopctl_status_verbs, sopctl_scrub_verbs,
 	sopctl_disk_verbs, sopctl_events_verbs, sopctl_info_verbs, sopctl_store_verbs,
-	sopctl_ec_verbs, sopctl_txn_verbs, sopctl_bench_verbs};
+	sopctl_ec_verbs, sopctl_txn_verbs, sopctl_dump_verbs, sopctl_load_verbs,
+	sopctl_bench_verbs};
 
 /* ---- options -----------------------------------------------------------------------------------
  */
@@ -53,6 +54,7 @@ static const struct option_spec {
 	{"session", 0, VALUE, AT(session), "close or write: when what is written is committed"},
 	{"note", 0, VALUE, AT(note), "a description"},
 	{"size", 0, VALUE, AT(size), "write this much (256M)"},
+	{"contents", 0, VALUE, AT(contents), "what is in files up to this size, too (as 4K)"},
 	{"retry", 0, VALUE, AT(retry), "run it again up to this often when another was first"},
 	{"kind", 0, VALUE, AT(kind), "only events of this kind: commit, session, disk or log"},
 };

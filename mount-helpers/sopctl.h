@@ -29,7 +29,7 @@ struct sopctl_args {
 	bool json, yes, dry_run, wait, verbose, unhealthy, check, force, follow, verify;
 	bool pause, resume, stop, cancel, data_only, no_repair, duplicates, balance;
 	const char *rate, *path, *kind, *disks, *key, *slot_length, *value, *ec, *session, *note,
-		*cache, *retry, *size;
+		*cache, *retry, *size, *contents;
 	char **word; /* what is no option */
 	int words;
 };
@@ -47,7 +47,7 @@ struct sopctl_verb {
 /* Ended by one without a name. */
 extern const struct sopctl_verb sopctl_status_verbs[], sopctl_disk_verbs[], sopctl_scrub_verbs[],
 	sopctl_events_verbs[], sopctl_info_verbs[], sopctl_store_verbs[], sopctl_ec_verbs[],
-	sopctl_txn_verbs[], sopctl_bench_verbs[];
+	sopctl_txn_verbs[], sopctl_bench_verbs[], sopctl_dump_verbs[], sopctl_load_verbs[];
 
 /* "sopctl: message" on stderr; returns code. */
 int sopctl_fail(int code, const char *fmt, ...) SOP_PRINTF(2, 3);
@@ -97,6 +97,15 @@ json_t *sopctl_ask(struct sopctl_volume *v, json_t *request, int wait_ms, int *c
 /* A line as it comes: 1 and *out, 0: the daemon has gone, or time is up; negative: an error. */
 int sopctl_line(struct sopctl_volume *v, json_t **out, int wait_ms);
 int sopctl_send(struct sopctl_volume *v, json_t *request);
+/* An answer of many lines: takes the reference to the request, gives fn each line (its reference
+ * stays), until fn wants no more or the answer itself has come, which says how it ended. wait_ms:
+ * at most, for each; -1: no bound. What to exit with; what went wrong has been said, unless fn
+ * ended it. */
+int sopctl_lines(struct sopctl_volume *v, json_t *request, int wait_ms,
+	bool (*fn)(void *arg, json_t *x), void *arg);
+/* A folder as it is given, or of a mounted volume by its label or UUID the mount point. malloc'ed;
+ * NULL: *code is what to exit with, and it is said. */
+char *sopctl_folder(const char *name, int *code);
 
 static inline const char *sopctl_text(const json_t *o, const char *key)
 {

@@ -65,55 +65,32 @@ static void clean(json_t *x)
 	}
 }
 
-/* Until the answer that ends them. */
-static int print_all(struct sopctl_volume *v, const struct sopctl_args *a)
+static bool print_one(void *arg, json_t *x)
 {
-	for (;;) {
-		json_t *x;
-		int rc = sopctl_line(v, &x, a->follow ? -1 : SOPCTL_SOON_MS);
+	const struct sopctl_args *a = arg;
 
-		if (rc == -ECONNRESET && a->follow)
-			return sopctl_fail(
-				SOPCTL_FAILURE, "%s: the daemon has ended", sopctl_name(v));
-		if (rc <= 0)
-			return sopctl_fail(SOPCTL_FAILURE, "%s: the daemon %s", sopctl_name(v),
-				rc ? sop_err_text(rc) : "does not answer");
-		if (json_object_get(x, "ok")) {
-			bool ok = json_is_true(json_object_get(x, "ok"));
-
-			rc = ok ? SOPCTL_OK
-				: sopctl_fail(strcmp(sopctl_text(x, "code"), "EPERM")
-						      ? SOPCTL_FAILURE
-						      : SOPCTL_PERMISSION,
-					  "%s: %s", sopctl_name(v), sopctl_text(x, "message"));
-			json_decref(x);
-			return rc;
-		}
-		if (a->json) {
-			sopctl_print_json(x);
-		} else {
-			clean(x);
-			print_text(x);
-			fflush(stdout);
-		}
-		json_decref(x);
-		if (ferror(stdout))
-			return SOPCTL_FAILURE;
+	if (a->json) {
+		sopctl_print_json(x);
+	} else {
+		clean(x);
+		print_text(x);
+		fflush(stdout);
 	}
+	return !ferror(stdout);
 }
 
 static int run_events(const struct sopctl_args *a)
 {
 	json_t *request = json_pack("{s:s, s:b}", "verb", "events", "follow", a->follow);
+	struct sopctl_args args = *a;
 	struct sopctl_volume v;
 	int rc = sopctl_find(&v, a->word[0], false, true);
 
 	if (a->kind)
 		json_object_set_new(request, "kind", json_string(a->kind));
-	if (!rc && sopctl_send(&v, json_incref(request)))
-		rc = sopctl_fail(SOPCTL_FAILURE, "%s: the daemon has ended", sopctl_name(&v));
 	if (!rc)
-		rc = print_all(&v, a);
+		rc = sopctl_lines(&v, json_incref(request), a->follow ? -1 : SOPCTL_SOON_MS,
+			print_one, &args);
 	json_decref(request);
 	sopctl_close(&v);
 	return rc;

@@ -75,22 +75,6 @@ static void print_store(const struct sopctl_args *a, struct store *s, char *path
 	}
 }
 
-/* VOLUME may be a label; a path is taken as it is. malloc'ed. */
-static char *folder_of(const char *name, int *rc)
-{
-	struct sopctl_volume v;
-	struct stat st;
-	char *out;
-
-	*rc = SOPCTL_OK;
-	if (strchr(name, '/') || stat(name, &st) == 0)
-		return strdup(name);
-	*rc = sopctl_find(&v, name, false, true);
-	out = *rc ? NULL : strdup(sopctl_text(json_object_get(v.hello, "mount"), "point"));
-	sopctl_close(&v);
-	return out;
-}
-
 static int list(const struct sopctl_args *a, const char *folder)
 {
 	DIR *dir = opendir(folder);
@@ -231,9 +215,9 @@ static int run_store(const struct sopctl_args *a)
 	if (any_option(a))
 		return sopctl_fail(SOPCTL_USAGE,
 			"store %s: changes nothing, and takes --json alone", actions[i]);
-	folder = folder_of(a->word[1], &rc);
+	folder = sopctl_folder(a->word[1], &rc);
 	if (!folder)
-		return rc ? rc : sopctl_fail(SOPCTL_FAILURE, "out of memory");
+		return rc;
 	if (!read_store(&s, folder))
 		return show(a, folder);
 	if (strcmp(actions[i], "list") == 0)

@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "core/ctlsock.h"
@@ -311,6 +312,34 @@ json_t *sopctl_ask(struct sopctl_volume *v, json_t *request, int wait_ms, int *c
 	return result;
 }
 
+int sopctl_lines(struct sopctl_volume *v, json_t *request, int wait_ms,
+	bool (*fn)(void *arg, json_t *x), void *arg)
+{
+	if (sopctl_send(v, request))
+		return sopctl_fail(SOPCTL_FAILURE, "%s: the daemon has ended", sopctl_name(v));
+	for (;;) {
+		json_t *x;
+		bool last, more;
+		int rc = sopctl_line(v, &x, wait_ms);
+
+		if (rc == -ECONNRESET)
+			return sopctl_fail(
+				SOPCTL_FAILURE, "%s: the daemon has ended", sopctl_name(v));
+		if (rc <= 0)
+			return sopctl_fail(SOPCTL_FAILURE, "%s: the daemon %s", sopctl_name(v),
+				rc ? sop_err_text(rc) : "does not answer");
+		last = json_object_get(x, "ok") != NULL;
+		rc = SOPCTL_OK;
+		if (last && !json_is_true(json_object_get(x, "ok")))
+			rc = sopctl_fail(exit_of_name(sopctl_text(x, "code")), "%s: %s",
+				sopctl_name(v), sopctl_text(x, "message"));
+		more = !last && fn(arg, x);
+		json_decref(x);
+		if (!more)
+			return last ? rc : SOPCTL_FAILURE;
+	}
+}
+
 /* ---- finding -----------------------------------------------------------------------------------
  */
 
@@ -590,4 +619,23 @@ int sopctl_find(struct sopctl_volume *out, const char *name, bool inside, bool s
 	sopctl_mounted_free(f.all, f.n);
 	free(f.who);
 	return rc;
+}
+
+char *sopctl_folder(const char *name, int *code)
+{
+	struct sopctl_volume v;
+	struct stat st;
+	char *out;
+
+	*code = SOPCTL_OK;
+	if (strchr(name, '/') || stat(name, &st) == 0) {
+		out = strdup(name);
+	} else {
+		*code = sopctl_find(&v, name, false, true);
+		out = *code ? NULL : strdup(mount_point(&v));
+		sopctl_close(&v);
+	}
+	if (!out && !*code)
+		*code = sopctl_fail(SOPCTL_FAILURE, "out of memory");
+	return out;
 }

@@ -72,6 +72,11 @@ _sopfs() {
 			__sopfs_reply "$(__sopfs_flags sopctl "${COMP_WORDS[1]}")"
 			return
 		fi
+		if [ "${COMP_WORDS[1]}" = load ] && [ "$COMP_CWORD" -eq 3 ]; then
+			compopt -o filenames 2>/dev/null
+			mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+			return
+		fi
 		if [ "$COMP_CWORD" -eq 2 ]; then
 			mapfile -t COMPREPLY < <(compgen -W "$(__sopfs_names) $(__sopfs_mount_points)" -- "$cur"
 				compgen -d -- "$cur")

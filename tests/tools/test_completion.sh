@@ -32,6 +32,8 @@ in_bash mkfs.sopfs --registry | offers --registry-hashmod bash
 if [ -x "$BUILD/sopctl" ]; then
 	in_bash sopctl stat | offers status bash
 	in_bash sopctl txn --ret | offers --retry bash
+	: >"$WORK/a.dump"
+	in_bash sopctl load /pool "$WORK/a." | offers "$WORK/a.dump" bash
 	in_bash sopctl txn /pool -- slee | offers sleep bash
 fi
 new_volume 2 1+1
