@@ -5,6 +5,7 @@
 
 #include "fs/acl.h"
 #include "fs/attic.h"
+#include "fs/layout.h"
 #include "fs/posix.h"
 #include "fs/range_view.h"
 #include "fs/store_attr.h"
@@ -110,6 +111,15 @@ static ssize_t copy_out(char *buf, size_t size, const char *text)
 	return (ssize_t)len;
 }
 
+static ssize_t layout_get(
+	struct sopfs *f, struct sopfs_item *item, char *buf, size_t size, struct sop_err *e)
+{
+	sop_autofree char *text = NULL;
+	int rc = sopfs_layout_text(f, item, &text, e);
+
+	return rc ? rc : copy_out(buf, size, text);
+}
+
 static ssize_t own_get(struct sopfs *f, struct sopfs_view *v, const char *name, char *buf,
 	size_t size, struct sop_err *e)
 {
@@ -126,6 +136,8 @@ static ssize_t own_get(struct sopfs *f, struct sopfs_view *v, const char *name, 
 		return rc;
 	if (v->item == f->root && strcmp(name, "sop.options") == 0)
 		return copy_out(buf, size, f->o.settings ? f->o.settings : "");
+	if (strcmp(name, "sop.layout") == 0 && v->item->type == S_IFREG)
+		return layout_get(f, v->item, buf, size, e);
 	if (strcmp(name, "sop.version") == 0) {
 		n = snprintf(text, sizeof(text), "%llu", (unsigned long long)a.version);
 	} else if (strcmp(name, "sop.count") == 0 && dir) {

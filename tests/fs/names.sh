@@ -64,6 +64,10 @@ try: os.setxattr('b','user.z',b'2',os.XATTR_REPLACE); check(False,'replace')
 except OSError as e: check(e.errno==errno.ENODATA,'replace')
 w=os.open('px',os.O_CREAT|os.O_WRONLY); os.setxattr(w,'user.p',b'prov'); os.write(w,b'x'); check(os.getxattr('px','user.p')==b'prov','prov x'); os.close(w); check(os.getxattr('px','user.p')==b'prov','kept')
 print(os.getxattr('.','sop.count'),os.getxattr('b','sop.version'),os.getxattr('b','sop.ec'))
+open('large','wb').write(os.urandom(3<<20))
+lay=[l.split() for l in os.getxattr('large','sop.layout').decode().splitlines()]
+check(sum(int(l[0].split('+')[1]) for l in lay)==3<<20 and all(l[1]=='segment' and l[3]=='1+1' and sorted(l[4:])==['d1','d2'] for l in lay),'layout %s'%lay)
+check(os.getxattr('b','sop.layout').split()[1]==b'inline','layout of a small file')
 for bad,err in (('sop.nothing',errno.ENODATA),):
     try: os.getxattr('b',bad); check(False,bad)
     except OSError as e: check(e.errno==err,bad)
