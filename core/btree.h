@@ -144,6 +144,10 @@ int sop_nodes_freeze(struct sop_nodes *n, uint64_t lsn, struct sop_frozen **list
  * (instead): it failed, all are dirty again. Both free the list. */
 void sop_nodes_written(struct sop_nodes *n, struct sop_frozen *list, size_t count);
 void sop_nodes_thaw(struct sop_nodes *n, struct sop_frozen *list, size_t count);
+/* What a checkpoint would have to write now, in order of handles; free() the list. Nobody changes
+ * anything meanwhile, no checkpoint is under way. */
+int sop_nodes_changed(
+	struct sop_nodes *n, struct sop_frozen **list, size_t *count, struct sop_err *e);
 
 /* Walk a whole tree and check order, bounds, levels, each node before what is in it. For tests,
  * fsck. Callbacks hold no lock; any may be NULL; a result that is not 0 ends the walk and is

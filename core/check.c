@@ -339,22 +339,51 @@ static int node_bad(
 	return node_record(arg, handle, keys, rc, why->text);
 }
 
+static bool is_changed(const struct sop_check *c, uint64_t handle)
+{
+	size_t low = 0, high = c->n_changed;
+
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+
+		if (c->changed[mid].handle == handle)
+			return true;
+		if (c->changed[mid].handle < handle)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return false;
+}
+
+/* Nodes that no tree has any more are on the disks, and live, until a checkpoint knows of it. */
+static int removed_met(struct sop_check *c)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < c->n_changed && !rc; i++)
+		if (!c->changed[i].page && c->changed[i].from.segment)
+			rc = met_add(c, &c->changed[i].from, false);
+	return rc;
+}
+
 static int node_met(void *arg, uint64_t handle)
 {
 	struct sop_check *c = arg;
+	bool changed = is_changed(c, handle);
 	struct who who = c->who;
 	struct sop_blobref ref;
 	int rc;
 
 	c->r.nodes++;
 	rc = sop_registry_lookup(c->v->reg, handle, &ref, NULL);
-	/* What a replay has made is in memory alone, when nothing may be written. */
-	if (rc == -ENOENT && c->v->opts.read_only)
+	/* It is in memory alone until the next checkpoint. */
+	if (rc == -ENOENT && changed)
 		return 0;
 	if (rc)
 		return node_record(c, handle, NULL, rc, "the registry does not know it");
 	c->who = (struct who){.store = c->store, .ino = who.ino};
-	rc = met_add(c, &ref, c->o.nodes);
+	rc = met_add(c, &ref, c->o.nodes && !changed);
 	c->who = who;
 	/* It is in memory, from better days; what is on the disks is gone. */
 	return rc > 0 ? node_record(c, handle, NULL, rc, "too few shards are left") : rc;
@@ -690,6 +719,8 @@ static int walk(struct sop_check *c)
 	/* (In a read-only volume a replay leaves some in memory.) */
 	rc = sop_space_settle_references(c->v->space, c->e);
 	if (!rc)
+		rc = sop_nodes_changed(c->v->nodes, &c->changed, &c->n_changed, c->e);
+	if (!rc)
 		rc = tree_walk(c, SOP_STORE_MASTER, master_entry);
 	for (uint64_t id = SOP_STORE_SEGMENTS; id <= SOP_STORE_PREPARED && !rc; id++)
 		if (id != SOP_STORE_SHARED)
@@ -700,6 +731,8 @@ static int walk(struct sop_check *c)
 		rc = sop_prepared_each_blob(c->v, prepared_met, c, c->e);
 	if (!rc)
 		rc = sop_space_each_pending(c->v->space, pending_met, c);
+	if (!rc)
+		rc = removed_met(c);
 	if (!rc)
 		rc = tree_walk(c, SOP_STORE_SHARED, shared_entry);
 	if (!rc)
@@ -748,6 +781,7 @@ static void release(struct sop_check *c)
 		if (c->todo[i].extents)
 			free((void *)(uintptr_t)c->todo[i].who.key);
 	sop_check_names_release(c);
+	free(c->changed);
 	free(c->rec);
 	free(c->todo);
 	free(c->met);
@@ -783,29 +817,6 @@ bool sop_check_complete(const struct sop_check *c)
 
 /* ---- the public face ---- */
 
-#define SETTLE_TRIES 8u
-
-/* Both locks, with a registry that knows every node: what the background or others change between a
- * checkpoint and the locks may have made nodes in memory alone, so then it is tried again. Where
- * commits never pause the last try has to do. */
-static int lock_settled(struct sop_volume *v, struct sop_err *e)
-{
-	for (unsigned i = 0;; i++) {
-		struct sop_nodes_stat s;
-		int rc = v->opts.read_only ? 0 : sop_checkpoint_run(v, false, e);
-
-		if (rc)
-			return rc;
-		sop_lock(&v->ckpt_lock);
-		sop_lock(&v->commit);
-		sop_nodes_stat(v->nodes, &s);
-		if (v->opts.read_only || !s.dirty_bytes || i + 1 == SETTLE_TRIES)
-			return 0;
-		sop_unlock(&v->commit);
-		sop_unlock(&v->ckpt_lock);
-	}
-}
-
 int sop_volume_check(struct sop_volume *v, bool data, void (*report)(void *arg, const char *line),
 	void *arg, struct sop_check_report *out, struct sop_err *e)
 {
@@ -817,10 +828,13 @@ int sop_volume_check(struct sop_volume *v, bool data, void (*report)(void *arg, 
 	memset(out, 0, sizeof(*out));
 	while (!v->opts.read_only && more && !rc)
 		rc = sop_reap(v, &more, e);
+	/* So that what the disks hold is nearly all that there is, and is looked at. */
 	if (!rc)
-		rc = lock_settled(v, e);
+		rc = sop_checkpoint_run(v, false, e);
 	if (rc)
 		return rc;
+	sop_lock(&v->ckpt_lock);
+	sop_lock(&v->commit);
 	rc = sop_check_run(&c, v, &o, e);
 	sop_unlock(&v->commit);
 	sop_unlock(&v->ckpt_lock);

@@ -70,8 +70,8 @@ struct sop_check_opts {
 
 struct sop_check; /* a finished walk */
 
-/* The caller sees to it that nothing changes meanwhile, and that the registry knows all nodes (a
- * read-only volume alone may have some in memory only). */
+/* The caller sees to it that nothing changes meanwhile, and that no checkpoint is under way. What
+ * the next one will write need not be on the disks: it is looked at in memory. */
 int sop_check_run(struct sop_check **out, struct sop_volume *v, const struct sop_check_opts *o,
 	struct sop_err *e);
 void sop_check_free(struct sop_check *c); /* NULL is fine */

@@ -58,6 +58,8 @@ struct sop_check {
 	size_t n_todo, cap_todo;
 	struct inode **inode;
 	size_t n_inode, cap_inode;
+	struct sop_frozen *changed; /* nodes that the registry has as they were, or not yet */
+	size_t n_changed;
 	struct who who;
 	uint64_t store;		/* being walked */
 	uint64_t seen, subdirs; /* entries of it */

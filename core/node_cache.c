@@ -869,6 +869,18 @@ static void settle_unborn(struct sop_nodes *n)
 	}
 }
 
+static struct sop_frozen frozen_of(const struct version *v)
+{
+	return (struct sop_frozen){
+		.handle = v->node->handle,
+		.store = v->node->store,
+		.page = v->page,
+		.node_lsn = v->lsn,
+		.root = v->node->root,
+		.from = v->node->blob,
+	};
+}
+
 int sop_nodes_freeze(struct sop_nodes *n, uint64_t lsn, struct sop_frozen **list, size_t *count,
 	struct sop_err *e)
 {
@@ -891,17 +903,38 @@ int sop_nodes_freeze(struct sop_nodes *n, uint64_t lsn, struct sop_frozen **list
 		sop_nodes_uncount(n, v);
 		v->frozen = true;
 		sop_nodes_recount(n, v);
-		f[i++] = (struct sop_frozen){
-			.handle = v->node->handle,
-			.store = v->node->store,
-			.page = v->page,
-			.node_lsn = v->lsn,
-			.root = v->node->root,
-			.from = v->node->blob,
-		};
+		f[i++] = frozen_of(v);
 	}
 	n->freezing = true;
 	must(pthread_rwlock_unlock(&n->lock));
+	*list = f;
+	*count = i;
+	return 0;
+}
+
+static int by_handle(const void *a, const void *b)
+{
+	const struct sop_frozen *x = a, *y = b;
+
+	return (x->handle > y->handle) - (x->handle < y->handle);
+}
+
+int sop_nodes_changed(
+	struct sop_nodes *n, struct sop_frozen **list, size_t *count, struct sop_err *e)
+{
+	struct sop_frozen *f;
+	size_t i = 0;
+
+	*list = NULL;
+	*count = 0;
+	must(pthread_rwlock_rdlock(&n->lock));
+	f = calloc(n->dirty_count + 1, sizeof(*f));
+	for (struct link *l = n->dirty.next; f && l != &n->dirty; l = l->next)
+		f[i++] = frozen_of(version_of(l));
+	must(pthread_rwlock_unlock(&n->lock));
+	if (!f)
+		return sop_fail(e, -ENOMEM, "list of changed nodes");
+	qsort(f, i, sizeof(*f), by_handle);
 	*list = f;
 	*count = i;
 	return 0;

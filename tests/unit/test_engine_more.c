@@ -1,5 +1,6 @@
 /* The engine again: what several steps in one transaction, failed writes and concurrent sessions do
  * to values. Each test is about one way in which bytes could be lost. */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -584,6 +585,81 @@ static void a_disk_that_fills_up_in_a_checkpoint_refuses_it_and_stays_a_replica(
 	}
 }
 
+/* ---- a check while commits never pause: each look at the clock is followed by one ---- */
+
+static struct {
+	struct fixture *f;
+	pthread_t thread;
+	uint64_t store;
+	unsigned commits;
+	bool inside;
+} busy;
+
+#define CROWD 400u /* entries that take several nodes */
+
+/* Nodes come and go: a crowd enters a store, and leaves it in the next. */
+static void commit_one(void)
+{
+	bool enter = busy.commits++ % 2 == 0;
+	struct sop_txn *t;
+
+	busy.inside = true;
+	t = fixture_begin(busy.f, SOP_TXN_WRITE);
+	for (unsigned i = 0; i < CROWD; i++) {
+		char name[40];
+
+		snprintf(name, sizeof(name), "one of a crowd of many, number %u", i);
+		if (enter)
+			fixture_ok(
+				busy.f, sop_add(t, SOP_NAME(busy.store, name), "x", 1, &busy.f->e));
+		else
+			fixture_ok(busy.f, sop_remove(t, SOP_NAME(busy.store, name), &busy.f->e));
+	}
+	fixture_ok(busy.f, sop_txn_commit(t, 0, &busy.f->e));
+	busy.inside = false;
+}
+
+static uint64_t busy_ms(void *ctx)
+{
+	(void)ctx;
+	if (busy.f && !busy.inside && pthread_equal(pthread_self(), busy.thread))
+		commit_one();
+	return fixture_clock.monotonic_ms(NULL);
+}
+
+static uint64_t busy_ns(void *ctx)
+{
+	(void)ctx;
+	return fixture_clock.wall_ns(NULL);
+}
+
+static void a_check_during_commits_that_never_pause_finds_nothing(void **state)
+{
+	static const struct sop_clock clock = {.wall_ns = busy_ns, .monotonic_ms = busy_ms};
+	struct fixture *f = *state;
+	struct sop_check_report r;
+
+	busy.thread = pthread_self();
+	fixture_ok(f, fixture_close(f));
+	f->opts.clock = &clock;
+	fixture_ok(f, fixture_open(f));
+	fixture_ok(f, fixture_store(f, "s", &busy.store));
+	for (unsigned i = 0; i < 4; i++) {
+		unsigned before = busy.commits;
+
+		busy.f = f;
+		fixture_ok(f, sop_volume_check(f->v, i % 2, NULL, NULL, &r, &f->e));
+		busy.f = NULL;
+		assert_true(busy.commits > before);
+		assert_int_equal(r.errors, 0);
+		assert_int_equal(r.leaked_bytes, 0);
+		busy.f = f;
+		if (i == 1) /* the crowd enters behind a checkpoint, or leaves behind it */
+			commit_one();
+		busy.f = NULL;
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -601,6 +677,7 @@ int main(void)
 		TEST(a_write_after_an_append_of_the_same_session_keeps_both),
 		TEST(an_extent_that_could_not_be_looked_up_is_not_a_hole),
 		TEST(a_commit_that_cannot_be_made_durable_stands),
+		TEST(a_check_during_commits_that_never_pause_finds_nothing),
 		cmocka_unit_test(a_failed_checkpoint_takes_nothing_with_it),
 		cmocka_unit_test(
 			a_disk_that_fills_up_in_a_checkpoint_refuses_it_and_stays_a_replica),

@@ -195,12 +195,17 @@ static void say(void *arg, const char *line)
 	print_error("check: %s\n", line);
 }
 
-/* Everybody leaves; one who is alone finds the volume in order. */
+/* Both find the volume in order, what the disks do not have yet included. Everybody leaves; one who
+ * is alone finds it so, too. */
 static void check_whole(void)
 {
 	struct sop_check_report r;
 	struct sop_volume *v;
 
+	ok(sop_volume_check(p.a, true, say, NULL, &r, &p.e));
+	assert_int_equal(r.errors, 0);
+	ok(sop_volume_check(p.b, true, say, NULL, &r, &p.e));
+	assert_int_equal(r.errors, 0);
 	close_both();
 	p.opts.exclusive = true;
 	ok(open_one(&v));
