@@ -14,11 +14,10 @@
  * A crash leaves staged files, which whoever is alone next removes, and half-placed records, which
  * the next who reads the slot finishes. */
 
-#define NAME	   64
-#define RECORD_MAX (1u << 30)
-#define STAGE	   SOP_PATH_SLOTS "/stage."
-#define COMMIT	   SOP_PATH_SLOTS "/commit."
-#define KNOWN	   4 /* records that one run can meet: own, NIL, those of others */
+#define NAME   64
+#define STAGE  SOP_PATH_SLOTS "/stage."
+#define COMMIT SOP_PATH_SLOTS "/commit."
+#define KNOWN  4 /* records that one run can meet: own, NIL, those of others */
 
 /* ---- records in memory, counted: a thread that hangs holds on to one ---- */
 
@@ -41,38 +40,17 @@ static void record_put(struct record *x)
 		free(x);
 }
 
-static uint32_t header_crc(const void *raw, size_t len, size_t at)
-{
-	const uint8_t zero[4] = {0};
-	const uint8_t *p = raw;
-	uint32_t crc = sop_crc32c(0, p, at);
-
-	crc = sop_crc32c(crc, zero, sizeof(zero));
-	return sop_crc32c(crc, p + at + sizeof(zero), len - at - sizeof(zero));
-}
-
 static struct record *record_new(const struct sop_uuid *volume, const struct sop_chain_record *r)
 {
-	struct sop_disk_commit h = {.version = le32_make(SOP_FORMAT_VERSION),
-		.slot = le64_make(r->slot),
-		.who = le64_make(r->id.who),
-		.seq = le64_make(r->id.seq),
-		.epoch = le64_make(r->epoch),
-		.base = le64_make(r->base),
-		.next_ino = le64_make(r->next_ino),
-		.payload = le32_make((uint32_t)r->len),
-		.payload_crc = le32_make(sop_crc32c(0, r->payload, r->len)),
-		.type = r->type};
+	struct sop_disk_commit h;
 	struct record *x;
 
-	if (r->len > RECORD_MAX)
+	if (r->len > SOP_SLOT_RECORD_MAX)
 		return NULL;
 	x = calloc(1, sizeof(*x) + sizeof(h) + r->len);
 	if (!x)
 		return NULL;
-	memcpy(h.magic, SOP_SLOT_MAGIC, sizeof(h.magic));
-	memcpy(h.volume_uuid, volume->b, sizeof(h.volume_uuid));
-	h.crc = le32_make(header_crc(&h, sizeof(h), offsetof(struct sop_disk_commit, crc)));
+	sop_slot_header_encode(&h, r, volume);
 	atomic_init(&x->refs, 1);
 	x->len = sizeof(h) + r->len;
 	memcpy(x->raw, &h, sizeof(h));
@@ -81,29 +59,6 @@ static struct record *record_new(const struct sop_uuid *volume, const struct sop
 	x->r = *r;
 	x->r.payload = x->raw + sizeof(h);
 	return x;
-}
-
-static int header_decode(struct sop_chain_record *r, uint32_t *payload_crc,
-	const struct sop_disk_commit *h, const struct sop_uuid *volume, uint64_t slot)
-{
-	if (memcmp(h->magic, SOP_SLOT_MAGIC, sizeof(h->magic)) != 0 ||
-		le32_get(h->version) != SOP_FORMAT_VERSION ||
-		le32_get(h->crc) !=
-			header_crc(h, sizeof(*h), offsetof(struct sop_disk_commit, crc)) ||
-		memcmp(h->volume_uuid, volume->b, sizeof(h->volume_uuid)) != 0 ||
-		le64_get(h->slot) != slot || h->type > SOP_SLOT_MOUNT)
-		return SOP_ECORRUPT;
-	*r = (struct sop_chain_record){.id = {le64_get(h->who), le64_get(h->seq)},
-		.slot = slot,
-		.epoch = le64_get(h->epoch),
-		.base = le64_get(h->base),
-		.next_ino = le64_get(h->next_ino),
-		.type = h->type,
-		.len = le32_get(h->payload)};
-	*payload_crc = le32_get(h->payload_crc);
-	return (r->type == SOP_SLOT_NIL) == (!r->id.who && !r->id.seq) && r->len <= RECORD_MAX
-		       ? 0
-		       : SOP_ECORRUPT;
 }
 
 /* ---- operations on one replica, on its thread ---- */
@@ -153,24 +108,16 @@ static int read_register(struct replica *p, struct op *o)
 	sop_autofree void *raw = NULL;
 	struct sop_chain_record r;
 	char path[NAME];
-	uint32_t crc;
 	size_t len;
 	int rc;
 
 	register_path(path, o->slot, o->round);
-	rc = sop_disk_read_file(
-		p->disk, path, &raw, &len, sizeof(struct sop_disk_commit) + RECORD_MAX, NULL);
+	rc = sop_disk_read_file(p->disk, path, &raw, &len,
+		sizeof(struct sop_disk_commit) + SOP_SLOT_RECORD_MAX, NULL);
+	if (!rc)
+		rc = sop_slot_record_decode(&r, raw, len, &p->volume, o->slot);
 	if (rc)
 		return rc;
-	if (len < sizeof(struct sop_disk_commit))
-		return SOP_ECORRUPT;
-	rc = header_decode(&r, &crc, raw, &p->volume, o->slot);
-	if (rc)
-		return rc;
-	if (len != sizeof(struct sop_disk_commit) + r.len ||
-		crc != sop_crc32c(0, (uint8_t *)raw + sizeof(struct sop_disk_commit), r.len))
-		return SOP_ECORRUPT;
-	r.payload = (uint8_t *)raw + sizeof(struct sop_disk_commit);
 	o->got = record_new(&p->volume, &r);
 	o->value = r.id;
 	return o->got ? 0 : -ENOMEM;
@@ -184,7 +131,6 @@ static int read_header(struct replica *p, struct op *o)
 	struct sop_chain_record r;
 	struct sop_file *f;
 	char path[NAME];
-	uint32_t crc;
 	ssize_t n;
 	int rc;
 
@@ -196,7 +142,7 @@ static int read_header(struct replica *p, struct op *o)
 	f->ops->file_close(f);
 	if (n < 0)
 		return (int)n;
-	rc = n == sizeof(h) ? header_decode(&r, &crc, &h, &p->volume, o->slot) : SOP_ECORRUPT;
+	rc = n == sizeof(h) ? sop_slot_header_decode(&r, &h, &p->volume, o->slot) : SOP_ECORRUPT;
 	if (!rc)
 		o->value = r.id;
 	return rc;
@@ -255,7 +201,6 @@ static int link_register(struct replica *p, struct op *o)
 static int read_floor(struct replica *p, uint64_t *floor)
 {
 	sop_autofree void *raw = NULL;
-	const struct sop_disk_floor *h;
 	size_t len;
 	int rc = sop_disk_read_file(
 		p->disk, SOP_PATH_FLOOR, &raw, &len, sizeof(struct sop_disk_floor), NULL);
@@ -263,24 +208,14 @@ static int read_floor(struct replica *p, uint64_t *floor)
 	*floor = 0;
 	if (rc)
 		return rc == -ENOENT ? 0 : rc;
-	h = raw;
-	if (len != sizeof(*h) || memcmp(h->magic, SOP_FLOOR_MAGIC, sizeof(h->magic)) != 0 ||
-		le32_get(h->version) != SOP_FORMAT_VERSION ||
-		memcmp(h->volume_uuid, p->volume.b, sizeof(h->volume_uuid)) != 0 ||
-		le32_get(h->crc) != header_crc(h, sizeof(*h), offsetof(struct sop_disk_floor, crc)))
-		return SOP_ECORRUPT;
-	*floor = le64_get(h->floor);
-	return 0;
+	return sop_slot_floor_decode(floor, raw, len, &p->volume);
 }
 
 static int write_floor(struct replica *p, uint64_t floor)
 {
-	struct sop_disk_floor h = {
-		.version = le32_make(SOP_FORMAT_VERSION), .floor = le64_make(floor)};
+	struct sop_disk_floor h;
 
-	memcpy(h.magic, SOP_FLOOR_MAGIC, sizeof(h.magic));
-	memcpy(h.volume_uuid, p->volume.b, sizeof(h.volume_uuid));
-	h.crc = le32_make(header_crc(&h, sizeof(h), offsetof(struct sop_disk_floor, crc)));
+	sop_slot_floor_encode(&h, floor, &p->volume);
 	return sop_disk_publish(p->disk, SOP_PATH_FLOOR, &h, sizeof(h), NULL);
 }
 
@@ -661,7 +596,7 @@ int sop_chain_propose(struct sop_chain *c, struct sop_chain_record *in,
 	int rc;
 
 	*own = *placed = false;
-	if (in->len > RECORD_MAX)
+	if (in->len > SOP_SLOT_RECORD_MAX)
 		return sop_say(e, -EFBIG, "a transaction of %zu bytes", in->len);
 	if (!in->id.who)
 		in->id = (struct sop_slot_id){c->who, ++c->seq};

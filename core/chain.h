@@ -8,20 +8,9 @@
 #define SOP_CHAIN_H
 
 #include "core/members.h"
-#include "core/slots.h"
+#include "core/slot_record.h"
 
 struct sop_chain;
-
-/* Of a record; payload: the caller's going in; the chain's, until the second call after, coming
- * out. */
-struct sop_chain_record {
-	struct sop_slot_id
-		id; /* going in: zeros, or what the call before with the same record gave */
-	uint64_t slot, epoch, base, next_ino;
-	uint8_t type; /* enum sop_slot_type */
-	const void *payload;
-	size_t len;
-};
 
 /* make: the folder slots/ is made where it is missing. Threads are used unless `inline_io`. */
 int sop_chain_new(struct sop_chain **out, struct sop_members *mem, bool inline_io, bool make,
@@ -29,7 +18,9 @@ int sop_chain_new(struct sop_chain **out, struct sop_members *mem, bool inline_i
 void sop_chain_free(struct sop_chain *c); /* NULL is fine */
 unsigned sop_chain_replicas(const struct sop_chain *c);
 
-/* What is in the slot: 1 and *out, or 0: nothing is. -ESTALE: it has been let go of. SOP_EDISKS:
+/* The payload of a record that comes out of a call is the chain's, until the second call after.
+ *
+ * What is in the slot: 1 and *out, or 0: nothing is. -ESTALE: it has been let go of. SOP_EDISKS:
  * too few replicas answer. SOP_ECORRUPT. */
 int sop_chain_settle(
 	struct sop_chain *c, uint64_t slot, struct sop_chain_record *out, struct sop_err *e);

@@ -99,20 +99,18 @@ void sop_shared_published(struct sop_volume *v, uint64_t lsn)
 	sop_barrier_marked(v, lsn);
 }
 
-static int apply_txn(struct sop_volume *v, const struct sop_disk_commit_txn *h, const void *ops,
-	struct sop_err *e)
+static int apply_txn(struct sop_volume *v, const struct sop_slot_txn *t, struct sop_err *e)
 {
-	uint64_t lsn = le64_get(h->lsn);
-	int rc = sop_apply_prefault(v, ops, le32_get(h->len), e);
+	int rc = sop_apply_prefault(v, t->ops, t->len, e);
 
 	if (rc)
 		return rc;
-	sop_event_ring_begin(v->events, lsn);
-	sop_apply_begin(v, lsn);
-	rc = sop_apply_run(v, ops, le32_get(h->len), lsn, le64_get(h->time_ns), e);
+	sop_event_ring_begin(v->events, t->lsn);
+	sop_apply_begin(v, t->lsn);
+	rc = sop_apply_run(v, t->ops, t->len, t->lsn, t->time_ns, e);
 	sop_apply_end(v);
 	if (!rc)
-		sop_shared_published(v, lsn);
+		sop_shared_published(v, t->lsn);
 	return rc;
 }
 
@@ -120,25 +118,16 @@ static int apply_batch(struct sop_volume *v, const struct sop_chain_record *r, s
 {
 	const uint8_t *p = r->payload;
 	size_t left = r->len;
+	int rc = 0;
 
-	while (left) {
-		struct sop_disk_commit_txn h;
-		size_t all;
-		int rc;
+	while (left && !rc) {
+		struct sop_slot_txn t;
 
-		if (left < sizeof(h))
+		if (sop_slot_batch_next(&t, &p, &left) || t.lsn != v->lsn_next)
 			return sop_fail(e, SOP_ECORRUPT, "transaction in a slot");
-		memcpy(&h, p, sizeof(h));
-		all = sop_round_up(sizeof(h) + le32_get(h.len), 8);
-		if (all > left || le64_get(h.lsn) != v->lsn_next)
-			return sop_fail(e, SOP_ECORRUPT, "transaction in a slot");
-		rc = apply_txn(v, &h, p + sizeof(h), e);
-		if (rc)
-			return rc;
-		p += all;
-		left -= all;
+		rc = apply_txn(v, &t, e);
 	}
-	return 0;
+	return rc;
 }
 
 static void apply_base(struct sop_shared *s, const struct sop_chain_record *r)

@@ -2,16 +2,16 @@
  * mounters that know nothing of each other, over write-once registers on the registry replicas.
  *
  * Slot n has rounds 0, 1, ...; each replica has one register for each slot and round: a file that
- * comes into being whole, by an exclusive link, and is never changed (slots_folder.c). Round r of
- * slot n has an arbiter, replica (n + r) % replicas. Rules (why they suffice: core/SHARED.md):
+ * comes into being whole, by an exclusive link, and is never changed (chain.c). Round r of slot n
+ * has an arbiter, replica (n + r) % replicas. Rules (why they suffice: core/SHARED.md):
  *
- *   one value      a register other than the arbiter's gets a value only after the arbiter's
- * register of the round has it, durably. So a round has one value, or NIL (nobody's), at most.
- *   bound by past  the arbiter's register of round r > 0 gets a value only after a majority of the
- *                  registers of each round before are taken, durably; it is the value of the
- * highest round before that was seen to have one, or free when none has. decided        the round's
- * value, durably in a majority of its registers, on replicas that had not let go of the slot (their
- * floor is not above it) when looked at after that.
+ * - One value: a register other than the arbiter's gets a value only after the arbiter's of the
+ *   round has it, durably. So a round has one value, or NIL (nobody's), at most.
+ * - Bound by the past: the arbiter's register of round r > 0 gets a value only after a majority
+ *   of the registers of each round before are taken, durably; it is the value of the highest
+ *   round before that was seen to have one, or free when none has.
+ * - Decided: the round's value, durably in a majority of its registers, on replicas that had not
+ *   let go of the slot (their floor is not above it) when looked at after that.
  *
  * This is the state machine alone: it asks for operations on replicas, gets answers, and ends. It
  * does no I/O and can be copied: tests/model/slots.c drives this very code through every

@@ -1,5 +1,8 @@
-/* The payload of a journal record: operations, with the items that they put. */
+/* Operations, with the items that they put: the payload of a journal record, or of a shared volume
+ * the register of a slot, with the transactions of its batch. A register says itself which slot it
+ * is of; elsewhere the name of its file does. The floor of the slots goes with them. */
 #include "core/engine.h"
+#include "core/slot_record.h"
 #include "tests/fuzz/fuzz.h"
 
 static int each(void *arg, enum sop_op_type type, unsigned flags, uint64_t store,
@@ -22,12 +25,70 @@ static int each(void *arg, enum sop_op_type type, unsigned flags, uint64_t store
 	return store == 0;
 }
 
+static void batch(const struct sop_chain_record *r)
+{
+	const uint8_t *at = r->payload;
+	size_t left = r->len;
+	struct sop_slot_txn t;
+	struct sop_err e = {0};
+
+	while (left && !sop_slot_batch_next(&t, &at, &left)) {
+		if (at + left != (const uint8_t *)r->payload + r->len)
+			abort();
+		(void)sop_ops_each(t.ops, t.len, each, NULL, &e);
+	}
+}
+
+static void record(uint8_t *raw, size_t size)
+{
+	struct sop_disk_commit h, again;
+	struct sop_chain_record r;
+	struct sop_uuid volume;
+
+	memcpy(&h, raw, sizeof(h));
+	h.payload = le32_make((uint32_t)(size - sizeof(h)));
+	h.payload_crc = le32_make(sop_crc32c(0, raw + sizeof(h), size - sizeof(h)));
+	memset(h.pad, 0, sizeof(h.pad));
+	memcpy(raw, &h, sizeof(h));
+	fuzz_seal(raw, sizeof(h), offsetof(struct sop_disk_commit, crc));
+	memcpy(volume.b, h.volume_uuid, sizeof(volume.b));
+	if (sop_slot_record_decode(&r, raw, size, &volume, le64_get(h.slot)))
+		return;
+	sop_slot_header_encode(&again, &r, &volume);
+	if (memcmp(&again, raw, sizeof(again)) != 0)
+		abort();
+	if (r.type == SOP_SLOT_BATCH)
+		batch(&r);
+}
+
+/* The floor's own tail is not looked at. */
+static void floor_of(uint8_t *raw, size_t size)
+{
+	const struct sop_disk_floor *h = (const void *)raw;
+	struct sop_disk_floor again;
+	struct sop_uuid volume = {{0}};
+	uint64_t floor;
+
+	fuzz_seal(raw, size, offsetof(struct sop_disk_floor, crc));
+	memcpy(volume.b, h->volume_uuid, sizeof(volume.b));
+	if (sop_slot_floor_decode(&floor, raw, size, &volume))
+		return;
+	sop_slot_floor_encode(&again, floor, &volume);
+	if (le64_get(again.floor) != le64_get(h->floor))
+		abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	uint8_t *raw = fuzz_block(data, size, size);
 	struct sop_err e = {0};
 
-	(void)sop_ops_each(raw, size, each, NULL, &e);
+	if (size >= sizeof(struct sop_disk_floor) && !memcmp(raw, SOP_FLOOR_MAGIC, 8))
+		floor_of(raw, size);
+	else if (size >= sizeof(struct sop_disk_commit) && !memcmp(raw, SOP_SLOT_MAGIC, 8))
+		record(raw, size);
+	else
+		(void)sop_ops_each(raw, size, each, NULL, &e);
 	free(raw);
 	return 0;
 }

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "core/slot_record.h"
 #include "tests/lib/scenario.h"
 
 static const char *root;
@@ -13,9 +14,11 @@ static void put(const char *target, const char *name, const void *p, size_t len)
 	char path[512];
 	FILE *o;
 
+	bool exact = !strcmp(target, "node") || !strcmp(target, "checkpoint") ||
+		     !strncmp(name, "slot-", 5);
+
 	/* A target puts zeros behind its input. */
-	while (len && strcmp(target, "node") != 0 && strcmp(target, "checkpoint") != 0 &&
-		!((const uint8_t *)p)[len - 1])
+	while (len && !exact && !((const uint8_t *)p)[len - 1])
 		len--;
 	snprintf(path, sizeof(path), "%s/%s", root, target);
 	mkdir(path, 0755);
@@ -40,6 +43,47 @@ static void nodes_in(const uint8_t *p, size_t len)
 	}
 }
 
+static void put_slot(const char *name, enum sop_slot_type type, const void *payload, size_t len)
+{
+	const struct sop_uuid volume = {{1, 2, 3}};
+	const struct sop_chain_record r = {.id = {type != SOP_SLOT_NIL, type != SOP_SLOT_NIL},
+		.slot = 5,
+		.base = 4,
+		.type = (uint8_t)type,
+		.payload = payload,
+		.len = len};
+	uint8_t raw[4096];
+
+	sop_slot_header_encode((struct sop_disk_commit *)raw, &r, &volume);
+	if (len)
+		memcpy(raw + sizeof(struct sop_disk_commit), payload, len);
+	put("ops", name, raw, sizeof(struct sop_disk_commit) + len);
+}
+
+/* Of a shared volume: a slot of each type, one with two transactions of these operations, a floor.
+ */
+static void put_slots(const uint8_t *ops, size_t len)
+{
+	static const char claim[] = "a claim of a mounter";
+	const struct sop_disk_commit_txn h = {.lsn = le64_make(7), .len = le32_make((uint32_t)len)};
+	size_t one = sop_round_up(sizeof(h) + len, 8);
+	uint8_t batch[3000] = {0};
+	struct sop_disk_floor low;
+
+	if (2 * one > sizeof(batch))
+		return;
+	for (unsigned i = 0; i < 2; i++) {
+		memcpy(batch + i * one, &h, sizeof(h));
+		memcpy(batch + i * one + sizeof(h), ops, len);
+	}
+	put_slot("slot-nil", SOP_SLOT_NIL, NULL, 0);
+	put_slot("slot-batch", SOP_SLOT_BATCH, batch, 2 * one);
+	put_slot("slot-base", SOP_SLOT_BASE, NULL, 0);
+	put_slot("slot-mount", SOP_SLOT_MOUNT, claim, sizeof(claim));
+	sop_slot_floor_encode(&low, 3, &(struct sop_uuid){{1, 2, 3}});
+	put("ops", "slot-floor", &low, sizeof(low));
+}
+
 /* The records as they are, and the payloads of those that are short enough. */
 static void journal_of(const uint8_t *p, size_t len)
 {
@@ -62,6 +106,7 @@ static void journal_of(const uint8_t *p, size_t len)
 		snprintf(name, sizeof(name), "%u", payloads);
 		if (le32_get(r.payload) && le32_get(r.payload) < 3000) {
 			put("ops", name, p + at + sizeof(r), le32_get(r.payload));
+			put_slots(p + at + sizeof(r), le32_get(r.payload));
 			payloads++;
 		}
 		at += le32_get(r.len);
@@ -157,6 +202,81 @@ static void put_keys(void)
 	}
 }
 
+/* The first byte says what: the script that is answered, or 'm' a message, 'z' a URL; then the
+ * words, each behind the one before and a NUL. */
+static const struct {
+	const char *text;
+	size_t len;
+} replies[] = {
+#define REPLY(text)                                                                                \
+	{                                                                                          \
+		text, sizeof(text) - 1                                                             \
+	}
+	REPLY("\0"
+	      "0123456789abcdef\0"
+	      "1\0"
+	      "00000000000000000007\0"
+	      "3\0"
+	      "0"),
+	REPLY("\1"
+	      "00000000000000000007\0"
+	      "0123456789abcdef\0"
+	      "fedcba9876543210"),
+	REPLY("\1"
+	      "stale"),
+	REPLY("\2"
+	      "1"),
+	REPLY("\3"
+	      "1\0host\0/mnt\0"
+	      "17\0"
+	      "5\0"
+	      "-3\0"
+	      "7\0"
+	      "7\0"
+	      "2"),
+	REPLY("\4"
+	      "00000000000000000007"),
+	REPLY("\5"
+	      "7\0"
+	      "1"),
+	REPLY("\7"),
+	REPLY("\10"
+	      "ok\0"
+	      "12"),
+	REPLY("\10"
+	      "young\0"
+	      "1200"),
+	REPLY("\10"
+	      "deadlock\0"
+	      "1\0"
+	      "3\0p\0w\0"
+	      "0\0"
+	      "18446744073709551615\0"
+	      "9"),
+	REPLY("\11"
+	      "held\0"
+	      "1\0"
+	      "3\0f\0r\0"
+	      "0\0"
+	      "5\0"
+	      "9"),
+	REPLY("m"
+	      "t 00000000000000000007 0123456789abcdef"),
+	REPLY("m"
+	      "u 00000000000000000041"),
+	REPLY("m"
+	      "y"),
+	REPLY("z"
+	      "redis://user:p%40ss@[::1]:6380/2"),
+	REPLY("z"
+	      "rediss://host/1?ca=/etc/ca.pem"),
+	REPLY("z"
+	      "unix:///run/redis.sock?db=3"),
+	REPLY("z"
+	      "sentinel://a:1+b:2+c/main/4"),
+#undef REPLY
+};
+
 /* A file of a disk, where in it, and the bytes: one in each of several files, and one cut off. */
 static void put_damage(void)
 {
@@ -203,6 +323,10 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < SOP_ARRAY_LEN(items); i++) {
 		snprintf(name, sizeof(name), "%zu", i);
 		put("item", name, items[i], sizeof(items[i]));
+	}
+	for (size_t i = 0; i < SOP_ARRAY_LEN(replies); i++) {
+		snprintf(name, sizeof(name), "%zu", i);
+		put("redis", name, replies[i].text, replies[i].len);
 	}
 	for (size_t i = 0; i < SOP_ARRAY_LEN(lists); i++) {
 		snprintf(name, sizeof(name), "%zu", i);
