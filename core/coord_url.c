@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "core/coord_own.h"
+#include "core/hex.h"
 
 #define FORMS                                                                                      \
 	"redis://[user[:password]@]host[:port][/db], rediss:// the same[?ca=FILE], "               \
@@ -28,36 +29,13 @@ static long number(const char *text, size_t len, long max)
 	return n <= max ? n : -1;
 }
 
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 /* %XX decoded; -1: too long, or no text. */
 static int decode(char *out, size_t size, const char *text, size_t len)
 {
-	size_t n = 0;
+	ssize_t n = sop_percent_decode(out, size - 1, text, len);
 
-	for (size_t i = 0; i < len; i++) {
-		char c = text[i];
-
-		if (c == '%') {
-			int hi = i + 2 < len ? hex_digit(text[i + 1]) : -1;
-			int lo = i + 2 < len ? hex_digit(text[i + 2]) : -1;
-
-			if (hi < 0 || lo < 0)
-				return -1;
-			c = (char)(hi * 16 + lo);
-			i += 2;
-		}
-		if (!c || n + 1 >= size)
-			return -1;
-		out[n++] = c;
-	}
+	if (n < 0 || memchr(out, 0, (size_t)n))
+		return -1;
 	out[n] = 0;
 	return 0;
 }

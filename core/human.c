@@ -1,5 +1,7 @@
 #include "core/human.h"
 
+#include <ctype.h>
+#include <limits.h>
 #include <stdio.h>
 
 static const char units[] = "BKMGTPE";
@@ -95,4 +97,78 @@ char *sop_human_rfc3339(char *text, struct timespec t)
 
 	snprintf(text + n, SOP_HUMAN_TEXT - n, ".%06ldZ", t.tv_nsec / 1000);
 	return text;
+}
+
+/* ---- read
+ * ------------------------------------------------------------------------------------------
+ */
+
+/* A plain decimal number, no sign, no exponent: what follows it is at *end. */
+static int parse_decimal(double *out, const char *text, const char **end)
+{
+	double value = 0, scale = 1;
+	const char *p = text;
+
+	while (isdigit((unsigned char)*p))
+		value = value * 10 + (*p++ - '0');
+	if (p == text)
+		return -EINVAL;
+	if (*p == '.') {
+		p++;
+		while (isdigit((unsigned char)*p)) {
+			scale /= 10;
+			value += scale * (*p++ - '0');
+		}
+	}
+	*out = value;
+	*end = p;
+	return 0;
+}
+
+int sop_human_parse_size(uint64_t *bytes, const char *text)
+{
+	static const char powers[] = "KMGT";
+	const char *end, *unit;
+	double v;
+
+	if (parse_decimal(&v, text, &end))
+		return -EINVAL;
+	if (*end) {
+		unit = strchr(powers, toupper((unsigned char)*end));
+		if (!unit)
+			return -EINVAL;
+		v *= (double)(1ull << 10 * (unit - powers + 1));
+		end++;
+		if (!strcasecmp(end, "iB") || !strcasecmp(end, "B"))
+			end += strlen(end);
+	}
+	if (*end || v >= 0x1p62)
+		return -EINVAL;
+	*bytes = (uint64_t)v;
+	return 0;
+}
+
+int sop_human_parse_time(unsigned *ms, const char *text)
+{
+	static const struct {
+		const char *name;
+		double ms;
+	} words[] = {{"", 1000}, {"s", 1000}, {"sec", 1000}, {"ms", 1}, {"min", 60000},
+		{"m", 60000}, {"h", 3600000}};
+	const char *end;
+	double v;
+	size_t i;
+
+	if (parse_decimal(&v, text, &end))
+		return -EINVAL;
+	for (i = 0; i < SOP_ARRAY_LEN(words); i++) {
+		if (strcmp(end, words[i].name))
+			continue;
+		v = v * words[i].ms + 0.5;
+		if (v >= UINT_MAX)
+			return -EINVAL;
+		*ms = (unsigned)v;
+		return 0;
+	}
+	return -EINVAL;
 }

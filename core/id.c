@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <sys/random.h>
 
+#include "core/hex.h"
+
 /* 0, or -errno when the kernel has no random bytes to give. */
 static int random_bytes(void *buf, size_t len_bytes)
 {
@@ -62,17 +64,6 @@ char *sop_uuid_format(char *text, const struct sop_uuid *id)
 	return text;
 }
 
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
 int sop_uuid_parse(struct sop_uuid *out, const char *text)
 {
 	struct sop_uuid id;
@@ -82,8 +73,8 @@ int sop_uuid_parse(struct sop_uuid *out, const char *text)
 
 		if (dash_before(i) && *text++ != '-')
 			return -EINVAL;
-		high = hex_digit(text[0]);
-		low = high < 0 ? -1 : hex_digit(text[1]);
+		high = sop_hex_digit(text[0]);
+		low = high < 0 ? -1 : sop_hex_digit(text[1]);
 		if (low < 0)
 			return -EINVAL;
 		id.b[i] = (uint8_t)(high << 4 | low);

@@ -11,6 +11,7 @@
  */
 #define FUSE_USE_VERSION 312
 #include "fs/channel.h"
+#include "core/mountpoint.h"
 #include "fs/fdpass.h"
 #include "fs/messenger.h"
 #include "fs/mountinfo.h"
@@ -463,35 +464,10 @@ void sopfs_channel_close(struct sopfs_channel *c)
 /* ---- the mount point ---------------------------------------------------------------------------
  */
 
-/* realpath(3) of the folder that holds it, and its own name: the mount point itself may be dead,
- * and every call on it fail. */
-static char *canonical_parent(const char *path)
-{
-	sop_autofree char *copy = strdup(path), *parent = NULL;
-	char *slash, *out = NULL;
-	size_t len = strlen(path);
-
-	if (!copy)
-		return NULL;
-	while (len > 1 && copy[len - 1] == '/')
-		copy[--len] = '\0';
-	slash = strrchr(copy, '/');
-	if (slash) {
-		*slash = '\0';
-		parent = realpath(slash == copy ? "/" : copy, NULL);
-	} else {
-		parent = realpath(".", NULL);
-	}
-	if (parent && asprintf(&out, "%s/%s", strcmp(parent, "/") ? parent : "",
-			      slash ? slash + 1 : copy) < 0)
-		out = NULL;
-	return out;
-}
-
 /* "Transport endpoint is not connected": a daemon that died left it. */
 static int replace_dead(char **canonical, const char *path, struct sop_err *e)
 {
-	sop_autofree char *name = canonical_parent(path);
+	sop_autofree char *name = sop_mountpoint_name(path);
 	struct sopfs_mount m;
 	int rc;
 
@@ -547,7 +523,7 @@ static bool claimant_is_dead(const char *source)
  * mount point. */
 static void free_hung(const char *mountpoint)
 {
-	sop_autofree char *name = canonical_parent(mountpoint);
+	sop_autofree char *name = sop_mountpoint_name(mountpoint);
 	struct sopfs_mount m;
 
 	if (name && geteuid() == 0 && sopfs_mount_at(&m, name, NULL) == 1 &&

@@ -12,6 +12,7 @@
  * once. Whatever ends the loop, the volume is closed after it: everything committed is on the
  * disks, and the lock is held until then. */
 #define FUSE_USE_VERSION 312
+#include "core/mountpoint.h"
 #include "fs/channel.h"
 #include "fs/daemon.h"
 #include "fs/messenger.h"
@@ -24,7 +25,6 @@
 #include <fuse_lowlevel.h>
 #include <malloc.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -180,8 +180,8 @@ static int check_not_member(
 
 	if (stat(mountpoint, &at))
 		return sop_fail(e, -errno, "%s: mount point", mountpoint);
-	for (i = 0; i < o->n_paths; i++)
-		if (!stat(o->paths[i], &member) && member.st_dev == at.st_dev &&
+	for (i = 0; i < o->paths.n; i++)
+		if (!stat(o->paths.path[i], &member) && member.st_dev == at.st_dev &&
 			member.st_ino == at.st_ino)
 			return sop_say(e, -EINVAL,
 				"%s: is a disk folder of the volume; mount on another directory",
@@ -216,8 +216,9 @@ static char *shown_source(const struct sopfs_options *o)
 
 	if (o->source[0] == '/' || o->named)
 		return strdup(o->source);
-	for (i = 0; i < o->n_paths; i++) {
-		if (asprintf(&longer, "%s%s%s", all ? all : "", all ? ":" : "", o->paths[i]) < 0)
+	for (i = 0; i < o->paths.n; i++) {
+		if (asprintf(&longer, "%s%s%s", all ? all : "", all ? ":" : "", o->paths.path[i]) <
+			0)
 			longer = NULL;
 		free(all);
 		all = longer;
@@ -239,7 +240,7 @@ static int open_volume(struct mounted *m, struct sop_err *e)
 	 * waited for, so that the next command of a script finds the volume free. */
 	for (waited = 0;; waited += RETRY_MS) {
 		rc = sop_volume_open(
-			&m->volume, (const char *const *)o->paths, o->n_paths, &o->volume, e);
+			&m->volume, (const char *const *)o->paths.path, o->paths.n, &o->volume, e);
 		if (rc != SOP_EINUSE || waited >= IN_USE_MS)
 			break;
 		usleep(RETRY_MS * 1000);
@@ -428,25 +429,6 @@ static void raise_limits(void)
 	setrlimit(RLIMIT_NOFILE, &r);
 }
 
-/* mount(8) -N: the mount is to appear in another mount namespace. All of the daemon moves there,
- * before it has a thread: so SOURCE is looked for there too. */
-static int enter_namespace(const char *name, struct sop_err *e)
-{
-	char path[64];
-	sop_autoclose int fd = -1;
-
-	if (!name)
-		return 0;
-	if (!name[strspn(name, "0123456789")]) {
-		snprintf(path, sizeof(path), "/proc/%.20s/ns/mnt", name);
-		name = path;
-	}
-	fd = open(name, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || setns(fd, CLONE_NEWNS))
-		return sop_fail(e, -errno, "%s: mount namespace", name);
-	return 0;
-}
-
 static int print_settings(const struct mounted *m)
 {
 	fputs(m->settings, stdout);
@@ -455,9 +437,10 @@ static int print_settings(const struct mounted *m)
 	return fflush(stdout) ? SOPFS_EXIT_SYSTEM : SOPFS_EXIT_OK;
 }
 
+/* With -N all of the daemon moves to the other namespace: so SOURCE is looked for there too. */
 static int check_mountpoint(struct mounted *m, struct sop_err *e)
 {
-	int rc = enter_namespace(m->o->namespace, e);
+	int rc = sop_namespace_enter(m->o->namespace, e);
 
 	if (!rc)
 		rc = sopfs_mountpoint_check(&m->mountpoint, m->o->mountpoint, e);
@@ -466,7 +449,7 @@ static int check_mountpoint(struct mounted *m, struct sop_err *e)
 
 static int remount(const struct sopfs_options *o, struct sop_err *e)
 {
-	int rc = enter_namespace(o->namespace, e);
+	int rc = sop_namespace_enter(o->namespace, e);
 
 	return rc ? rc : sopfs_remount(o, e);
 }

@@ -341,6 +341,12 @@ static bool in_group(fuse_req_t req, gid_t gid)
 	return false;
 }
 
+/* Who is not in the group may not leave the bit that makes programs run as it. */
+static mode_t for_group(fuse_req_t req, mode_t mode, gid_t gid)
+{
+	return mode & S_ISGID && !in_group(req, gid) ? mode & ~(mode_t)S_ISGID : mode;
+}
+
 /* An access list and the mode are two forms of one thing, and change together. item.lock held. */
 static int acl_prepare(
 	fuse_req_t req, struct sopfs_item *item, struct xattr_call *c, struct sop_err *e)
@@ -364,8 +370,7 @@ static int acl_prepare(
 	if (rc)
 		return rc;
 	c->mode = sopfs_acl_mode(c->val, c->len, a.mode);
-	if (c->mode & S_ISGID && !in_group(req, a.gid))
-		c->mode &= ~(mode_t)S_ISGID;
+	c->mode = for_group(req, c->mode, a.gid);
 	c->gone = sopfs_acl_is_mode(c->val, c->len);
 	return 0;
 }
@@ -505,11 +510,7 @@ void sopfs_privileges_granted(void)
 
 mode_t sopfs_mode_taken(fuse_req_t req, const struct sop_attr *a)
 {
-	mode_t mode = sopfs_mode_without_suid(a->mode);
-
-	if (mode & S_ISGID && !in_group(req, a->gid))
-		mode &= ~(mode_t)S_ISGID;
-	return mode;
+	return for_group(req, sopfs_mode_without_suid(a->mode), a->gid);
 }
 
 static int drop_mode(fuse_req_t req, struct sopfs_view *v, struct sopfs_handle *h,

@@ -1,86 +1,11 @@
 /* Options: see options.h. */
 #include "fs/options.h"
 
-#include <ctype.h>
 #include <getopt.h>
-#include <glob.h>
-#include <limits.h>
-#include <math.h>
 #include <stdio.h>
 #include <sys/mount.h>
 
-/* ---- numbers -----------------------------------------------------------------------------------
- */
-
-/* A plain decimal number, no sign, no exponent: what follows it is at *end. */
-static int parse_decimal(double *out, const char *text, const char **end)
-{
-	double value = 0, scale = 1;
-	const char *p = text;
-
-	while (isdigit((unsigned char)*p))
-		value = value * 10 + (*p++ - '0');
-	if (p == text)
-		return -EINVAL;
-	if (*p == '.') {
-		p++;
-		while (isdigit((unsigned char)*p)) {
-			scale /= 10;
-			value += scale * (*p++ - '0');
-		}
-	}
-	*out = value;
-	*end = p;
-	return 0;
-}
-
-int sopfs_parse_size(uint64_t *bytes, const char *text)
-{
-	static const char units[] = "KMGT";
-	const char *end, *unit;
-	double v;
-
-	if (parse_decimal(&v, text, &end))
-		return -EINVAL;
-	if (*end) {
-		unit = strchr(units, toupper((unsigned char)*end));
-		if (!unit)
-			return -EINVAL;
-		v = ldexp(v, 10 * (int)(unit - units + 1));
-		end++;
-		if (!strcasecmp(end, "iB") || !strcasecmp(end, "B"))
-			end += strlen(end);
-	}
-	if (*end || v >= 0x1p62)
-		return -EINVAL;
-	*bytes = (uint64_t)v;
-	return 0;
-}
-
-int sopfs_parse_time(unsigned *ms, const char *text)
-{
-	static const struct {
-		const char *name;
-		double ms;
-	} units[] = {{"", 1000}, {"s", 1000}, {"sec", 1000}, {"ms", 1}, {"min", 60000},
-		{"m", 60000}, {"h", 3600000}};
-	const char *end;
-	double v;
-	size_t i;
-
-	if (parse_decimal(&v, text, &end))
-		return -EINVAL;
-	for (i = 0; i < SOP_ARRAY_LEN(units); i++) {
-		if (strcmp(end, units[i].name))
-			continue;
-		v = v * units[i].ms + 0.5;
-		if (v >= UINT_MAX)
-			return -EINVAL;
-		*ms = (unsigned)v;
-		return 0;
-	}
-	return -EINVAL;
-}
+#include "core/human.h"
 
 /* ---- the table ---------------------------------------------------------------------------------
  */
@@ -243,7 +168,7 @@ static int set_size(struct sopfs_options *o, const struct option_entry *t, const
 {
 	uint64_t n;
 
-	if (sopfs_parse_size(&n, value) || n < t->flag || n > t->max)
+	if (sop_human_parse_size(&n, value) || n < t->flag || n > t->max)
 		return sop_say(e, -EINVAL,
 			"option %s: wants a size from %luM to %lluG, such as %s256M", word,
 			t->flag >> 20, (unsigned long long)t->max >> 30, t->name);
@@ -256,7 +181,7 @@ static int set_time(struct sopfs_options *o, const struct option_entry *t, const
 {
 	unsigned ms;
 
-	if (sopfs_parse_time(&ms, value) || ms < t->flag || ms > t->max)
+	if (sop_human_parse_time(&ms, value) || ms < t->flag || ms > t->max)
 		return sop_say(e, -EINVAL,
 			"option %s: wants a time from %lu ms to %llu s, such as %s5 (seconds) or "
 			"%s500ms",
@@ -499,176 +424,38 @@ static char *absolute(const char *path)
 	return out;
 }
 
-static int add_path(struct sopfs_options *o, const char *path, struct sop_err *e)
+int sopfs_options_source(struct sopfs_options *o, const char *source, struct sop_err *e)
 {
-	char **grown = realloc(o->paths, (o->n_paths + 1) * sizeof(*grown));
+	int rc = sop_source_folders(&o->paths, source, e);
 
-	if (!grown)
-		return sop_fail(e, -ENOMEM, "%s", path);
-	o->paths = grown;
-	o->paths[o->n_paths] = absolute(path);
-	if (!o->paths[o->n_paths])
-		return sop_fail(e, -ENOMEM, "%s", path);
-	o->n_paths++;
-	return 0;
-}
+	for (size_t i = 0; !rc && i < o->paths.n; i++) {
+		char *full = absolute(o->paths.path[i]);
 
-/* One entry of the list, as a plain name and, if it has characters of patterns, for glob(3). A
- * folder of just that name wins over a pattern: "/srv/disk[1]" may be a name. */
-static int add_entry(
-	struct sopfs_options *o, const char *name, const char *pattern, struct sop_err *e)
-{
-	glob_t g;
-	size_t i;
-	int rc;
-
-	if (!pattern || !access(name, F_OK))
-		return add_path(o, name, e);
-	rc = glob(pattern, 0, NULL, &g);
-	if (rc == GLOB_NOMATCH)
-		return sop_say(e, -ENOENT,
-			"%s: matches no folder; check the pattern, and that the disks are mounted",
-			pattern);
-	if (rc)
-		return sop_fail(e, rc == GLOB_NOSPACE ? -ENOMEM : -EIO, "%s", pattern);
-	for (i = 0, rc = 0; !rc && i < g.gl_pathc; i++)
-		rc = add_path(o, g.gl_pathv[i], e);
-	globfree(&g);
+		if (!full)
+			return sop_fail(e, -ENOMEM, "%s", o->paths.path[i]);
+		free(o->paths.path[i]);
+		o->paths.path[i] = full;
+	}
+	if (!rc && !o->paths.n)
+		rc = sop_say(e, -EINVAL,
+			"SOURCE is empty; give a member folder of the volume, or several as "
+			"/data/d1:/data/d2");
 	return rc;
 }
 
-/* From *p to the next ":" or the end. A backslash takes the meaning from the character behind it,
- * if it has one; elsewhere it is itself. True: there were characters of patterns. */
-static bool next_entry(const char **p, char *name, char *pattern)
+/* A setting of NAME.conf. */
+static int config_setting(void *arg, const char *key, const char *value, struct sop_err *e)
 {
-	bool wild = false;
+	struct sopfs_options *o = arg;
 
-	for (; **p && **p != ':'; ++*p) {
-		bool escaped = **p == '\\' && (*p)[1] && strchr(":\\*?[", (*p)[1]);
-
-		*p += escaped;
-		wild |= !escaped && strchr("*?[", **p);
-		if (escaped || **p == '\\')
-			*pattern++ = '\\';
-		*pattern++ = *name++ = **p;
-	}
-	*pattern = *name = '\0';
-	return wild;
-}
-
-int sopfs_options_source(struct sopfs_options *o, const char *source, struct sop_err *e)
-{
-	sop_autofree char *name = malloc(strlen(source) + 1);
-	sop_autofree char *pattern = malloc(2 * strlen(source) + 1);
-	const char *p = source;
-	int rc;
-
-	if (!name || !pattern)
-		return sop_fail(e, -ENOMEM, "%s", source);
-	for (;;) {
-		bool wild = next_entry(&p, name, pattern);
-
-		rc = name[0] ? add_entry(o, name, wild ? pattern : NULL, e) : 0;
-		if (rc)
-			return rc;
-		if (!*p)
-			break;
-		p++;
-	}
-	if (!o->n_paths)
-		return sop_say(e, -EINVAL,
-			"SOURCE is empty; give a member folder of the volume, or several as "
-			"/data/d1:/data/d2");
-	return 0;
-}
-
-/* ---- a volume by name --------------------------------------------------------------------------
- */
-
-/* A word that can be only a name: no folder list has one without a slash, but a folder in the
- * working directory, and that is meant when there is no such file. */
-static char *config_path(const char *source)
-{
-	const char *dir = getenv("SOPFS_CONFIG_DIR");
-	char *path;
-
-	if (!*source || strpbrk(source, "/:\\") || *source == '.')
-		return NULL;
-	if (asprintf(&path, "%s/%s.conf", dir ? dir : "/etc/sopfs", source) < 0)
-		return NULL;
-	return path;
-}
-
-static char *trim(char *text)
-{
-	char *end = text + strlen(text);
-
-	while (isspace((unsigned char)*text))
-		text++;
-	while (end > text && isspace((unsigned char)end[-1]))
-		*--end = '\0';
-	return text;
-}
-
-static int config_line(
-	struct sopfs_options *o, char **source, char *line, const char *where, struct sop_err *e)
-{
-	char *key = trim(line), *eq = strchr(key, '='), *value;
-	int rc;
-
-	if (!*key || *key == '#')
-		return 0;
-	if (!eq)
-		return sop_say(
-			e, -EINVAL, "%s: \"%s\" is no setting; write key = value", where, key);
-	*eq = '\0';
-	key = trim(key);
-	value = trim(eq + 1);
-	if (!strcmp(key, "source")) {
-		free(*source);
-		*source = strdup(value);
-		return *source ? 0 : sop_fail(e, -ENOMEM, "%s", where);
-	}
 	if (!strcmp(key, "mountpoint")) {
 		free(o->mountpoint);
 		o->mountpoint = strdup(value);
-		return o->mountpoint ? 0 : sop_fail(e, -ENOMEM, "%s", where);
+		return o->mountpoint ? 0 : sop_fail(e, -ENOMEM, "options");
 	}
 	if (!strcmp(key, "remount"))
-		return sop_say(e, -EINVAL, "%s: unknown key \"%s\"", where, key);
-	rc = sopfs_options_set(o, key, value, e);
-	return rc ? sop_wrap(e, rc, "%s", where) : 0;
-}
-
-/* The settings of /etc/sopfs/NAME.conf, and its source. 0 also when there is no such file: then
- * *source is NULL. */
-static int read_config(struct sopfs_options *o, char **source, const char *name, struct sop_err *e)
-{
-	sop_autofree char *path = config_path(name), *line = NULL, *where = NULL;
-	FILE *f = path ? fopen(path, "re") : NULL;
-	unsigned number = 0;
-	size_t cap = 0;
-	int rc = 0;
-
-	*source = NULL;
-	if (!f)
-		return !path || errno == ENOENT ? 0 : sop_fail(e, -errno, "%s", path);
-	while (!rc && getline(&line, &cap, f) > 0) {
-		free(where);
-		if (asprintf(&where, "%s:%u", path, ++number) < 0) {
-			where = NULL;
-			rc = sop_fail(e, -ENOMEM, "%s", path);
-			break;
-		}
-		rc = config_line(o, source, line, where, e);
-	}
-	if (!rc && ferror(f))
-		rc = sop_fail(e, -EIO, "%s", path);
-	if (!rc && !*source)
-		rc = sop_say(e, -EINVAL,
-			"%s: says no source; add a line source = /data/d1:/data/d2", path);
-	fclose(f);
-	return rc;
+		return sop_say(e, -EINVAL, "unknown key \"%s\"", key);
+	return sopfs_options_set(o, key, value, e);
 }
 
 /* ---- the command line --------------------------------------------------------------------------
@@ -884,7 +671,7 @@ int sopfs_options_parse(struct sopfs_options *o, int argc, char **argv, struct s
 	if (!o->source)
 		return sop_fail(e, -ENOMEM, "options");
 	/* The file first: the command line wins. */
-	rc = read_config(o, &from_file, o->source, e);
+	rc = sop_source_config(&from_file, o->source, config_setting, o, e);
 	if (!rc && c.word[1]) {
 		free(o->mountpoint);
 		o->mountpoint = strdup(c.word[1]);
@@ -907,11 +694,7 @@ int sopfs_options_parse(struct sopfs_options *o, int argc, char **argv, struct s
 
 void sopfs_options_release(struct sopfs_options *o)
 {
-	size_t i;
-
-	for (i = 0; i < o->n_paths; i++)
-		free(o->paths[i]);
-	free(o->paths);
+	sop_paths_release(&o->paths);
 	free(o->source);
 	free(o->folders);
 	free(o->lists);

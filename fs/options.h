@@ -7,14 +7,14 @@
 #ifndef SOPFS_OPTIONS_H
 #define SOPFS_OPTIONS_H
 
+#include "core/source.h"
 #include "fs/sopfs.h"
 
 struct sopfs_options {
-	char *source;  /* as given: what mount(8) and df show */
-	char *folders; /* the same, or what the file of that NAME calls the source */
-	char **paths;  /* of those: absolute, unescaped, globs expanded */
-	size_t n_paths;
-	char *lists;	  /* all that -o gave, joined by commas, or NULL */
+	char *source;		/* as given: what mount(8) and df show */
+	char *folders;		/* the same, or what the file of that NAME calls the source */
+	struct sop_paths paths; /* of those: absolute, unescaped, globs expanded */
+	char *lists;		/* all that -o gave, joined by commas, or NULL */
 	char *mountpoint; /* as given, or of the file; may be NULL when only the settings are wanted
 			   */
 	bool named;	  /* source is the NAME of a file of settings */
@@ -56,11 +56,6 @@ int sopfs_options_set(
 int sopfs_options_list(struct sopfs_options *o, const char *list, struct sop_err *e);
 /* A SOURCE ("/data/d1:/data/d2", "/data/d*", "\:" for a colon in a name) into o->paths. */
 int sopfs_options_source(struct sopfs_options *o, const char *source, struct sop_err *e);
-
-/* "64M", "1.5G", "4096": bytes, K to T being powers of 1024. "2", "0.5", "2s", "250ms", "1min": ms.
- */
-int sopfs_parse_size(uint64_t *bytes, const char *text);
-int sopfs_parse_time(unsigned *ms, const char *text);
 
 void sopfs_options_usage(bool to_stderr);
 

@@ -2,6 +2,7 @@
 
 #include <stddef.h>
 
+#include "core/hex.h"
 #include "fs/ctl.h"
 #include "fs/locks.h"
 
@@ -37,61 +38,31 @@ static struct sopfs_range **bucket(
 
 /* ---- names ---- */
 
-static int hex(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if ((c | 32) >= 'a' && (c | 32) <= 'f')
-		return (c | 32) - 'a' + 10;
-	return -1;
-}
-
-/* Never longer than the text. */
-static int decode(char *out, size_t *out_len, const char *text, size_t len)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < len; i++) {
-		char c = text[i];
-
-		if (c == '%') {
-			int high = i + 2 < len ? hex(text[i + 1]) : -1;
-			int low = i + 2 < len ? hex(text[i + 2]) : -1;
-
-			if (high < 0 || low < 0)
-				return -EINVAL;
-			c = (char)(high << 4 | low);
-			i += 2;
-		}
-		out[n++] = c;
-	}
-	*out_len = n;
-	return 0;
-}
-
 static int range_parse(struct sopfs_range *r, const char *name)
 {
 	const char *dots = strstr(name, "..");
-	size_t from_len, to_len;
+	ssize_t from_len, to_len;
+	size_t room;
 	char *to;
-	int rc;
 
 	r->within.descending = strncmp(name, "desc:", 5) == 0;
 	if (r->within.descending)
 		name += 5;
-	rc = decode(r->bounds, &from_len, name, (size_t)(dots - name));
+	room = strlen(name); /* never longer than the text */
+	from_len = sop_percent_decode(r->bounds, room, name, (size_t)(dots - name));
+	if (from_len < 0)
+		return (int)from_len;
 	to = r->bounds + from_len;
-	if (!rc)
-		rc = decode(to, &to_len, dots + 2, strlen(dots + 2));
-	if (rc)
-		return rc;
+	to_len = sop_percent_decode(to, room - (size_t)from_len, dots + 2, strlen(dots + 2));
+	if (to_len < 0)
+		return (int)to_len;
 	if (from_len) {
 		r->within.from = r->bounds;
-		r->within.from_len = from_len;
+		r->within.from_len = (size_t)from_len;
 	}
 	if (to_len) {
 		r->within.to = to;
-		r->within.to_len = to_len;
+		r->within.to_len = (size_t)to_len;
 	}
 	/* A scan that falls begins at the higher end. */
 	if (r->within.descending)
@@ -243,9 +214,11 @@ int sopfs_range_lookup(struct sopfs *f, int tid, struct sopfs_item *dir, const c
 	if (!r->ranged && strstr(name, ".."))
 		return enter(f, r->store, name, out, e);
 	if (!r->ranged) {
-		rc = decode(plain, &len, name, len);
-		if (rc)
-			return rc;
+		ssize_t n = sop_percent_decode(plain, SOPFS_NAME_MAX, name, len);
+
+		if (n < 0)
+			return (int)n;
+		len = (size_t)n;
 		plain[len] = 0;
 		name = plain;
 	}

@@ -6,8 +6,8 @@
 #include <time.h>
 
 #include "core/sop.h"
+#include "core/source.h"
 #include "mount-helpers/complain.h"
-#include "mount-helpers/fsck_source.h"
 
 #ifndef SOPFS_VERSION
 #define SOPFS_VERSION "0.1"
@@ -57,8 +57,7 @@ static const char usage[] =
 
 struct args {
 	struct sop_fsck_opts fsck;
-	char **path; /* malloc'ed, and each */
-	size_t n;
+	struct sop_paths folders;
 	const char *source; /* for commands that are printed */
 	bool no, yes, automatic, force, verbose, progress;
 	FILE *out; /* of progress */
@@ -74,18 +73,11 @@ static void on_signal(int sig)
 
 /* --- arguments ------------------------------------------------------------- */
 
-static void release(struct args *a)
-{
-	for (size_t i = 0; i < a->n; i++)
-		free(a->path[i]);
-	free(a->path);
-}
-
 static int add_source(struct args *a, const char *text)
 {
 	struct sop_err e = {0};
 
-	return fsck_source(&a->path, &a->n, text, &e) ? complain("%s", e.text) : 0;
+	return sop_source_find(&a->folders, text, &e) ? complain("%s", e.text) : 0;
 }
 
 static int parse_fd(struct args *a, const char *text)
@@ -161,7 +153,7 @@ static int parse(struct args *a, int argc, char **argv)
 		rc = complain("--discard-lost removes what is lost for good: give -y with it");
 	for (int i = optind; i < argc && !rc; i++)
 		rc = add_source(a, argv[i]);
-	if (!rc && !a->n) {
+	if (!rc && !a->folders.n) {
 		complain("no folder was given");
 		return tool_misused(PROGRAM, EXIT_USAGE);
 	}
@@ -328,7 +320,7 @@ static int run(struct args *a, struct sop_fsck_report *r)
 	a->fsck.progress = progress;
 	a->fsck.stop = stop;
 	a->fsck.ctx = &s;
-	rc = sop_fsck((const char *const *)a->path, a->n, &a->fsck, r, &e);
+	rc = sop_fsck((const char *const *)a->folders.path, a->folders.n, &a->fsck, r, &e);
 	wipe(&s);
 	if (rc == -ECANCELED) {
 		complain("cancelled");
@@ -370,7 +362,7 @@ int main(int argc, char **argv)
 	int rc = report ? parse(&a, argc, argv) : complain("out of memory");
 
 	if (rc) {
-		release(&a);
+		sop_paths_release(&a.folders);
 		return rc > 0 ? rc : 0;
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0); /* in order with what goes to stderr */
@@ -378,7 +370,7 @@ int main(int argc, char **argv)
 	sigaction(SIGTERM, &stopping, NULL);
 	a.fsck.repair = a.yes || a.automatic;
 	rc = a.no || a.fsck.repair ? run(&a, report) : run_asking(&a, report);
-	release(&a);
+	sop_paths_release(&a.folders);
 	/* A full pipe or disk at the other end is an error to tell. */
 	if (fflush(stdout) || ferror(stdout)) {
 		complain("standard output: %s", strerror(errno));

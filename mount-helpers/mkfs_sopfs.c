@@ -4,6 +4,7 @@
 
 #include "core/human.h"
 #include "core/sop.h"
+#include "core/source.h"
 #include "mount-helpers/complain.h"
 #include "mount-helpers/fstab.h"
 
@@ -45,21 +46,19 @@ struct args {
 	struct sop_uuid uuid;
 	const char *const *disks;
 	size_t n_disks;
-	char **stores; /* malloc'ed, and each */
+	struct sop_paths stores;
 	struct sop_format_profile profile[PROFILES_MAX];
-	char *profile_text[PROFILES_MAX];	  /* malloc'ed: what names point into */
-	const char **profile_disks[PROFILES_MAX]; /* malloc'ed */
+	char *profile_text[PROFILES_MAX]; /* malloc'ed: what names point into */
+	struct sop_paths profile_disks[PROFILES_MAX];
 	bool quiet, verbose;
 };
 
 static void release(struct args *a)
 {
-	for (size_t i = 0; i < a->format.n_stores; i++)
-		free(a->stores[i]);
-	free(a->stores);
+	sop_paths_release(&a->stores);
 	for (size_t i = 0; i < PROFILES_MAX; i++) {
 		free(a->profile_text[i]);
-		free(a->profile_disks[i]);
+		sop_paths_release(&a->profile_disks[i]);
 	}
 }
 
@@ -86,6 +85,7 @@ static int parse_profile(struct args *a, const char *text, const char *equals)
 	unsigned long k, m;
 	const char *end;
 	char *list, *own = strdup(text);
+	struct sop_err e = {0};
 
 	if (!own)
 		return complain("out of memory");
@@ -106,17 +106,11 @@ static int parse_profile(struct args *a, const char *text, const char *equals)
 		list[strlen(list) - 1] = '\0';
 	if (*list != '@')
 		return 0;
-	for (char *d = strtok(list + 1, ","); d; d = strtok(NULL, ",")) {
-		const char **more =
-			reallocarray(a->profile_disks[n], p->n_disks + 1, sizeof(*more));
-
-		if (!more)
-			return complain("out of memory");
-		a->profile_disks[n] = more;
-		more[p->n_disks++] = d;
-		p->disks = more;
-	}
-	return p->n_disks ? 0 : complain("--ec %s: no folder behind the @", text);
+	if (sop_list_split(&a->profile_disks[n], list + 1, ',', &e))
+		return complain("--ec %s: %s", text, e.text);
+	p->disks = (const char *const *)a->profile_disks[n].path;
+	p->n_disks = a->profile_disks[n].n;
+	return 0;
 }
 
 static int parse_ec(struct args *a, const char *text)
@@ -149,44 +143,16 @@ static int parse_hashmod(struct args *a, const char *text)
 	return 0;
 }
 
-static int add_store(struct args *a, const char *path)
-{
-	char **more = reallocarray(a->stores, a->format.n_stores + 1, sizeof(*more));
-
-	if (more)
-		a->stores = more;
-	if (more)
-		more[a->format.n_stores] = strdup(path);
-	if (!more || !more[a->format.n_stores])
-		return complain("out of memory");
-	a->format.n_stores++;
-	a->format.stores = (const char *const *)a->stores;
-	return 0;
-}
-
-/* Folders with commas between; a backslash takes the next character as it is. */
+/* Folders with commas between. */
 static int parse_stores(struct args *a, const char *text)
 {
-	sop_autofree char *one = malloc(strlen(text) + 1);
-	size_t len = 0;
-	int rc = 0;
+	struct sop_err e = {0};
 
-	if (!one)
-		return complain("out of memory");
-	for (const char *p = text; !rc; p++) {
-		if (*p && *p != ',') {
-			if (*p == '\\' && p[1])
-				p++;
-			one[len++] = *p;
-			continue;
-		}
-		one[len] = '\0';
-		rc = len ? add_store(a, one) : complain("--stores %s: an empty name", text);
-		len = 0;
-		if (!*p)
-			break;
-	}
-	return rc;
+	if (sop_list_split(&a->stores, text, ',', &e))
+		return complain("--stores %s: %s", text, e.text);
+	a->format.stores = (const char *const *)a->stores.path;
+	a->format.n_stores = a->stores.n;
+	return 0;
 }
 
 static int parse_uuid(struct args *a, const char *text)

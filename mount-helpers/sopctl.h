@@ -55,8 +55,6 @@ int sopctl_fail(int code, const char *fmt, ...) SOP_PRINTF(2, 3);
 int sopctl_exit_of(int rc);
 /* Dangerous: asked on a terminal, else --yes is wanted. 0, or what to exit with. */
 int sopctl_confirm(const struct sopctl_args *a, const char *fmt, ...) SOP_PRINTF(2, 3);
-/* "64M", "1.5G": bytes. */
-bool sopctl_parse_size(uint64_t *bytes, const char *text);
 /* Digits up to max, then `end`. Where it ends, or NULL. */
 const char *sopctl_digits(const char *text, uint64_t max, char end, uint64_t *out);
 /* Absolute, without "//", "/./", "/../"; as text alone. malloc'ed. */

@@ -189,7 +189,7 @@ static int prepare(struct bench *b, const char *folder, const struct sopctl_args
 	struct statvfs st;
 
 	b->size = SIZE_BYTES;
-	if (a->size && (!sopctl_parse_size(&b->size, a->size) || !b->size))
+	if (a->size && (sop_human_parse_size(&b->size, a->size) || !b->size))
 		return sopctl_fail(SOPCTL_USAGE, "--size=%s: must be a size, as 64M", a->size);
 	if (statvfs(folder, &st))
 		return sopctl_fail(SOPCTL_FAILURE, "%s: %s", folder, strerror(errno));

@@ -1,4 +1,5 @@
 /* dump: a volume's metadata as text, for load, for backups, and to look into. */
+#include "core/human.h"
 #include "mount-helpers/sopctl.h"
 
 struct printing {
@@ -26,7 +27,7 @@ static int run_dump(const struct sopctl_args *a)
 	uint64_t contents = 0;
 	int rc;
 
-	if (a->contents && (!sopctl_parse_size(&contents, a->contents) || contents > 1u << 20))
+	if (a->contents && (sop_human_parse_size(&contents, a->contents) || contents > 1u << 20))
 		return sopctl_fail(SOPCTL_USAGE,
 			"--contents=%s: must be a size up to 1M; more is a matter for a backup "
 			"program",

@@ -1,5 +1,6 @@
 /* ec: erasure code profiles of a mounted volume. */
 #include "core/human.h"
+#include "core/source.h"
 #include "mount-helpers/sopctl.h"
 
 /* ---- ec ---- */
@@ -44,22 +45,27 @@ static int list_profiles(const struct sopctl_args *a, struct sopctl_volume *v)
 	return rc;
 }
 
-/* "d1,/data/d3": names, with folders in full. */
+/* "d1,/data/d3": names, with folders in full. NULL: it cannot be read, and why is said. */
 static json_t *disks_of(const char *text)
 {
-	sop_autofree char *own = strdup(text);
+	struct sop_paths names = {0};
+	struct sop_err e = {0};
 	json_t *out = json_array();
-	char *rest = own;
+	int rc = sop_list_split(&names, text, ',', &e);
 
-	for (char *d; own && (d = strsep(&rest, ","));) {
-		sop_autofree char *full = strchr(d, '/') ? sopctl_absolute(d) : NULL;
+	for (size_t i = 0; !rc && i < names.n; i++) {
+		const char *name = names.path[i];
+		sop_autofree char *full = strchr(name, '/') ? sopctl_absolute(name) : NULL;
 
-		if (!*d || json_array_append_new(out, json_string(full ? full : d))) {
-			json_decref(out);
-			return NULL;
-		}
+		if (json_array_append_new(out, json_string(full ? full : name)))
+			rc = sop_say(&e, -EINVAL, "%s: is no UTF-8", name);
 	}
-	return out;
+	sop_paths_release(&names);
+	if (!rc)
+		return out;
+	json_decref(out);
+	sopctl_fail(0, "--disks=%s: must be names of disks, as d1,d3: %s", text, e.text);
+	return NULL;
 }
 
 static int add_profile(const struct sopctl_args *a, struct sopctl_volume *v)
@@ -74,8 +80,7 @@ static int add_profile(const struct sopctl_args *a, struct sopctl_volume *v)
 		return sopctl_fail(SOPCTL_USAGE, "%s: must be K+M, as in 4+2", a->word[3]);
 	disks = a->disks ? disks_of(a->disks) : json_array();
 	if (!disks)
-		return sopctl_fail(
-			SOPCTL_USAGE, "--disks=%s: must be names of disks, as d1,d3", a->disks);
+		return SOPCTL_USAGE;
 	request = json_pack("{s:s, s:s, s:I, s:I, s:b, s:o}", "verb", "ec_add", "name", a->word[2],
 		"data_shards", (json_int_t)k, "parity_shards", (json_int_t)m, "no_repair",
 		a->no_repair, "disks", disks);

@@ -17,6 +17,8 @@
 #include <sys/xattr.h>
 #include <time.h>
 
+#include "core/hex.h"
+
 #define SAID_MAX 20 /* names that are told of; the rest is counted */
 #define FD_PATH	 32
 
@@ -67,11 +69,6 @@ static void tell(struct load *l, const char *path, const char *what)
 /* ---- lines -------------------------------------------------------------------------------------
  */
 
-static int digit(char c)
-{
-	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* Member `key`, or as "KEY_hex": malloc'ed, and a NUL behind it. NULL: not there, or wrong. */
 static char *bytes_of(const json_t *line, const char *key, size_t *len)
 {
@@ -92,7 +89,7 @@ static char *bytes_of(const json_t *line, const char *key, size_t *len)
 	*len = json_string_length(text) / 2;
 	out = hex && json_string_length(text) % 2 == 0 ? malloc(*len + 1) : NULL;
 	for (size_t i = 0; out && i < *len; i++) {
-		int high = digit(hex[2 * i]), low = digit(hex[2 * i + 1]);
+		int high = sop_hex_digit(hex[2 * i]), low = sop_hex_digit(hex[2 * i + 1]);
 
 		if (high < 0 || low < 0) {
 			free(out);

@@ -1,3 +1,4 @@
+#include "core/human.h"
 #include "mount-helpers/sopctl.h"
 
 static int run_scrub(const struct sopctl_args *a)
@@ -14,7 +15,7 @@ static int run_scrub(const struct sopctl_args *a)
 		return sopctl_fail(SOPCTL_USAGE, "--rate is for a scrub that starts");
 	if (a->wait && (a->pause || a->stop))
 		return sopctl_fail(SOPCTL_USAGE, "--wait goes with a scrub that starts or goes on");
-	if (a->rate && !sopctl_parse_size(&rate, a->rate))
+	if (a->rate && sop_human_parse_size(&rate, a->rate))
 		return sopctl_fail(SOPCTL_USAGE, "--rate=%s: must be a size, as 50M", a->rate);
 	rc = sopctl_find(&v, a->word[0], false, true);
 	if (!rc)

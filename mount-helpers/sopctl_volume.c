@@ -8,7 +8,6 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
-#include <math.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/socket.h>
@@ -31,31 +30,6 @@ char *sopctl_clean(char *text)
 		if (((unsigned char)*p < ' ' && *p != '\n') || *p == 127)
 			*p = '?';
 	return text;
-}
-
-bool sopctl_parse_size(uint64_t *bytes, const char *text)
-{
-	static const char units[] = "KMGT";
-	const char *unit;
-	char *end;
-	double v;
-
-	if (!isdigit((unsigned char)text[0]))
-		return false;
-	v = strtod(text, &end);
-	if (*end) {
-		unit = strchr(units, toupper((unsigned char)*end));
-		if (!unit || !*unit)
-			return false;
-		v = ldexp(v, 10 * (int)(unit - units + 1));
-		end++;
-		if (strcasecmp(end, "iB") == 0 || strcasecmp(end, "B") == 0)
-			end += strlen(end);
-	}
-	if (*end || !(v >= 0 && v < 0x1p62))
-		return false;
-	*bytes = (uint64_t)v;
-	return true;
 }
 
 char *sopctl_absolute(const char *path)

@@ -8,7 +8,6 @@
 #include <getopt.h>
 #include <mntent.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mount.h>
@@ -16,6 +15,7 @@
 #include <sys/syscall.h>
 #include <sys/xattr.h>
 
+#include "core/mountpoint.h"
 #include "core/sop.h"
 #include "mount-helpers/complain.h"
 
@@ -59,29 +59,6 @@ static void note_interrupt(int number)
 
 /* ---- what is mounted ---------------------------------------------------------------------------
  */
-
-/* The mount point may be dead: so not realpath(3) of all of it, but of the folder that holds it. */
-static char *canonical(const char *path)
-{
-	sop_autofree char *copy = strdup(path), *parent = NULL;
-	char *slash, *out = NULL;
-	size_t len = strlen(path);
-
-	if (!copy)
-		return NULL;
-	while (len > 1 && copy[len - 1] == '/')
-		copy[--len] = '\0';
-	if (!strcmp(copy, ".") || !strcmp(copy, "..") || !strcmp(copy, "/"))
-		return realpath(copy, NULL);
-	slash = strrchr(copy, '/');
-	if (slash)
-		*slash = '\0';
-	parent = realpath(!slash ? "." : slash == copy ? "/" : copy, NULL);
-	if (parent && asprintf(&out, "%s/%s", strcmp(parent, "/") ? parent : "",
-			      slash ? slash + 1 : copy) < 0)
-		out = NULL;
-	return out;
-}
 
 /* The topmost mount at just this place is ours. */
 static bool is_ours(const char *dir)
@@ -303,24 +280,6 @@ static int unmount(const struct args *a)
 	return EXIT_OK;
 }
 
-static int enter_namespace(const char *name)
-{
-	sop_autoclose int fd = -1;
-	char path[64];
-
-	if (!name)
-		return 0;
-	if (!name[strspn(name, "0123456789")]) {
-		snprintf(path, sizeof(path), "/proc/%.20s/ns/mnt", name);
-		name = path;
-	}
-	fd = open(name, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0 && !setns(fd, CLONE_NEWNS))
-		return 0;
-	complain("%s: mount namespace: %s", name, strerror(errno));
-	return EXIT_SYSTEM;
-}
-
 /* -1: go on; else the exit code. */
 static int parse(struct args *a, int argc, char **argv)
 {
@@ -372,12 +331,15 @@ static int parse(struct args *a, int argc, char **argv)
 int main(int argc, char **argv)
 {
 	const struct sigaction note = {.sa_handler = note_interrupt};
+	struct sop_err e = {0};
 	struct args a = {0};
 	int rc = parse(&a, argc, argv);
 
 	if (rc < 0) {
-		rc = enter_namespace(a.namespace);
-		a.dir = rc ? NULL : canonical(a.where);
+		rc = sop_namespace_enter(a.namespace, &e) ? EXIT_SYSTEM : EXIT_OK;
+		if (rc)
+			complain("%s", e.text);
+		a.dir = rc ? NULL : sop_mountpoint_name(a.where);
 		if (!rc && (!a.dir || !is_ours(a.dir))) {
 			complain("%s: no sopfs is mounted there", a.where);
 			rc = EXIT_FAILED;

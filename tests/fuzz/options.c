@@ -1,5 +1,6 @@
 /* What users write: -o lists, sources, sizes, times, settings. */
 #include "fs/options.h"
+#include "core/human.h"
 #include "tests/fuzz/fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -10,8 +11,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	uint64_t bytes;
 	unsigned ms;
 
-	(void)sopfs_parse_size(&bytes, text);
-	(void)sopfs_parse_time(&ms, text);
+	(void)sop_human_parse_size(&bytes, text);
+	(void)sop_human_parse_time(&ms, text);
 	sopfs_options_init(&o);
 	(void)sopfs_options_list(&o, text, &e);
 	value = strchr(text, '=');

@@ -10,9 +10,10 @@ say() {
 	bad=1
 }
 
-# What sop.h itself offers, and three that hold no engine: the frame of the control socket, for both of its
-# ends, figures as people read them, and a count of what was written.
-face='sop|mounters|err|log|id|clock|range|key|base|format_volume|admin|peek|events|ctlsock|human|written'
+# What sop.h itself offers, and six that hold no engine: the frame of the control socket, for both of its
+# ends, figures as people read them, a count of what was written, where a volume is
+# as users say it, hexadecimal digits, and mount points.
+face='sop|mounters|err|log|id|clock|range|key|base|format_volume|admin|peek|events|ctlsock|human|written|source|hex|mountpoint'
 
 while IFS=: read -r file line text; do
 	inc=$(sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*["<]\([^">]*\)[">].*/\1/p' <<<"$text")

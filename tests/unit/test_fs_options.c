@@ -9,6 +9,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 
+#include "core/human.h"
 #include "fs/channel.h"
 #include "fs/mountinfo.h"
 #include "fs/options.h"
@@ -37,15 +38,15 @@ static void sizes_have_binary_units(void **state)
 	uint64_t n;
 
 	(void)state;
-	assert_int_equal(sopfs_parse_size(&n, "4096"), 0);
+	assert_int_equal(sop_human_parse_size(&n, "4096"), 0);
 	assert_int_equal(n, 4096);
-	assert_int_equal(sopfs_parse_size(&n, "64M"), 0);
+	assert_int_equal(sop_human_parse_size(&n, "64M"), 0);
 	assert_int_equal(n, 64u << 20);
-	assert_int_equal(sopfs_parse_size(&n, "1.5g"), 0);
+	assert_int_equal(sop_human_parse_size(&n, "1.5g"), 0);
 	assert_int_equal(n, 3ull << 29);
-	assert_int_equal(sopfs_parse_size(&n, "2TiB"), 0);
+	assert_int_equal(sop_human_parse_size(&n, "2TiB"), 0);
 	assert_int_equal(n, 2ull << 40);
-	assert_int_equal(sopfs_parse_size(&n, "0"), 0);
+	assert_int_equal(sop_human_parse_size(&n, "0"), 0);
 }
 
 static void a_size_that_is_none_is_refused(void **state)
@@ -56,7 +57,7 @@ static void a_size_that_is_none_is_refused(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < SOP_ARRAY_LEN(bad); i++)
-		assert_int_equal(sopfs_parse_size(&n, bad[i]), -EINVAL);
+		assert_int_equal(sop_human_parse_size(&n, bad[i]), -EINVAL);
 }
 
 static void a_time_without_unit_is_seconds(void **state)
@@ -64,19 +65,19 @@ static void a_time_without_unit_is_seconds(void **state)
 	unsigned ms;
 
 	(void)state;
-	assert_int_equal(sopfs_parse_time(&ms, "2"), 0);
+	assert_int_equal(sop_human_parse_time(&ms, "2"), 0);
 	assert_int_equal(ms, 2000);
-	assert_int_equal(sopfs_parse_time(&ms, "0.5"), 0);
+	assert_int_equal(sop_human_parse_time(&ms, "0.5"), 0);
 	assert_int_equal(ms, 500);
-	assert_int_equal(sopfs_parse_time(&ms, "250ms"), 0);
+	assert_int_equal(sop_human_parse_time(&ms, "250ms"), 0);
 	assert_int_equal(ms, 250);
-	assert_int_equal(sopfs_parse_time(&ms, "3s"), 0);
+	assert_int_equal(sop_human_parse_time(&ms, "3s"), 0);
 	assert_int_equal(ms, 3000);
-	assert_int_equal(sopfs_parse_time(&ms, "1min"), 0);
+	assert_int_equal(sop_human_parse_time(&ms, "1min"), 0);
 	assert_int_equal(ms, 60000);
-	assert_int_equal(sopfs_parse_time(&ms, "99999999999"), -EINVAL);
-	assert_int_equal(sopfs_parse_time(&ms, "1y"), -EINVAL);
-	assert_int_equal(sopfs_parse_time(&ms, "s"), -EINVAL);
+	assert_int_equal(sop_human_parse_time(&ms, "99999999999"), -EINVAL);
+	assert_int_equal(sop_human_parse_time(&ms, "1y"), -EINVAL);
+	assert_int_equal(sop_human_parse_time(&ms, "s"), -EINVAL);
 }
 
 static void options_set_what_they_say(void **state)
@@ -98,8 +99,8 @@ static void options_set_what_they_say(void **state)
 	assert_true(o.volume.durable);
 	assert_int_equal(o.fs.append_commit_ms, 100);
 	assert_int_equal(o.mount_flags, MS_NOSUID | MS_NOEXEC | MS_RDONLY);
-	assert_int_equal(o.n_paths, 2);
-	assert_string_equal(o.paths[1], "/b");
+	assert_int_equal(o.paths.n, 2);
+	assert_string_equal(o.paths.path[1], "/b");
 	assert_string_equal(o.mountpoint, "/mnt");
 }
 
@@ -199,9 +200,9 @@ static void a_colon_in_a_name_is_escaped(void **state)
 {
 	(void)state;
 	assert_int_equal(parse("sopfs", "/a\\:b:/c\\\\d", "/mnt", NULL, NULL), 0);
-	assert_int_equal(o.n_paths, 2);
-	assert_string_equal(o.paths[0], "/a:b");
-	assert_string_equal(o.paths[1], "/c\\d");
+	assert_int_equal(o.paths.n, 2);
+	assert_string_equal(o.paths.path[0], "/a:b");
+	assert_string_equal(o.paths.path[1], "/c\\d");
 }
 
 static void patterns_are_expanded(void **state)
@@ -216,7 +217,7 @@ static void patterns_are_expanded(void **state)
 	}
 	snprintf(path, sizeof(path), "%s/d*", dir);
 	assert_int_equal(parse("sopfs", path, "/mnt", NULL, NULL), 0);
-	assert_int_equal(o.n_paths, 3);
+	assert_int_equal(o.paths.n, 3);
 	snprintf(path, sizeof(path), "%s/e*", dir);
 	assert_int_equal(parse("sopfs", path, "/mnt", NULL, NULL), -ENOENT);
 	for (int i = 1; i <= 3; i++) {
