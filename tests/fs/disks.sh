@@ -25,6 +25,12 @@ all_online() {
 	! ctl status --json "$MNT" | grep -qE '"state": ?"(OFFLINE|MISSING|FAILED|HEALING|REPLACING|REMOVING)"'
 }
 
+# Nothing is left to be healed: check_volume begins with that, fsck -n does not.
+check_whole() {
+	"$BUILD/fsck.sopfs" -n "${DISKS[0]}" >"$WORK/fsck.out" 2>&1 || fail "not whole: $(cat "$WORK/fsck.out")"
+	check_volume
+}
+
 # faulty_disk BACKING MODE MOUNTPOINT: a folder that fails, or hangs, as the file MODE says (faulty_folder.c). Whatever
 # happens, at the end the file goes, so that nobody stays in a folder that hangs.
 FAULTS=()

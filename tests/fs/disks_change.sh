@@ -48,7 +48,7 @@ ctl status "$MNT"
 unmount_volume
 DISKS=("$WORK/new1" "$WORK/d2" "$WORK/d4" "$WORK/new2")
 SOURCE=$(colon_list "${DISKS[@]}")
-check_volume
+check_whole
 
 echo "any two may go"
 rm -rf "$WORK/d2" "$WORK/new1"

@@ -115,7 +115,7 @@ for n in "${places[@]}"; do
 done
 unmount_volume
 SOURCE=$(colon_list "${DISKS[@]}")
-check_volume
+check_whole
 
 echo "any two may go"
 rm -rf "$WORK/d1" "$WORK/d4"

@@ -134,7 +134,7 @@ for fault in "${at_mount[@]}"; do
 	verify_load
 	unmount_volume
 done
-check_volume
+check_whole
 
 echo "any two may go"
 rm -rf "$WORK/d1" "$WORK/new4"

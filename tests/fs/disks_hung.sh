@@ -86,4 +86,4 @@ wait_gone "$pid2" 20 || fail "the second daemon stays though nothing hangs any m
 mount_volume
 wait_until 60 all_online || fail "not healed: $(ctl status "$MNT")"
 unmount_volume
-check_volume
+check_whole

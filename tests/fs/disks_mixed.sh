@@ -118,7 +118,7 @@ cmp "$WORK/more" "$MNT/more"
 unmount_volume
 DISKS=("$WORK/n" "$WORK/new3" "$WORK/d3" "$WORK/d4")
 SOURCE=$(colon_list "${DISKS[@]}")
-check_volume
+check_whole
 
 echo "any two may go"
 mv "$WORK/new3" "$WORK/away"

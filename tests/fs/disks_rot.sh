@@ -74,7 +74,7 @@ wait_until 60 scrub_is finished
 assert_eq "$(task corrected)" 0 "the second scrub corrected"
 all_right
 unmount_volume
-check_volume
+check_whole
 
 echo "paused, and over a remount"
 mount_volume
