@@ -1,9 +1,9 @@
 #include "core/errand.h"
 
 #include <pthread.h>
-#include <time.h>
 
 #include "core/lock.h"
+#include "core/patience.h"
 
 /* The errands of one run share a group: its lock covers `done` and `refs` of each. The group goes
  * with its last errand. */
@@ -68,14 +68,6 @@ static void *errand_thread(void *arg)
 	return NULL;
 }
 
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000u + (uint64_t)t.tv_nsec / 1000000u;
-}
-
 /* With no thread to be had the errand runs here: late perhaps, but a healthy disk must not be taken
  * for a dead one because memory is short. */
 static void start(struct sop_errand *x, const pthread_attr_t *attr)
@@ -88,14 +80,11 @@ static void start(struct sop_errand *x, const pthread_attr_t *attr)
 
 static void wait_for(struct sop_errand_group *g, unsigned timeout_ms)
 {
-	uint64_t end = now_ms() + timeout_ms;
+	struct sop_patience p = sop_patience(timeout_ms);
+	uint64_t ms;
 
-	while (g->waiting) {
-		uint64_t now = now_ms();
-
-		if (now >= end || !sop_cond_wait(&g->ended, &g->lock, (long)(end - now)))
-			break;
-	}
+	while (g->waiting && (ms = sop_patience_slice(&p)))
+		sop_cond_wait(&g->ended, &g->lock, (long)ms);
 }
 
 static struct sop_errand_group *group_new(struct sop_errand *const *list, size_t n)

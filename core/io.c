@@ -576,7 +576,7 @@ static void help_slow(struct sop_batch *b)
 
 static void wait_for(struct sop_batch *b, unsigned timeout_ms)
 {
-	uint64_t until = sop_io_now_ms() + timeout_ms;
+	struct sop_patience patience = sop_patience(timeout_ms);
 	unsigned seen = 0;
 
 	sop_lock(&b->lock);
@@ -585,12 +585,11 @@ static void wait_for(struct sop_batch *b, unsigned timeout_ms)
 		bool idle;
 
 		if (timeout_ms) {
-			uint64_t now = sop_io_now_ms();
+			uint64_t slice = sop_patience_slice(&patience);
 
-			if (now >= until)
+			if (!slice)
 				break;
-			if (until - now < SLOW_MS)
-				wait_ms = (long)(until - now);
+			wait_ms = (long)SOP_MIN(slice, (uint64_t)SLOW_MS);
 		}
 		idle = !sop_cond_wait(&b->finished, &b->lock, wait_ms) && b->ended == seen;
 		seen = b->ended;

@@ -7,12 +7,13 @@
 #include "core/io.h"
 #include "core/io_mem.h"
 #include "core/lock.h"
+#include "core/patience.h"
 
 struct sop_uring;
 
 #define SOP_REQUEST_PENDING 1 /* no result is positive */
-#define SOP_BATCH_FIRST     16
-#define SOP_BATCH_ROOM      (16u << 10)
+#define SOP_BATCH_FIRST	    16
+#define SOP_BATCH_ROOM	    (16u << 10)
 
 struct sop_request {
 	enum sop_io_op op;
@@ -22,11 +23,12 @@ struct sop_request {
 	uint64_t off;
 	uint64_t len_bytes;
 	uint64_t done_bytes; /* io_uring: what earlier, short reads brought */
-	atomic_int rc;       /* as it ends; may change after the run has returned */
-	int result;          /* the owner's: as it was when the run returned */
+	atomic_int rc;	     /* as it ends; may change after the run has returned */
+	int result;	     /* the owner's: as it was when the run returned */
 };
 
-/* References: the owner, each pool thread at work on it, and a ring that still has requests of it. */
+/* References: the owner, each pool thread at work on it, and a ring that still has requests of it.
+ */
 struct sop_batch {
 	struct sop_iopool *pool; /* held */
 	struct sop_batch *next_free;
@@ -45,7 +47,7 @@ struct sop_batch {
 	struct sop_lock lock;
 	pthread_cond_t finished;
 	unsigned ended, ok; /* under lock */
-	bool early;         /* under lock: `need` counts */
+	bool early;	    /* under lock: `need` counts */
 
 	/* Under pool->lock: the place in the queue, and how many more threads are wanted. */
 	struct sop_batch *queue_next, *queue_prev;

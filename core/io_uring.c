@@ -279,20 +279,20 @@ static unsigned still_needed(struct ring *ring, struct sop_batch *b, unsigned ne
 }
 
 /* Wait for n completions. False: the time is over. */
-static bool wait_some(struct ring *ring, unsigned n, uint64_t until)
+static bool wait_some(struct ring *ring, unsigned n, struct sop_patience *patience)
 {
 	struct io_uring_cqe *cqe;
 	struct __kernel_timespec ts;
-	uint64_t now;
+	uint64_t ms;
 	int rc;
 
-	if (until == UINT64_MAX) {
+	if (!patience) {
 		rc = io_uring_wait_cqe_nr(&ring->io, &cqe, n);
 	} else {
-		now = sop_io_now_ms();
-		if (now >= until)
+		ms = sop_patience_slice(patience);
+		if (!ms)
 			return false;
-		ts = timespec_of(until - now);
+		ts = timespec_of(ms);
 		rc = io_uring_wait_cqes(&ring->io, &cqe, n, &ts, NULL);
 	}
 	/* Interrupted: look again. Out of time: the caller looks at the clock after what has ended.
@@ -320,8 +320,9 @@ static void fail_rest(struct sop_batch *b, int rc)
 			sop_request_end(b, i, rc);
 }
 
-/* True when it ran to its end, whatever that was; false when nothing was begun. */
-static bool run_on(struct ring *ring, struct sop_batch *b, uint64_t until)
+/* True when it ran to its end, whatever that was; false when nothing was begun. patience: NULL for
+ * no bound. */
+static bool run_on(struct ring *ring, struct sop_batch *b, struct sop_patience *patience)
 {
 	unsigned next = 0;
 
@@ -342,14 +343,14 @@ static bool run_on(struct ring *ring, struct sop_batch *b, uint64_t until)
 			continue;
 		n = still_needed(ring, b, next);
 		n = SOP_MIN(n, ring->in_flight - io_uring_sq_ready(&ring->io));
-		if (!n || !wait_some(ring, n, until))
+		if (!n || !wait_some(ring, n, patience))
 			return true;
 	}
 }
 
 bool sop_uring_run(struct sop_uring *u, struct sop_batch *b, unsigned timeout_ms)
 {
-	uint64_t until = timeout_ms ? sop_io_now_ms() + timeout_ms : UINT64_MAX;
+	struct sop_patience patience = sop_patience(timeout_ms);
 	struct ring *ring;
 	unsigned waiting;
 	bool ran;
@@ -358,7 +359,7 @@ bool sop_uring_run(struct sop_uring *u, struct sop_batch *b, unsigned timeout_ms
 	ring = ring_get(u);
 	if (!ring)
 		return false;
-	ran = run_on(ring, b, until);
+	ran = run_on(ring, b, timeout_ms ? &patience : NULL);
 	/* What the kernel did not take has not begun, and must not. */
 	waiting = io_uring_sq_ready(&ring->io);
 	ring->broken |= waiting != 0;

@@ -8,7 +8,7 @@
  * can be measured. */
 #include "core/segment_int.h"
 
-#include <time.h>
+#include "core/patience.h"
 
 #define STACK_BYTES (256u << 10)
 
@@ -114,28 +114,16 @@ static bool thread_start(struct sop_calls *c)
 	return ok;
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 /* True when it ended in time. */
 static bool wait_for(struct sop_calls *c, struct sop_call *call, unsigned wait_ms)
 {
-	int64_t end = now_ms() + wait_ms;
+	struct sop_patience p = sop_patience(wait_ms);
+	uint64_t ms;
 	bool done;
 
 	sop_lock(&c->lock);
-	while (call->state != SOP_CALL_DONE) {
-		int64_t left = end - now_ms();
-
-		if (left <= 0)
-			break;
-		sop_cond_wait(&c->changed, &c->lock, (long)left);
-	}
+	while (call->state != SOP_CALL_DONE && (ms = sop_patience_slice(&p)))
+		sop_cond_wait(&c->changed, &c->lock, (long)ms);
 	done = call->state == SOP_CALL_DONE;
 	if (!done) {
 		/* One that no thread got to is withdrawn the same way. */
