@@ -24,6 +24,7 @@
 #define MARKS	    2048u
 #define SLOT_TRIES  256 /* places in the chain lost to others, before it is a conflict */
 #define LOST	    1	/* the place in the chain has gone to another mounter */
+#define LATER	    SOP_COORDINATE_LATER /* no lease to place it under, for now */
 
 struct sop_commit_req {
 	struct sop_txn *t;
@@ -130,6 +131,11 @@ static void req_fail(struct sop_commit_req *r, int rc)
 	r->err.code = rc;
 }
 
+static bool lock_lost(const struct sop_commit_req *r)
+{
+	return r->t->grant && sop_coordinate_grant_lost(r->t->v, r->t->grant);
+}
+
 static int plan_req(struct sop_commit_req *r)
 {
 	struct sop_volume *v = r->t->v;
@@ -140,6 +146,10 @@ static int plan_req(struct sop_commit_req *r)
 			&r->err, SOP_EDEAD, "volume %s: since: %s", v->name, sop_err_text(v->dead));
 	else if (v->clock->monotonic_ms(v->clock->ctx) > r->t->deadline_ms)
 		rc = sop_fail(&r->err, SOP_ETIMEOUT, "transaction");
+	else if (lock_lost(r))
+		rc = sop_say(&r->err, SOP_ECONFLICT,
+			"a lock it was written under has been lost: this mount was not heard of "
+			"for a lease");
 	if (!rc && v->prepared)
 		rc = sop_prepared_check(r->t, &r->err);
 	if (!rc)
@@ -337,8 +347,18 @@ static int appends_prepare(
 	return rc;
 }
 
+/* Right before a slot is tried. LATER; LOST: a lock of one of them has gone, as a slot would. */
+static int may_place(struct sop_volume *v, const struct group *g, struct sop_err *e)
+{
+	int rc = sop_coordinate_may_commit(v, e);
+
+	for (size_t i = 0; i < g->n && !rc; i++)
+		rc = lock_lost(g->req[i]) ? LOST : 0;
+	return rc;
+}
+
 /* The operations of all, in the next slot of a shared volume: whoever finds them there may rely on
- * what they name. */
+ * what they name. LOST, LATER. */
 static int group_place(struct sop_volume *v, struct group *g, uint64_t time_ns, struct sop_err *e)
 {
 	struct sop_buf b = {0};
@@ -350,14 +370,14 @@ static int group_place(struct sop_volume *v, struct group *g, uint64_t time_ns, 
 	if (!rc && b.failed)
 		rc = sop_fail(e, -ENOMEM, "commit");
 	if (!rc)
-		rc = sop_coordinate_may_commit(v, e);
+		rc = may_place(v, g, e);
 	if (!rc)
 		rc = sop_shared_place(v, SOP_SLOT_BATCH, b.p, b.len, e);
 	sop_buf_release(&b);
 	return rc;
 }
 
-/* Blobs and records in one batch. -EAGAIN: the blobs failed, another place may do. LOST. */
+/* Blobs and records in one batch. -EAGAIN: the blobs failed, another place may do. LOST, LATER. */
 static int group_write(struct sop_volume *v, struct group *g, uint64_t time_ns, struct sop_err *e)
 {
 	struct sop_batch *b = sop_batch_new(v->io);
@@ -459,7 +479,7 @@ static void group_split(struct sop_volume *v, struct group *g)
 	g->puts = NULL;
 }
 
-/* Blobs that cannot be written are tried in other places. LOST. */
+/* Blobs that cannot be written are tried in other places. LOST, LATER. */
 static int group_try(struct sop_volume *v, struct group *g, uint64_t time_ns, struct sop_err *e)
 {
 	int rc = 0;
@@ -477,8 +497,8 @@ static int group_try(struct sop_volume *v, struct group *g, uint64_t time_ns, st
 	return rc != -EAGAIN ? rc : e->code == -EAGAIN || !e->code ? -EIO : e->code;
 }
 
-/* Another mounter was quicker: what he committed is applied, and each of the group has to hold
- * against it. Those that do not leave the group. */
+/* Another mounter was quicker, or a lock was lost: what others committed is applied, and each of
+ * the group has to hold against it. Those that do not leave the group. */
 static int group_again(struct sop_volume *v, struct group *g, struct sop_err *e)
 {
 	size_t kept = 0;
@@ -486,10 +506,8 @@ static int group_again(struct sop_volume *v, struct group *g, struct sop_err *e)
 
 	for (size_t i = 0; i < g->n && !rc; i++) {
 		struct sop_commit_req *r = g->req[i];
-		int own = v->prepared ? sop_prepared_check(r->t, &r->err) : 0;
+		int own = plan_req(r);
 
-		if (!own)
-			own = sop_resolve_again(r->t, &r->puts, &r->err);
 		if (own)
 			req_fail(r, own);
 		else
@@ -654,11 +672,27 @@ static bool removes_only(const struct sop_txn *t)
 	return !t->values;
 }
 
+/* LATER. */
+static int commit_once(struct sop_txn *t, bool prepare, uint64_t *lsn, struct sop_err *e)
+{
+	struct sop_commit_req r = {.t = t, .prepare = prepare};
+
+	sop_cond_init(&r.cond);
+	commit_queued(t->v, &r);
+	pthread_cond_destroy(&r.cond);
+	sop_buf_release(&r.ops);
+	free(r.puts.put);
+	if (!r.rc)
+		*lsn = r.lsn;
+	else if (e)
+		*e = r.err;
+	return r.rc;
+}
+
 static int commit_writes(
 	struct sop_txn *t, unsigned flags, bool prepare, uint64_t *lsn, struct sop_err *e)
 {
 	struct sop_volume *v = t->v;
-	struct sop_commit_req r = {.t = t, .prepare = prepare};
 	int rc;
 
 	for (struct sop_value *x = t->values; x; x = x->next) {
@@ -673,25 +707,15 @@ static int commit_writes(
 	rc = removes_only(t) && v->shared ? 0 : throttle(v, e);
 	if (rc)
 		return rc;
-	rc = sop_coordinate_gate(v, t->deadline_ms, e);
-	if (!rc && t->grant && !sop_volume_grant_good(v, t->grant))
-		rc = sop_say(e, SOP_ECONFLICT,
-			"a lock it was written under has been lost: this mount was not heard of "
-			"for a lease");
+	/* A lease that ends before the slot is tried sends it back to the gate. */
+	do {
+		rc = sop_coordinate_gate(v, t->deadline_ms, e);
+		if (!rc)
+			rc = commit_once(t, prepare, lsn, e);
+	} while (rc == LATER);
 	if (rc)
 		return rc;
-	sop_cond_init(&r.cond);
-	commit_queued(v, &r);
-	pthread_cond_destroy(&r.cond);
-	sop_buf_release(&r.ops);
-	free(r.puts.put);
-	if (r.rc) {
-		if (e)
-			*e = r.err;
-		return r.rc;
-	}
-	*lsn = r.lsn;
-	return flags & SOP_COMMIT_DURABLE || v->opts.durable ? sop_barrier(v, r.lsn, e) : 0;
+	return flags & SOP_COMMIT_DURABLE || v->opts.durable ? sop_barrier(v, *lsn, e) : 0;
 }
 
 /* *lsn is set when the transaction stands: also when it could not be made durable then. */

@@ -311,6 +311,12 @@ bool sop_coord_grant_good(struct sop_coord *c, uint64_t grant)
 	return grant > c->grants_lost && !lease_over(c, 2);
 }
 
+bool sop_coord_grant_lost(struct sop_coord *c, uint64_t grant)
+{
+	SOP_LOCK_GUARD(&c->lock);
+	return grant <= c->grants_lost;
+}
+
 static void note_renewed(struct sop_coord *c, const struct sop_coord_request *r)
 {
 	c->good_ms = SOP_MAX(c->good_ms, r->sent_ms);

@@ -165,6 +165,8 @@ void sop_coord_lock_forget(struct sop_coord *c, const struct sop_coord_lock *l);
  * session commit? For the commit of what was written under locks: `grant` is of the first of them.
  */
 bool sop_coord_grant_good(struct sop_coord *c, uint64_t grant);
+/* [no wait] The first half of that alone. */
+bool sop_coord_grant_lost(struct sop_coord *c, uint64_t grant);
 /* There is no other mounter, the disks say: a new generation need not wait for any. */
 int sop_coord_alone(struct sop_coord *c, struct sop_err *e);
 

@@ -143,7 +143,15 @@ int sop_coordinate_may_commit(struct sop_volume *v, struct sop_err *e)
 
 	if (!x || good(x))
 		return 0;
-	return refuse(v, v->opts.ondown == SOP_ONDOWN_RO ? -EROFS : -EIO, e);
+	switch (v->opts.ondown) {
+	case SOP_ONDOWN_BLOCK:
+		return SOP_COORDINATE_LATER;
+	case SOP_ONDOWN_RO:
+		return refuse(v, -EROFS, e);
+	case SOP_ONDOWN_EIO:
+		break;
+	}
+	return refuse(v, -EIO, e);
 }
 
 int sop_coordinate_gate(struct sop_volume *v, uint64_t deadline_ms, struct sop_err *e)
@@ -164,6 +172,11 @@ int sop_coordinate_gate(struct sop_volume *v, uint64_t deadline_ms, struct sop_e
 		sop_unlock(&x->lock);
 	}
 	return 0;
+}
+
+bool sop_coordinate_grant_lost(struct sop_volume *v, uint64_t grant)
+{
+	return v->coordination && sop_coord_grant_lost(v->coordination->c, grant);
 }
 
 void sop_coordinate_turn(struct sop_volume *v)
@@ -277,11 +290,6 @@ void sop_volume_lock_forget(struct sop_volume *v, const struct sop_coord_lock *l
 void sop_txn_under(struct sop_txn *t, uint64_t grant)
 {
 	t->grant = grant;
-}
-
-bool sop_volume_grant_good(struct sop_volume *v, uint64_t grant)
-{
-	return !v->coordination || sop_coord_grant_good(v->coordination->c, grant);
 }
 
 void sop_volume_on_unlocked(struct sop_volume *v, void (*fn)(void *arg, uint64_t object), void *arg)

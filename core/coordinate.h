@@ -16,8 +16,14 @@ void sop_coordinate_close(struct sop_volume *v);
 /* May this mounter commit? Waits, errs, as v->opts.ondown says, until deadline_ms (monotonic) at
  * most. No lock held. */
 int sop_coordinate_gate(struct sop_volume *v, uint64_t deadline_ms, struct sop_err *e);
-/* The same, asked right before a slot is tried, without waiting. */
+/* The same, asked right before a slot is tried, without waiting: where ondown=block waits, it is
+ * SOP_COORDINATE_LATER. Nothing has been placed then: let go of all locks, wait at the gate, and
+ * begin anew. */
+#define SOP_COORDINATE_LATER 2
 int sop_coordinate_may_commit(struct sop_volume *v, struct sop_err *e);
+/* Has a lock been lost that was granted at or after `grant`? What was written under it must not be
+ * committed. Asked with, and after, the one above. */
+bool sop_coordinate_grant_lost(struct sop_volume *v, uint64_t grant);
 /* Before the chain is followed for a commit: so that others do not try the same slot. A wait of
  * half a second at most. Ends with sop_coordinate_placed(). No lock held. */
 void sop_coordinate_turn(struct sop_volume *v);

@@ -426,6 +426,8 @@ int sop_value_settle_appends(struct sop_value *x, struct sop_err *e);
 int sop_value_settle(struct sop_value *x, struct sop_err *e);
 /* What was appended becomes what was written, from offset `end` on. */
 int sop_value_place_appends(struct sop_value *x, uint64_t end, struct sop_err *e);
+/* The opposite: len bytes that were placed at `end` are appended ones again. */
+int sop_value_lift_appends(struct sop_value *x, uint64_t end, uint64_t len, struct sop_err *e);
 void sop_value_drop(struct sop_value *x);   /* free; abandons blobs not committed */
 void sop_value_unlink(struct sop_value *x); /* its item has been removed by its own transaction */
 void sop_value_entry(struct sop_value *x, struct sop_wentry *w); /* its item moved within it */
@@ -490,14 +492,12 @@ struct sop_puts {
 };
 
 /* Validate and plan: fills puts with what must be written first. SOP_ECONFLICT and other errors end
- * the transaction. Commit lock held. */
+ * the transaction. Commit lock held. Once more, where others have committed since it was planned:
+ * what was planned is forgotten, and its blobs are the caller's. */
 int sop_resolve_plan(struct sop_txn *t, struct sop_puts *puts, struct sop_err *e);
 /* With puts[].ref known: the operations. lsn: the transaction's own. */
 int sop_resolve_emit(struct sop_txn *t, const struct sop_puts *puts, uint64_t lsn, uint64_t time_ns,
 	struct sop_buf *ops, struct sop_err *e);
-/* Plan once more, against a newer state, after the place in the chain went to another mounter. What
- * was planned is undone where it can be; where not, a value that has changed is SOP_ECONFLICT. */
-int sop_resolve_again(struct sop_txn *t, struct sop_puts *puts, struct sop_err *e);
 /* The operations are committed: their blobs belong to the trees now. */
 void sop_resolve_done(struct sop_txn *t);
 int sop_txn_validate(struct sop_txn *t, struct sop_err *e);

@@ -82,8 +82,6 @@ int sop_volume_lock(struct sop_volume *v, const struct sop_coord_lock *l, unsign
 int sop_volume_lock_test(struct sop_volume *v, const struct sop_coord_lock *l,
 	struct sop_coord_holder *by, struct sop_err *e);
 void sop_volume_lock_forget(struct sop_volume *v, const struct sop_coord_lock *l);
-/* Has no lock been lost that was granted at or after `grant`? */
-bool sop_volume_grant_good(struct sop_volume *v, uint64_t grant);
 /* t is written under locks that were granted from `grant` on: when one of them has been lost by its
  * commit, that is refused with SOP_ECONFLICT. */
 void sop_txn_under(struct sop_txn *t, uint64_t grant);

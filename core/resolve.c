@@ -11,6 +11,12 @@
 
 #include <sys/stat.h>
 
+/* Of the committed inline run, what has joined a session's bytes. */
+struct absorbed {
+	struct absorbed *next;
+	uint64_t off, len;
+};
+
 /* What plan found and emit needs, for one entry. */
 struct sop_plan {
 	bool there;	       /* the tree has an entry now */
@@ -19,8 +25,11 @@ struct sop_plan {
 	struct sop_item *base; /* the record to start from: the put one, or old */
 	uint64_t size;
 	struct sop_imap_entry *run; /* the interval that stays inline */
-	size_t put_first;	    /* of its blobs in the puts, in the order of the map */
-	size_t put_xattr;	    /* SIZE_MAX: none */
+	/* What was done to the value's maps, to be undone */
+	struct absorbed *absorbed;
+	uint64_t placed_at, placed_len; /* of what was appended */
+	size_t put_first;		/* of its blobs in the puts, in the order of the map */
+	size_t put_xattr;		/* SIZE_MAX: none */
 	uint8_t *xattrs;
 	uint32_t xattrs_len;
 	bool xattr_changed;
@@ -251,31 +260,36 @@ int sop_txn_validate(struct sop_txn *t, struct sop_err *e)
 
 /* The committed inline run, where the session has not written over it, joins the session's bytes.
  */
-static int absorb_run(struct sop_value *x, const struct sop_item *old, struct sop_err *e)
+static int absorb_run(struct sop_txn *t, struct sop_value *x, struct sop_plan *p, struct sop_err *e)
 {
+	const struct sop_item *old = p->base;
 	uint64_t at = old->run_off, end = SOP_MIN(old->run_off + old->run_len, x->limit);
 
 	while (old->run_len && at < end) {
 		const struct sop_imap_entry *i = x->map.count ? sop_imap_at(&x->map, at) : NULL;
 		uint64_t stop = i ? SOP_MIN(SOP_MAX(i->off, at), end) : end;
+		struct absorbed *a;
 
 		if (i && i->off <= at) {
 			at = i->off + i->len;
 			continue;
 		}
-		if (sop_imap_write(&x->map, at, (const uint8_t *)old->run + (at - old->run_off),
-			    stop - at))
+		a = sop_arena_alloc(&t->arena, sizeof(*a));
+		if (!a || sop_imap_write(&x->map, at,
+				  (const uint8_t *)old->run + (at - old->run_off), stop - at))
 			return sop_fail(e, -ENOMEM, "inline bytes");
+		*a = (struct absorbed){p->absorbed, at, stop - at};
+		p->absorbed = a;
 		at = stop;
 	}
 	return 0;
 }
 
-static int plan_value(
-	struct sop_value *x, struct sop_plan *p, struct sop_puts *puts, struct sop_err *e)
+static int plan_value(struct sop_txn *t, struct sop_value *x, struct sop_plan *p,
+	struct sop_puts *puts, struct sop_err *e)
 {
 	const struct sop_item *b = p->base;
-	uint64_t end;
+	uint64_t end, len = x->app_len;
 	int rc;
 
 	if (!x->changed)
@@ -286,8 +300,11 @@ static int plan_value(
 		return sop_fail(e, -EFBIG, "append");
 	/* Appended bytes go to the end as it is now. */
 	rc = sop_value_place_appends(x, end, e);
-	if (!rc)
-		rc = absorb_run(x, b, e);
+	if (rc)
+		return rc;
+	p->placed_at = end;
+	p->placed_len = len;
+	rc = absorb_run(t, x, p, e);
 	if (rc)
 		return rc;
 	/* The last run in memory stays inline when it is short: small files, and the tail of logs.
@@ -437,14 +454,49 @@ static int plan_entry(
 	if (!rc && w->xattr)
 		rc = plan_xattrs(t, w, p, puts, e);
 	if (!rc && w->value)
-		rc = plan_value(w->value, p, puts, e);
+		rc = plan_value(t, w->value, p, puts, e);
+	return rc;
+}
+
+/* ---- plan once more ---- */
+
+/* The value's bytes as they were before they were divided against what was the newest state then:
+ * appended ones have no place, the inline run is not among them. */
+static int undo_value(struct sop_value *x, struct sop_plan *p, struct sop_err *e)
+{
+	int rc;
+
+	for (; p->absorbed; p->absorbed = p->absorbed->next)
+		if (sop_imap_remove(&x->map, p->absorbed->off, p->absorbed->len))
+			return sop_fail(e, -ENOMEM, "inline bytes");
+	rc = sop_value_lift_appends(x, p->placed_at, p->placed_len, e);
+	if (!rc)
+		p->placed_len = 0;
+	return rc;
+}
+
+static int undo_plan(struct sop_txn *t, struct sop_err *e)
+{
+	int rc = 0;
+
+	for (struct sop_wentry *w = sop_wset_first(&t->wset); w && !rc; w = w->next[0]) {
+		if (w->unnumbered)
+			w->key = w->unnumbered;
+		w->unnumbered = NULL;
+		if (w->plan && w->value)
+			rc = undo_value(w->value, w->plan, e);
+		w->plan = rc ? w->plan : NULL;
+	}
 	return rc;
 }
 
 int sop_resolve_plan(struct sop_txn *t, struct sop_puts *puts, struct sop_err *e)
 {
-	int rc = check_ranges(t, e);
+	int rc = undo_plan(t, e);
 
+	puts->n = 0;
+	if (!rc)
+		rc = check_ranges(t, e);
 	if (!rc)
 		rc = check_stores(t, e);
 	for (struct sop_wentry *w = sop_wset_first(&t->wset), *before = NULL; w && !rc;
@@ -456,39 +508,6 @@ int sop_resolve_plan(struct sop_txn *t, struct sop_puts *puts, struct sop_err *e
 			before = w;
 	}
 	return rc;
-}
-
-/* Planning has divided a value's bytes against the item as it was: appended ones have got their
- * place, the inline run has been taken in. Against another item that would be wrong. */
-static int value_as_planned(struct sop_txn *t, const struct sop_wentry *w, struct sop_err *e)
-{
-	const struct sop_plan *p = w->plan;
-	struct sop_item *now;
-	int rc;
-
-	if (!p || !w->value || !w->value->changed)
-		return 0;
-	rc = newest(t, w, &now, e);
-	if (rc)
-		return rc;
-	if (!now != !p->old || (now && (now->attr.version != p->old->attr.version ||
-					       now->attr.ino != p->old->attr.ino)))
-		return conflict(e, "another machine has changed the item at the same time");
-	return 0;
-}
-
-int sop_resolve_again(struct sop_txn *t, struct sop_puts *puts, struct sop_err *e)
-{
-	int rc = 0;
-
-	puts->n = 0;
-	for (struct sop_wentry *w = sop_wset_first(&t->wset); w && !rc; w = w->next[0]) {
-		rc = value_as_planned(t, w, e);
-		if (w->unnumbered)
-			w->key = w->unnumbered;
-		w->unnumbered = NULL;
-	}
-	return rc ? rc : sop_resolve_plan(t, puts, e);
 }
 
 /* ---- emit: extents ---- */

@@ -691,24 +691,69 @@ ssize_t sop_value_write(
 	return (ssize_t)len;
 }
 
-int sop_value_place_appends(struct sop_value *x, uint64_t end, struct sop_err *e)
+/* [from, from + len) of one map into another, at `to`. The blobs are in both then. */
+static int copy_range(
+	struct sop_imap *out, uint64_t to, const struct sop_imap *in, uint64_t from, uint64_t len)
 {
 	int rc = 0;
 
+	for (const struct sop_imap_entry *i = sop_imap_at(in, from);
+		i && i->off < from + len && !rc; i = sop_imap_next(in, i)) {
+		uint64_t at = SOP_MAX(i->off, from), end = SOP_MIN(i->off + i->len, from + len);
+
+		if (i->kind == SOP_IMAP_MEM)
+			rc = sop_imap_write(
+				out, to + (at - from), i->mem + (at - i->off), end - at);
+		else
+			rc = sop_imap_set_blob(out, to + (at - from), (uint32_t)(end - at), &i->ref,
+				i->blob_off + (uint32_t)(at - i->off));
+	}
+	return rc;
+}
+
+/* Let go of a range whose blobs are in another map as well. */
+static int remove_copied(struct sop_imap *m, uint64_t off, uint64_t len)
+{
+	void (*drop)(void *arg, const struct sop_blobref *ref) = m->drop;
+	int rc;
+
+	m->drop = NULL;
+	rc = sop_imap_remove(m, off, len);
+	m->drop = drop;
+	return rc;
+}
+
+int sop_value_place_appends(struct sop_value *x, uint64_t end, struct sop_err *e)
+{
+	int rc;
+
 	if (!x->app_len)
 		return 0;
-	for (struct sop_imap_entry *i = sop_imap_at(&x->app, 0); i && !rc;
-		i = sop_imap_next(&x->app, i)) {
-		if (i->kind == SOP_IMAP_MEM)
-			rc = sop_imap_write(&x->map, end + i->off, i->mem, i->len);
-		else
-			rc = sop_imap_set_blob(
-				&x->map, end + i->off, (uint32_t)i->len, &i->ref, i->blob_off);
-	}
-	if (rc)
+	rc = copy_range(&x->map, end, &x->app, 0, x->app_len);
+	if (rc) {
+		/* Before `end` nothing has changed, and from there on nothing was. */
+		(void)remove_copied(&x->map, end, x->app_len);
 		return sop_fail(e, rc, "appended bytes");
+	}
 	sop_imap_forget(&x->app);
 	x->app_len = 0;
+	return 0;
+}
+
+int sop_value_lift_appends(struct sop_value *x, uint64_t end, uint64_t len, struct sop_err *e)
+{
+	int rc;
+
+	if (!len)
+		return 0;
+	rc = copy_range(&x->app, 0, &x->map, end, len);
+	if (!rc)
+		rc = remove_copied(&x->map, end, len);
+	if (rc) {
+		sop_imap_forget(&x->app);
+		return sop_fail(e, rc, "appended bytes");
+	}
+	x->app_len = len;
 	return 0;
 }
 

@@ -1,17 +1,23 @@
 /* Two mounters of one shared volume, in one process, on simulated disks, step by step: what one
  * commits while the other is at a given point of its own commit. tests/model/shared.c has the
  * processes. */
+#include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include <cmocka.h>
 
+#include "core/coordinate.h"
 #include "core/format.h"
 #include "core/format_volume.h"
 #include "tests/lib/fixture.h"
+#include "tests/lib/redis.h"
 
 #define DISKS 4
 
@@ -32,6 +38,7 @@ static struct pair p;
 static struct sop_disk_ops ops;
 static const struct sop_disk_ops *real;
 static void (*meanwhile)(void);
+static void (*_Atomic before_blobs)(void); /* in front of the next write to a file, blobs as a rule */
 static bool no_checkpoint;
 static bool locks_lost; /* the lock service has forgotten who holds what */
 
@@ -43,6 +50,15 @@ static int hooked_link(struct sop_disk *d, const char *from, const char *to)
 	if (fn)
 		fn();
 	return real->link(d, from, to);
+}
+
+static ssize_t hooked_pwritev(struct sop_file *f, const struct iovec *iov, int n, uint64_t off)
+{
+	void (*fn)(void) = atomic_exchange(&before_blobs, NULL);
+
+	if (fn)
+		fn();
+	return real->pwritev(f, iov, n, off);
 }
 
 static int hooked_rename(struct sop_disk *d, const char *from, const char *to)
@@ -80,6 +96,7 @@ static int hooked_disk(void *sim, struct sop_disk **out, const char *path, struc
 	real = (*out)->ops;
 	ops = *real;
 	ops.link = hooked_link;
+	ops.pwritev = hooked_pwritev;
 	ops.rename = hooked_rename;
 	ops.lock = hooked_lock;
 	ops.lock_shared = hooked_lock_shared;
@@ -149,7 +166,7 @@ static int setup(void **state)
 
 	(void)state;
 	memset(&p, 0, sizeof(p));
-	meanwhile = NULL;
+	meanwhile = before_blobs = NULL;
 	locks_lost = no_checkpoint = false;
 	p.sim = sim_new(1);
 	for (unsigned i = 0; i < DISKS; i++) {
@@ -319,9 +336,8 @@ static void b_appends(void)
 	ok(sop_txn_commit(t, 0, &p.e));
 }
 
-/* An append that was planned for an end that is none any more is refused and not put over the
- * other's. */
-static void of_two_appends_at_once_none_is_written_over(void **state)
+/* An append that was planned for an end that is none any more goes to the new one. */
+static void appends_never_conflict(void **state)
 {
 	struct sop_txn *t;
 
@@ -329,13 +345,86 @@ static void of_two_appends_at_once_none_is_written_over(void **state)
 	ok(put(p.a, "log", "-"));
 	append(p.a, "A", 1, &t);
 	meanwhile = b_appends;
-	assert_int_equal(sop_txn_commit(t, 0, &p.e), SOP_ECONFLICT);
-	expect_both("log", "-B");
-	/* One after the other both come in. */
+	ok(sop_txn_commit(t, 0, &p.e));
+	assert_null(meanwhile);
+	expect_both("log", "-BA");
+	/* One after the other as well. */
 	append(p.a, "A", 1, &t);
 	b_appends();
 	ok(sop_txn_commit(t, 0, &p.e));
-	expect_both("log", "-BBA");
+	expect_both("log", "-BABA");
+	check_whole();
+	expect_both("log", "-BABA");
+}
+
+static uint8_t large[3 << 20];
+
+static void b_appends_much(void)
+{
+	struct sop_txn *t;
+
+	append(p.b, large, 70001, &t);
+	ok(sop_txn_commit(t, 0, &p.e));
+}
+
+/* What a is about to add is in memory, inline or for blobs, or on the disks already; what b has
+ * added is inline or not. Slot after slot is lost. */
+static void appends_of_all_sizes_find_the_end_anew(void **state)
+{
+	static const size_t size[] = {1, 900, 5000, 70000, sizeof(large)};
+	static void (*const by_b[])(void) = {b_appends, b_appends_much};
+
+	(void)state;
+	fill_random(large, sizeof(large), 23);
+	for (size_t i = 0; i < 2 * SOP_ARRAY_LEN(size); i++) {
+		size_t own = size[i / 2], other = i % 2 ? 70001 : 1, len;
+		const uint8_t *others = i % 2 ? large : (const uint8_t *)"B";
+		struct sop_txn *t;
+		uint8_t *val;
+
+		ok(put(p.a, "log", "-"));
+		append(p.a, large, own, &t);
+		meanwhile = by_b[i % 2];
+		ok(sop_txn_commit(t, 0, &p.e));
+		t = begin(p.b, SOP_TXN_READ);
+		ok(sop_get(t, SOP_NAME(p.store, "log"), (void **)&val, &len, &p.e));
+		assert_int_equal(len, 1 + other + own);
+		assert_memory_equal(val, "-", 1);
+		assert_memory_equal(val + 1, others, other);
+		assert_memory_equal(val + 1 + other, large, own);
+		free(val);
+		sop_txn_rollback(t);
+	}
+	check_whole();
+}
+
+static void b_puts_log(void)
+{
+	ok(put(p.b, "log", "BBBBBBBB"));
+}
+
+/* Bytes written here and there, without a look at what was there: what they leave is the newest. */
+static void what_was_written_blindly_is_laid_over_the_newest(void **state)
+{
+	struct sop_txn *t = begin(p.a, SOP_TXN_SESSION);
+	struct sop_value *x;
+
+	(void)state;
+	ok(put(p.a, "log", "0123456789"));
+	ok(sop_value_open(&x, t, SOP_NAME(p.store, "log"), SOP_VALUE_WRITE, &p.e));
+	assert_int_equal(sop_value_write(x, "xy", 2, 3, &p.e), 2);
+	meanwhile = b_appends;
+	ok(sop_txn_commit(t, 0, &p.e));
+	assert_null(meanwhile);
+	expect_both("log", "012xy56789B");
+	/* Not over what is another item by now. */
+	t = begin(p.a, SOP_TXN_SESSION);
+	ok(sop_value_open(&x, t, SOP_NAME(p.store, "log"), SOP_VALUE_WRITE, &p.e));
+	assert_int_equal(sop_value_read(x, big, 4, 0, &p.e), 4);
+	assert_int_equal(sop_value_write(x, "xy", 2, 0, &p.e), 2);
+	meanwhile = b_puts_log;
+	assert_int_equal(sop_txn_commit(t, 0, &p.e), SOP_ECONFLICT);
+	expect_both("log", "BBBBBBBB");
 	check_whole();
 }
 
@@ -639,15 +728,267 @@ static void a_read_only_look_sees_what_was_committed(void **state)
 	expect_both("x", "2");
 }
 
+/* ---- a lease that ends in the middle of a commit ---- */
+
+#define LEASE_MS 600
+#define BOUND_MS 120000
+
+static struct test_redis server;
+static atomic_bool asked, lapsed;
+static uint64_t grant;
+
+static int with_server(void **state)
+{
+	test_redis_start(&server, false, NULL);
+	return setup(state);
+}
+
+static int without_server(void **state)
+{
+	int rc = teardown(state);
+
+	test_redis_end(&server);
+	return rc;
+}
+
+/* a goes by the server, and b without. */
+static void coordinate_a(enum sop_ondown ondown)
+{
+	ok(sop_volume_close(p.a, &p.e));
+	p.opts.redis = server.url;
+	p.opts.lease_ms = LEASE_MS;
+	p.opts.ondown = ondown;
+	ok(open_one(&p.a));
+	p.opts.redis = NULL;
+}
+
+static void nap_ms(unsigned ms)
+{
+	const struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+
+	nanosleep(&t, NULL);
+}
+
+#define WAIT_FOR(condition)                                                                        \
+	do {                                                                                       \
+		unsigned left_ = BOUND_MS / 2;                                                     \
+		while (!(condition) && --left_)                                                    \
+			nap_ms(2);                                                                 \
+		assert_true(left_);                                                                \
+	} while (0)
+
+static void the_lease_lapses(void)
+{
+	test_redis_pause(&server, true);
+	WAIT_FOR(sop_coordinate_may_commit(p.a, NULL));
+	lapsed = true;
+}
+
+struct commit {
+	struct sop_txn *t;
+	int rc;
+	struct sop_err e;
+	atomic_bool done;
+};
+
+static void *commit_thread(void *arg)
+{
+	struct commit *c = arg;
+
+	c->rc = sop_txn_commit(c->t, 0, &c->e);
+	c->done = true;
+	return NULL;
+}
+
+/* Commit t on a; its lease lapses when it has passed the gate, and what `others` does comes before
+ * the server answers again. Meanwhile a serves readers. */
+static int lapse_in_commit(struct sop_txn *t, void (*others)(void))
+{
+	struct commit c = {.t = t};
+	pthread_t thread;
+
+	lapsed = false;
+	before_blobs = the_lease_lapses;
+	assert_int_equal(pthread_create(&thread, NULL, commit_thread, &c), 0);
+	WAIT_FOR(lapsed);
+	expect(p.a, "x", "before");
+	others();
+	expect(p.a, "x", "of b");
+	test_redis_pause(&server, false);
+	pthread_join(thread, NULL);
+	p.e = c.e;
+	return c.rc;
+}
+
+static void b_puts_x_and_appends(void)
+{
+	b_puts_x();
+	b_appends();
+}
+
+static void a_commit_whose_lease_lapses_waits_and_goes_on(void **state)
+{
+	struct sop_txn *t;
+	void *val;
+	size_t len;
+
+	(void)state;
+	fill_random(big, sizeof(big), 31);
+	coordinate_a(SOP_ONDOWN_BLOCK);
+	ok(put(p.b, "log", ""));
+	ok(put(p.b, "x", "before"));
+	append(p.a, big, sizeof(big), &t);
+	ok(lapse_in_commit(t, b_puts_x_and_appends));
+	t = begin(p.b, SOP_TXN_READ);
+	ok(sop_get(t, SOP_NAME(p.store, "log"), &val, &len, &p.e));
+	assert_int_equal(len, 1 + sizeof(big));
+	assert_memory_equal(val, "B", 1);
+	assert_memory_equal((uint8_t *)val + 1, big, sizeof(big));
+	free(val);
+	sop_txn_rollback(t);
+	check_whole();
+}
+
+static void what_has_changed_while_it_waited_is_a_conflict(void **state)
+{
+	struct sop_txn *t;
+	void *val;
+	size_t len;
+
+	(void)state;
+	coordinate_a(SOP_ONDOWN_BLOCK);
+	ok(put(p.b, "log", ""));
+	ok(put(p.b, "x", "before"));
+	t = begin(p.a, SOP_TXN_WRITE);
+	ok(sop_get(t, SOP_NAME(p.store, "x"), &val, &len, &p.e));
+	free(val);
+	ok(sop_update(t, SOP_NAME(p.store, "log"), big, sizeof(big), &p.e));
+	assert_int_equal(lapse_in_commit(t, b_puts_x), SOP_ECONFLICT);
+	expect_both("log", "");
+	check_whole();
+}
+
+static int commit_much(uint32_t timeout_ms)
+{
+	struct sop_txn *t;
+
+	ok(sop_txn_begin(&t, p.a,
+		&(struct sop_txn_opts){.mode = SOP_TXN_WRITE, .timeout_ms = timeout_ms}, &p.e));
+	ok(sop_upsert(t, SOP_NAME(p.store, "log"), big, sizeof(big), &p.e));
+	return sop_txn_commit(t, 0, &p.e);
+}
+
+static void it_waits_as_long_as_the_transaction_may_take(void **state)
+{
+	(void)state;
+	coordinate_a(SOP_ONDOWN_BLOCK);
+	the_lease_lapses();
+	assert_int_equal(commit_much(1), SOP_ETIMEOUT);
+	test_redis_pause(&server, false);
+	ok(commit_much(0));
+	check_whole();
+}
+
+static void or_is_refused_where_the_mount_says_so(void **state)
+{
+	static const struct {
+		enum sop_ondown how;
+		int rc;
+	} say[] = {{SOP_ONDOWN_RO, -EROFS}, {SOP_ONDOWN_EIO, -EIO}};
+
+	(void)state;
+	for (size_t i = 0; i < SOP_ARRAY_LEN(say); i++) {
+		coordinate_a(say[i].how);
+		lapsed = false;
+		before_blobs = the_lease_lapses;
+		/* A slow machine may have lost its lease before it came to the blobs. */
+		do
+			assert_int_equal(commit_much(0), say[i].rc);
+		while (!lapsed);
+		assert_non_null(strstr(p.e.text, "no lease to commit under"));
+		test_redis_pause(&server, false);
+		WAIT_FOR(!commit_much(0));
+	}
+	check_whole();
+}
+
+static void the_locks_are_to_be_lost(void)
+{
+	asked = true;
+	WAIT_FOR(lapsed);
+}
+
+static void lose_the_locks(void)
+{
+	test_redis_kill(&server);
+	WAIT_FOR(sop_coordinate_may_commit(p.a, NULL));
+	nap_ms(LEASE_MS);
+	test_redis_again(&server);
+	WAIT_FOR(sop_coordinate_grant_lost(p.a, grant));
+	lapsed = true;
+}
+
+/* An append of a under a lock that it takes first. The server may be away for a moment. */
+static struct sop_txn *append_under_lock(const void *bytes, size_t len)
+{
+	const struct sop_coord_lock l = {.object = 7, .owner = 1, .type = F_WRLCK, .whole = true};
+	struct sop_txn *t;
+
+	WAIT_FOR(!sop_volume_lock(p.a, &l, BOUND_MS, &grant, NULL, &p.e));
+	append(p.a, bytes, len, &t);
+	sop_txn_under(t, grant);
+	return t;
+}
+
+/* Another may have had the lock meanwhile. */
+static void what_was_written_under_a_lock_that_is_lost_is_refused(void **state)
+{
+	int rc;
+
+	(void)state;
+	coordinate_a(SOP_ONDOWN_BLOCK);
+	ok(put(p.b, "log", "-"));
+	lapsed = asked = false;
+	/* A slow machine may have lost it before the blobs: refused then, too. */
+	while (!lapsed) {
+		struct commit c = {.t = append_under_lock(big, sizeof(big))};
+		pthread_t thread;
+
+		before_blobs = the_locks_are_to_be_lost;
+		assert_int_equal(pthread_create(&thread, NULL, commit_thread, &c), 0);
+		WAIT_FOR(asked || c.done);
+		if (asked)
+			lose_the_locks();
+		pthread_join(thread, NULL);
+		assert_int_equal(c.rc, SOP_ECONFLICT);
+		assert_non_null(strstr(c.e.text, "lock"));
+	}
+	expect_both("log", "-");
+	while ((rc = sop_txn_commit(append_under_lock("A", 1), 0, &p.e)))
+		assert_int_equal(rc, SOP_ECONFLICT);
+	expect_both("log", "-A");
+	check_whole();
+}
+
 int main(void)
 {
+	const struct CMUnitTest with_redis[] = {
+#define R(name) cmocka_unit_test_setup_teardown(name, with_server, without_server)
+		R(a_commit_whose_lease_lapses_waits_and_goes_on),
+		R(what_has_changed_while_it_waited_is_a_conflict),
+		R(it_waits_as_long_as_the_transaction_may_take),
+		R(or_is_refused_where_the_mount_says_so),
+		R(what_was_written_under_a_lock_that_is_lost_is_refused),
+	};
 	const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 		T(what_one_commits_the_other_sees),
 		T(of_two_that_update_what_they_read_the_second_is_refused),
 		T(a_lost_slot_is_no_conflict_when_nothing_read_has_changed),
 		T(a_name_is_made_by_one_of_two),
-		T(of_two_appends_at_once_none_is_written_over),
+		T(appends_never_conflict),
+		T(appends_of_all_sizes_find_the_end_anew),
+		T(what_was_written_blindly_is_laid_over_the_newest),
 		T(blobs_of_one_are_read_by_the_other_and_by_who_is_alone),
 		T(inode_numbers_are_given_out_once),
 		T(duplicates_added_at_once_are_all_there),
@@ -662,5 +1003,10 @@ int main(void)
 		T(a_read_only_look_sees_what_was_committed),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	int rc = cmocka_run_group_tests(tests, NULL, NULL);
+
+	if (test_redis_there())
+		return cmocka_run_group_tests(with_redis, NULL, NULL) || rc;
+	printf("shared: redis-server is not installed: not tested with it\n");
+	return rc;
 }
