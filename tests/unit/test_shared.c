@@ -38,7 +38,8 @@ static struct pair p;
 static struct sop_disk_ops ops;
 static const struct sop_disk_ops *real;
 static void (*meanwhile)(void);
-static void (*_Atomic before_blobs)(void); /* in front of the next write to a file, blobs as a rule */
+static void (*_Atomic before_blobs)(
+	void); /* in front of the next write to a file, blobs as a rule */
 static bool no_checkpoint;
 static bool locks_lost; /* the lock service has forgotten who holds what */
 
