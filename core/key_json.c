@@ -550,3 +550,25 @@ int sop_index_parse(struct sop_index_field *fields, size_t max, const char *text
 		"NAME[:desc][:bool|:number|:string]",
 		text, max);
 }
+
+int sop_key_type_parse(enum sop_key_type *type, struct sop_index_field *fields, size_t max,
+	unsigned *n, const char *text, char *buf, size_t size, struct sop_err *e)
+{
+	size_t len = strcspn(text, ":");
+	int t = 0, rc;
+
+	while (t < SOP_KEY_TYPES &&
+		(strncmp(text, sop_key_type_name((enum sop_key_type)t), len) != 0 ||
+			sop_key_type_name((enum sop_key_type)t)[len]))
+		t++;
+	if (!len || t == SOP_KEY_TYPES || (text[len] && t != SOP_KEY_JSON))
+		return sop_say(e, -EINVAL,
+			"%s: keys are bytes, string, int64, float64, json or json:INDEX", text);
+	*type = (enum sop_key_type)t;
+	*n = 0;
+	if (!text[len])
+		return 0;
+	rc = sop_index_parse(fields, max, text + len + 1, buf, size, e);
+	*n = rc < 0 ? 0 : (unsigned)rc;
+	return rc < 0 ? rc : 0;
+}

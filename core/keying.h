@@ -13,7 +13,7 @@ struct sop_keying {
 	_Atomic unsigned refs;
 	enum sop_key_type type;
 	bool duplicates;
-	uint32_t shape; /* never 0; differs where keys are encoded otherwise */
+	uint32_t shape;	   /* never 0; differs where keys are encoded otherwise */
 	uint16_t n_fields; /* JSON; 0: none yet: the first key will say */
 	struct sop_index_field field[SOP_INDEX_FIELDS];
 	char names[SOP_INDEX_BYTES];
@@ -39,22 +39,24 @@ struct sop_keybuf {
 };
 
 #define SOP_DUPLICATE_BYTES 8u
-/* An item added in a transaction gets its number at commit; until then this and its inode number. */
+/* An item added in a transaction gets its number at commit; until then this and its inode number.
+ */
 #define SOP_DUPLICATE_OWN (1ull << 63)
 
-/* keying NULL: bytes. -EINVAL: of another type, not valid; -ENAMETOOLONG. In a store with duplicates the
- * number is put by sop_keybuf_number. */
+/* keying NULL: bytes. -EINVAL: of another type, not valid; -ENAMETOOLONG. In a store with
+ * duplicates the number is put by sop_keybuf_number. */
 int sop_key_encode(struct sop_keybuf *out, const struct sop_keying *k, const struct sop_key *key,
 	struct sop_err *e);
 int sop_keybuf_number(struct sop_keybuf *b, uint64_t number, struct sop_err *e);
 uint64_t sop_duplicate_number(const void *key, size_t klen); /* of a tree's key */
 
-/* Back. text: of a JSON map or a string with escapes, at least SOP_KEY_TEXT_MAX + 1 bytes; carried: the
- * item's own text or NULL. out->p points into text or key. */
+/* Back. text: of a JSON map or a string with escapes, at least SOP_KEY_TEXT_MAX + 1 bytes; carried:
+ * the item's own text or NULL. out->p points into text or key. */
 int sop_key_decode(struct sop_key *out, const struct sop_keying *k, const void *key, size_t klen,
 	const char *carried, size_t carried_len, char *text, struct sop_err *e);
 
-/* By name. encode: -EINVAL unless it is the one canonical form. The number of a duplicate comes along. */
+/* By name. encode: -EINVAL unless it is the one canonical form. The number of a duplicate comes
+ * along. */
 int sop_key_name_encode(struct sop_keybuf *out, const struct sop_keying *k, const char *name,
 	size_t len, struct sop_err *e);
 #define SOP_KEY_NAME_MAX (SOP_KEY_TEXT_MAX + 32)

@@ -44,11 +44,6 @@ static int one_of(const char *val, const char *(*name)(int), int n)
 	return -1;
 }
 
-static const char *key_name(int i)
-{
-	return sop_key_type_name((enum sop_key_type)i);
-}
-
 static const char *value_name(int i)
 {
 	return sop_value_class_name((enum sop_value_class)i);
@@ -72,30 +67,6 @@ struct set {
 	const char *name;
 	char *val;
 };
-
-/* "int64", "json", "json:NAME,NAME:desc". */
-static int set_key(struct sop_store_opts *o, char *val, struct sop_index_field *index, char *names,
-	struct sop_err *e)
-{
-	char *colon = strchr(val, ':');
-	int type, n;
-
-	if (colon)
-		*colon = '\0';
-	type = one_of(val, key_name, SOP_KEY_TYPES);
-	if (type < 0 || (colon && type != SOP_KEY_JSON))
-		return -EINVAL;
-	o->key_type = (enum sop_key_type)type;
-	o->index = index;
-	o->n_index = 0;
-	if (!colon)
-		return 0;
-	n = sop_index_parse(index, SOP_INDEX_FIELDS, colon + 1, names, TEXT_MAX + 1, e);
-	if (n < 0)
-		return n;
-	o->n_index = (unsigned)n;
-	return 0;
-}
 
 static int set_number(struct sop_store_opts *o, const char *val)
 {
@@ -123,7 +94,9 @@ static int set_txn(struct sop_txn *t, void *arg, struct sop_err *e)
 	if (rc)
 		return rc;
 	if (!strcmp(s->name, "sop.key")) {
-		rc = set_key(&o, s->val, index, names, e);
+		o.index = index;
+		rc = sop_key_type_parse(&o.key_type, index, SOP_INDEX_FIELDS, &o.n_index, s->val,
+			names, TEXT_MAX + 1, e);
 	} else if (!strcmp(s->name, "sop.unique")) {
 		rc = flag(s->val, &on);
 		o.duplicates = !on;

@@ -47,7 +47,8 @@ struct sopctl_verb {
 /* Ended by one without a name. */
 extern const struct sopctl_verb sopctl_status_verbs[], sopctl_disk_verbs[], sopctl_scrub_verbs[],
 	sopctl_events_verbs[], sopctl_info_verbs[], sopctl_store_verbs[], sopctl_ec_verbs[],
-	sopctl_txn_verbs[], sopctl_bench_verbs[], sopctl_dump_verbs[], sopctl_load_verbs[];
+	sopctl_txn_verbs[], sopctl_bench_verbs[], sopctl_dump_verbs[], sopctl_load_verbs[],
+	sopctl_import_verbs[];
 
 /* "sopctl: message" on stderr; returns code. */
 int sopctl_fail(int code, const char *fmt, ...) SOP_PRINTF(2, 3);
@@ -63,6 +64,9 @@ char *sopctl_absolute(const char *path);
 char *sopctl_realpath(const char *path);
 /* Text from elsewhere, made fit for a terminal: no control characters but newlines. In place. */
 char *sopctl_clean(char *text);
+/* Member `key` of j as bytes: a string, or as "KEY_hex" or "KEY_base64" what that stands for.
+ * malloc'ed, a NUL behind it; NULL: not there, or none of these. */
+char *sopctl_bytes(const json_t *j, const char *key, size_t *len);
 /* One JSON object on a line of stdout. */
 void sopctl_print_json(const json_t *j);
 

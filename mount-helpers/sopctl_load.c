@@ -17,8 +17,6 @@
 #include <sys/xattr.h>
 #include <time.h>
 
-#include "core/hex.h"
-
 #define SAID_MAX 20 /* names that are told of; the rest is counted */
 #define FD_PATH	 32
 
@@ -68,39 +66,6 @@ static void tell(struct load *l, const char *path, const char *what)
 
 /* ---- lines -------------------------------------------------------------------------------------
  */
-
-/* Member `key`, or as "KEY_hex": malloc'ed, and a NUL behind it. NULL: not there, or wrong. */
-static char *bytes_of(const json_t *line, const char *key, size_t *len)
-{
-	const json_t *text = json_object_get(line, key);
-	char name[64], *out;
-	const char *hex;
-
-	if (text) {
-		*len = json_string_length(text);
-		out = json_is_string(text) ? malloc(*len + 1) : NULL;
-		if (out)
-			memcpy(out, json_string_value(text), *len + 1);
-		return out;
-	}
-	snprintf(name, sizeof(name), "%s_hex", key);
-	text = json_object_get(line, name);
-	hex = json_string_value(text);
-	*len = json_string_length(text) / 2;
-	out = hex && json_string_length(text) % 2 == 0 ? malloc(*len + 1) : NULL;
-	for (size_t i = 0; out && i < *len; i++) {
-		int high = sop_hex_digit(hex[2 * i]), low = sop_hex_digit(hex[2 * i + 1]);
-
-		if (high < 0 || low < 0) {
-			free(out);
-			return NULL;
-		}
-		out[i] = (char)(high << 4 | low);
-	}
-	if (out)
-		out[*len] = '\0';
-	return out;
-}
 
 static bool time_of(const json_t *line, const char *key, struct timespec *out)
 {
@@ -158,7 +123,7 @@ static bool named_of(struct named *x, const json_t *line)
 	const char *slash;
 	size_t len = 0;
 
-	*x = (struct named){.line = line, .path = bytes_of(line, "path", &len)};
+	*x = (struct named){.line = line, .path = sopctl_bytes(line, "path", &len)};
 	if (!x->path || !is_below(x->path, len) || !type_of(line, &x->type)) {
 		free(x->path);
 		x->path = NULL;
@@ -287,7 +252,7 @@ static int make_regular(struct load *l, int parent, const struct named *x)
 			return linkat(AT_FDCWD, link, parent, x->name, AT_SYMLINK_FOLLOW) ? -1 : 1;
 		}
 	}
-	content = bytes_of(x->line, "content", &len);
+	content = sopctl_bytes(x->line, "content", &len);
 	if (!content && sopctl_number(x->line, "size"))
 		return 0;
 	return make_file(parent, x->name, content ? content : "", len) ? -1 : 1;
@@ -304,7 +269,7 @@ static int make(struct load *l, int parent, const struct named *x)
 	case S_IFDIR:
 		return mkdirat(parent, x->name, 0700) ? -1 : 1;
 	case S_IFLNK:
-		target = bytes_of(x->line, "target", &len);
+		target = sopctl_bytes(x->line, "target", &len);
 		errno = EINVAL;
 		return !target || symlinkat(target, parent, x->name) ? -1 : 1;
 	default:
@@ -337,7 +302,7 @@ static void set_store(struct load *l, const struct named *x, const char *self)
 
 	for (size_t i = 0; i < SOP_ARRAY_LEN(names); i++) {
 		const json_t *j = json_object_get(store, names[i]);
-		sop_autofree char *text = j ? NULL : bytes_of(store, names[i], &(size_t){0});
+		sop_autofree char *text = j ? NULL : sopctl_bytes(store, names[i], &(size_t){0});
 		char name[32], number[24], now[4200];
 		const char *value = text;
 		ssize_t n;
@@ -368,7 +333,7 @@ static bool is_wanted(const json_t *all, const char *name)
 
 	json_array_foreach(all, i, one)
 	{
-		sop_autofree char *other = bytes_of(one, "name", &len);
+		sop_autofree char *other = sopctl_bytes(one, "name", &len);
 
 		if (other && strcmp(other, name) == 0)
 			return true;
@@ -397,8 +362,8 @@ static void set_xattrs(struct load *l, const struct named *x, const char *self)
 
 	json_array_foreach(json_object_get(x->line, "xattrs"), i, one)
 	{
-		sop_autofree char *name = bytes_of(one, "name", &ignored);
-		sop_autofree char *value = bytes_of(one, "value", &len);
+		sop_autofree char *name = sopctl_bytes(one, "name", &ignored);
+		sop_autofree char *value = sopctl_bytes(one, "value", &len);
 
 		errno = EINVAL;
 		if (!name || !value || setxattr(self, name, value, len, 0))
