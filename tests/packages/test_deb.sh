@@ -41,7 +41,9 @@ use() { # ROOT: what somebody does who has just installed it
 	mount -t tmpfs tmpfs "$1/tmp"
 	mkdir "$1/tmp/debs"
 	cp "$2"/sopfs_*.deb "$2"/libsop0_*.deb "$2"/libsop-dev_*.deb "$1/tmp/debs/"
-	cp "$TOP/tests/examples/barstore.c" "$1/tmp/"
+	mkdir -p "$1/tmp/tree/debian" "$1/tmp/tree/tests"
+	cp -R "$TOP/packaging/debian/tests" "$1/tmp/tree/debian/"
+	cp -R "$TOP/tests/examples" "$1/tmp/tree/tests/"
 	# shellcheck disable=SC2016
 	chroot "$1" sh -eu -c '
 		export DEBIAN_FRONTEND=noninteractive
@@ -61,7 +63,17 @@ use() { # ROOT: what somebody does who has just installed it
 		mount /pool
 		test "$(cat /pool/file)" = kept
 		diff -r --no-dereference /usr/share/doc /pool/doc
+		# An upgrade leaves alone what is mounted.
+		echo open >/pool/before
+		dpkg -i /tmp/debs/*.deb
+		test "$(cat /pool/before)" = open
 		umount /pool
+		# What autopkgtest runs, and where.
+		cd /tmp/tree
+		debian/tests/mount
+		apt-get -q install -y --no-install-recommends gcc libc6-dev pkgconf
+		debian/tests/libsop
+		cd /
 		man=$(dpkg -L sopfs | grep -c /man/man8/)
 		test "$man" -ge 3
 		apt-get -q purge -y sopfs libsop-dev libsop0
