@@ -323,6 +323,7 @@ bench-libsop: $(LIBSOP_BENCH)
 lint:
 	@tests/lint/layers.sh
 	@tests/lint/sources.sh
+	@tests/lint/documents.sh
 	@tests/lint/tools.sh
 
 # ---- install -----------------------------------------------------------------------------------

@@ -76,6 +76,25 @@ static int replay_record(void *arg, const struct sop_record_out *rec, bool durab
 	return 0;
 }
 
+/* Where nothing may be written it is made in memory alone, as a record that is replayed. */
+static int put_root(struct sop_volume *v, const struct sop_buf *ops, struct sop_err *e)
+{
+	struct replay r = {.v = v, .e = e};
+	struct sop_record_out rec = {.lsn = v->lsn_next,
+		.next_ino = v->next_ino,
+		.payload = ops->p,
+		.payload_len = ops->len};
+	int rc;
+
+	if (v->opts.read_only)
+		return ops->failed ? sop_fail(e, -ENOMEM, "root directory")
+				   : replay_record(&r, &rec, true);
+	sop_lock(&v->commit);
+	rc = sop_commit_locked(v, ops, e);
+	sop_unlock(&v->commit);
+	return rc;
+}
+
 static int make_root(struct sop_volume *v, struct sop_err *e)
 {
 	uint8_t raw[SOP_ITEM_BYTES_MAX], key[SOP_MASTER_KEY];
@@ -99,9 +118,7 @@ static int make_root(struct sop_volume *v, struct sop_err *e)
 	sop_master_key(key, SOP_ROOT, 'i');
 	sop_buf_op(&ops, SOP_OP_STORE_NEW, 0, SOP_ROOT, NULL, 0, NULL, 0);
 	sop_buf_op(&ops, SOP_OP_PUT, 0, SOP_STORE_MASTER, key, sizeof(key), raw, (size_t)rc);
-	sop_lock(&v->commit);
-	rc = sop_commit_locked(v, &ops, e);
-	sop_unlock(&v->commit);
+	rc = put_root(v, &ops, e);
 	sop_buf_release(&ops);
 	return rc;
 }
@@ -209,9 +226,11 @@ int sop_recover(struct sop_volume *v, struct sop_err *e)
 				SOP_MAX(end.number, c.journal) + 1, v->lsn_next, end.chain, e);
 		if (!rc)
 			rc = sop_checkpoint_run(v, false, e);
-		if (!rc && v->lsn_next == 1)
-			rc = make_root(v, e);
 	}
+	/* Of a shared volume that is only looked at, others may be making it just now. */
+	if (!rc && !joined && v->lsn_next == 1 &&
+		!(v->opts.read_only && label->flags & SOP_LABEL_SHARED))
+		rc = make_root(v, e);
 	if (!rc)
 		rc = sop_prepared_load(v, e);
 	sop_checkpoint_release(&c);

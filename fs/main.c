@@ -458,6 +458,8 @@ static int run_daemon(struct mounted *m, struct sop_err *e)
 {
 	int rc = sopfs_log_open(m->o->foreground, m->o->debug, m->o->log_file, e);
 
+	/* Until the volume has said what it is called. */
+	sopfs_log_name(m->o->named ? m->o->source : m->o->paths.path[0]);
 	if (!rc)
 		rc = sopfs_daemon_start(m->o->foreground, e);
 	if (rc)

@@ -33,6 +33,13 @@ daemon_is_gone() {
 
 # ---- by hand ----
 new_volume 4 2+2 -L tank
+# A new one, to look at: empty, and left as it is.
+before=$(cat "${DISKS[@]/%//label.0}" | sha256sum)
+expect_exit 0 mount -t sopfs -o ro "$SOURCE" "$MNT"
+assert_eq "$(find "$MNT" -mindepth 1; stat -c '%F %a' "$MNT")" "directory 755" "a new volume, read-only"
+! touch "$MNT/x" 2>/dev/null || fail "written to a read-only mount"
+expect_exit 0 umount "$MNT"
+assert_eq "$(cat "${DISKS[@]/%//label.0}" | sha256sum)" "$before" "labels after a read-only mount"
 expect_exit 0 mount -t sopfs "$SOURCE" "$MNT" -o "log=$LOG,nofail,x-systemd.automount,_netdev"
 [ ! -s "$WORK/err" ] || fail "mount says something: $(cat "$WORK/err")"
 assert_eq "$(findmnt -n -o SOURCE,FSTYPE "$MNT")" "$SOURCE fuse.sopfs" findmnt
