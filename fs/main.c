@@ -19,6 +19,7 @@
 #include "fs/mountinfo.h"
 #include "fs/options.h"
 #include "fs/remount.h"
+#include "fs/secret.h"
 #include "fs/systemd.h"
 
 #include <fcntl.h>
@@ -458,6 +459,8 @@ static int run_daemon(struct mounted *m, struct sop_err *e)
 {
 	int rc = sopfs_log_open(m->o->foreground, m->o->debug, m->o->log_file, e);
 
+	if (!rc)
+		rc = sopfs_secret_find(m->o, e);
 	/* Until the volume has said what it is called. */
 	sopfs_log_name(m->o->named ? m->o->source : m->o->paths.path[0]);
 	if (!rc)

@@ -702,6 +702,7 @@ void sopfs_options_release(struct sopfs_options *o)
 	free(o->log_file);
 	free(o->redis);
 	free(o->redis_password_file);
+	free(o->secret);
 	free(o->namespace);
 	memset(o, 0, sizeof(*o));
 }

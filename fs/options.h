@@ -33,6 +33,7 @@ struct sopfs_options {
 	char *log_file; /* log=; NULL: stderr in the foreground, else the journal or syslog */
 
 	char *redis, *redis_password_file; /* NULL: not given */
+	char *secret; /* the file with the password, where another than that one (secret.h) */
 
 	struct sop_open_opts volume;
 	struct sopfs_opts fs;
