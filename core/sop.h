@@ -99,6 +99,13 @@ int sop_volume_catch_up(struct sop_volume *v, struct sop_err *e);
 /* All commits so far are on the media when it returns. */
 int sop_volume_sync(struct sop_volume *v, struct sop_err *e);
 int sop_volume_checkpoint(struct sop_volume *v, struct sop_err *e);
+/* Call fn(arg), whose commits write on this thread, where else each is handed to another and back:
+ * less than half as dear. Comes back when fn has ended. When a disk hangs, fn goes on on another
+ * thread, with the bounds it has otherwise, and this one is held up as long as the disk hangs; so
+ * fn may end on another thread than it began on, and must keep nothing that belongs to a thread,
+ * unless it calls sop_volume_call_stays() before. */
+void sop_volume_call(struct sop_volume *v, void (*fn)(void *arg), void *arg);
+void sop_volume_call_stays(void);
 /* Background work that is due: barrier, checkpoint, giving back space, emptying dropped stores. */
 int sop_volume_tick(struct sop_volume *v, struct sop_err *e);
 

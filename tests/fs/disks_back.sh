@@ -27,9 +27,14 @@ right() {
 		[ $i -le $((n - 2)) ] || cat "$MNT/many$i"/* | sort -n | cmp - <(seq $((i * 1000)) $((i * 1000 + 150)))
 	done
 }
+# Of a disk in use: files that go while they are copied (a journal's, after a checkpoint) make it begin anew.
 back_up() { # DISK TO
-	rm -rf "${WORK:?}/$2"
-	cp -a "$WORK/$1" "$WORK/$2"
+	local i
+	for ((i = 0; i < 100; i++)); do
+		rm -rf "${WORK:?}/$2"
+		! cp -a "$WORK/$1" "$WORK/$2" 2>/dev/null || return 0
+	done
+	fail "no copy of $1"
 }
 restore() { # DISK FROM
 	rm -rf "${WORK:?}/$1"
