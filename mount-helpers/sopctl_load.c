@@ -202,6 +202,11 @@ static void first_name_free(void *p)
 /* ---- making ------------------------------------------------------------------------------------
  */
 
+static mode_t mode_of(const struct named *x)
+{
+	return (mode_t)strtoul(sopctl_text(x->line, "mode"), NULL, 8) & 07777;
+}
+
 static int write_all(int fd, const char *p, size_t len)
 {
 	while (len) {
@@ -217,10 +222,10 @@ static int write_all(int fd, const char *p, size_t len)
 	return 0;
 }
 
-/* One that has no name yet while it is written; else an error half-way would leave a part of it. */
-static int make_file(int parent, const char *name, const char *content, size_t len)
+/* Whole or not at all: it goes again when it cannot be written. */
+static int make_file(int parent, const char *name, mode_t mode, const char *content, size_t len)
 {
-	int fd = openat(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600), err;
+	int fd = openat(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode), err;
 
 	if (fd < 0)
 		return -1;
@@ -255,7 +260,7 @@ static int make_regular(struct load *l, int parent, const struct named *x)
 	content = sopctl_bytes(x->line, "content", &len);
 	if (!content && sopctl_number(x->line, "size"))
 		return 0;
-	return make_file(parent, x->name, content ? content : "", len) ? -1 : 1;
+	return make_file(parent, x->name, mode_of(x) & 0777, content ? content : "", len) ? -1 : 1;
 }
 
 static int make(struct load *l, int parent, const struct named *x)
@@ -273,7 +278,7 @@ static int make(struct load *l, int parent, const struct named *x)
 		errno = EINVAL;
 		return !target || symlinkat(target, parent, x->name) ? -1 : 1;
 	default:
-		return mknodat(parent, x->name, x->type | 0600,
+		return mknodat(parent, x->name, x->type | (mode_of(x) & 0777),
 			       makedev((unsigned)sopctl_number(x->line, "major"),
 				       (unsigned)sopctl_number(x->line, "minor")))
 			       ? -1
@@ -377,7 +382,7 @@ static void set_attr(struct load *l, const struct named *x, int fd)
 {
 	uid_t uid = (uid_t)sopctl_number(x->line, "uid");
 	gid_t gid = (gid_t)sopctl_number(x->line, "gid");
-	mode_t mode = (mode_t)strtoul(sopctl_text(x->line, "mode"), NULL, 8) & 07777;
+	bool moved;
 	struct timespec times[2];
 	char self[FD_PATH];
 	struct stat st;
@@ -388,9 +393,11 @@ static void set_attr(struct load *l, const struct named *x, int fd)
 		return;
 	}
 	remove_xattrs(l, x, self);
-	if ((st.st_uid != uid || st.st_gid != gid) && fchownat(fd, "", uid, gid, AT_EMPTY_PATH))
+	moved = st.st_uid != uid || st.st_gid != gid;
+	if (moved && fchownat(fd, "", uid, gid, AT_EMPTY_PATH))
 		could_not(l, x, "owner");
-	if (!S_ISLNK(st.st_mode) && chmod(self, mode))
+	if (!S_ISLNK(st.st_mode) && (moved || (st.st_mode & 07777) != mode_of(x)) &&
+		chmod(self, mode_of(x)))
 		could_not(l, x, "mode");
 	set_xattrs(l, x, self);
 	if (!time_of(x->line, "atime", &times[0]) || !time_of(x->line, "mtime", &times[1]))
@@ -604,6 +611,7 @@ static int load(const struct sopctl_args *a, FILE *in, const char *name)
 	struct load l = {.root = -1, .parent = -1, .verbose = a->verbose};
 	int rc = SOPCTL_OK;
 
+	umask(0); /* modes are those of the dump */
 	l.root = open_folder(a->word[0], &rc);
 	/* What can be read twice is looked at in whole before anything is changed. */
 	if (!rc && (a->dry_run || fseek(in, 0, SEEK_SET) == 0)) {
