@@ -44,8 +44,9 @@ use() { # ROOT: what somebody does who has just installed it
 	mkdir -p "$1/tmp/tree/debian" "$1/tmp/tree/tests"
 	cp -R "$TOP/packaging/debian/tests" "$1/tmp/tree/debian/"
 	cp -R "$TOP/tests/examples" "$1/tmp/tree/tests/"
+	# With nothing of this test's environment.
 	# shellcheck disable=SC2016
-	chroot "$1" sh -eu -c '
+	env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root chroot "$1" sh -eu -c '
 		export DEBIAN_FRONTEND=noninteractive
 		dpkg --unpack /tmp/debs/*.deb
 		apt-get -q -f install -y --no-install-recommends
