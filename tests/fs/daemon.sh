@@ -25,6 +25,12 @@ is_mounted "$MNT" && fail "SIGTERM left the mount"
 mount_volume
 assert_eq "$(cat "$MNT/a")" 1 "after SIGTERM"
 
+# A terminal that goes is nothing to a daemon.
+kill -HUP "$PID"
+echo 2 >"$MNT/b"
+sync "$MNT/b"
+kill -0 "$PID" 2>/dev/null || fail "SIGHUP ended the daemon"
+
 # A busy mount is detached after a while; who has a file open goes on, and what he closes is committed.
 exec 7>"$MNT/open"
 kill -TERM "$PID"
@@ -63,6 +69,34 @@ else
 	fusermount3 -u "$MNT"
 fi
 wait "$front" || fail "exit code $? in the foreground"
+
+"$SOPFS" -f "$SOURCE" "$MNT" 2>"$WORK/front" &
+front=$!
+wait_until 60 grep -q serves "$WORK/front" || fail "not mounted in the foreground again"
+kill -HUP "$front"
+wait "$front" || fail "exit code $? after SIGHUP in the foreground"
+is_mounted "$MNT" && fail "SIGHUP in the foreground left the mount"
+
+# Disks that are late are waited for; those that do not come are done without.
+if script -qec true /dev/null </dev/null >/dev/null 2>&1; then
+	mv "$WORK/d3" "$WORK/away"
+	script -qec "'$SOPFS' '$SOURCE' '$MNT' -o 'log=$LOG,mount_wait=10min'" /dev/null </dev/null >"$WORK/terminal" &
+	waiting=$!
+	wait_until 60 grep -aq 'waiting for disks 3 of 4' "$WORK/terminal" || fail "it does not wait: $(cat "$WORK/terminal")"
+	is_mounted "$MNT" && fail "mounted before the disk has come"
+	mv "$WORK/away" "$WORK/d3"
+	wait "$waiting" || fail "exit code $? after the disk has come: $(cat "$WORK/terminal")"
+	assert_eq "$(cat "$MNT/a")" 1 "after the disk has come"
+	grep -q '^ *state: ONLINE' "$MNT/.sop/status" || fail "not all disks: $(cat "$MNT/.sop/status")"
+	unmount_volume
+else
+	echo "no terminal is to be had: waiting was not seen"
+fi
+mv "$WORK/d3" "$WORK/away"
+expect_exit 0 "$SOPFS" "$SOURCE" "$MNT" -o "log=$LOG,mount_wait=200ms"
+grep -q DEGRADED "$WORK/err" || fail "a mount without a disk does not say so"
+unmount_volume
+mv "$WORK/away" "$WORK/d3"
 
 expect_exit 0 "$SOPFS" -V
 grep -q '^sopfs ' "$WORK/out" || fail "-V"

@@ -139,6 +139,26 @@ expect_exit 0 mount "$at"
 assert_eq "$(cat "$at/file")" odd "by its mount point"
 expect_exit 0 umount "$at"
 
+# All that fstab, the list of folders, or libfuse give a meaning to; in the line that sopctl prints.
+odd="$WORK/all: of,it \\ # * [x] ?"$'\t'
+at="$WORK/at: of,it \\ # * [x] ?"$'\t'
+mkdir "$odd" "$odd/1" "$odd/2" "$at"
+MOUNTS+=("$at")
+"$MKFS" -q -f --ec 1+1 "$odd/1" "$odd/2"
+"$SOPCTL" fstab "$odd/1" "$at" >/etc/fstab
+expect_exit 0 mount -a
+expect_exit 0 mount -a
+echo odd >"$at/file"
+# Undone from what the kernel and findmnt make of it, it is what was said.
+assert_eq "$(findmnt -n -o FSTYPE --target "$at/file")" fuse.sopfs "findmnt below an odd name"
+expect_exit 0 mount -o remount,ro "$at"
+expect_exit 0 umount "$at"
+daemon_is_gone "$at" || fail "umount of an odd name did not wait"
+[ ! -e "$at/file" ] || fail "mounted over the disk folder"
+expect_exit 0 mount "$at"
+assert_eq "$(cat "$at/file")" odd "by its odd mount point"
+expect_exit 0 umount "$at"
+
 # ---- settings files that are wrong say where ----
 echo 'colour = blue' >>/etc/sopfs/tank.conf
 expect_exit 1 sopfs tank "$MNT"
