@@ -70,9 +70,9 @@ else
 fi
 wait "$front" || fail "exit code $? in the foreground"
 
-"$SOPFS" -f "$SOURCE" "$MNT" 2>"$WORK/front" &
+"$SOPFS" -f "$SOURCE" "$MNT" 2>"$WORK/again" &
 front=$!
-wait_until 60 grep -q serves "$WORK/front" || fail "not mounted in the foreground again"
+wait_until 60 grep -q serves "$WORK/again" || fail "not mounted in the foreground again"
 kill -HUP "$front"
 wait "$front" || fail "exit code $? after SIGHUP in the foreground"
 is_mounted "$MNT" && fail "SIGHUP in the foreground left the mount"
