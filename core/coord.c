@@ -20,6 +20,7 @@
 #include <time.h>
 
 #include "core/coord_front.h"
+#include "core/patience.h"
 
 static uint64_t clock_ms(clockid_t id)
 {
@@ -124,35 +125,36 @@ void sop_coord_send(struct sop_coord_request *r)
 }
 
 /* c->lock held: until there is a session, and why there is none. */
-static int wait_joined(struct sop_coord *c, uint64_t until_ms)
+static int wait_joined(struct sop_coord *c, struct sop_patience *patience)
 {
 	while (!c->joined) {
-		uint64_t now = now_ms();
+		uint64_t ms;
 
 		if (c->stop)
 			return -ECANCELED;
 		if (c->away)
 			return -ENOTCONN;
-		if (now >= until_ms)
+		ms = sop_patience_slice(patience);
+		if (!ms)
 			return SOP_ETIMEOUT;
-		sop_cond_wait(&c->changed, &c->lock, (long)(until_ms - now));
+		sop_cond_wait(&c->changed, &c->lock, (long)ms);
 	}
 	return 0;
 }
 
 /* c->lock held. Waits for r, which has been sent; when it does not come, it is left to itself. */
-static int wait_done(struct sop_coord_request *r, uint64_t until_ms)
+static int wait_done(struct sop_coord_request *r, struct sop_patience *patience)
 {
 	struct sop_coord *c = r->c;
 
 	while (!r->done) {
-		uint64_t now = now_ms();
+		uint64_t ms = sop_patience_slice(patience);
 
-		if (now >= until_ms) {
+		if (!ms) {
 			r->unclaimed = true;
 			return SOP_ETIMEOUT;
 		}
-		sop_cond_wait(&r->over, &c->lock, (long)(until_ms - now));
+		sop_cond_wait(&r->over, &c->lock, (long)ms);
 	}
 	return r->rc;
 }
@@ -160,23 +162,23 @@ static int wait_done(struct sop_coord_request *r, uint64_t until_ms)
 int sop_coord_call_locked(struct sop_coord_request *r)
 {
 	struct sop_coord *c = r->c;
-	uint64_t until = now_ms() + c->opt.wait_ms;
+	struct sop_patience patience = sop_patience(c->opt.wait_ms);
 	int rc;
 
 	for (;;) {
-		rc = wait_joined(c, until);
+		rc = wait_joined(c, &patience);
 		if (rc)
 			return rc;
 		forget_answer(r);
 		r->refs++;
 		sop_coord_send(r);
-		rc = wait_done(r, until);
+		rc = wait_done(r, &patience);
 		if (rc == SOP_ETIMEOUT) {
 			sop_unlock(&c->lock);
 			c->backend->suspect(c, "does not answer");
 			sop_lock(&c->lock);
 		}
-		if ((rc != -ESTALE && rc != -ENOTCONN) || r->once || now_ms() >= until)
+		if ((rc != -ESTALE && rc != -ENOTCONN) || r->once || !sop_patience_slice(&patience))
 			return rc;
 	}
 }
@@ -874,6 +876,7 @@ void sop_coord_server(const struct sop_coord *c, char *text)
 int sop_coord_open(struct sop_coord **out, const struct sop_coord_options *o, struct sop_err *e)
 {
 	struct sop_coord *c = calloc(1, sizeof(*c));
+	struct sop_patience patience;
 	int rc;
 
 	if (!c)
@@ -902,8 +905,9 @@ int sop_coord_open(struct sop_coord **out, const struct sop_coord_options *o, st
 		release(c);
 		return sop_fail(e, -rc, "coordination: thread");
 	}
+	patience = sop_patience(c->opt.wait_ms);
 	sop_lock(&c->lock);
-	(void)wait_joined(c, now_ms() + c->opt.wait_ms); /* the state says how it went */
+	(void)wait_joined(c, &patience); /* the state says how it went */
 	sop_unlock(&c->lock);
 	*out = c;
 	return 0;
@@ -912,6 +916,7 @@ int sop_coord_open(struct sop_coord **out, const struct sop_coord_options *o, st
 /* c->lock held, and let go meanwhile. Says goodbye, when there is somebody to hear it. */
 static void leave(struct sop_coord *c)
 {
+	struct sop_patience patience = sop_patience(c->opt.wait_ms);
 	struct sop_coord_request *r;
 
 	if (!c->joined || c->killed || !(r = sop_coord_request_new(c, SOP_COORD_LEAVE)))
@@ -919,7 +924,7 @@ static void leave(struct sop_coord *c)
 	r->target = c->session;
 	r->refs++;
 	sop_coord_send(r);
-	(void)wait_done(r, now_ms() + c->opt.wait_ms);
+	(void)wait_done(r, &patience);
 	sop_coord_request_put(r);
 }
 

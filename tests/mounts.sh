@@ -39,6 +39,18 @@ wait_gone() {
 	done
 }
 
+# What a process that does not end is doing.
+threads_of() { # PID
+	local t
+	if command -v gdb >/dev/null; then
+		gdb -p "$1" -batch -ex "thread apply all bt 16" 2>/dev/null | grep -E "^(Thread|#)"
+		return
+	fi
+	for t in /proc/"$1"/task/*; do
+		echo "$(cat "$t/comm"): $(cat "$t/wchan"), call $(cat "$t/syscall")"
+	done
+}
+
 # Unmount, waiting a little for those who are about to close, and wait for the daemon.
 unmount_and_wait() {
 	local mnt=$1 pid tries=50
@@ -57,6 +69,7 @@ unmount_and_wait() {
 	done
 	if [ -n "$pid" ] && ! wait_gone "$pid" 120; then
 		echo "$mnt: unmounted, but its daemon (pid $pid) has not ended" >&2
+		threads_of "$pid" >&2
 		return 1
 	fi
 }
