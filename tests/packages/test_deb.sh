@@ -78,7 +78,7 @@ use() { # ROOT: what somebody does who has just installed it
 		man=$(dpkg -L sopfs | grep -c /man/man8/)
 		test "$man" -ge 3
 		apt-get -q purge -y sopfs libsop-dev libsop0
-		test -z "$(find / -xdev -name "*sopfs*" -not -path "/srv/*" -not -path "/tmp/*" -not -path "/var/log/*" \
+		test -z "$(find / -xdev -name "*sopfs*" -not -path "/srv/*" -not -path "/tmp/*" -not -path "/run/*" -not -path "/var/log/*" \
 			-not -path "/var/lib/apt/*" -not -path "/var/cache/*")"
 	' >"$1.log" 2>&1 || {
 		tail -40 "$1.log"
