@@ -15,12 +15,20 @@ if ! runuser -u nobody -- test -w /dev/fuse; then
 fi
 chmod 755 "$WORK"
 mkdir -m 777 "$WORK/own"
-cp "$SOPFS" "$MKFS" "$WORK/own/"
-export OWN=$WORK/own SOPFS_NAME=${SOPFS##*/} MKFS_NAME=${MKFS##*/}
+cp "$SOPFS" "$MKFS" "$SOPCTL" "$WORK/own/"
+export OWN=$WORK/own SOPFS_NAME=${SOPFS##*/} MKFS_NAME=${MKFS##*/} SOPCTL_NAME=${SOPCTL##*/}
+unset SOPFS_RUN_DIR
+export XDG_RUNTIME_DIR=$OWN/run
 # shellcheck disable=SC2016 # expanded by the user's shell
-runuser -u nobody -- sh -euc 'cd "$OWN" && mkdir d1 d2 d3 mnt
+runuser -u nobody -- sh -euc 'cd "$OWN" && mkdir d1 d2 d3 mnt && mkdir -m 700 run
 	"./$MKFS_NAME" -q -f d1 d2 d3 2>/dev/null
 	"./$SOPFS_NAME" d1 mnt
 	echo hi >mnt/x
 	test "$(cat mnt/x)" = hi
+	ln -s x mnt/link
+	chmod 600 mnt/x
+	"./$SOPCTL_NAME" dump mnt --contents=1k >dump
+	rm mnt/x mnt/link
+	"./$SOPCTL_NAME" load mnt dump >loaded
+	test "$(cat mnt/link) $(stat -c %a mnt/x)" = "hi 600"
 	fusermount3 -u mnt'

@@ -1,5 +1,7 @@
 #!/bin/bash
-# The recipes of README, and autofs, with the real programs; each is skipped where its program is missing.
+# The recipes of README, and autofs, with the real programs; each is skipped where its program is missing. Two have
+# nothing to try here: Docker's volumes need its engine (what a container is to the daemon is below), and there is
+# no export by NFS.
 if [ -z "${SOPFS_TEST_NAMESPACE:-}" ] && [ "$(id -u)" = 0 ]; then
 	SOPFS_TEST_NAMESPACE=1 exec unshare -m --propagation private bash "$0" "$@"
 fi
