@@ -288,10 +288,11 @@ check-tsan:
 		tests/fs/disks_change.sh tests/fs/kill9.sh tests/fs/sessions.sh"
 
 # What the sanitizers do not see: use of what was never set. Without the tests of io_uring, whose results
-# valgrind does not see arrive, and without those of many threads, which it runs one at a time.
+# valgrind does not see arrive, and without those of many threads, which it runs one at a time. SMALL=1: what
+# would take an hour is done by fewer.
 VALGRIND_BIN = $(filter-out %/test_io %_threads %/test_fs_% %/test_lock %/test_pins,$(UNIT_BIN))
 check-valgrind: $(UNIT_BIN)
-	@TEST_TIMEOUT=7200 RUN_UNDER="valgrind -q --error-exitcode=9 --leak-check=full \
+	@SMALL=1 TEST_TIMEOUT=3600 RUN_UNDER="valgrind -q --fair-sched=yes --error-exitcode=9 --leak-check=full \
 		--errors-for-leak-kinds=definite" \
 		$(RUN_TESTS) $(or $(TESTS),$(VALGRIND_BIN))
 
