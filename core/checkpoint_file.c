@@ -447,11 +447,20 @@ static unsigned name_all(struct store *s)
 	return done;
 }
 
+static bool can_spare_full(const struct store *s)
+{
+	bool more[SOP_MEMBERS_MAX] = {0};
+
+	for (unsigned i = 0; i < s->n; i++)
+		more[s->taker[i].member] = is_full(s->taker[i].result);
+	return sop_members_can_spare(s->mem, more);
+}
+
 static int store_run(struct store *s, bool needed, bool *in_doubt, struct sop_err *e)
 {
 	unsigned full, good = stage_all(s, &full), done = 0;
 
-	if (full && !(good && needed)) {
+	if (full && !(good && needed && can_spare_full(s))) {
 		unstage_all(s);
 		return sop_say(e, -ENOSPC, "checkpoint: no space left: %s", s->last.text);
 	}

@@ -529,6 +529,15 @@ static void drop_leftovers(struct sop_journal *j)
 }
 
 /* Is a replica full? Then they all wait for room, and none is set aside. */
+static bool can_spare_full(const struct sop_journal *j, const int *result)
+{
+	bool more[SOP_MEMBERS_MAX] = {0};
+
+	for (size_t i = 0; i < j->n; i++)
+		more[j->replica[i]->member] = result[i] == -ENOSPC;
+	return sop_members_can_spare(j->mem, more);
+}
+
 static int all_have_room(struct sop_journal *j, const int *result, struct sop_err *e)
 {
 	for (size_t i = 0; i < j->n; i++) {
@@ -568,7 +577,7 @@ static int start_files(struct sop_journal *j, uint64_t number, bool needed, stru
 		if (result[i] == -ENOSPC && drop_spares(j, r))
 			result[i] = start_file(j, r, number);
 	}
-	if (!rc && !needed)
+	if (!rc && !(needed && can_spare_full(j, result)))
 		rc = all_have_room(j, result, e);
 	if (!rc)
 		rc = settle(j, result, j->n, "start of a file", e);

@@ -92,6 +92,8 @@ void sop_members_note(struct sop_members *m, unsigned i, enum sop_member_event w
  * counted alone. Waits for label writes, at most a few times the disk timeout; hold no lock of rank
  * LEAF. */
 void sop_members_event(struct sop_members *m, unsigned i, enum sop_member_event what, int rc);
+/* Would parity still make up for all that is away, were these away too? By index. */
+bool sop_members_can_spare(struct sop_members *m, const bool *more);
 
 /* Members with the REGISTRY role whose replica is current. Fills idx (SOP_MEMBERS_MAX), returns n.
  */

@@ -259,7 +259,8 @@ static void missing_text(const struct sop_members *m, char *text, size_t size)
 	}
 }
 
-bool sop_members_beyond_parity(const struct sop_members *m)
+/* more: these would be away too (NULL: none). */
+static bool beyond_parity_without(const struct sop_members *m, const bool *more)
 {
 	const struct sop_label *l = &m->label;
 
@@ -269,11 +270,22 @@ bool sop_members_beyond_parity(const struct sop_members *m)
 
 		for (unsigned i = 0; profile->name[0] && i < l->members; i++)
 			away += sop_members_profile_has(l, profile, i) &&
-				!atomic_load(&m->usable[i]);
+				(!atomic_load(&m->usable[i]) || (more && more[i]));
 		if (profile->name[0] && away > profile->m)
 			return true;
 	}
 	return false;
+}
+
+bool sop_members_beyond_parity(const struct sop_members *m)
+{
+	return beyond_parity_without(m, NULL);
+}
+
+bool sop_members_can_spare(struct sop_members *m, const bool *more)
+{
+	SOP_LOCK_GUARD(&m->lock);
+	return !beyond_parity_without(m, more);
 }
 
 int sop_members_check_quorum(const struct sop_members *m, bool degraded, struct sop_err *e)
@@ -713,25 +725,29 @@ static int share_all(struct sop_members *m)
 }
 
 /* Between a lock given up and the other taken somebody may have been alone: then the labels are not
- * what was stored last. */
+ * what was stored last. Who is alone has stored them on more than half of the disks, so as many of
+ * ours tell; one that cannot be read now is met again by whoever wants something of it. */
 static int labels_are_ours(struct sop_members *m, struct sop_err *e)
 {
+	unsigned asked = 0, same = 0;
+	struct sop_err why = {0};
+
 	for (unsigned i = 0; i < m->label.members; i++) {
 		struct sop_attached *a = m->slot[i].at;
 		struct sop_label l;
-		int rc;
 
 		if (!a || !a->lock_file || m->slot[i].aside)
 			continue;
-		rc = sop_label_load(&l, a->disk, e);
-		if (rc)
-			return rc;
+		asked++;
+		if (sop_label_load(&l, a->disk, &why))
+			continue;
 		if (l.generation != m->label.generation)
 			return sop_say(e, SOP_EINUSE,
 				"%s: another mounter has taken the volume over; mount it again",
 				a->disk->name);
+		same++;
 	}
-	return 0;
+	return 2 * same > asked ? 0 : sop_say(e, why.code ? why.code : SOP_EDISKS, "%s", why.text);
 }
 
 int sop_members_share(struct sop_members *m, struct sop_err *e)

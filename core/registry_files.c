@@ -320,6 +320,7 @@ int sop_regblocks_reserve(struct sop_regblocks *b, const struct sop_regplace *at
 {
 	unsigned idx[SOP_MEMBERS_MAX], replicas = sop_members_replicas(b->mem, idx);
 	unsigned full = SOP_MEMBERS_MAX, good = 0;
+	bool is_full[SOP_MEMBERS_MAX] = {0};
 	int result[SOP_MEMBERS_MAX];
 
 	for (unsigned i = 0; i < replicas; i++) {
@@ -328,11 +329,11 @@ int sop_regblocks_reserve(struct sop_regblocks *b, const struct sop_regplace *at
 			return sop_fail(e, -ENOMEM, "registry: room for %zu blocks", n);
 		good += !result[i];
 		if (result[i] == -ENOSPC || result[i] == -EDQUOT)
-			full = i;
+			is_full[idx[full = i]] = true;
 		if (result[i])
 			sop_members_event(b->mem, idx[i], SOP_EVENT_WRITE, result[i]);
 	}
-	if (full < replicas && !(good && needed))
+	if (full < replicas && !(good && needed && sop_members_can_spare(b->mem, is_full)))
 		return sop_say(e, -ENOSPC, "registry: no space left on disk %s",
 			sop_members_disk_any(b->mem, idx[full])->name);
 	for (unsigned i = 0; i < replicas; i++)
