@@ -13,10 +13,11 @@
  * A crash at any point leaves a chain that others go on with: what this mounter had in a slot
  * counts if it was, or comes to be, decided; all else of it is garbage in segments of its own. */
 
-#define EPOCH_BITS  32 /* of the base; above: the number of the mounter */
-#define MOUNTS_MAX  4095u
-#define INO_RANGE   ((uint64_t)1 << 28) /* inode numbers that a mounter may give out */
-#define CLAIM_BYTES 256
+#define EPOCH_BITS   32 /* of the base; above: the number of the mounter */
+#define MOUNTS_MAX   4095u
+#define INO_RANGE    ((uint64_t)1 << 28) /* inode numbers that a mounter may give out */
+#define CLAIM_BYTES  256
+#define INLINE_TRIES 3
 
 struct sop_shared {
 	struct sop_chain *chain;
@@ -29,6 +30,7 @@ struct sop_shared {
 	struct sop_chain_record ahead; /* what the slot behind was seen to hold; slot 0: nothing */
 	bool first;		       /* of the mounters since BASE is this one */
 	bool look;		       /* mounted read-only: change nothing */
+	bool halfway;		       /* what the slot holds is applied in part */
 	_Atomic bool live;	       /* others may be there */
 };
 
@@ -105,6 +107,7 @@ static int apply_txn(struct sop_volume *v, const struct sop_slot_txn *t, struct 
 
 	if (rc)
 		return rc;
+	v->shared->halfway = true;
 	sop_event_ring_begin(v->events, t->lsn);
 	sop_apply_begin(v, t->lsn);
 	rc = sop_apply_run(v, t->ops, t->len, t->lsn, t->time_ns, e);
@@ -211,6 +214,7 @@ static int follow(struct sop_volume *v, struct sop_err *e)
 		if (rc)
 			return rc;
 		s->next++;
+		s->halfway = false;
 	}
 	return rc;
 }
@@ -230,8 +234,8 @@ int sop_shared_follow(struct sop_volume *v, struct sop_err *e)
 		return 0;
 	if (e)
 		*e = why;
-	/* Too few replicas now: nothing is known, and nothing is wrong. */
-	if (rc == SOP_EDISKS || rc == -ENOSPC || (rc == -ENOMEM && !s->live))
+	/* Too few replicas now, or no memory to look: nothing is known, and nothing is wrong. */
+	if (rc == SOP_EDISKS || rc == -ENOSPC || (rc == -ENOMEM && (!s->live || !s->halfway)))
 		return rc;
 	return dead(v, rc, &why);
 }
@@ -247,15 +251,18 @@ static int insist(struct sop_volume *v, struct sop_chain_record *in, struct sop_
 	bool once = false, placed;
 	int rc;
 
-	for (;;) {
+	for (unsigned tries = 1;; tries++) {
 		rc = sop_chain_propose(v->shared->chain, in, out, own, &placed, e);
 		once = once || placed;
 		if (rc == 1 || !once)
 			return rc;
-		if (rc == -ESTALE || rc == SOP_ECORRUPT || v->opts.inline_io ||
+		/* (Of inline I/O nothing is under way that time would bring to its end.) */
+		if (rc == -ESTALE || rc == SOP_ECORRUPT ||
+			(v->opts.inline_io && tries == INLINE_TRIES) ||
 			v->clock->monotonic_ms(v->clock->ctx) >= until)
 			return dead(v, SOP_EDEAD, e);
-		nanosleep(&pause, NULL);
+		if (!v->opts.inline_io)
+			nanosleep(&pause, NULL);
 	}
 }
 
