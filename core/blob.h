@@ -52,6 +52,8 @@ struct sop_segment_info {
 /* Segment ids are (epoch << 20 | n), n = 1, 2, ...: never given out twice. */
 int sop_segments_new(struct sop_segments **out, struct sop_members *mem, struct sop_iopool *io,
 	uint64_t epoch, struct sop_err *e);
+/* For tests: how long shard files grow, SOP_SEGMENT_BYTES at most. Before anything is written. */
+void sop_segments_set_bytes(struct sop_segments *s, uint64_t bytes);
 /* Segments to be made are numbered by another epoch. */
 void sop_segments_set_epoch(struct sop_segments *s, uint64_t epoch);
 void sop_segments_free(struct sop_segments *s); /* closes files; no sync */

@@ -228,6 +228,11 @@ int sop_segment_get(struct segment **out, struct sop_segments *s, uint64_t id, s
 /* --- public: life, table --------------------------------------------------------------------
  */
 
+void sop_segments_set_bytes(struct sop_segments *s, uint64_t bytes)
+{
+	s->segment_bytes = SOP_MIN(bytes, (uint64_t)SOP_SEGMENT_BYTES);
+}
+
 int sop_segments_new(struct sop_segments **out, struct sop_members *mem, struct sop_iopool *io,
 	uint64_t epoch, struct sop_err *e)
 {
@@ -244,6 +249,7 @@ int sop_segments_new(struct sop_segments **out, struct sop_members *mem, struct 
 	s->mem = mem;
 	s->io = io;
 	s->epoch = epoch;
+	s->segment_bytes = SOP_SEGMENT_BYTES;
 	s->next = 1;
 	s->files_max = FILES_MAX;
 	if (!getrlimit(RLIMIT_NOFILE, &lim) && lim.rlim_cur / 2 < FILES_MAX)
@@ -612,9 +618,10 @@ static void publish(struct sop_segments *s, struct sop_open_segment *o, struct s
 }
 
 /* Take room for as many puts as fit. The lock is held. */
-static size_t carve(struct segment *seg, const struct sop_blob_put *puts, size_t n, uint64_t *bytes)
+static size_t carve(const struct sop_segments *s, struct segment *seg,
+	const struct sop_blob_put *puts, size_t n, uint64_t *bytes)
 {
-	uint64_t room = SOP_SEGMENT_BYTES - seg->info.end;
+	uint64_t room = s->segment_bytes - SOP_MIN(seg->info.end, s->segment_bytes);
 	size_t fit = 0;
 
 	*bytes = 0;
@@ -653,7 +660,7 @@ static bool try_reserve(struct sop_segment_place *out, struct sop_segments *s,
 
 	if (!seg)
 		return false;
-	out->fit = carve(seg, puts, n, &out->bytes);
+	out->fit = carve(s, seg, puts, n, &out->bytes);
 	if (!out->fit || !is_usable(s, seg, p->k, p->m) || !take_files(out, s, seg)) {
 		/* The table's reference remains: sealing cannot free it. */
 		seal_locked(s, seg);

@@ -129,6 +129,7 @@ struct sop_segments {
 	struct sop_members *mem;
 	struct sop_iopool *io;
 	uint64_t epoch;
+	uint64_t segment_bytes; /* a shard file is closed when it has grown to this */
 	struct sop_lock lock;
 	pthread_cond_t changed;
 	/* all below: under lock */

@@ -74,11 +74,13 @@ struct sop_open_opts {
 	const struct sop_log *log;     /* NULL: silent; must outlive the volume */
 	const struct sop_clock *clock; /* NULL: the system's */
 	/* For tests: where disks come from, I/O on the caller's thread, no background thread (then
-	 * sop_volume_tick does its work). */
+	 * sop_volume_tick does its work), and how long a shard file grows (0: 256 MiB; the largest
+	 * blob has to fit). */
 	int (*open_disk)(void *ctx, struct sop_disk **out, const char *path, struct sop_err *e);
 	void *open_disk_ctx;
 	bool inline_io;
 	bool no_threads;
+	uint64_t segment_bytes;
 	void (*progress)(void *ctx, const char *what, uint64_t done, uint64_t total); /* recovery */
 	void *progress_ctx;
 };

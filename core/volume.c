@@ -273,6 +273,8 @@ static int open_parts(struct sop_volume *v, const char *const *paths, size_t n, 
 		v->opts.journal_bytes = SOP_MIN(JOURNAL_DEFAULT, SOP_MAX(total / 64, JOURNAL_MIN));
 	}
 	rc = sop_segments_new(&v->seg, v->mem, v->io, sop_members_epoch(v->mem), e);
+	if (!rc && o->segment_bytes)
+		sop_segments_set_bytes(v->seg, o->segment_bytes);
 	if (!rc)
 		rc = sop_nodes_new(&v->nodes, &no, e);
 	if (!rc)

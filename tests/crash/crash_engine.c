@@ -25,6 +25,8 @@
 #define LONG_OPS   20
 #define LONGS	   100 /* sequences of a round */
 #define THREES	   400
+#define SEGMENT                                                                                    \
+	((uint64_t)5 << 18) /* of data in a segment: a stream fills one, and begins the next */
 
 /* Which disks, and which one is away from the beginning. */
 static const struct config {
@@ -103,7 +105,7 @@ struct run {
 };
 
 struct shared {
-	unsigned long points, deep, later, sequences, steps;
+	unsigned long points, deep, later, sequences, steps, rolls;
 };
 
 /* Without a thread to be had the engine does everything on the caller's: in order, the same each
@@ -295,6 +297,14 @@ static int run_op(struct run *r, unsigned i)
 	return scenario_run(&r->f, r->q->op[i], salt_of(i), flags);
 }
 
+static unsigned long segments(struct run *r)
+{
+	struct sop_volume_stat st;
+
+	sop_volume_stat(r->f.v, &st);
+	return st.segments;
+}
+
 static void workload(struct run *r)
 {
 	int rc;
@@ -313,6 +323,8 @@ static void workload(struct run *r)
 	note_state(r, 0);
 	sim_watch(r->f.sim, take_point, r);
 	for (unsigned i = 0; i < r->q->n; i++) {
+		unsigned long had = segments(r);
+
 		r->op = i;
 		rc = run_op(r, i);
 		if (rc && !scenario_refused(rc)) {
@@ -320,6 +332,7 @@ static void workload(struct run *r)
 			die(r, "failed without a crash");
 		}
 		note_state(r, i + 1);
+		add(&shared->rolls, segments(r) > had + 1);
 		if (!rc && (r->q->durable[i] || promises_durability(scenario_name(r->q->op[i]))) &&
 			r->durable != i + 1)
 			die(r, "what returned as durable is not called so");
@@ -639,8 +652,9 @@ static int run_all(unsigned jobs, unsigned long points, unsigned per_seq, uint64
 	free(pid);
 	printf("crash_engine: %lu crash points of %lu in %lu sequences; recovery was cut %lu "
 	       "times; "
-	       "%lu volumes went on and were cut again\n",
-		shared->points, shared->steps, shared->sequences, shared->deep, shared->later);
+	       "%lu volumes went on and were cut again; in %lu operations a segment was full\n",
+		shared->points, shared->steps, shared->sequences, shared->deep, shared->later,
+		shared->rolls);
 	printf("%lu passed, %d failed\n", shared->points, bad);
 	return bad;
 }
@@ -716,6 +730,8 @@ static void prepare(void)
 		} else {
 			scenario_make(&bases[i], configs[i].k, configs[i].m, NULL);
 		}
+	for (unsigned i = 0; i < CONFIGS; i++)
+		bases[i].opts.segment_bytes = SEGMENT / configs[i].k;
 	signal(SIGABRT, on_signal);
 	signal(SIGSEGV, on_signal);
 	signal(SIGBUS, on_signal);

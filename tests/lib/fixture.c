@@ -27,9 +27,10 @@ void fill_random(void *buf, size_t len, uint64_t seed)
 	}
 }
 
-void fixture_init(struct fixture *f, unsigned k, unsigned m, uint64_t bytes)
+static void init(struct fixture *f, unsigned k, unsigned m, uint64_t bytes, bool shared)
 {
-	struct sop_format_opts fo = {.k = k, .m = m, .force = true, .open_disk = sim_open_disk};
+	struct sop_format_opts fo = {
+		.k = k, .m = m, .shared = shared, .force = true, .open_disk = sim_open_disk};
 	int rc;
 
 	memset(f, 0, sizeof(*f));
@@ -50,6 +51,16 @@ void fixture_init(struct fixture *f, unsigned k, unsigned m, uint64_t bytes)
 		.inline_io = true,
 		.no_threads = true,
 		.cache_bytes = 8 << 20};
+}
+
+void fixture_init(struct fixture *f, unsigned k, unsigned m, uint64_t bytes)
+{
+	init(f, k, m, bytes, false);
+}
+
+void fixture_init_shared(struct fixture *f, unsigned k, unsigned m)
+{
+	init(f, k, m, 0, true);
 }
 
 void fixture_release(struct fixture *f)

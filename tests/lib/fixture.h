@@ -20,6 +20,8 @@ struct fixture {
 
 /* k+m disks of `bytes` each (0: no bound), formatted; not opened. */
 void fixture_init(struct fixture *f, unsigned k, unsigned m, uint64_t bytes);
+/* The same, as mkfs --shared makes it. */
+void fixture_init_shared(struct fixture *f, unsigned k, unsigned m);
 void fixture_release(struct fixture *f); /* closes what is open, without looking at errors */
 /* 0 or a code; f->e has the message. */
 int fixture_open(struct fixture *f);

@@ -459,6 +459,35 @@ static int prepare_rollback(struct run *r)
 	return rc ? rc : -ECANCELED;
 }
 
+/* As another program would, by number: the handle goes without having resolved it. */
+static int by_number(struct fixture *f, bool commit)
+{
+	struct run r = {.f = f, .e = &f->e, .salt = 77};
+	int rc = sop_txn_begin(&r.t, f->v, &(struct sop_txn_opts){.mode = SOP_TXN_SESSION}, &f->e);
+
+	if (rc)
+		return rc;
+	rc = create(&r, "pn", 4000);
+	if (!rc)
+		rc = sop_txn_prepare(r.t, r.e);
+	if (!rc && commit)
+		rc = sop_prepared_commit(f->v, sop_txn_id(r.t), 0, r.e);
+	else if (!rc)
+		rc = sop_prepared_rollback(f->v, sop_txn_id(r.t), r.e);
+	sop_txn_rollback(r.t);
+	return rc;
+}
+
+static int act_number_commit(struct fixture *f)
+{
+	return by_number(f, true);
+}
+
+static int act_number_rollback(struct fixture *f)
+{
+	return by_number(f, false);
+}
+
 static int act_sync(struct fixture *f)
 {
 	return sop_volume_sync(f->v, &f->e);
@@ -567,6 +596,29 @@ static int act_scrub(struct fixture *f)
 	return worked(f, sop_scrub_start(f->v, 0, &f->e));
 }
 
+static int act_scrub_pause(struct fixture *f)
+{
+	int rc = sop_scrub_start(f->v, 0, &f->e);
+
+	if (!rc)
+		rc = sop_scrub_pause(f->v, &f->e);
+	rc = worked(f, rc);
+	if (!rc)
+		rc = sop_scrub_resume(f->v, &f->e);
+	return worked(f, rc);
+}
+
+static int act_scrub_stop(struct fixture *f)
+{
+	int rc = sop_scrub_start(f->v, 0, &f->e);
+
+	if (!rc)
+		rc = sop_scrub_stop(f->v, &f->e);
+	if (!rc)
+		rc = sop_volume_clear(f->v, NULL, &f->e);
+	return worked(f, rc);
+}
+
 static int act_write_fails(struct fixture *f)
 {
 	sim_fail_step(f->sim, sim_steps(f->sim) + 2, -EIO);
@@ -636,6 +688,8 @@ static const struct op {
 	{"rollback-small", rollback_small, NULL, false},
 	{"prepare-commit", prepare_commit, NULL, false},
 	{"prepare-rollback", prepare_rollback, NULL, false},
+	{"number-commit", NULL, act_number_commit, false},
+	{"number-rollback", NULL, act_number_rollback, false},
 	{"sync", NULL, act_sync, false},
 	{"checkpoint", NULL, act_checkpoint, false},
 	{"tick", NULL, act_tick, false},
@@ -647,7 +701,9 @@ static const struct op {
 	{"remove-disk", NULL, act_remove, true},
 	{"offline", NULL, act_offline, true},
 	{"online", NULL, act_online, true},
-	{"scrub", NULL, act_scrub, true},
+	{"scrub", NULL, act_scrub, false},
+	{"scrub-pause", NULL, act_scrub_pause, false},
+	{"scrub-stop", NULL, act_scrub_stop, false},
 	{"first-gone", NULL, act_first_gone, true},
 	{"last-gone", NULL, act_last_gone, true},
 	{"back", NULL, act_back, true},
@@ -758,15 +814,26 @@ static int fill(struct run *r)
 	return rc ? rc : scenario_fill_keys(r);
 }
 
-void scenario_make(struct fixture *f, unsigned k, unsigned m, const struct sop_clock *clock)
+static void furnish(struct fixture *f, const struct sop_clock *clock)
 {
-	fixture_init(f, k, m, 0);
 	sim_add_disk(f->sim, SCENARIO_SPARE, 0);
 	f->opts.clock = clock;
 	f->opts.cache_bytes = 4 << 20;
 	fixture_ok(f, fixture_open(f));
 	fixture_ok(f, in_txn(f, fill, 1, 0));
 	fixture_ok(f, fixture_close(f));
+}
+
+void scenario_make(struct fixture *f, unsigned k, unsigned m, const struct sop_clock *clock)
+{
+	fixture_init(f, k, m, 0);
+	furnish(f, clock);
+}
+
+void scenario_make_shared(struct fixture *f, unsigned k, unsigned m, const struct sop_clock *clock)
+{
+	fixture_init_shared(f, k, m);
+	furnish(f, clock);
 }
 
 void scenario_clone(struct fixture *g, const struct fixture *f, struct sim *sim, uint64_t seed)

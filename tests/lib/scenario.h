@@ -18,6 +18,8 @@ enum scenario_flags {
 /* Format k+m disks and fill them: small and large values, an extent tree, names, attributes, a
  * store of small nodes. Closed afterwards. clock: NULL: the system's. */
 void scenario_make(struct fixture *f, unsigned k, unsigned m, const struct sop_clock *clock);
+/* The same on a volume made to be shared. */
+void scenario_make_shared(struct fixture *f, unsigned k, unsigned m, const struct sop_clock *clock);
 /* The machine of f, copied: to be opened with g. Release g with fixture_release(). */
 void scenario_clone(struct fixture *g, const struct fixture *f, struct sim *sim, uint64_t seed);
 
