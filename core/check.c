@@ -6,6 +6,7 @@
  * hides what is behind it: the walk goes on beside it, and from then on nothing that was not met
  * is called a leak. Runs under the checkpoint and commit locks: nothing changes meanwhile. */
 #include "core/check_own.h"
+#include "core/shared.h"
 
 #include <stdio.h>
 #include <sys/stat.h>
@@ -826,7 +827,8 @@ int sop_volume_check(struct sop_volume *v, bool data, void (*report)(void *arg, 
 	int rc = 0;
 
 	memset(out, 0, sizeof(*out));
-	while (!v->opts.read_only && more && !rc)
+	/* (While others may be there nobody empties what was removed: it is met as that.) */
+	while (!v->opts.read_only && !sop_shared_live(v) && more && !rc)
 		rc = sop_reap(v, &more, e);
 	/* So that what the disks hold is nearly all that there is, and is looked at. */
 	if (!rc)

@@ -422,16 +422,16 @@ static bool wanted(const char *only, const char *name)
 	return !only || !strcmp(only, name);
 }
 
-/* Of one operation: committed in passing, and durably. What stays away is tried with one of them.
- */
+/* Of one operation: committed in passing, and durably. What stays away, and what is shared, is
+ * tried with one of them. */
 static void loops_of(enum mode m, const struct config *c, const struct fixture *base, unsigned op)
 {
 	bool heavy = getenv("LONG") && *getenv("LONG");
-	bool stays = m == NO_MEMORY_STAYS || m == IO_STAYS;
+	bool both = heavy || !(m == NO_MEMORY_STAYS || m == IO_STAYS || c->shared);
 
 	for (int d = 0; d <= scenario_is_txn(op); d++)
 		if (only_n ? only_durable == (d == 1)
-			   : heavy || !stays || d == (int)(op % 2) || !scenario_is_txn(op))
+			   : both || d == (int)(op % 2) || !scenario_is_txn(op))
 			loop(m, c, base, op, d);
 }
 

@@ -1,7 +1,7 @@
 /* Damage of every kind of file in a volume: what up to m disks have lost or lie about is made up
  * for, at mount, while it is mounted, and by fsck; beyond that what is lost gives an error, and
  * nothing ever gives a wrong byte. The content is compared with a known tree each time. SEED=n,
- * ROUNDS=n. */
+ * ROUNDS=n, ONLY=the test's name, * for any part of it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -108,9 +108,9 @@ struct machines {
 	struct sim *old, *closed, *crashed;
 };
 
-static void machines_make(struct machines *m)
+/* The volume is formatted. */
+static void furnish(struct machines *m)
 {
-	fixture_init(&m->f, K, M, 0);
 	fixture_ok(&m->f, fixture_open(&m->f));
 	fill(&m->f, 0, 5);
 	fixture_ok(&m->f, sop_volume_checkpoint(m->f.v, &m->f.e));
@@ -122,6 +122,18 @@ static void machines_make(struct machines *m)
 	m->crashed = sim_clone(m->f.sim, 3);
 	fixture_ok(&m->f, fixture_close(&m->f));
 	m->closed = sim_clone(m->f.sim, 4);
+}
+
+static void machines_make(struct machines *m)
+{
+	fixture_init(&m->f, K, M, 0);
+	furnish(m);
+}
+
+static void machines_make_shared(struct machines *m)
+{
+	fixture_init_shared(&m->f, K, M);
+	furnish(m);
 }
 
 static void machines_free(struct machines *m)
@@ -503,6 +515,59 @@ static void one_damaged_file_of_each_kind_is_made_up_for_and_mended(void **state
 	machines_free(&m);
 }
 
+/* The registers of slots, and their floor: in them is all that a shared volume's checkpoint lacks.
+ */
+static void one_damaged_file_of_the_slots_is_made_up_for(void **state)
+{
+	bool small = getenv("SMALL");
+	struct machines m;
+	unsigned cases = 0;
+	struct files l;
+
+	(void)state;
+	machines_make_shared(&m);
+	list_files(&l, m.crashed, m.f.path[0]);
+	for (unsigned i = 0; i < l.n; i++)
+		for (enum kind k = 0; k < KINDS && !strncmp(l.name[i], "slots/", 6); k++)
+			if (!small || i % KINDS == k)
+				survive(&m, m.crashed, 0, l.name[i], k,
+					seed_of_run * 7000003 + cases++);
+	print_message("%u cases\n", cases);
+	assert_true(cases > 10);
+	machines_free(&m);
+}
+
+/* A slot that no replica can tell any more is no end of the history: the mount is refused. */
+static void a_slot_that_is_damaged_everywhere_is_not_taken_for_the_end(void **state)
+{
+	unsigned refused = 0;
+	struct machines m;
+	struct files l;
+
+	(void)state;
+	machines_make_shared(&m);
+	list_files(&l, m.crashed, m.f.path[0]);
+	for (unsigned i = 0; i < l.n; i++) {
+		struct fixture f = on_copy(&m, m.crashed);
+		uint64_t rng = seed_of_run + i;
+
+		if (!strncmp(l.name[i], "slots/commit.", 13)) {
+			for (unsigned d = 0; d < DISKS; d++)
+				damage(&m, &f, d, d, l.name[i], GARBAGE, &rng);
+			if (!fixture_open(&f)) {
+				fixture_close(&f);
+				fail_msg("%s is garbage everywhere, and the volume opens",
+					l.name[i]);
+			}
+			refused++;
+		}
+		sim_free(f.sim);
+	}
+	print_message("%u slots\n", refused);
+	assert_true(refused > 3);
+	machines_free(&m);
+}
+
 /* Each file of m disks may be hit. */
 static void m_disks_that_lie_are_made_up_for(void **state)
 {
@@ -623,11 +688,15 @@ int main(void)
 	const char *seed = getenv("SEED");
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(one_damaged_file_of_each_kind_is_made_up_for_and_mended),
+		cmocka_unit_test(one_damaged_file_of_the_slots_is_made_up_for),
+		cmocka_unit_test(a_slot_that_is_damaged_everywhere_is_not_taken_for_the_end),
 		cmocka_unit_test(m_disks_that_lie_are_made_up_for),
 		cmocka_unit_test(beyond_parity_nothing_is_wrong_and_fsck_makes_the_rest_whole),
 	};
 
 	seed_of_run = seed ? strtoull(seed, NULL, 10) : 1;
+	if (getenv("ONLY"))
+		cmocka_set_test_filter(getenv("ONLY"));
 	print_message("SEED=%llu\n", (unsigned long long)seed_of_run);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

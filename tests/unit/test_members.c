@@ -1208,6 +1208,17 @@ static void gate_set(const char *hangs)
 	pthread_mutex_unlock(&gate.lock);
 }
 
+/* A visit that was given up may only begin now, on a machine that is that slow: what it uses stays
+ * to the end of the process. */
+static void rig_leave(struct rig *r)
+{
+	static struct rig *left[8];
+	static unsigned n;
+
+	assert_true(n < SOP_ARRAY_LEN(left));
+	left[n++] = r;
+}
+
 static void gate_wait_closed(void)
 {
 	pthread_mutex_lock(&gate.lock);
@@ -1290,7 +1301,7 @@ static void a_disk_that_hangs_at_open_is_done_without(void **unused)
 	assert_int_equal(replicas(m), 0x5);
 	sop_members_close(m);
 	gate_wait_closed();
-	rig_free(r);
+	rig_leave(r);
 }
 
 static void a_disk_that_hangs_in_a_label_write_is_set_aside_in_time(void **unused)
@@ -1321,7 +1332,7 @@ static void a_disk_that_hangs_in_a_label_write_is_set_aside_in_time(void **unuse
 	assert_int_equal(generation_on(r, "/d2"), generation_on(r, "/d3"));
 	sop_members_close(m);
 	gate_wait_closed();
-	rig_free(r);
+	rig_leave(r);
 }
 
 static struct sop_members *crowd;
@@ -1379,7 +1390,7 @@ static void many_threads_agree_in_the_end(void **unused)
 	free(l);
 	sop_members_close(crowd);
 	gate_wait_closed();
-	rig_free(r);
+	rig_leave(r);
 }
 
 int main(void)
