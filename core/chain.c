@@ -63,7 +63,7 @@ static struct record *record_new(const struct sop_uuid *volume, const struct sop
 
 /* ---- operations on one replica, on its thread ---- */
 
-enum verb { DO_SLOT, DO_MAKE, DO_TRIM, DO_LEAVE };
+enum verb { DO_SLOT, DO_MAKE, DO_PROBE, DO_TRIM, DO_LEAVE };
 
 struct op {
 	enum verb verb;
@@ -78,6 +78,7 @@ struct op {
 	struct sop_slot_id value;
 	uint64_t floor;
 	struct record *got; /* READ */
+	int unfit;	    /* PROBE */
 };
 
 struct replica {
@@ -286,6 +287,80 @@ static int make_folder(struct replica *p)
 	return rc ? rc : p->disk->ops->syncdir(p->disk, "");
 }
 
+/* ---- is the file system fit for it? ---- */
+
+enum unfit { FIT, NO_LINK, LINK_REPLACES, NO_LOCK, LOCK_TWICE };
+
+static const char *unfit_text(enum unfit x)
+{
+	switch (x) {
+	case FIT:
+		break;
+	case NO_LINK:
+		return "its file system has no hard links";
+	case LINK_REPLACES:
+		return "its file system makes a link though the name is there";
+	case NO_LOCK:
+		return "its file system has no locks (flock)";
+	case LOCK_TWICE:
+		return "its file system lets two have one lock (flock)";
+	}
+	return "";
+}
+
+static bool has_not(int rc)
+{
+	return rc == -EPERM || rc == -EOPNOTSUPP || rc == -ENOSYS || rc == -ENOLCK;
+}
+
+static enum unfit probe_link(struct replica *p, const char *file, const char *name)
+{
+	int rc = p->disk->ops->link(p->disk, file, name);
+
+	if (has_not(rc))
+		return NO_LINK;
+	if (rc)
+		return FIT; /* no answer */
+	rc = p->disk->ops->link(p->disk, file, name);
+	(void)p->disk->ops->unlink(p->disk, name);
+	return rc ? FIT : LINK_REPLACES;
+}
+
+static enum unfit probe_lock(struct replica *p, struct sop_file *f, const char *file)
+{
+	int rc = f->ops->lock(f);
+	struct sop_file *other;
+
+	if (has_not(rc))
+		return NO_LOCK;
+	if (rc || p->disk->ops->file_open(&other, p->disk, file, SOP_OPEN_WRITE))
+		return FIT;
+	rc = other->ops->lock(other);
+	other->ops->file_close(other);
+	return rc ? FIT : LOCK_TWICE;
+}
+
+/* Files of a name that is removed by who is alone next, should we be killed. */
+static int probe(struct replica *p, struct op *o)
+{
+	char file[NAME], name[NAME];
+	struct sop_file *f;
+	enum unfit x;
+
+	snprintf(file, NAME, STAGE "%016" PRIx64 ".probe", p->who);
+	snprintf(name, NAME, STAGE "%016" PRIx64 ".probed", p->who);
+	if (p->disk->ops->file_open(
+		    &f, p->disk, file, SOP_OPEN_WRITE | SOP_OPEN_CREATE | SOP_OPEN_EXCL))
+		return 0;
+	x = probe_link(p, file, name);
+	if (!x)
+		x = probe_lock(p, f, file);
+	f->ops->file_close(f);
+	(void)p->disk->ops->unlink(p->disk, file);
+	o->unfit = x;
+	return x ? -EOPNOTSUPP : 0;
+}
+
 static int perform_slot(struct replica *p, struct op *o)
 {
 	int rc;
@@ -315,6 +390,9 @@ static void perform(struct replica *p, struct op *o)
 		return;
 	case DO_MAKE:
 		o->rc = make_folder(p);
+		return;
+	case DO_PROBE:
+		o->rc = probe(p, o);
 		return;
 	case DO_TRIM:
 		o->rc = trim(p, o);
@@ -623,6 +701,24 @@ int sop_chain_trim(struct sop_chain *c, uint64_t floor, bool alone, struct sop_e
 	return 2 * good > c->n ? 0
 			       : sop_say(e, SOP_EDISKS, "%u of %u disks take the end of the slots",
 					 good, c->n);
+}
+
+int sop_chain_probe(struct sop_chain *c, struct sop_err *e)
+{
+	const struct op o = {.verb = DO_PROBE};
+	uint32_t done;
+
+	run_ops(c, UINT32_MAX, &o, &done);
+	for (unsigned i = 0; i < c->n; i++) {
+		const struct replica *p = c->replica[i];
+
+		if (done & 1u << i && p->op.rc)
+			return sop_say(e, -EOPNOTSUPP,
+				"%s: %s; the folders of a shared volume have to be on one that has "
+				"both, for all machines: see sopfs-shared(7)",
+				p->disk->name, unfit_text((enum unfit)p->op.unfit));
+	}
+	return 0;
 }
 
 /* ---- opening ---- */

@@ -83,12 +83,6 @@ int sop_coordinate_open(struct sop_volume *v, struct sop_err *e)
 	struct sop_coordination *x;
 	int rc;
 
-	if (!v->shared)
-		return sop_say(e, -EINVAL,
-			"volume %s is not shared: redis= has no use; sopctl set makes it shared",
-			v->name);
-	if (!sop_shared_live(v))
-		return 0;
 	x = calloc(1, sizeof(*x));
 	if (!x)
 		return sop_fail(e, -ENOMEM, "coordination");
@@ -100,9 +94,9 @@ int sop_coordinate_open(struct sop_volume *v, struct sop_err *e)
 		sop_coordinate_close(v);
 		return rc;
 	}
-	/* Nobody else can have locks. When the server is away, its generation is young when it
-	 * comes back; that is no more than a wait. */
-	if (sop_shared_first(v))
+	/* When the server is away, its generation is young when it comes back; that is no more than
+	 * a wait. */
+	if (!sop_members_joined(v->mem))
 		(void)sop_coord_alone(x->c, NULL);
 	return 0;
 }

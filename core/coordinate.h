@@ -8,8 +8,8 @@
 
 #include "core/engine.h"
 
-/* By v->opts, when the mounter has entered; whoever only looks has no part in it. A server that is
- * away is no error; a volume that is not shared: -EINVAL. */
+/* By v->opts, before the mounter enters: who is alone then says so, as nobody else can have a lock
+ * that is not claimed yet. A server that is away is no error. */
 int sop_coordinate_open(struct sop_volume *v, struct sop_err *e);
 void sop_coordinate_close(struct sop_volume *v);
 

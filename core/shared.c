@@ -28,7 +28,6 @@ struct sop_shared {
 	uint64_t ino_next;	       /* nobody has been given this one, nor any above */
 	uint64_t ino_end;	       /* of our own range; 0: no range, we are alone */
 	struct sop_chain_record ahead; /* what the slot behind was seen to hold; slot 0: nothing */
-	bool first;		       /* of the mounters since BASE is this one */
 	bool look;		       /* mounted read-only: change nothing */
 	bool halfway;		       /* what the slot holds is applied in part */
 	_Atomic bool live;	       /* others may be there */
@@ -45,11 +44,6 @@ int sop_shared_refuse(const struct sop_volume *v, const char *what, struct sop_e
 		       ? sop_say(e, -EOPNOTSUPP,
 				 "%s is not possible while the volume is mounted shared", what)
 		       : 0;
-}
-
-bool sop_shared_first(const struct sop_volume *v)
-{
-	return v->shared && v->shared->first;
 }
 
 uint64_t sop_shared_slot(const struct sop_volume *v)
@@ -314,6 +308,8 @@ int sop_shared_open(struct sop_volume *v, uint64_t slot, uint64_t base, struct s
 		s->base_epoch = sop_members_epoch(v->mem);
 	}
 	rc = sop_chain_new(&s->chain, v->mem, v->opts.inline_io, !joined && !v->opts.read_only, e);
+	if (!rc && !v->opts.read_only && !v->opts.exclusive)
+		rc = sop_chain_probe(s->chain, e);
 	if (rc)
 		return rc;
 	sop_lock(&v->commit);
@@ -370,7 +366,6 @@ int sop_shared_enter(struct sop_volume *v, struct sop_err *e)
 	} while (rc == 1);
 	if (!rc) {
 		apply_mount(s);
-		s->first = s->mounts == 1;
 		v->next_ino = from;
 		s->ino_end = from + INO_RANGE;
 		sop_segments_set_epoch(v->seg, (uint64_t)s->mounts << EPOCH_BITS | s->base_epoch);

@@ -39,8 +39,6 @@ int sop_shared_place(struct sop_volume *v, enum sop_slot_type type, const void *
 void sop_shared_published(struct sop_volume *v, uint64_t lsn);
 /* A checkpoint that holds all slots below is published, and this mounter is alone. */
 void sop_shared_trim(struct sop_volume *v, uint64_t slot);
-/* This mounter was alone before it entered: nobody from before is left. Any thread. */
-bool sop_shared_first(const struct sop_volume *v);
 /* The first slot not applied, and that of the BASE; 0 when the volume is not shared. */
 uint64_t sop_shared_slot(const struct sop_volume *v);
 uint64_t sop_shared_base(const struct sop_volume *v);

@@ -220,6 +220,8 @@ static int enter(struct sop_volume *v, struct sop_err *e)
 		if (!rc)
 			rc = sop_checkpoint_run(v, false, e);
 	}
+	if (!rc && v->opts.redis)
+		rc = sop_coordinate_open(v, e);
 	return rc ? rc : sop_shared_enter(v, e);
 }
 
@@ -285,10 +287,13 @@ static int open_parts(struct sop_volume *v, const char *const *paths, size_t n, 
 		if (!rc && !o->no_repair && (!v->shared || o->exclusive))
 			sop_segments_on_bad(v->seg, sop_mender_repair, v->mender);
 	}
+	if (!rc && o->redis && !v->shared)
+		rc = sop_say(e, -EINVAL,
+			"volume %s is not shared: redis= has no use; sopctl set makes it shared",
+			v->name);
+	/* Whoever only looks, or is alone to the end, has no part in it. */
 	if (!rc && v->shared && !o->read_only && !o->exclusive)
 		rc = enter(v, e);
-	if (!rc && o->redis)
-		rc = sop_coordinate_open(v, e);
 	if (!rc)
 		rc = background_start(v, e);
 	return rc;

@@ -11,6 +11,8 @@
  *     eio-fsync   syncs of files and folders
  *     enospc      writes that make a file longer, and new files
  *     erofs       all that changes anything
+ *     no-link     there are no hard links
+ *     no-lock     whoever wants a lock has it
  *     after=N     ... and that only from the N-th request on that reads, changes or syncs
  *
  * MODE-FILE.hit appears when the first request has failed so, or hangs.
@@ -27,6 +29,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -34,12 +37,21 @@ static int backing;
 static const char *mode_path;
 static char hit_path[4096];
 
-enum fault { HANG = 1, EIO_READ = 2, EIO_WRITE = 4, EIO_FSYNC = 8, FULL = 16, READ_ONLY = 32 };
+enum fault {
+	HANG = 1,
+	EIO_READ = 2,
+	EIO_WRITE = 4,
+	EIO_FSYNC = 8,
+	FULL = 16,
+	READ_ONLY = 32,
+	NO_LINK = 64,
+	NO_LOCK = 128
+};
 
 static unsigned mode(unsigned long *after)
 {
-	static const char *const word[] = {
-		"hang", "eio-read", "eio-write", "eio-fsync", "enospc", "erofs"};
+	static const char *const word[] = {"hang", "eio-read", "eio-write", "eio-fsync", "enospc",
+		"erofs", "no-link", "no-lock"};
 	char text[128] = "", *at;
 	int fd = open(mode_path, O_RDONLY);
 	unsigned m = 0;
@@ -222,6 +234,23 @@ static int ff_unlink(const char *path)
 	return rc ? rc : result(unlinkat(backing, at(path), 0));
 }
 
+static int ff_link(const char *from, const char *to)
+{
+	int rc = gate(CHANGE);
+
+	if (rc)
+		return rc;
+	return faults(false) & NO_LINK ? struck(-EPERM)
+				       : result(linkat(backing, at(from), backing, at(to), 0));
+}
+
+static int ff_flock(const char *path, struct fuse_file_info *fi, int how)
+{
+	(void)path;
+	gate(LOOK);
+	return faults(false) & NO_LOCK ? struck(0) : result(flock((int)fi->fh, how));
+}
+
 static int ff_mkdir(const char *path, mode_t perm)
 {
 	int rc = gate(GROW);
@@ -299,6 +328,8 @@ static const struct fuse_operations ops = {
 	.truncate = ff_truncate,
 	.fallocate = ff_fallocate,
 	.unlink = ff_unlink,
+	.link = ff_link,
+	.flock = ff_flock,
 	.mkdir = ff_mkdir,
 	.rename = ff_rename,
 	.readdir = ff_readdir,

@@ -2,6 +2,8 @@
 # Two mounts of one shared volume: what one has closed the other sees, at once, whatever its kernel has
 # cached; who reads keeps his version; names are made once; one that is killed or stopped holds nobody up.
 . "$(dirname "$0")/functions.sh"
+# shellcheck source=tests/fs/disks.sh
+. "$(dirname "$0")/disks.sh"
 requires setfattr getfattr
 
 new_volume 4 2+1 --shared -L "$NAME"
@@ -142,4 +144,28 @@ mount_volume
 tree_list "$A" >"$WORK/tree.after"
 cmp "$WORK/tree" "$WORK/tree.after" || fail "the tree has changed"
 assert_eq "$(cat "$A/f")" last "after all have left"
+unmount_volume
+
+# ---- a folder on a file system that is not fit for it is refused, by who comes first and who comes to others
+
+mkdir "$WORK/back" "$WORK/lies"
+faulty_disk "$WORK/back" "$WORK/mode" "$WORK/lies"
+rm -rf "$WORK"/d[1-4]
+new_volume 2 1+1 --shared --stores "$WORK/d1,$WORK/d2,$WORK/lies"
+SOURCE=$SOURCE:$WORK/lies
+refused() { # MODE TEXT
+	echo "$1" >"$WORK/mode"
+	expect_exit 32 "$SOPFS" "$SOURCE" "$B" -o "log=$LOG"
+	expect_says "$WORK/lies" "$2" 'sopfs-shared\(7\)'
+	rm "$WORK/mode"
+}
+refused no-link 'no hard links'
+refused no-lock 'two have one lock'
+mount_volume
+echo fit >"$A/f"
+refused no-link 'no hard links'
+refused no-lock 'two have one lock'
+mount_b
+assert_eq "$(cat "$B/f")" fit "a file system that is fit"
+unmount_and_wait "$B"
 unmount_volume

@@ -42,6 +42,8 @@ static void (*_Atomic before_blobs)(
 	void); /* in front of the next write to a file, blobs as a rule */
 static bool no_checkpoint;
 static bool locks_lost; /* the lock service has forgotten who holds what */
+static int link_rc;	/* not 0: what link(2) says */
+static bool links_replace;
 
 static int hooked_link(struct sop_disk *d, const char *from, const char *to)
 {
@@ -50,6 +52,10 @@ static int hooked_link(struct sop_disk *d, const char *from, const char *to)
 	meanwhile = NULL;
 	if (fn)
 		fn();
+	if (link_rc)
+		return link_rc;
+	if (links_replace)
+		(void)real->unlink(d, to);
 	return real->link(d, from, to);
 }
 
@@ -74,8 +80,15 @@ static int hooked_lock(struct sop_file *f)
 	return locks_lost ? 0 : real->lock(f);
 }
 
+static void (*sharing)(void); /* in front of the next lock that is shared */
+
 static int hooked_lock_shared(struct sop_file *f)
 {
+	void (*fn)(void) = sharing;
+
+	sharing = NULL;
+	if (fn)
+		fn();
 	return locks_lost ? 0 : real->lock_shared(f);
 }
 
@@ -168,7 +181,8 @@ static int setup(void **state)
 	(void)state;
 	memset(&p, 0, sizeof(p));
 	meanwhile = before_blobs = NULL;
-	locks_lost = no_checkpoint = false;
+	locks_lost = no_checkpoint = links_replace = false;
+	link_rc = 0;
 	p.sim = sim_new(1);
 	for (unsigned i = 0; i < DISKS; i++) {
 		snprintf(p.path[i], sizeof(p.path[i]), "/d%u", i + 1);
@@ -693,6 +707,43 @@ static void what_has_no_place_beside_others_is_refused(void **state)
 	p.opts.exclusive = false;
 }
 
+static void refused(const char *why)
+{
+	struct sop_volume *v;
+
+	assert_int_equal(open_one(&v), -EOPNOTSUPP);
+	assert_non_null(strstr(p.e.text, why));
+	assert_non_null(strstr(p.e.text, "/d1"));
+	assert_non_null(strstr(p.e.text, "sopfs-shared(7)"));
+}
+
+/* By who comes first, and by who comes to others; and nothing is changed or left. */
+static void a_file_system_without_links_or_locks_is_refused(void **state)
+{
+	(void)state;
+	ok(put(p.a, "x", "1"));
+	for (unsigned i = 0; i < 2; i++) {
+		link_rc = -EPERM;
+		refused("no hard links");
+		link_rc = 0;
+		links_replace = true;
+		refused("though the name is there");
+		links_replace = false;
+		locks_lost = true;
+		refused("lets two have one lock");
+		locks_lost = false;
+		/* Who only looks needs neither. */
+		if (i)
+			continue;
+		expect_both("x", "1");
+		close_both();
+	}
+	ok(open_one(&p.a));
+	ok(open_one(&p.b));
+	expect_both("x", "1");
+	check_whole();
+}
+
 static void mkfs_gives_a_shared_volume_three_copies_of_the_registry(void **state)
 {
 	uint8_t raw[SOP_LABEL_SIZE];
@@ -738,8 +789,11 @@ static struct test_redis server;
 static atomic_bool asked, lapsed;
 static uint64_t grant;
 
+static unsigned lease_ms = LEASE_MS;
+
 static int with_server(void **state)
 {
+	lease_ms = LEASE_MS;
 	test_redis_start(&server, false, NULL);
 	return setup(state);
 }
@@ -755,9 +809,10 @@ static int without_server(void **state)
 /* a goes by the server, and b without. */
 static void coordinate_a(enum sop_ondown ondown)
 {
-	ok(sop_volume_close(p.a, &p.e));
+	if (p.a)
+		ok(sop_volume_close(p.a, &p.e));
 	p.opts.redis = server.url;
-	p.opts.lease_ms = LEASE_MS;
+	p.opts.lease_ms = lease_ms;
 	p.opts.ondown = ondown;
 	ok(open_one(&p.a));
 	p.opts.redis = NULL;
@@ -777,6 +832,17 @@ static void nap_ms(unsigned ms)
 			nap_ms(2);                                                                 \
 		assert_true(left_);                                                                \
 	} while (0)
+
+static bool sharing_seen;
+
+static void server_is_not_young(void)
+{
+	static const char young[] = "EVAL \"return tonumber(redis.call('HGET', "
+				    "redis.call('KEYS', '*:g')[1], 'young'))\" 0";
+
+	assert_string_equal(test_redis_do(&server, young), ":0");
+	sharing_seen = true;
+}
 
 static void the_lease_lapses(void)
 {
@@ -913,6 +979,30 @@ static void or_is_refused_where_the_mount_says_so(void **state)
 	check_whole();
 }
 
+/* While nobody else can come in: another could have locks from before the server was emptied. */
+static void who_is_alone_says_so_before_he_lets_others_in(void **state)
+{
+	const struct sop_coord_lock l = {.object = 7, .owner = 1, .type = F_WRLCK, .whole = true};
+
+	(void)state;
+	close_both();
+	/* A generation that is young for longer than any test. */
+	lease_ms = BOUND_MS * 10;
+	sharing = server_is_not_young;
+	sharing_seen = false;
+	coordinate_a(SOP_ONDOWN_BLOCK);
+	assert_true(sharing_seen);
+	WAIT_FOR(!sop_volume_lock(p.a, &l, 0, &grant, NULL, &p.e));
+	/* Whoever comes to others knows nothing of what they hold. */
+	ok(open_one(&p.b));
+	ok(sop_volume_close(p.a, &p.e));
+	p.a = NULL;
+	assert_string_equal(test_redis_do(&server, "FLUSHALL"), "+OK");
+	coordinate_a(SOP_ONDOWN_BLOCK);
+	WAIT_FOR(sop_volume_lock(p.a, &l, 0, &grant, NULL, &p.e) == -EAGAIN);
+	lease_ms = LEASE_MS;
+}
+
 static void the_locks_are_to_be_lost(void)
 {
 	asked = true;
@@ -979,6 +1069,7 @@ int main(void)
 		R(what_has_changed_while_it_waited_is_a_conflict),
 		R(it_waits_as_long_as_the_transaction_may_take),
 		R(or_is_refused_where_the_mount_says_so),
+		R(who_is_alone_says_so_before_he_lets_others_in),
 		R(what_was_written_under_a_lock_that_is_lost_is_refused),
 	};
 	const struct CMUnitTest tests[] = {
@@ -1000,6 +1091,7 @@ int main(void)
 		T(who_is_alone_gives_back_what_was_removed),
 		T(who_meets_a_base_commits_no_more),
 		T(what_has_no_place_beside_others_is_refused),
+		T(a_file_system_without_links_or_locks_is_refused),
 		T(mkfs_gives_a_shared_volume_three_copies_of_the_registry),
 		T(a_read_only_look_sees_what_was_committed),
 	};
