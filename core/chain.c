@@ -65,6 +65,9 @@ static struct record *record_new(const struct sop_uuid *volume, const struct sop
 
 enum verb { DO_SLOT, DO_MAKE, DO_PROBE, DO_TRIM, DO_LEAVE };
 
+/* What a file system lacks. */
+enum unfit { FIT, NO_LINK, LINK_REPLACES, NO_LOCK, LOCK_TWICE };
+
 struct op {
 	enum verb verb;
 	enum sop_slot_op slot_op;
@@ -78,7 +81,7 @@ struct op {
 	struct sop_slot_id value;
 	uint64_t floor;
 	struct record *got; /* READ */
-	int unfit;	    /* PROBE */
+	enum unfit unfit;   /* PROBE */
 };
 
 struct replica {
@@ -288,8 +291,6 @@ static int make_folder(struct replica *p)
 }
 
 /* ---- is the file system fit for it? ---- */
-
-enum unfit { FIT, NO_LINK, LINK_REPLACES, NO_LOCK, LOCK_TWICE };
 
 static const char *unfit_text(enum unfit x)
 {
@@ -716,7 +717,7 @@ int sop_chain_probe(struct sop_chain *c, struct sop_err *e)
 			return sop_say(e, -EOPNOTSUPP,
 				"%s: %s; the folders of a shared volume have to be on one that has "
 				"both, for all machines: see sopfs-shared(7)",
-				p->disk->name, unfit_text((enum unfit)p->op.unfit));
+				p->disk->name, unfit_text(p->op.unfit));
 	}
 	return 0;
 }

@@ -589,8 +589,10 @@ struct sop_volume {
 	struct sop_journal *journal;
 	struct sop_stores *stores;
 	struct sop_space *space;
-	struct sop_mender *mender;	       /* NULL: mounted read-only */
-	struct sop_shared *shared;	       /* NULL: the volume is not shared; see shared.h */
+	struct sop_mender *mender; /* NULL: mounted read-only */
+	struct sop_shared *shared; /* NULL: the volume is not shared; see shared.h */
+	uint64_t
+		chain_end; /* the checkpoint's: the first slot not in it, from when it was shared */
 	struct sop_coordination *coordination; /* NULL: none; see coordinate.h */
 	struct sop_txn latest;
 

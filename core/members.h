@@ -150,6 +150,9 @@ int sop_members_place_one(
 /* Verify both copies of each label, and write them anew where one is bad. The number that was. */
 unsigned sop_members_scrub_labels(struct sop_members *m);
 
+/* Is it of several machines, or of one? Who is alone in it says so. */
+int sop_members_set_shared(struct sop_members *m, bool on, struct sop_err *e);
+
 /* One more erasure code profile, from now on. -EEXIST, -ENOSPC; -EINVAL: it cannot be, and why. */
 int sop_members_profile_add(struct sop_members *m, const struct sop_profile *p, struct sop_err *e);
 /* May member i be used by it? */

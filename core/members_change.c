@@ -527,3 +527,21 @@ unsigned sop_members_scrub_labels(struct sop_members *m)
 	}
 	return bad;
 }
+
+int sop_members_set_shared(struct sop_members *m, bool on, struct sop_err *e)
+{
+	uint64_t seq;
+	int rc;
+
+	if (m->read_only)
+		return sop_say(e, -EROFS, "the volume is open for reading alone");
+	sop_lock(&m->lock);
+	m->label.flags = (uint16_t)(on ? m->label.flags | SOP_LABEL_SHARED
+				       : m->label.flags & ~SOP_LABEL_SHARED);
+	m->label.incompat = on ? m->label.incompat | SOP_INCOMPAT_SHARED
+			       : m->label.incompat & ~SOP_INCOMPAT_SHARED;
+	seq = ++m->change_seq;
+	sop_unlock(&m->lock);
+	rc = sop_members_store_labels(m, seq, e);
+	return rc ? sop_wrap(e, rc, "labels") : 0;
+}

@@ -161,7 +161,7 @@ static int system_stores(struct sop_volume *v, const struct sop_checkpoint *c, s
  * nothing to lose. */
 static unsigned replay_flags(const struct sop_volume *v, const struct sop_checkpoint *c)
 {
-	return (c->master_root && !c->clean && !c->slot ? SOP_REPLAY_BEGUN : 0) |
+	return (c->master_root && !c->clean && !c->base ? SOP_REPLAY_BEGUN : 0) |
 	       (v->opts.part_journal ? SOP_REPLAY_PART : 0);
 }
 
@@ -190,6 +190,7 @@ int sop_recover(struct sop_volume *v, struct sop_err *e)
 		return rc;
 	v->next_ino = SOP_MAX(c.next_ino, (uint64_t)SOP_INO_FIRST);
 	v->items = c.items;
+	v->chain_end = c.slot;
 	v->lsn_next = c.lsn + 1;
 	v->durable_lsn = c.lsn;
 	v->barrier_noted = c.lsn;

@@ -48,7 +48,7 @@ int sop_shared_refuse(const struct sop_volume *v, const char *what, struct sop_e
 
 uint64_t sop_shared_slot(const struct sop_volume *v)
 {
-	return v->shared ? v->shared->next : 0;
+	return v->shared ? v->shared->next : v->chain_end;
 }
 
 uint64_t sop_shared_base(const struct sop_volume *v)

@@ -39,7 +39,8 @@ int sop_shared_place(struct sop_volume *v, enum sop_slot_type type, const void *
 void sop_shared_published(struct sop_volume *v, uint64_t lsn);
 /* A checkpoint that holds all slots below is published, and this mounter is alone. */
 void sop_shared_trim(struct sop_volume *v, uint64_t slot);
-/* The first slot not applied, and that of the BASE; 0 when the volume is not shared. */
+/* The first slot not applied, and that of the BASE; 0 when the volume is not shared (or, the first,
+ * where the chain ended when it was). */
 uint64_t sop_shared_slot(const struct sop_volume *v);
 uint64_t sop_shared_base(const struct sop_volume *v);
 

@@ -108,6 +108,10 @@ int sop_volume_checkpoint(struct sop_volume *v, struct sop_err *e);
  * unless it calls sop_volume_call_stays() before. */
 void sop_volume_call(struct sop_volume *v, void (*fn)(void *arg), void *arg);
 void sop_volume_call_stays(void);
+/* From now on several machines mount it at once, or one again; nothing when it is so. The volume
+ * has been opened with `exclusive`, and is to be closed next. -EBUSY, -EINVAL: it cannot be, and
+ * why. After another error it is one or the other, and whole. */
+int sop_volume_share(struct sop_volume *v, bool on, struct sop_err *e);
 /* Background work that is due: barrier, checkpoint, giving back space, emptying dropped stores. */
 int sop_volume_tick(struct sop_volume *v, struct sop_err *e);
 

@@ -10,7 +10,7 @@
 static const struct sopctl_verb *const groups[] = {sopctl_status_verbs, sopctl_scrub_verbs,
 	sopctl_disk_verbs, sopctl_events_verbs, sopctl_info_verbs, sopctl_store_verbs,
 	sopctl_ec_verbs, sopctl_txn_verbs, sopctl_dump_verbs, sopctl_load_verbs,
-	sopctl_import_verbs, sopctl_bench_verbs};
+	sopctl_import_verbs, sopctl_bench_verbs, sopctl_set_verbs};
 
 /* ---- options -----------------------------------------------------------------------------------
  */

@@ -48,7 +48,7 @@ struct sopctl_verb {
 extern const struct sopctl_verb sopctl_status_verbs[], sopctl_disk_verbs[], sopctl_scrub_verbs[],
 	sopctl_events_verbs[], sopctl_info_verbs[], sopctl_store_verbs[], sopctl_ec_verbs[],
 	sopctl_txn_verbs[], sopctl_bench_verbs[], sopctl_dump_verbs[], sopctl_load_verbs[],
-	sopctl_import_verbs[];
+	sopctl_import_verbs[], sopctl_set_verbs[];
 
 /* "sopctl: message" on stderr; returns code. */
 int sopctl_fail(int code, const char *fmt, ...) SOP_PRINTF(2, 3);

@@ -146,6 +146,32 @@ cmp "$WORK/tree" "$WORK/tree.after" || fail "the tree has changed"
 assert_eq "$(cat "$A/f")" last "after all have left"
 unmount_volume
 
+# ---- one of one machine again, and shared once more; while it is mounted, neither
+
+mount_volume
+expect_exit 5 "$SOPCTL" set "$A" shared=off
+expect_says 'is mounted at' 'unmount it'
+unmount_volume
+expect_exit 2 "$SOPCTL" set "$SOURCE" shared=perhaps
+expect_exit 0 "$SOPCTL" set "${DISKS[0]}" shared=off
+grep -q 'one machine at a time' "$WORK/out" || fail "$(cat "$WORK/out")"
+mount_volume
+expect_exit 32 "$SOPFS" "$SOURCE" "$B" -o "log=$WORK/b.log"
+assert_eq "$(cat "$A/f")" last "of one machine"
+echo own >"$A/own"
+unmount_volume
+check_volume
+expect_exit 0 "$SOPCTL" set --json "$SOURCE" shared=on
+assert_eq "$(cat "$WORK/out")" '{"shared":true,"changed":true,"replicas":3}' "set --json"
+mount_volume
+mount_b
+assert_eq "$(cat "$B/own") $(cat "$B/f")" "own last" "shared again"
+echo again >"$B/own"
+assert_eq "$(cat "$A/own")" again "on the other"
+unmount_and_wait "$B"
+unmount_volume
+check_volume
+
 # ---- a folder on a file system that is not fit for it is refused, by who comes first and who comes to others
 
 mkdir "$WORK/back" "$WORK/lies"

@@ -180,7 +180,8 @@ static int setup(void **state)
 
 	(void)state;
 	memset(&p, 0, sizeof(p));
-	meanwhile = before_blobs = NULL;
+	meanwhile = NULL;
+	before_blobs = NULL;
 	locks_lost = no_checkpoint = links_replace = false;
 	link_rc = 0;
 	p.sim = sim_new(1);
@@ -744,6 +745,103 @@ static void a_file_system_without_links_or_locks_is_refused(void **state)
 	check_whole();
 }
 
+static void make_shared(bool on)
+{
+	struct sop_volume *v;
+
+	p.opts.exclusive = true;
+	ok(open_one(&v));
+	ok(sop_volume_share(v, on, &p.e));
+	ok(sop_volume_close(v, &p.e));
+	p.opts.exclusive = false;
+}
+
+/* Back and forth: what was committed as the one is there as the other, also after a power cut; and
+ * the chain goes on behind where it was, though floors and registers of before may stand. */
+static void a_volume_is_made_one_of_one_machine_and_shared_again(void **state)
+{
+	struct sop_volume_stat s;
+	struct sop_volume *v;
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++) {
+		char text[8];
+
+		snprintf(text, sizeof(text), "%u", i);
+		ok(put(p.b, "x", text));
+		close_both();
+		make_shared(false);
+		make_shared(false); /* is no change */
+		sim_power_on(p.sim, SIM_KEEP_SYNCED_ONLY, i);
+		ok(open_one(&p.a));
+		sop_volume_stat(p.a, &s);
+		assert_false(s.shared);
+		assert_int_equal(open_one(&v), SOP_EINUSE);
+		expect(p.a, "x", text);
+		ok(put(p.a, "y", text));
+		ok(sop_volume_sync(p.a, &p.e));
+		/* The journal is not empty when it becomes shared, once. */
+		if (i == 1)
+			no_checkpoint = true;
+		sop_volume_close(p.a, NULL);
+		no_checkpoint = false;
+		make_shared(true);
+		sim_power_on(p.sim, SIM_KEEP_SYNCED_ONLY, i);
+		ok(open_one(&p.a));
+		ok(open_one(&p.b));
+		expect_both("x", text);
+		expect_both("y", text);
+		check_whole();
+	}
+}
+
+/* The power goes at each step of it: it is one or the other, and whole. */
+static void a_crash_while_it_is_made_shared_leaves_one_or_the_other(void **state)
+{
+	uint64_t cuts = 0;
+
+	(void)state;
+	ok(put(p.a, "x", "1"));
+	close_both();
+	for (unsigned on = 0; on < 2; on++) {
+		bool crashed = true;
+
+		for (uint64_t n = 1; crashed; n++) {
+			struct sop_volume *v;
+
+			make_shared(!on);
+			p.opts.exclusive = true;
+			ok(open_one(&v));
+			sim_crash_at(p.sim, sim_steps(p.sim) + n);
+			(void)sop_volume_share(v, on, &p.e);
+			crashed = sim_crashed(p.sim);
+			cuts += crashed;
+			sim_power_on(p.sim, n % 2 ? SIM_KEEP_SYNCED_ONLY : SIM_KEEP_RANDOM, n);
+			sop_volume_close(v, NULL);
+			p.opts.exclusive = false;
+			ok(open_one(&p.a));
+			expect(p.a, "x", "1");
+			ok(sop_volume_close(p.a, &p.e));
+			p.a = NULL;
+		}
+	}
+	assert_true(cuts > 10);
+	ok(open_one(&p.a));
+	ok(open_one(&p.b));
+	check_whole();
+	expect_both("x", "1");
+}
+
+static void only_who_is_alone_makes_it_shared(void **state)
+{
+	(void)state;
+	assert_int_equal(sop_volume_share(p.a, false, &p.e), -EINVAL);
+	close_both();
+	make_shared(false);
+	ok(open_one(&p.a));
+	assert_int_equal(sop_volume_share(p.a, true, &p.e), -EINVAL);
+}
+
 static void mkfs_gives_a_shared_volume_three_copies_of_the_registry(void **state)
 {
 	uint8_t raw[SOP_LABEL_SIZE];
@@ -1092,6 +1190,9 @@ int main(void)
 		T(who_meets_a_base_commits_no_more),
 		T(what_has_no_place_beside_others_is_refused),
 		T(a_file_system_without_links_or_locks_is_refused),
+		T(a_volume_is_made_one_of_one_machine_and_shared_again),
+		T(a_crash_while_it_is_made_shared_leaves_one_or_the_other),
+		T(only_who_is_alone_makes_it_shared),
 		T(mkfs_gives_a_shared_volume_three_copies_of_the_registry),
 		T(a_read_only_look_sees_what_was_committed),
 	};
