@@ -18,9 +18,9 @@ int sop_chain_new(struct sop_chain **out, struct sop_members *mem, bool inline_i
 void sop_chain_free(struct sop_chain *c); /* NULL is fine */
 unsigned sop_chain_replicas(const struct sop_chain *c);
 
-/* Do the file systems below do what all of this rests on? A link(2) that fails when the name is there,
- * a lock that two cannot have. -EOPNOTSUPP: one does not, and which folder. Those that do not answer
- * are not asked. */
+/* Do the file systems below do what all of this rests on? A link(2) that fails when the name is
+ * there, a lock that two cannot have. -EOPNOTSUPP: one does not, and which folder. Those that do
+ * not answer are not asked. */
 int sop_chain_probe(struct sop_chain *c, struct sop_err *e);
 
 /* The payload of a record that comes out of a call is the chain's, until the second call after.
