@@ -157,34 +157,72 @@ static int set_store(struct dump *d, json_t *j, uint64_t store, struct sop_err *
 	return rc;
 }
 
+static int by_text(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* The names of a list, each ended by NUL, in the order of their bytes: two dumps of the same are
+ * the same. malloc'ed; NULL: out of memory. */
+static const char **sorted(const char *list, size_t len, size_t *n)
+{
+	const char **out;
+
+	*n = 0;
+	for (size_t i = 0; i < len; i++)
+		*n += !list[i];
+	out = calloc(*n, sizeof(*out));
+	if (!out)
+		return NULL;
+	for (size_t i = 0; i < *n; i++, list += strlen(list) + 1)
+		out[i] = list;
+	qsort(out, *n, sizeof(*out), by_text);
+	return out;
+}
+
+static int set_xattr(
+	struct dump *d, json_t *all, struct sop_name name, const char *attr, struct sop_err *e)
+{
+	ssize_t len = sop_xattr_get(d->t, name, attr, NULL, 0, e);
+	sop_autofree char *value = len < 0 ? NULL : malloc((size_t)len + 1);
+	json_t *one;
+	int rc;
+
+	if (len < 0)
+		return (int)len;
+	if (!value)
+		return -ENOMEM;
+	len = sop_xattr_get(d->t, name, attr, value, (size_t)len, e);
+	if (len < 0)
+		return (int)len;
+	one = json_object();
+	rc = sopfs_json_bytes(one, "name", attr, strlen(attr));
+	if (!rc)
+		rc = sopfs_json_bytes(one, "value", value, (size_t)len);
+	json_array_append_new(all, one);
+	return rc;
+}
+
 static int set_xattrs(struct dump *d, json_t *j, struct sop_name name, struct sop_err *e)
 {
-	ssize_t n = sop_xattr_list(d->t, name, NULL, 0, e), len;
-	sop_autofree char *names = n > 0 ? malloc((size_t)n) : NULL;
+	ssize_t n = sop_xattr_list(d->t, name, NULL, 0, e);
+	sop_autofree char *list = n > 0 ? malloc((size_t)n) : NULL;
+	sop_autofree const char **attr = NULL;
+	size_t count;
 	json_t *all;
 	int rc = 0;
 
 	if (n <= 0)
 		return (int)n;
-	n = names ? sop_xattr_list(d->t, name, names, (size_t)n, e) : -ENOMEM;
+	n = list ? sop_xattr_list(d->t, name, list, (size_t)n, e) : -ENOMEM;
 	if (n < 0)
 		return (int)n;
+	attr = sorted(list, (size_t)n, &count);
+	if (!attr)
+		return -ENOMEM;
 	all = json_array();
-	for (const char *x = names; !rc && x < names + n; x += strlen(x) + 1) {
-		sop_autofree char *value = NULL;
-		json_t *one = json_object();
-
-		len = sop_xattr_get(d->t, name, x, NULL, 0, e);
-		value = len < 0 ? NULL : malloc((size_t)len + 1);
-		if (value)
-			len = sop_xattr_get(d->t, name, x, value, (size_t)len, e);
-		rc = len < 0  ? (int)len
-		     : !value ? -ENOMEM
-			      : sopfs_json_bytes(one, "name", x, strlen(x));
-		if (!rc)
-			rc = sopfs_json_bytes(one, "value", value, (size_t)len);
-		json_array_append_new(all, one);
-	}
+	for (size_t i = 0; !rc && i < count; i++)
+		rc = set_xattr(d, all, name, attr[i], e);
 	json_object_set_new(j, "xattrs", all);
 	return rc;
 }

@@ -28,7 +28,7 @@ ln -s ../dir dir/sub/loop
 mkfifo fifo
 mknod device c 1 7
 printf x >$'name \xff\n'
-for i in $(seq 150); do : >"empty/$i"; done
+for i in $(seq 135); do : >"empty/$i"; done
 setfattr -n user.note -v 'words' dir/file
 setfattr -n user.binary -v 0x00ff10 dir
 setfattr -n trusted.root -v yes link -h
@@ -99,6 +99,16 @@ touch "$MNT/empty"
 assert_eq "$(jq -c . "$WORK/out")" \
 	'{"version":1,"made":0,"set":'"$(find "$MNT" -printf . | wc -c)"',"missing":0,"errors":0}' "the second load"
 diff <(essence "$WORK/first") <(dump --contents=64k | essence) || fail "after the second load"
+
+# ---- all of it or nothing ----
+rm -r "$MNT/dir" "$MNT/typed" "$MNT/link"
+before=$(dump | essence)
+expect_exit 1 "$SOPCTL" txn "$MNT" -- sh -c "'$SOPCTL' load '$MNT' '$WORK/first' && false"
+[ "$before" = "$(dump | essence)" ] || fail "a load that was rolled back has changed something"
+expect_exit 0 "$SOPCTL" txn "$MNT" -- "$SOPCTL" load "$MNT" "$WORK/first"
+diff <(essence "$WORK/first" | jq -S 'select(.type != "directory")') \
+	<(dump --contents=64k | essence | jq -S 'select(.type != "directory")') || fail "loaded in one transaction"
+expect_exit 0 "$SOPCTL" load "$MNT" "$WORK/first"
 
 # ---- without the contents ----
 cp -a "$MNT/binary" "$WORK/binary"
