@@ -500,6 +500,7 @@ struct machine_disk {
 };
 
 struct sim {
+	atomic_uint refs; /* of the test, and of each disk that is open */
 	pthread_mutex_t lock;
 	uint64_t seed;
 	struct machine_disk *disks;
@@ -758,12 +759,18 @@ static int create(
 /* --- operations on files ------------------------------------------------------------------------
  */
 
+static void sim_put(struct sim *s);
+
 static void handle_put(struct handle *h)
 {
+	struct sim *s = h->own ? NULL : h->sim;
+
 	if (!last_ref(&h->refs))
 		return;
 	free(h->disk.name);
 	free(h);
+	if (s)
+		sim_put(s);
 }
 
 static void sim_close(struct sop_disk *disk)
@@ -1334,6 +1341,7 @@ struct sim *sim_new(uint64_t seed)
 {
 	struct sim *s = must(calloc(1, sizeof(*s)));
 
+	atomic_init(&s->refs, 1);
 	pthread_mutex_init(&s->lock, NULL);
 	s->seed = seed;
 	s->boot = 1;
@@ -1351,6 +1359,8 @@ static struct handle *handle_new(struct sim *s, unsigned i, bool own)
 	h->boot = s->boot;
 	h->own = own;
 	atomic_init(&h->refs, 1);
+	if (!own)
+		atomic_fetch_add(&s->refs, 1);
 	return h;
 }
 
@@ -1371,9 +1381,9 @@ void sim_add_disk(struct sim *s, const char *path, uint64_t bytes)
 	pthread_mutex_unlock(&s->lock);
 }
 
-void sim_free(struct sim *s)
+static void sim_put(struct sim *s)
 {
-	if (!s)
+	if (!last_ref(&s->refs))
 		return;
 	while (s->lie.n)
 		node_put(s->lie.owed[--s->lie.n]);
@@ -1388,6 +1398,12 @@ void sim_free(struct sim *s)
 	free(s->disks);
 	pthread_mutex_destroy(&s->lock);
 	free(s);
+}
+
+void sim_free(struct sim *s)
+{
+	if (s)
+		sim_put(s);
 }
 
 static struct machine_disk *find_disk(struct sim *s, const char *path)

@@ -16,6 +16,8 @@
 struct sim;
 
 struct sim *sim_new(uint64_t seed);
+/* The machine goes with the last disk that is open: a read that was given up as late may still be
+ * under way in a thread of the engine. */
 void sim_free(struct sim *s);
 
 /* Make a folder with this path; bytes: room on it (ENOSPC beyond), 0 = no bound. */
