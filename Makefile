@@ -109,8 +109,8 @@ tools: $(TOOL_BIN)
 tests: $(UNIT_BIN) $(MODEL_BIN) $(EXAMPLE_BIN) $(BENCH_BIN) $(LIBSOP_BENCH)
 
 help:
-	@echo 'all run stop check check-unit check-crash check-fs check-tools check-asan check-tsan check-long'
-	@echo 'bench lint deps install clean'
+	@echo 'all run stop check check-unit check-crash check-fs check-tools check-asan check-tsan check-valgrind check-long'
+	@echo 'fuzz bench lint deps install clean'
 	@echo 'one test:   make check-fs TESTS=tests/fs/basic.sh;  make check-unit TESTS=$(BUILD)/unit/test_ec'
 
 SH_TESTS     = $(filter-out %/functions.sh,$(foreach d,$(1),$(wildcard tests/$(d)/*.sh)))
@@ -277,22 +277,23 @@ check-tools: all tests
 check-packages: all tests
 	@TEST_TIMEOUT=3600 $(RUN_TESTS) $(or $(TESTS),$(call SH_TESTS,packages))
 
+# Under sanitizers, on request: about an hour each on 2 cores. SMALL=1: what would take hours is done by fewer.
+SAN_ENV := SMALL=1 TEST_TIMEOUT=3600
 check-asan:
-	+@$(MAKE) --no-print-directory SAN=asan check-unit
-	+@$(MAKE) --no-print-directory SAN=asan check-fs TESTS="tests/fs/basic.sh tests/fs/bad_input.sh \
-		tests/fs/kill9.sh tests/fs/sessions.sh"
+	+@$(SAN_ENV) $(MAKE) --no-print-directory SAN=asan check-unit
+	+@$(SAN_ENV) $(MAKE) --no-print-directory SAN=asan check-fs TESTS="tests/fs/basic.sh tests/fs/bad_input.sh \
+		tests/fs/kill9.sh tests/fs/sessions.sh tests/fs/txn.sh tests/fs/shared.sh tests/fs/shared_redis.sh"
 
 check-tsan:
-	+@$(MAKE) --no-print-directory SAN=tsan check-unit
-	+@$(MAKE) --no-print-directory SAN=tsan check-fs TESTS="tests/fs/basic.sh tests/fs/closers.sh \
-		tests/fs/disks_change.sh tests/fs/kill9.sh tests/fs/sessions.sh"
+	+@$(SAN_ENV) $(MAKE) --no-print-directory SAN=tsan check-unit
+	+@$(SAN_ENV) $(MAKE) --no-print-directory SAN=tsan check-fs TESTS="tests/fs/basic.sh tests/fs/closers.sh \
+		tests/fs/disks_change.sh tests/fs/kill9.sh tests/fs/sessions.sh tests/fs/txn.sh tests/fs/shared.sh"
 
 # What the sanitizers do not see: use of what was never set. Without the tests of io_uring, whose results
-# valgrind does not see arrive, and without those of many threads, which it runs one at a time. SMALL=1: what
-# would take an hour is done by fewer.
+# valgrind does not see arrive, and without those of many threads, which it runs one at a time.
 VALGRIND_BIN = $(filter-out %/test_io %_threads %/test_fs_% %/test_lock %/test_pins,$(UNIT_BIN))
 check-valgrind: $(UNIT_BIN)
-	@SMALL=1 TEST_TIMEOUT=3600 RUN_UNDER="valgrind -q --fair-sched=yes --error-exitcode=9 --leak-check=full \
+	@$(SAN_ENV) RUN_UNDER="valgrind -q --fair-sched=yes --error-exitcode=9 --leak-check=full \
 		--errors-for-leak-kinds=definite" \
 		$(RUN_TESTS) $(or $(TESTS),$(VALGRIND_BIN))
 
@@ -306,8 +307,9 @@ fuzz-run: $(FUZZ_BIN)
 fuzz-seeds: $(BUILD)/fuzz/seeds
 	$(BUILD)/fuzz/seeds tests/fuzz/corpus
 
+# A night: the million crash points alone take two processors for an hour.
 check-long: all tests
-	@LONG=1 TEST_TIMEOUT=3600 $(RUN_TESTS) $(UNIT_BIN) $(MODEL_BIN) \
+	@LONG=1 TEST_TIMEOUT=14400 $(RUN_TESTS) $(UNIT_BIN) $(MODEL_BIN) \
 		$(call SH_TESTS,crash fs tools long packages)
 
 # QUICK=1: a few minutes. JSON=FILE: the figures. OPTIONS=...: of the mount. What it is compared with, and

@@ -14,6 +14,7 @@
 #include "tests/lib/scenario.h"
 
 #define BALLAST (4u << 20)
+#define SMALL	7 /* one loop in so many, where time is short (SMALL=1: under a sanitizer) */
 #define WORTH	(1u << 20) /* bytes given back that are enough to go on with */
 
 enum mode { NO_MEMORY, NO_MEMORY_STAYS, IO_ONCE, IO_STAYS, NO_SPACE_ONCE, FULL, MODES };
@@ -438,8 +439,8 @@ static void loops_of(enum mode m, const struct config *c, const struct fixture *
 /* Every jobs-th loop. */
 static void worker(unsigned w, unsigned jobs, const char *mode, const char *config, const char *op)
 {
+	unsigned at = 0, fewer = getenv("SMALL") && !op ? SMALL : 1;
 	struct fixture base;
-	unsigned at = 0;
 
 	for (unsigned c = 0; c < SOP_ARRAY_LEN(configs); c++) {
 		if (!wanted(config, configs[c].name))
@@ -451,7 +452,7 @@ static void worker(unsigned w, unsigned jobs, const char *mode, const char *conf
 				load_ballast(&base);
 			for (unsigned i = 0; i < scenario_ops(); i++)
 				if (wanted(mode, mode_names[m]) && wanted(op, scenario_name(i)) &&
-					at++ % jobs == w)
+					at++ % (jobs * fewer) == w)
 					loops_of(m, &configs[c], &base, i);
 		}
 		fixture_release(&base);
