@@ -81,7 +81,7 @@ static bool same_owner(const struct sop_coord_lock *a, const struct sop_coord_lo
 static void waits_remove(struct coord_object *o, const struct sop_coord_lock *l)
 {
 	for (size_t i = 0; i < o->wait_count;)
-		if (same_owner(&o->waits[i], l))
+		if (sop_coord_same_wait(&o->waits[i], l))
 			o->waits[i] = o->waits[--o->wait_count];
 		else
 			i++;
@@ -288,7 +288,7 @@ static int lock_waiting(struct sop_coord *c, struct coord_object *o, const struc
 			break;
 		await_room(c, o, heard, young_ms, start + wait_ms);
 	}
-	if (rc != -EAGAIN || !l->waits)
+	if (want.waits && (rc != -EAGAIN || !l->waits))
 		waits_remove(o, l);
 	if (rc == -EAGAIN && want.waits && !l->waits)
 		send_forget(c, l);

@@ -427,7 +427,7 @@ static void forget(struct object *o, uint64_t session, const struct sop_coord_lo
 	for (size_t i = 0; i < o->wait_count;) {
 		const struct waiter *w = &o->wait[i];
 
-		if (w->session == session && w->lock.owner == l->owner && w->lock.whole == l->whole)
+		if (w->session == session && sop_coord_same_wait(&w->lock, l))
 			o->wait[i] = o->wait[--o->wait_count];
 		else
 			i++;

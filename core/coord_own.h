@@ -107,6 +107,8 @@ struct sop_coord_locks {
 /* The one in the way that begins first. */
 const struct sop_coord_holder *sop_coord_locks_blocked(
 	const struct sop_coord_locks *l, uint64_t session, const struct sop_coord_lock *want);
+/* Is it the same that waits? One owner may wait for several: threads of a process. */
+bool sop_coord_same_wait(const struct sop_coord_lock *a, const struct sop_coord_lock *b);
 /* -ENOMEM: nothing done. */
 int sop_coord_locks_put(
 	struct sop_coord_locks *l, uint64_t session, const struct sop_coord_lock *lock);

@@ -141,3 +141,9 @@ bool sop_coord_locks_drop(struct sop_coord_locks *l, uint64_t session)
 			i++;
 	return l->count != count;
 }
+
+bool sop_coord_same_wait(const struct sop_coord_lock *a, const struct sop_coord_lock *b)
+{
+	return a->owner == b->owner && a->whole == b->whole && a->type == b->type &&
+	       (a->whole || (a->start == b->start && a->end == b->end));
+}

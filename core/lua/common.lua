@@ -126,11 +126,22 @@ local function put(o, want)
 	o.l = left
 end
 
--- Without those of a session, or of one owner in it.
-local function without(list, id, want)
+-- Without those of a session.
+local function without(list, id)
 	local left = {}
 	for _, k in ipairs(list) do
-		if k.s ~= id or (want and (k.o ~= want.o or k.k ~= want.k)) then
+		if k.s ~= id then
+			left[#left + 1] = k
+		end
+	end
+	return left
+end
+
+-- Of those who wait, without this one: an owner may wait for several, and asks for others meanwhile.
+local function waits_no_more(list, want)
+	local left = {}
+	for _, k in ipairs(list) do
+		if k.s ~= want.s or k.o ~= want.o or k.k ~= want.k or k.t ~= want.t or k.a ~= want.a or k.b ~= want.b then
 			left[#left + 1] = k
 		end
 	end

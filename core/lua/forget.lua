@@ -4,6 +4,6 @@ if stale() then
 end
 local want = lock_at(3)
 local o = object(want.id)
-o.w = without(o.w, sid, want)
+o.w = waits_no_more(o.w, want)
 keep(want.id, o, sid)
 return {'1'}

@@ -46,7 +46,7 @@ end
 if young > 0 then
 	return {'young', text(young)}
 end
-o.w = without(o.w, sid, want)
+o.w = waits_no_more(o.w, want)
 local by = blocked(o, want)
 if by then
 	if waits then

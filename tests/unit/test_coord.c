@@ -538,6 +538,39 @@ static void *lock_waiting(void *arg)
 	return NULL;
 }
 
+/* What an owner asks for beside what it waits for leaves it waiting: threads of a process have one
+ * owner, and that of a closed file may be the next one's. */
+static void who_waits_hears_of_it_whatever_its_owner_asks_for_meanwhile(void **state)
+{
+	struct mounter a, b;
+	struct sop_coord_lock first = range(1, F_WRLCK, 0, 9), second = range(1, F_WRLCK, 50, 59);
+
+	start_two(*state, &a, &b, LONG_LEASE_MS);
+	first.waits = second.waits = true;
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(set(&a, 5, F_WRLCK, 0, 9), 0);
+		assert_int_equal(set(&a, 5, F_WRLCK, 50, 59), 0);
+		assert_int_equal(lock_of(&b, &first, 0), -EAGAIN);
+		assert_int_equal(lock_of(&b, &second, 0), -EAGAIN);
+		b.unlocked = 0;
+		assert_int_equal(set(&b, 1, F_UNLCK, i ? 0 : 100, i ? UINT64_MAX : 109), 0);
+		WAIT_FOR(b.unlocked == 7);
+		assert_int_equal(set(&b, 1, F_WRLCK, 200, 209), 0);
+		assert_int_equal(set(&b, 1, F_WRLCK, 0, 1), -EAGAIN);
+		b.unlocked = 0;
+		assert_int_equal(set(&a, 5, F_UNLCK, 0, 9), 0);
+		WAIT_FOR(b.unlocked == 7);
+		assert_int_equal(lock_of(&b, &first, 0), 0);
+		b.unlocked = 0;
+		assert_int_equal(set(&a, 5, F_UNLCK, 50, 59), 0);
+		WAIT_FOR(b.unlocked == 7);
+		assert_int_equal(lock_of(&b, &second, 0), 0);
+		assert_int_equal(set(&b, 1, F_UNLCK, 0, UINT64_MAX), 0);
+	}
+	sop_coord_close(a.c);
+	sop_coord_close(b.c);
+}
+
 static void who_waits_is_told_and_granted(void **state)
 {
 	struct mounter a, b;
@@ -790,6 +823,7 @@ static int end_server(void **state)
 			CASE(locks_keep_others_out_as_fcntl_does, w),                              \
 			CASE(who_is_in_the_way_is_told, w),                                        \
 			CASE(who_waits_is_told_and_granted, w),                                    \
+			CASE(who_waits_hears_of_it_whatever_its_owner_asks_for_meanwhile, w),      \
 			CASE(a_deadlock_is_told_to_who_would_close_it, w),                         \
 			CASE(what_was_held_stays_held_when_all_is_forgotten, w),                   \
 			CASE(locks_are_lost_when_the_lease_ran_out_as_well, w),                    \
