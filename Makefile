@@ -113,7 +113,7 @@ help:
 	@echo 'fuzz bench lint deps install clean'
 	@echo 'one test:   make check-fs TESTS=tests/fs/basic.sh;  make check-unit TESTS=$(BUILD)/unit/test_ec'
 
-SH_TESTS     = $(filter-out %/functions.sh,$(foreach d,$(1),$(wildcard tests/$(d)/*.sh)))
+SH_TESTS     = $(filter-out %/functions.sh %/disks.sh %/redis.sh,$(foreach d,$(1),$(wildcard tests/$(d)/*.sh)))
 
 # ---- objects -----------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ else
 fi
 
 if have shellcheck; then
-	if shellcheck -x -P SCRIPTDIR -e SC2119 "${scripts[@]}" tests/mounts.sh tests/fs/functions.sh; then
+	if shellcheck -x -P SCRIPTDIR -e SC2119 "${scripts[@]}" tests/mounts.sh tests/fs/{functions,disks,redis}.sh; then
 		echo "shellcheck: ok"
 	else
 		bad=1
