@@ -317,6 +317,7 @@ check-long: all tests
 bench: all tests
 	@BUILD=$(BUILD) tests/bench/bench.sh $(if $(JSON),--json $(JSON)) $(OPTIONS)
 	@BUILD=$(BUILD) MIB=$(if $(QUICK),128,512) tests/bench/disks.sh || [ $$? = 77 ]
+	@BUILD=$(BUILD) COUNT=$(if $(QUICK),50,200) tests/bench/shared.sh || [ $$? = 77 ]
 
 # The library alone, in SOP's own shape. FOLDER: where (default: a temporary one); LONG=1: ten million items.
 bench-libsop: $(LIBSOP_BENCH)

@@ -106,6 +106,35 @@ assert_eq "$(cat "$WORK/made.a" "$WORK/made.b" | LC_ALL=C sort)" \
 	"$(find "$A/names" -mindepth 1 -printf '%P\n' | LC_ALL=C sort)" "each is made by one of the two"
 assert_eq "$(find "$B/names" -mindepth 1 | wc -l)" 80 "all of them"
 
+# ---- the events of one mount have the commits of the other, all, in the one order
+
+mkdir "$A/order"
+cat "$A/.sop/events" >"$WORK/events" &
+reader=$!
+probed() { # it reads by now
+	echo x >"$A/probe"
+	[ -s "$WORK/events" ]
+}
+wait_until 60 probed || fail "no events"
+for i in $(seq 10); do
+	echo "$i" >"$A/order/a$i"
+	echo "$i" >"$B/order/b$i"
+	mv "$A/order/b$i" "$A/order/c$i"
+done
+made() { # the names made there, in the order of their events
+	grep '"kind":"created"' "$WORK/events" | sed -n 's/.*"key":"\([abc][0-9]*\)".*/\1/p'
+}
+has_last() {
+	made | grep -qx c10
+}
+wait_until 60 has_last || fail "the last event does not come"
+kill "$reader"
+wait "$reader" 2>/dev/null || true
+assert_eq "$(made | paste -sd' ')" "$(for i in $(seq 10); do echo "a$i b$i c$i"; done | paste -sd' ')" "names in the order in which they were made"
+sed -n 's/^{"lsn":\([0-9]*\),.*/\1/p' "$WORK/events" >"$WORK/lsn"
+sort -n "$WORK/lsn" | cmp - "$WORK/lsn" || fail "LSNs go back"
+rm -r "$A/order"
+
 # ---- one that is stopped, or killed, holds nobody up
 
 b=$(daemon_of "$B")
