@@ -74,11 +74,12 @@ struct sop_blob_put {
  * is garbage (the caller need not free it: the refs were never given to space) and the call may be
  * made again with a new batch: it goes to another segment. -ENOSPC: no k+m disks with room.
  * profile: index into the label's profiles. All puts together may be larger than one segment: the
- * append is split. */
+ * append is split. fill_bytes: as in sop_journal_prepare(); until finish or abandon
+ * no place is given out behind this append, so the caller asks for no other meanwhile. */
 struct sop_append; /* the state between; freed by finish or abandon */
 int sop_segments_prepare(struct sop_append **out, struct sop_segments *s, unsigned profile,
-	enum sop_stream stream, struct sop_blob_put *puts, size_t n, struct sop_batch *b,
-	struct sop_err *e);
+	enum sop_stream stream, struct sop_blob_put *puts, size_t n, uint32_t fill_bytes,
+	struct sop_batch *b, struct sop_err *e);
 int sop_segments_finish(struct sop_append *a, struct sop_err *e);
 /* Instead of finish, when the batch was not run. NULL is fine. */
 void sop_segments_abandon(struct sop_append *a);
@@ -130,6 +131,9 @@ int sop_segments_info(
 /* The same, of those in memory alone: never waits. */
 int sop_segments_peek(struct sop_segments *s, uint64_t id, struct sop_segment_info *out);
 void sop_segments_seal(struct sop_segments *s, uint64_t id);
+/* Give back the zeros that were written behind the ends of open segments. No append is under way. A
+ * segment that cannot be cut is sealed. */
+void sop_segments_cut(struct sop_segments *s);
 /* Of a segment that may have been written after its entry in the table: its shards on members that
  * are behind (sop_members_behind) count as stale from now on. */
 void sop_segments_distrust(struct sop_segments *s, uint64_t id);

@@ -160,7 +160,10 @@ static void give_refs(const struct sop_segment_place *at, struct sop_blob_put *p
 static void part_release(struct sop_segments *s, struct part *p)
 {
 	sop_shard_files_put(s, p->place.present, p->place.file);
-	sop_segment_busy_end(s, p->place.seg);
+	if (p->place.fill)
+		sop_segment_fill_end(s, p->place.seg);
+	else
+		sop_segment_busy_end(s, p->place.seg);
 	sop_segment_put(s, p->place.seg);
 }
 
@@ -198,10 +201,10 @@ static int add_part(
 	}
 	SOP_EACH_BIT(l, p->place.present)
 	{
-		struct iovec iov = {image[l], p->place.bytes};
+		struct iovec iov[2] = {{image[l], p->place.bytes}, {sop_io_zeros(), p->place.fill}};
 
-		p->request[l] = sop_batch_add(
-			a->b, SOP_IO_WRITE, p->place.file[l]->file, &iov, 1, p->place.off);
+		p->request[l] = sop_batch_add(a->b, SOP_IO_WRITE, p->place.file[l]->file, iov,
+			p->place.fill ? 2 : 1, p->place.off);
 		if (p->request[l] < 0)
 			return sop_fail(e, p->request[l], "append");
 	}
@@ -234,8 +237,8 @@ static int check_puts(struct sop_segments *s, unsigned profile, enum sop_stream 
 }
 
 int sop_segments_prepare(struct sop_append **out, struct sop_segments *s, unsigned profile,
-	enum sop_stream stream, struct sop_blob_put *puts, size_t n, struct sop_batch *b,
-	struct sop_err *e)
+	enum sop_stream stream, struct sop_blob_put *puts, size_t n, uint32_t fill_bytes,
+	struct sop_batch *b, struct sop_err *e)
 {
 	struct sop_append *a;
 	int rc = check_puts(s, profile, stream, puts, n, e);
@@ -255,7 +258,7 @@ int sop_segments_prepare(struct sop_append **out, struct sop_segments *s, unsign
 		if (rc)
 			break;
 		p = &a->part[a->n];
-		rc = sop_segment_reserve(&p->place, s, profile, stream, puts, n, e);
+		rc = sop_segment_reserve(&p->place, s, profile, stream, puts, n, fill_bytes, e);
 		if (rc)
 			break;
 		a->n++;
@@ -332,7 +335,7 @@ static int put_once(struct sop_segments *s, unsigned profile, enum sop_stream st
 	*again = false;
 	if (!b)
 		return sop_fail(e, -ENOMEM, "append");
-	rc = sop_segments_prepare(&a, s, profile, stream, puts, n, b, e);
+	rc = sop_segments_prepare(&a, s, profile, stream, puts, n, 0, b, e);
 	if (!rc) {
 		for (size_t i = 0; i < a->n; i++)
 			bytes += a->part[i].place.bytes;

@@ -17,14 +17,16 @@
 
 #include <stdatomic.h>
 
-#define GROUP_MAX   64
-#define GROUP_BYTES (4u << 20)
-#define ENTRIES_MAX 256 /* larger ones go alone */
-#define WRITE_TRIES 3
-#define MARKS	    2048u
-#define SLOT_TRIES  256 /* places in the chain lost to others, before it is a conflict */
-#define LOST	    1	/* the place in the chain has gone to another mounter */
-#define LATER	    SOP_COORDINATE_LATER /* no lease to place it under, for now */
+#define GROUP_MAX    64
+#define GROUP_BYTES  (4u << 20)
+#define ENTRIES_MAX  256 /* larger ones go alone */
+#define WRITE_TRIES  3
+#define MARKS	     2048u
+#define SLOT_TRIES   256 /* places in the chain lost to others, before it is a conflict */
+#define FILL_COMMITS 64	 /* since somebody waited for the media */
+#define FILL_ROOM    (64u << 20)
+#define LOST	     1			  /* the place in the chain has gone to another mounter */
+#define LATER	     SOP_COORDINATE_LATER /* no lease to place it under, for now */
 
 struct sop_commit_req {
 	struct sop_txn *t;
@@ -123,6 +125,7 @@ struct group {
 	struct sop_blob_put *puts; /* of all, by profile and then in order */
 	size_t n_puts;
 	struct sop_append *append[SOP_PROFILES_MAX]; /* under way, one to a profile */
+	uint32_t fill_bytes;			     /* zeros behind what is appended */
 };
 
 static void req_fail(struct sop_commit_req *r, int rc)
@@ -300,7 +303,7 @@ static int journal_write(struct sop_volume *v, struct group *g, uint64_t time_ns
 			.next_ino = v->next_ino,
 			.payload = g->req[i]->ops.p,
 			.payload_len = g->req[i]->ops.len};
-	return sop_journal_prepare(v->journal, in, n, b, e);
+	return sop_journal_prepare(v->journal, in, n, g->fill_bytes, b, e);
 }
 
 static void appends_abandon(struct group *g)
@@ -335,8 +338,9 @@ static int appends_prepare(
 
 		for (n = 1; at + n < g->n_puts && g->puts[at + n].profile == p; n++)
 			;
-		rc = sop_space_prepare(
-			&g->append[p], v->space, p, SOP_STREAM_SMALL, g->puts + at, n, b, e);
+		/* While one fills, no other place is waited for. */
+		rc = sop_space_prepare(&g->append[p], v->space, p, SOP_STREAM_SMALL, g->puts + at,
+			n, at + n == g->n_puts ? g->fill_bytes : 0, b, e);
 		if (!rc)
 			continue;
 		g->append[p] = NULL;
@@ -377,6 +381,18 @@ static int group_place(struct sop_volume *v, struct group *g, uint64_t time_ns, 
 	return rc;
 }
 
+/* A place in a file that was never written costs its sync a commit of the disk's own file system,
+ * several times as dear as the bytes. So while somebody waits for syncs, places are written ahead,
+ * with zeros. Not where room is short. */
+static uint32_t fill_bytes(struct sop_volume *v)
+{
+	uint64_t waited = v->waited_lsn;
+
+	if (!waited || v->lsn_next - waited > FILL_COMMITS || v->shared)
+		return 0;
+	return sop_space_check(v->space, 0, FILL_ROOM, NULL) ? 0 : v->opts.fill_bytes;
+}
+
 /* Blobs and records in one batch. -EAGAIN: the blobs failed, another place may do. LOST, LATER. */
 static int group_write(struct sop_volume *v, struct group *g, uint64_t time_ns, struct sop_err *e)
 {
@@ -386,6 +402,7 @@ static int group_write(struct sop_volume *v, struct group *g, uint64_t time_ns, 
 
 	if (!b)
 		return sop_fail(e, -ENOMEM, "commit");
+	g->fill_bytes = fill_bytes(v);
 	rc = appends_prepare(v, g, b, e);
 	if (rc) {
 		sop_batch_put(b);
@@ -715,7 +732,7 @@ static int commit_writes(
 	} while (rc == LATER);
 	if (rc)
 		return rc;
-	return flags & SOP_COMMIT_DURABLE || v->opts.durable ? sop_barrier(v, *lsn, e) : 0;
+	return flags & SOP_COMMIT_DURABLE || v->opts.durable ? sop_barrier_wait(v, *lsn, e) : 0;
 }
 
 /* *lsn is set when the transaction stands: also when it could not be made durable then. */
@@ -729,7 +746,7 @@ static int commit_prepared(struct sop_txn *t, unsigned flags, uint64_t *lsn, str
 	if (!rc)
 		*lsn = own;
 	if (!rc && (flags & SOP_COMMIT_DURABLE || t->v->opts.durable))
-		rc = sop_barrier(t->v, *lsn, e);
+		rc = sop_barrier_wait(t->v, *lsn, e);
 	return rc;
 }
 
@@ -839,7 +856,7 @@ static int append_one(struct sop_volume *v, const struct sop_record_in *in, stru
 
 	if (!b)
 		return sop_fail(e, -ENOMEM, "journal");
-	rc = sop_journal_prepare(v->journal, in, 1, b, e);
+	rc = sop_journal_prepare(v->journal, in, 1, 0, b, e);
 	if (!rc) {
 		sop_batch_run(b, SOP_IO_SERIAL, 0, sop_members_timeout_ms(v->mem));
 		rc = sop_journal_finish(v->journal, e);
@@ -999,4 +1016,10 @@ int sop_barrier(struct sop_volume *v, uint64_t lsn, struct sop_err *e)
 	pthread_cond_broadcast(&v->barrier_cond);
 	sop_unlock(&v->barrier);
 	return rc ? sop_wrap(e, rc, "making commits durable") : 0;
+}
+
+int sop_barrier_wait(struct sop_volume *v, uint64_t lsn, struct sop_err *e)
+{
+	v->waited_lsn = sop_pins_published(v->pins);
+	return sop_barrier(v, lsn, e);
 }

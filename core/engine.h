@@ -142,8 +142,8 @@ int sop_space_ref(struct sop_space *s, const struct sop_blobref *ref, struct sop
 /* sop_segments_prepare and _put, with the places taken noted as uncommitted before they are
  * written. After a failed finish of what prepare gave, sop_space_abandon() each ref. */
 int sop_space_prepare(struct sop_append **out, struct sop_space *s, unsigned profile,
-	enum sop_stream stream, struct sop_blob_put *puts, size_t n, struct sop_batch *b,
-	struct sop_err *e);
+	enum sop_stream stream, struct sop_blob_put *puts, size_t n, uint32_t fill_bytes,
+	struct sop_batch *b, struct sop_err *e);
 int sop_space_put(struct sop_space *s, unsigned profile, enum sop_stream stream,
 	struct sop_blob_put *puts, size_t n, struct sop_err *e);
 /* Kept free for deletes and metadata, of a volume of this size. */
@@ -545,6 +545,8 @@ int sop_ops_each(const void *ops, size_t len,
 /* Everything applied so far is on the media afterwards. Shared by those who wait at once.
  * sop_barrier_mark: and a BARRIER record that says so, too. */
 int sop_barrier(struct sop_volume *v, uint64_t lsn, struct sop_err *e);
+/* The same for somebody who waits: the next commits are prepared for more of that kind. */
+int sop_barrier_wait(struct sop_volume *v, uint64_t lsn, struct sop_err *e);
 int sop_barrier_mark(struct sop_volume *v, struct sop_err *e);
 void sop_barrier_marked(struct sop_volume *v, uint64_t lsn);
 /* A commit made by the engine itself, under the commit lock. */
@@ -609,7 +611,8 @@ struct sop_volume {
 	bool leading;
 	struct sop_prepared *prepared; /* under commit */
 
-	struct sop_lock barrier; /* LEAF: the fields below */
+	_Atomic uint64_t waited_lsn; /* newest when somebody last waited for the media; 0: never */
+	struct sop_lock barrier;     /* LEAF: the fields below */
 	pthread_cond_t barrier_cond;
 	bool barrier_running;
 	uint64_t durable_lsn;

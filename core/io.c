@@ -504,6 +504,13 @@ void *sop_batch_alloc(struct sop_batch *b, size_t len_bytes)
 	return buf->data;
 }
 
+void *sop_io_zeros(void)
+{
+	static uint8_t zeros[SOP_IO_ZEROS];
+
+	return zeros;
+}
+
 /* Room for one request more. */
 static bool batch_grow(struct sop_batch *b)
 {

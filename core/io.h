@@ -52,6 +52,10 @@ void sop_batch_put(struct sop_batch *b); /* the owner lets go; NULL is fine */
  */
 void *sop_batch_alloc(struct sop_batch *b, size_t len_bytes);
 
+/* So many zeros, to be written from: iovecs know no const. */
+#define SOP_IO_ZEROS (128u << 10)
+void *sop_io_zeros(void);
+
 /* Add a request; returns its index (0, 1, ...) or -ENOMEM. iov is copied; the data is not. */
 int sop_batch_add(struct sop_batch *b, enum sop_io_op op, struct sop_file *f,
 	const struct iovec *iov, int iovcnt, uint64_t off);

@@ -30,6 +30,7 @@ struct jfile {
 	struct sop_file *file;
 	uint64_t number;
 	uint64_t allocated; /* the file reaches up to here at least */
+	uint64_t filled;    /* all below has been written once; only a guide */
 	uint64_t written;   /* under j->lock: j->writes at its last change */
 	uint64_t synced;    /* under j->lock: all up to this value of j->writes is on the media */
 };
@@ -708,21 +709,37 @@ static int frame_all(struct sop_journal *j, uint8_t *to, const struct sop_record
 	return 0;
 }
 
+/* How many zeros to write behind an append, so that the next ones find their places written before.
+ * All of them lie above the append position, and nobody else writes there. */
+static uint64_t fill(const struct jfile *f, uint64_t end, uint32_t fill_bytes)
+{
+	if (!fill_bytes || end <= f->filled || end >= f->allocated)
+		return 0;
+	return SOP_MIN(SOP_MIN(fill_bytes, SOP_IO_ZEROS), f->allocated - end);
+}
+
 /* One request for each replica. A replica that does not answer when its file is to grow is not
  * written to; that counts as its failure. */
-static int add_requests(struct sop_journal *j, struct sop_batch *b, void *buf, uint64_t bytes)
+static int add_requests(
+	struct sop_journal *j, struct sop_batch *b, void *buf, uint64_t bytes, uint32_t fill_bytes)
 {
-	struct iovec iov = {.iov_base = buf, .iov_len = bytes};
+	uint64_t end = j->pos + bytes;
 
 	for (size_t i = 0; i < j->n; i++) {
 		struct replica *r = j->replica[i];
+		struct jfile *f = current(r);
+		struct iovec iov[2] = {{buf, bytes}, {sop_io_zeros(), 0}};
 
 		if (!r->use)
 			continue;
 		r->request = -ETIMEDOUT;
-		if (allocate_ahead(j, r, j->pos + bytes))
+		if (allocate_ahead(j, r, end))
 			continue;
-		r->request = sop_batch_add(b, SOP_IO_WRITE, current(r)->file, &iov, 1, j->pos);
+		iov[1].iov_len = fill(f, end, fill_bytes);
+		if (iov[1].iov_len)
+			f->filled = end + iov[1].iov_len;
+		r->request = sop_batch_add(
+			b, SOP_IO_WRITE, f->file, iov, iov[1].iov_len ? 2 : 1, j->pos);
 		if (r->request < 0)
 			return r->request;
 	}
@@ -730,7 +747,7 @@ static int add_requests(struct sop_journal *j, struct sop_batch *b, void *buf, u
 }
 
 int sop_journal_prepare(struct sop_journal *j, const struct sop_record_in *in, size_t n,
-	struct sop_batch *b, struct sop_err *e)
+	uint32_t fill_bytes, struct sop_batch *b, struct sop_err *e)
 {
 	uint64_t total;
 	size_t newcomers;
@@ -758,7 +775,7 @@ int sop_journal_prepare(struct sop_journal *j, const struct sop_record_in *in, s
 	rc = frame_all(j, buf, in, n, e);
 	if (rc)
 		return rc;
-	if (add_requests(j, b, buf, total))
+	if (add_requests(j, b, buf, total, fill_bytes))
 		return sop_fail(e, -ENOMEM, "journal append");
 	j->pending.bytes = total;
 	j->pending.batch = b;
@@ -798,6 +815,7 @@ static void retract(struct sop_journal *j)
 			continue;
 		result[i] = sop_journal_truncate(current(r)->file, j->pos, timeout(j));
 		current(r)->allocated = SOP_MIN(current(r)->allocated, j->pos);
+		current(r)->filled = SOP_MIN(current(r)->filled, j->pos);
 		r->request = b ? sop_batch_add(b, SOP_IO_DATASYNC, current(r)->file, NULL, 0, 0)
 			       : -ENOMEM;
 	}

@@ -46,9 +46,11 @@ struct sop_record_in {
 /* Frame n records and add their writes to b (one per replica; run it with need 0). One append at a
  * time. -ENOSPC or -EIO when no replica can take them; after an error b must not be run. What does
  * not fit into the current file goes into the next, as after rotate(); a record larger than
- * file_bytes makes its file grow. */
+ * file_bytes makes its file grow. fill_bytes: when the place was never written before, write so
+ * many zeros behind it as well (at most SOP_IO_ZEROS): then the next appends cost their syncs
+ * nothing but the bytes, and the file systems no commit of their own. */
 int sop_journal_prepare(struct sop_journal *j, const struct sop_record_in *in, size_t n,
-	struct sop_batch *b, struct sop_err *e);
+	uint32_t fill_bytes, struct sop_batch *b, struct sop_err *e);
 int sop_journal_finish(struct sop_journal *j, struct sop_err *e);
 /* As if never prepared, run or not: what may be on the disks is cut off, durably (this is slow).
  * When it was run, and the blobs failed: forget, which also looks at the results, so that a replica

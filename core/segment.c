@@ -374,6 +374,35 @@ void sop_segments_on_bad(
 	s->on_bad = fn;
 }
 
+/* One of those that have zeros behind their end, with a reference. */
+static struct segment *find_filled(struct sop_segments *s)
+{
+	SOP_LOCK_GUARD(&s->lock);
+	for (unsigned p = 0; p < SOP_PROFILES_MAX; p++)
+		for (unsigned i = 0; i < SOP_STREAMS; i++) {
+			struct segment *seg = s->open[p][i].seg;
+
+			if (!seg || seg->filled <= seg->info.end)
+				continue;
+			assert(!seg->filling);
+			seg->filled = seg->info.end;
+			seg->refs++;
+			return seg;
+		}
+	return NULL;
+}
+
+void sop_segments_cut(struct sop_segments *s)
+{
+	struct segment *seg;
+
+	while ((seg = find_filled(s))) {
+		if (!sop_shard_files_cut(s, seg))
+			sop_segments_seal(s, seg->info.id);
+		sop_segment_put(s, seg);
+	}
+}
+
 void sop_segments_seal(struct sop_segments *s, uint64_t id)
 {
 	struct segment *seg;
@@ -654,7 +683,7 @@ static bool take_files(struct sop_segment_place *out, struct sop_segments *s, st
 /* The lock is held. False: there is no open segment with room; a new one is needed. */
 static bool try_reserve(struct sop_segment_place *out, struct sop_segments *s,
 	struct sop_open_segment *o, const struct sop_profile *p, const struct sop_blob_put *puts,
-	size_t n)
+	size_t n, uint32_t fill_bytes)
 {
 	struct segment *seg = o->seg;
 
@@ -671,11 +700,25 @@ static bool try_reserve(struct sop_segment_place *out, struct sop_segments *s,
 	seg->busy++;
 	out->off = seg->info.end;
 	seg->info.end += out->bytes;
+	/* Of an append that goes on in the next segment, this one is full. */
+	if (fill_bytes && out->fit == n && seg->info.end > seg->filled) {
+		out->fill = (uint32_t)SOP_MIN(
+			SOP_MIN(fill_bytes, SOP_IO_ZEROS), SOP_SEGMENT_BYTES - seg->info.end);
+		seg->filled = seg->info.end + out->fill;
+		seg->filling = out->fill;
+	}
 	return true;
 }
 
+/* The zeros must not come after what would be written in their place. */
+static bool is_filling(const struct sop_open_segment *o)
+{
+	return o->seg && o->seg->filling;
+}
+
 int sop_segment_reserve(struct sop_segment_place *out, struct sop_segments *s, unsigned profile,
-	enum sop_stream stream, const struct sop_blob_put *puts, size_t n, struct sop_err *e)
+	enum sop_stream stream, const struct sop_blob_put *puts, size_t n, uint32_t fill_bytes,
+	struct sop_err *e)
 {
 	const struct sop_profile *p = &sop_members_label(s->mem)->profile[profile];
 	struct sop_open_segment *o = &s->open[profile][stream];
@@ -683,15 +726,16 @@ int sop_segment_reserve(struct sop_segment_place *out, struct sop_segments *s, u
 
 	memset(out, 0, sizeof(*out));
 	sop_lock(&s->lock);
-	while (!try_reserve(out, s, o, p, puts, n)) {
+	while (is_filling(o) || !try_reserve(out, s, o, p, puts, n, fill_bytes)) {
 		struct segment *seg = NULL;
 		int rc;
 
-		if (o->creating) {
+		if (o->creating || is_filling(o)) {
 			sop_cond_wait(&s->changed, &s->lock, -1);
 			continue;
 		}
-		/* Waits above are as long as a creation takes, each step of which is bounded. */
+		/* Waits above are as long as a creation takes, each step of which is bounded, or
+		 * an append. */
 		if (made++ > PLACE_TRIES) {
 			sop_unlock(&s->lock);
 			return sop_fail(e, -EIO, "segments fail as soon as they are made");
@@ -746,6 +790,15 @@ void sop_segment_busy_end(struct sop_segments *s, struct segment *seg)
 	SOP_LOCK_GUARD(&s->lock);
 	if (!--seg->busy && seg->mending)
 		pthread_cond_broadcast(&s->changed);
+}
+
+void sop_segment_fill_end(struct sop_segments *s, struct segment *seg)
+{
+	sop_lock(&s->lock);
+	seg->filling = false;
+	pthread_cond_broadcast(&s->changed);
+	sop_unlock(&s->lock);
+	sop_segment_busy_end(s, seg);
 }
 
 void sop_segment_mended(struct sop_segments *s, struct segment *seg, unsigned shard)

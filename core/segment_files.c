@@ -769,6 +769,25 @@ bool sop_shard_files_end_at(struct sop_segments *s, struct segment *seg)
 	return !on_files(s, seg, true, call_size, 0, 0, each_size, &z) && z.all;
 }
 
+static int call_cut(struct sop_call *c)
+{
+	return c->file->ops->truncate(c->file, c->off);
+}
+
+static void each_cut(void *arg, struct sop_call *c)
+{
+	bool *all = arg;
+
+	*all &= !c->rc;
+}
+
+bool sop_shard_files_cut(struct sop_segments *s, struct segment *seg)
+{
+	bool all = true;
+
+	return !on_files(s, seg, true, call_cut, seg->info.end, 0, each_cut, &all) && all;
+}
+
 static int file_end(struct sop_segments *s, struct segment *seg, uint64_t *end)
 {
 	struct sizes z = {.all = true};

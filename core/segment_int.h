@@ -88,7 +88,11 @@ struct segment {
 	struct segment *dirty_next;
 	bool on_dirty_list;
 	struct sop_shard_file *file[SOP_EC_MAX];
-	unsigned busy;		     /* appends and punches under way */
+	unsigned busy; /* appends and punches under way */
+	/* All places below were written once, with zeros at least; only a guide. While `filling`,
+	 * an append writes zeros above the end: no place is taken there. */
+	uint64_t filled;
+	bool filling;
 	struct sop_mending *mending; /* NULL: it is not being mended */
 };
 
@@ -112,6 +116,8 @@ struct sop_mending {
 	size_t n, cap;
 };
 void sop_segment_busy_end(struct sop_segments *s, struct segment *seg);
+/* The same, of an append with place->fill. */
+void sop_segment_fill_end(struct sop_segments *s, struct segment *seg);
 
 struct sop_codec {
 	struct sop_codec *next;
@@ -167,12 +173,14 @@ int sop_segment_insert(struct segment **out, struct sop_segments *s,
 struct sop_segment_place {
 	struct segment *seg; /* a reference */
 	uint64_t off, bytes;
+	uint32_t fill; /* zeros to write behind them, to all shards */
 	size_t fit;
 	uint32_t present; /* shards to write; files[] holds references */
 	struct sop_shard_file *file[SOP_EC_MAX];
 };
 int sop_segment_reserve(struct sop_segment_place *out, struct sop_segments *s, unsigned profile,
-	enum sop_stream stream, const struct sop_blob_put *puts, size_t n, struct sop_err *e);
+	enum sop_stream stream, const struct sop_blob_put *puts, size_t n, uint32_t fill_bytes,
+	struct sop_err *e);
 /* An append to the shards `tried` has ended, well on those in `ok`. */
 void sop_segment_wrote(struct sop_segments *s, struct segment *seg, uint32_t tried, uint32_t ok);
 /* A repair wrote to this shard. */
@@ -214,6 +222,8 @@ struct sop_shard_file *sop_shard_file_take(
 	struct sop_segments *s, struct segment *seg, unsigned shard);
 /* Are all shard files exactly info.end long? (Nothing was written behind our back.) */
 bool sop_shard_files_end_at(struct sop_segments *s, struct segment *seg);
+/* Cut them off at the segment's end. False: not all of them; a late one may be yet. */
+bool sop_shard_files_cut(struct sop_segments *s, struct segment *seg);
 /* Sync the folders that name the shards in mask; failed: those that were not. -ENOMEM: none was
  * tried. */
 int sop_shard_names_sync(

@@ -919,8 +919,8 @@ uint64_t sop_space_reserve_bytes(uint64_t total)
 #define PUT_TRIES 4
 
 int sop_space_prepare(struct sop_append **out, struct sop_space *s, unsigned profile,
-	enum sop_stream stream, struct sop_blob_put *puts, size_t n, struct sop_batch *b,
-	struct sop_err *e)
+	enum sop_stream stream, struct sop_blob_put *puts, size_t n, uint32_t fill_bytes,
+	struct sop_batch *b, struct sop_err *e)
 {
 	uint64_t bytes = 0;
 	int rc;
@@ -928,7 +928,7 @@ int sop_space_prepare(struct sop_append **out, struct sop_space *s, unsigned pro
 	/* Taken and noted in one, so that a checkpoint knows of every place below the ends it
 	 * records. */
 	pthread_rwlock_rdlock(&s->placing);
-	rc = sop_segments_prepare(out, s->v->seg, profile, stream, puts, n, b, e);
+	rc = sop_segments_prepare(out, s->v->seg, profile, stream, puts, n, fill_bytes, b, e);
 	for (size_t i = 0; i < n && !rc; i++)
 		if (sop_space_reserve(s, &puts[i].ref)) {
 			while (i--)
@@ -955,7 +955,7 @@ int sop_space_put(struct sop_space *s, unsigned profile, enum sop_stream stream,
 
 		if (!b)
 			return sop_fail(e, -ENOMEM, "write of %zu blobs", n);
-		rc = sop_space_prepare(&a, s, profile, stream, puts, n, b, e);
+		rc = sop_space_prepare(&a, s, profile, stream, puts, n, 0, b, e);
 		if (!rc) {
 			sop_batch_run(b,
 				stream == SOP_STREAM_BULK ? SOP_IO_PARALLEL : SOP_IO_SERIAL, 0,

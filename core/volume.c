@@ -315,6 +315,7 @@ int sop_volume_open(struct sop_volume **out, const char *const *paths, size_t n,
 		v->opts.cache_bytes ? SOP_MAX(v->opts.cache_bytes, CACHE_MIN) : CACHE_DEFAULT;
 	v->opts.commit_ms = v->opts.commit_ms ? v->opts.commit_ms : COMMIT_DEFAULT;
 	v->opts.checkpoint_ms = v->opts.checkpoint_ms ? v->opts.checkpoint_ms : CHECKPOINT_DEFAULT;
+	v->opts.fill_bytes = v->opts.fill_bytes ? v->opts.fill_bytes : SOP_IO_ZEROS;
 	v->log = v->opts.log;
 	v->clock = v->opts.clock ? v->opts.clock : &sop_clock_system;
 	v->latest = (struct sop_txn){
@@ -344,6 +345,7 @@ int sop_volume_close(struct sop_volume *v, struct sop_err *e)
 		int last;
 
 		rc = sop_volume_tick(v, e);
+		sop_segments_cut(v->seg);
 		/* Whatever the trouble was: the less is left to replay, the better. */
 		last = sop_checkpoint_run(v, true, rc ? NULL : e);
 		rc = rc ? rc : last;
@@ -356,7 +358,7 @@ int sop_volume_close(struct sop_volume *v, struct sop_err *e)
 
 int sop_volume_sync(struct sop_volume *v, struct sop_err *e)
 {
-	return v->opts.read_only ? 0 : sop_barrier(v, sop_pins_published(v->pins), e);
+	return v->opts.read_only ? 0 : sop_barrier_wait(v, sop_pins_published(v->pins), e);
 }
 
 void sop_volume_call(struct sop_volume *v, void (*fn)(void *arg), void *arg)

@@ -50,6 +50,7 @@ static void init(struct fixture *f, unsigned k, unsigned m, uint64_t bytes, bool
 		.open_disk_ctx = f->sim,
 		.inline_io = true,
 		.no_threads = true,
+		.fill_bytes = 4096,
 		.cache_bytes = 8 << 20};
 }
 

@@ -212,7 +212,7 @@ static int append_ending(struct rig *r, const size_t *len, size_t n, enum end ho
 			.payload = p,
 			.payload_len = len[i]};
 	}
-	rc = sop_journal_prepare(r->j, in, n, b, &e);
+	rc = sop_journal_prepare(r->j, in, n, (uint32_t)(m->attempts % 3 * 1000), b, &e);
 	for (size_t i = 0; i < n; i++)
 		free((void *)(uintptr_t)in[i].payload);
 	if (!rc && how != ABANDON)
@@ -246,7 +246,7 @@ static int barrier(struct rig *r, uint64_t lsn)
 	int rc;
 
 	assert_non_null(b);
-	rc = sop_journal_prepare(r->j, &in, 1, b, &e);
+	rc = sop_journal_prepare(r->j, &in, 1, 0, b, &e);
 	if (!rc) {
 		sop_batch_run(b, SOP_IO_SERIAL, 0, sop_members_timeout_ms(r->mem));
 		rc = sop_journal_finish(r->j, &e);
@@ -559,13 +559,13 @@ static void bad_records_are_refused_and_change_nothing(void **state)
 	(void)state;
 	rig_open(&r, 2, 0);
 	b = sop_batch_new(r.io);
-	assert_int_equal(sop_journal_prepare(r.j, &in, 1, b, &e), -EINVAL);
+	assert_int_equal(sop_journal_prepare(r.j, &in, 1, 0, b, &e), -EINVAL);
 	in.type = SOP_RECORD_BARRIER;
-	assert_int_equal(sop_journal_prepare(r.j, &in, 1, b, &e), -EINVAL);
+	assert_int_equal(sop_journal_prepare(r.j, &in, 1, 0, b, &e), -EINVAL);
 	in.type = SOP_RECORD_TXN;
 	in.lsn = 1;
 	in.payload_len = UINT32_MAX;
-	assert_int_equal(sop_journal_prepare(r.j, &in, 1, b, &e), -EFBIG);
+	assert_int_equal(sop_journal_prepare(r.j, &in, 1, 0, b, &e), -EFBIG);
 	sop_batch_put(b);
 	assert_int_equal(append(&r, 24), 0);
 	assert_all_there(&r);
@@ -626,7 +626,7 @@ static void a_forgotten_record_does_not_follow_its_predecessor_appended_again(vo
 	for (size_t n = 2; n; n--) {
 		struct sop_batch *b = sop_batch_new(r.io);
 
-		assert_int_equal(sop_journal_prepare(r.j, in, n, b, &e), 0);
+		assert_int_equal(sop_journal_prepare(r.j, in, n, 0, b, &e), 0);
 		sop_batch_run(b, SOP_IO_SERIAL, 0, 0);
 		if (n == 2)
 			sop_journal_forget(r.j);

@@ -249,7 +249,22 @@ static void a_segment_with_longer_files_is_not_continued(void **state)
 	volume_free(&v);
 }
 
-static void an_append_larger_than_the_room_goes_on_in_a_new_segment(void **state)
+/* An append with zeros behind it, run and finished. */
+static struct sop_blobref put_filled(struct volume *v, struct sop_blob_put *puts, size_t n)
+{
+	struct sop_batch *b = sop_batch_new(v->io);
+	struct sop_append *a = NULL;
+	struct sop_err e = {0};
+
+	assert_non_null(b);
+	assert_ok(sop_segments_prepare(&a, v->segs, 0, SOP_STREAM_SMALL, puts, n, 5000, b, &e), &e);
+	sop_batch_run(b, SOP_IO_SERIAL, 0, 0);
+	assert_ok(sop_segments_finish(a, &e), &e);
+	sop_batch_put(b);
+	return puts[0].ref;
+}
+
+static void append_larger_than_the_room(bool filled)
 {
 	static uint8_t data[40000];
 	struct sop_blob_put puts[12];
@@ -259,7 +274,6 @@ static void an_append_larger_than_the_room_goes_on_in_a_new_segment(void **state
 	struct volume v;
 	unsigned in_first = 0;
 
-	(void)state;
 	volume_new(&v, 4, 2, 2);
 	a = put_seed(&v, 5000, 1);
 	info = info_of(&v, a.segment);
@@ -277,7 +291,10 @@ static void an_append_larger_than_the_room_goes_on_in_a_new_segment(void **state
 	for (unsigned i = 0; i < 12; i++)
 		puts[i] = (struct sop_blob_put){
 			.data = data, .len = sizeof(data), .kind = SOP_BLOB_DATA};
-	assert_ok(sop_segments_put(v.segs, 0, SOP_STREAM_SMALL, puts, 12, &e), &e);
+	if (filled)
+		put_filled(&v, puts, 12);
+	else
+		assert_ok(sop_segments_put(v.segs, 0, SOP_STREAM_SMALL, puts, 12, &e), &e);
 	for (unsigned i = 0; i < 12; i++) {
 		in_first += puts[i].ref.segment == a.segment;
 		assert_int_equal(get_seed(&v, &puts[i].ref, 3), 0);
@@ -288,6 +305,13 @@ static void an_append_larger_than_the_room_goes_on_in_a_new_segment(void **state
 	assert_true(info.end <= SOP_SEGMENT_BYTES);
 	assert_true(end_of(&v, a.segment) <= SOP_SEGMENT_BYTES);
 	volume_free(&v);
+}
+
+static void an_append_larger_than_the_room_goes_on_in_a_new_segment(void **state)
+{
+	(void)state;
+	append_larger_than_the_room(false);
+	append_larger_than_the_room(true);
 }
 
 static void a_degraded_segment_is_left_when_its_disk_is_back(void **state)
@@ -344,7 +368,7 @@ static void an_abandoned_append_leaves_only_a_gap(void **state)
 	x = put_seed(&v, 900, 1);
 	b = sop_batch_new(v.io);
 	assert_non_null(b);
-	assert_ok(sop_segments_prepare(&a, v.segs, 0, SOP_STREAM_SMALL, &put, 1, b, &e), &e);
+	assert_ok(sop_segments_prepare(&a, v.segs, 0, SOP_STREAM_SMALL, &put, 1, 0, b, &e), &e);
 	sop_segments_abandon(a);
 	sop_batch_put(b);
 	y = put_seed(&v, 900, 2);
@@ -352,6 +376,104 @@ static void an_abandoned_append_leaves_only_a_gap(void **state)
 	assert_true(y.off > put.ref.off);
 	assert_int_equal(get_seed(&v, &x, 1), 0);
 	assert_int_equal(get_seed(&v, &y, 2), 0);
+	volume_free(&v);
+}
+
+static void zeros_written_ahead_take_no_place_and_are_cut_off(void **state)
+{
+	struct sop_blob_put put = {.data = "abc", .len = 3, .kind = SOP_BLOB_DATA};
+	struct sop_segment_info info;
+	struct sop_blobref x, y;
+	struct sop_err e = {0};
+	uint64_t filled;
+	struct volume v;
+
+	(void)state;
+	volume_new(&v, 4, 2, 2);
+	x = put_filled(&v, &put, 1);
+	filled = end_of(&v, x.segment);
+	assert_int_equal(filled, info_of(&v, x.segment).end + 5000);
+	/* Within them nothing grows; beyond, there are new ones. */
+	x = put_filled(&v, &put, 1);
+	assert_int_equal(end_of(&v, x.segment), filled);
+	y = put_seed(&v, 20000, 2);
+	x = put_filled(&v, &put, 1);
+	info = info_of(&v, x.segment);
+	assert_int_equal(end_of(&v, x.segment), info.end + 5000);
+	assert_int_equal(y.segment, x.segment);
+	sop_segments_cut(v.segs);
+	assert_int_equal(end_of(&v, x.segment), info.end);
+	assert_int_equal(get_seed(&v, &y, 2), 0);
+	volume_close(&v);
+	volume_open(&v);
+	assert_ok(sop_segments_add(v.segs, &info, &e), &e);
+	x = put_seed(&v, 900, 3);
+	assert_int_equal(x.segment, y.segment);
+	assert_int_equal(get_seed(&v, &y, 2), 0);
+	assert_int_equal(get_seed(&v, &x, 3), 0);
+	volume_free(&v);
+}
+
+static void a_segment_that_cannot_be_cut_is_left(void **state)
+{
+	struct sop_blob_put put = {.data = "abc", .len = 3, .kind = SOP_BLOB_DATA};
+	struct sop_blobref x, y;
+	struct volume v;
+
+	(void)state;
+	volume_new(&v, 4, 2, 2);
+	x = put_filled(&v, &put, 1);
+	sim_disk_error(v.sim, "/d1", 0, -EIO, 0);
+	sop_segments_cut(v.segs);
+	sim_disk_error(v.sim, "/d1", 0, 0, 0);
+	y = put_seed(&v, 900, 3);
+	assert_true(x.segment != y.segment);
+	assert_int_equal(get_seed(&v, &y, 3), 0);
+	volume_free(&v);
+}
+
+struct later {
+	struct volume *v;
+	struct sop_blobref ref;
+	atomic_bool done;
+};
+
+static void *put_later(void *arg)
+{
+	struct later *l = arg;
+
+	l->ref = put_seed(l->v, 900, 2);
+	atomic_store(&l->done, true);
+	return NULL;
+}
+
+/* What another thread appends meanwhile must not be written before the zeros in its place. It
+ * waits, which cannot be seen; that it has not is what some time is given for. */
+static void nobody_writes_where_zeros_are_about_to_come(void **state)
+{
+	struct sop_blob_put put = {.data = "abc", .len = 3, .kind = SOP_BLOB_DATA};
+	struct sop_append *a = NULL;
+	struct sop_err e = {0};
+	struct sop_batch *b;
+	struct later l = {0};
+	struct volume v;
+	pthread_t t;
+
+	(void)state;
+	volume_new(&v, 4, 2, 2);
+	b = sop_batch_new(v.io);
+	assert_non_null(b);
+	assert_ok(sop_segments_prepare(&a, v.segs, 0, SOP_STREAM_SMALL, &put, 1, 5000, b, &e), &e);
+	l.v = &v;
+	assert_int_equal(pthread_create(&t, NULL, put_later, &l), 0);
+	for (int i = 0; i < 200 && !atomic_load(&l.done); i++)
+		usleep(1000);
+	sop_batch_run(b, SOP_IO_SERIAL, 0, 0);
+	assert_ok(sop_segments_finish(a, &e), &e);
+	pthread_join(t, NULL);
+	sop_batch_put(b);
+	assert_int_equal(l.ref.segment, put.ref.segment);
+	assert_int_equal(get_seed(&v, &l.ref, 2), 0);
 	volume_free(&v);
 }
 
@@ -368,7 +490,7 @@ static void a_disk_set_aside_while_an_append_runs_is_not_believed(void **state)
 	volume_new(&v, 4, 2, 2);
 	b = sop_batch_new(v.io);
 	assert_non_null(b);
-	assert_ok(sop_segments_prepare(&a, v.segs, 0, SOP_STREAM_SMALL, &put, 1, b, &e), &e);
+	assert_ok(sop_segments_prepare(&a, v.segs, 0, SOP_STREAM_SMALL, &put, 1, 0, b, &e), &e);
 	info = info_of(&v, put.ref.segment);
 	assert_int_equal(sop_batch_run(b, SOP_IO_SERIAL, 0, 0), 4);
 	sop_members_event(v.mem, info.disks[1], SOP_EVENT_WRITE, -EIO);
@@ -753,6 +875,9 @@ int main(void)
 		cmocka_unit_test(an_append_larger_than_the_room_goes_on_in_a_new_segment),
 		cmocka_unit_test(a_degraded_segment_is_left_when_its_disk_is_back),
 		cmocka_unit_test(an_abandoned_append_leaves_only_a_gap),
+		cmocka_unit_test(zeros_written_ahead_take_no_place_and_are_cut_off),
+		cmocka_unit_test(a_segment_that_cannot_be_cut_is_left),
+		cmocka_unit_test(nobody_writes_where_zeros_are_about_to_come),
 		cmocka_unit_test(a_disk_set_aside_while_an_append_runs_is_not_believed),
 		cmocka_unit_test(what_finished_before_a_sync_survives_a_power_cut),
 		cmocka_unit_test(a_sync_costs_one_datasync_a_dirty_shard),
