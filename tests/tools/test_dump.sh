@@ -199,4 +199,4 @@ read -r _ <&7
 unmount_volume
 cat <&7 >/dev/null
 exec 7<&-
-wait "$reader" || true # cut off, unless sockets hold more here than they are wont to
+wait "$reader" || true # cut off, unless sockets hold more here than they usually do
