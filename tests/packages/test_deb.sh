@@ -35,6 +35,10 @@ lintian --fail-on error,warning --suppress-tags \
 	fail "lintian"
 }
 
+in_root() { # ROOT COMMANDS: there, with nothing of this test's environment
+	env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root chroot "$1" sh -eu -c "$2"
+}
+
 use() { # ROOT: what somebody does who has just installed it
 	mount --bind /dev "$1/dev"
 	mount -t proc proc "$1/proc"
@@ -44,9 +48,8 @@ use() { # ROOT: what somebody does who has just installed it
 	mkdir -p "$1/tmp/tree/debian" "$1/tmp/tree/tests"
 	cp -R "$TOP/packaging/debian/tests" "$1/tmp/tree/debian/"
 	cp -R "$TOP/tests/examples" "$1/tmp/tree/tests/"
-	# With nothing of this test's environment.
 	# shellcheck disable=SC2016
-	env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root chroot "$1" sh -eu -c '
+	in_root "$1" '
 		export DEBIAN_FRONTEND=noninteractive
 		dpkg --unpack /tmp/debs/*.deb
 		apt-get -q -f install -y --no-install-recommends
@@ -90,7 +93,7 @@ use() { # ROOT: what somebody does who has just installed it
 build_in() { # ROOT: the packages, made there
 	mkdir -p "$1/src"
 	(cd "$TOP" && git ls-files -z | xargs -0 -r tar -cf - --) | tar -xf - -C "$1/src"
-	chroot "$1" sh -eu -c '
+	in_root "$1" '
 		export DEBIAN_FRONTEND=noninteractive
 		apt-get -q update
 		apt-get -q install -y --no-install-recommends '"$(tr -s '\n\t' ' ' <<<"$build_packages")"'
