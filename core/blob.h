@@ -37,6 +37,12 @@ static inline struct sop_blobref sop_blobref_decode(const struct sop_disk_blobre
 		le64_get(d->segment), le64_get(d->off), le32_get(d->len), le32_get(d->nonce)};
 }
 
+static inline bool sop_blobref_equal(const struct sop_blobref *a, const struct sop_blobref *b)
+{
+	return a->segment == b->segment && a->off == b->off && a->len == b->len &&
+	       a->nonce == b->nonce;
+}
+
 struct sop_segments;
 
 struct sop_segment_info {
@@ -50,11 +56,12 @@ struct sop_segment_info {
 };
 
 /* Segment ids are (epoch << 20 | n), n = 1, 2, ...: never given out twice. */
+#define SOP_SEGMENT_NUMBER_BITS 20
 int sop_segments_new(struct sop_segments **out, struct sop_members *mem, struct sop_iopool *io,
 	uint64_t epoch, struct sop_err *e);
 /* For tests: how long shard files grow, SOP_SEGMENT_BYTES at most. Before anything is written. */
 void sop_segments_set_bytes(struct sop_segments *s, uint64_t bytes);
-/* Segments to be made are numbered by another epoch. */
+/* Segments to be made are numbered by another epoch; those that are open are sealed. */
 void sop_segments_set_epoch(struct sop_segments *s, uint64_t epoch);
 void sop_segments_free(struct sop_segments *s); /* closes files; no sync */
 

@@ -17,6 +17,9 @@
 #define NAME   64
 #define STAGE  SOP_PATH_SLOTS "/stage."
 #define COMMIT SOP_PATH_SLOTS "/commit."
+#define LIVE   SOP_PATH_SLOTS "/live."
+#define IMAGE  SOP_PATH_SLOTS "/image."
+#define FLOOR  SOP_PATH_FLOORS "/"
 #define KNOWN  4 /* records that one run can meet: own, NIL, those of others */
 
 /* ---- records in memory, counted: a thread that hangs holds on to one ---- */
@@ -63,7 +66,7 @@ static struct record *record_new(const struct sop_uuid *volume, const struct sop
 
 /* ---- operations on one replica, on its thread ---- */
 
-enum verb { DO_SLOT, DO_MAKE, DO_PROBE, DO_TRIM, DO_LEAVE };
+enum verb { DO_SLOT, DO_MAKE, DO_PROBE, DO_TRIM, DO_FLOOR, DO_ENTER, DO_ALIVE, DO_END };
 
 /* What a file system lacks. */
 enum unfit { FIT, NO_LINK, LINK_REPLACES, NO_LOCK, LOCK_TWICE };
@@ -72,6 +75,7 @@ struct op {
 	enum verb verb;
 	enum sop_slot_op slot_op;
 	uint64_t slot; /* TRIM: the floor */
+	uint64_t who;  /* TRIM: made its image; ALIVE: the mounter */
 	unsigned round;
 	bool alone;
 	struct record *record; /* STAGE, LINK */
@@ -79,7 +83,7 @@ struct op {
 	/* answers */
 	int rc;
 	struct sop_slot_id value;
-	uint64_t floor;
+	struct sop_image floor;
 	struct record *got; /* READ */
 	enum unfit unfit;   /* PROBE */
 };
@@ -96,7 +100,8 @@ struct replica {
 	bool threaded, busy, stop;
 	int refs;
 	struct op op;
-	char staged[2][NAME]; /* the record's file, NIL's: to be linked, or removed */
+	char staged[2][NAME];  /* the record's file, NIL's: to be linked, or removed */
+	struct sop_file *live; /* locked as long as this mounter lives; or NULL */
 };
 
 static void register_path(char path[NAME], uint64_t slot, unsigned round)
@@ -202,53 +207,107 @@ static int link_register(struct replica *p, struct op *o)
 	return rc;
 }
 
-static int read_floor(struct replica *p, uint64_t *floor)
-{
-	sop_autofree void *raw = NULL;
-	size_t len;
-	int rc = sop_disk_read_file(
-		p->disk, SOP_PATH_FLOOR, &raw, &len, sizeof(struct sop_disk_floor), NULL);
+/* ---- the floor: the highest name in its folder, so that no sleeper can bring it down ---- */
 
-	*floor = 0;
-	if (rc)
-		return rc == -ENOENT ? 0 : rc;
-	return sop_slot_floor_decode(floor, raw, len, &p->volume);
+struct floors {
+	struct sop_image top;
+};
+
+static bool floor_of(struct sop_image *out, const char *name)
+{
+	unsigned long long slot, who;
+	int at = 0;
+
+	if (sscanf(name, "%16llx.%16llx%n", &slot, &who, &at) != 2 || at != 33 || name[at])
+		return false;
+	*out = (struct sop_image){.slot = slot, .who = who};
+	return true;
 }
 
-static int write_floor(struct replica *p, uint64_t floor)
+static int floor_found(void *arg, const char *name)
 {
-	struct sop_disk_floor h;
+	struct floors *f = arg;
+	struct sop_image one;
 
-	sop_slot_floor_encode(&h, floor, &p->volume);
-	return sop_disk_publish(p->disk, SOP_PATH_FLOOR, &h, sizeof(h), NULL);
+	if (floor_of(&one, name) && one.slot > f->top.slot)
+		f->top = one;
+	return 0;
+}
+
+static int read_floor(struct replica *p, struct sop_image *floor)
+{
+	struct floors f = {0};
+	int rc = p->disk->ops->list(p->disk, SOP_PATH_FLOORS, floor_found, &f);
+
+	*floor = f.top;
+	return rc == -ENOENT ? 0 : rc;
+}
+
+static int write_floor(struct replica *p, uint64_t slot, uint64_t who)
+{
+	char path[NAME];
+	struct sop_file *f;
+	int rc;
+
+	snprintf(path, NAME, FLOOR "%016" PRIx64 ".%016" PRIx64, slot, who);
+	rc = p->disk->ops->file_open(
+		&f, p->disk, path, SOP_OPEN_WRITE | SOP_OPEN_CREATE | SOP_OPEN_EXCL);
+	if (!rc)
+		f->ops->file_close(f);
+	return rc && rc != -EEXIST ? rc : p->disk->ops->syncdir(p->disk, SOP_PATH_FLOORS);
 }
 
 /* ---- letting go of slots ---- */
 
 struct names {
 	struct op *o;
+	const char *folder;
+	bool (*needless)(const struct op *o, const char *name);
 	char (*name)[NAME];
 	size_t n, cap;
 };
 
-static bool needless(const struct op *o, const char *name)
+static bool numbered(const char *name, const char *kind, uint64_t *slot)
 {
-	unsigned long long slot;
+	size_t len = strlen(kind);
+	unsigned long long x;
 	int at = 0;
 
-	if (!strncmp(name, "stage.", 6))
-		return o->alone;
-	if (sscanf(name, "commit.%16llx%n", &slot, &at) != 1 || at != 7 + 16 ||
-		(name[at] && name[at] != '.'))
+	if (strncmp(name, kind, len) != 0 || sscanf(name + len, "%16llx%n", &x, &at) != 1 ||
+		at != 16 || (name[len + 16] && name[len + 16] != '.'))
 		return false;
-	return slot < o->slot;
+	*slot = x;
+	return true;
+}
+
+static bool slot_needless(const struct op *o, const char *name)
+{
+	uint64_t slot;
+
+	if (!strncmp(name, "stage.", 6) || !strncmp(name, "live.", 5))
+		return o->alone;
+	if (numbered(name, "commit.", &slot))
+		return slot < o->slot;
+	/* Of who is alone the checkpoint has its own name. */
+	return numbered(name, "image.", &slot) && (slot < o->slot || o->alone);
+}
+
+/* The one before stays: who lists the folder now may miss what is new in it. */
+static bool floor_needless(const struct op *o, const char *name)
+{
+	struct sop_image one;
+
+	return floor_of(&one, name) && one.slot < o->floor.slot;
 }
 
 static int name_found(void *arg, const char *name)
 {
 	struct names *l = arg;
 
-	if (strlen(name) + sizeof(SOP_PATH_SLOTS "/") > NAME || !needless(l->o, name))
+	char path[NAME + 256];
+	int n = snprintf(path, sizeof(path), "%s/%s", l->folder, name);
+
+	if (n < 0 || n >= NAME || !l->needless(l->o, name))
 		return 0;
 	if (l->n == l->cap) {
 		size_t cap = l->cap ? 2 * l->cap : 64;
@@ -259,35 +318,101 @@ static int name_found(void *arg, const char *name)
 		l->name = p;
 		l->cap = cap;
 	}
-	snprintf(l->name[l->n++], NAME, SOP_PATH_SLOTS "/%.*s",
-		NAME - (int)sizeof(SOP_PATH_SLOTS "/"), name);
+	memcpy(l->name[l->n++], path, (size_t)n + 1);
 	return 0;
+}
+
+/* What cannot be removed now is, next time. */
+static void remove_needless(struct replica *p, struct op *o, const char *folder,
+	bool (*needless)(const struct op *o, const char *name))
+{
+	struct names l = {.o = o, .folder = folder, .needless = needless};
+
+	(void)p->disk->ops->list(p->disk, folder, name_found, &l);
+	for (size_t i = 0; i < l.n; i++)
+		(void)p->disk->ops->unlink(p->disk, l.name[i]);
+	free(l.name);
 }
 
 /* The floor is durable before a register goes: see SHARED.md, section 5. */
 static int trim(struct replica *p, struct op *o)
 {
-	struct names l = {.o = o};
-	uint64_t now;
-	int rc = read_floor(p, &now);
+	int rc = read_floor(p, &o->floor);
 
-	if (rc || now < o->slot)
-		rc = write_floor(p, o->slot);
+	if (!rc && o->floor.slot < o->slot)
+		rc = write_floor(p, o->slot, o->who);
 	if (rc)
 		return rc;
-	/* What cannot be removed now is, next time. */
-	(void)p->disk->ops->list(p->disk, SOP_PATH_SLOTS, name_found, &l);
-	for (size_t i = 0; i < l.n; i++)
-		(void)p->disk->ops->unlink(p->disk, l.name[i]);
-	free(l.name);
+	remove_needless(p, o, SOP_PATH_FLOORS, floor_needless);
+	remove_needless(p, o, SOP_PATH_SLOTS, slot_needless);
 	return 0;
+}
+
+/* ---- who lives ---- */
+
+static void live_path(char path[NAME], uint64_t who)
+{
+	snprintf(path, NAME, LIVE "%016" PRIx64, who);
+}
+
+static int enter(struct replica *p)
+{
+	char path[NAME];
+	int rc;
+
+	live_path(path, p->who);
+	rc = p->disk->ops->file_open(
+		&p->live, p->disk, path, SOP_OPEN_WRITE | SOP_OPEN_CREATE | SOP_OPEN_EXCL);
+	if (rc) {
+		p->live = NULL;
+		return rc;
+	}
+	rc = p->live->ops->lock(p->live);
+	if (rc) {
+		p->live->ops->file_close(p->live);
+		p->live = NULL;
+	}
+	return rc;
+}
+
+static void leave(struct replica *p)
+{
+	char path[NAME];
+
+	if (!p->live)
+		return;
+	live_path(path, p->who);
+	(void)p->disk->ops->unlink(p->disk, path);
+	p->live->ops->file_close(p->live);
+	p->live = NULL;
+}
+
+/* -EAGAIN: it holds its lock. A file that is not there is of one that has ended, or could not make
+ * it here: the others say which. */
+static int alive(struct replica *p, uint64_t who)
+{
+	struct sop_file *f;
+	char path[NAME];
+	int rc;
+
+	live_path(path, who);
+	rc = p->disk->ops->file_open(&f, p->disk, path, SOP_OPEN_WRITE);
+	if (rc)
+		return rc == -ENOENT ? 0 : rc;
+	rc = f->ops->lock(f);
+	f->ops->file_close(f);
+	return rc;
 }
 
 static int make_folder(struct replica *p)
 {
 	int rc = p->disk->ops->mkdir(p->disk, SOP_PATH_SLOTS);
 
-	return rc ? rc : p->disk->ops->syncdir(p->disk, "");
+	if (!rc)
+		rc = p->disk->ops->syncdir(p->disk, "");
+	if (!rc)
+		rc = p->disk->ops->mkdir(p->disk, SOP_PATH_FLOORS);
+	return rc ? rc : p->disk->ops->syncdir(p->disk, SOP_PATH_SLOTS);
 }
 
 /* ---- is the file system fit for it? ---- */
@@ -398,9 +523,19 @@ static void perform(struct replica *p, struct op *o)
 	case DO_TRIM:
 		o->rc = trim(p, o);
 		return;
-	case DO_LEAVE:
+	case DO_FLOOR:
+		o->rc = read_floor(p, &o->floor);
+		return;
+	case DO_ENTER:
+		o->rc = enter(p);
+		return;
+	case DO_ALIVE:
+		o->rc = alive(p, o->who);
+		return;
+	case DO_END:
 		unstage(p, p->staged[0]);
 		unstage(p, p->staged[1]);
+		leave(p);
 		o->rc = 0;
 		return;
 	}
@@ -424,6 +559,8 @@ static void replica_put(struct replica *p)
 	if (!last)
 		return;
 	op_release(&p->op);
+	if (p->live)
+		p->live->ops->file_close(p->live);
 	if (p->anchor)
 		p->anchor->ops->file_close(p->anchor);
 	pthread_cond_destroy(&p->cond);
@@ -592,7 +729,7 @@ static void step(struct sop_chain *c, struct sop_slot_run *run)
 		if (!(want.mask & 1u << i) || !sop_slot_next(run))
 			continue;
 		if (done & 1u << i)
-			a = (struct sop_slot_answer){x->rc, x->value, x->floor};
+			a = (struct sop_slot_answer){x->rc, x->value, x->floor.slot};
 		else if (!c->replica[i]->disk)
 			a.rc = -ENODEV;
 		if (!a.rc && x->got)
@@ -690,18 +827,84 @@ int sop_chain_propose(struct sop_chain *c, struct sop_chain_record *in,
 	return rc;
 }
 
-int sop_chain_trim(struct sop_chain *c, uint64_t floor, bool alone, struct sop_err *e)
+/* How many replicas have done it well. */
+static unsigned good(const struct sop_chain *c, uint32_t done)
 {
-	const struct op o = {.verb = DO_TRIM, .slot = floor, .alone = alone};
-	unsigned good = 0;
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < c->n; i++)
+		n += done & 1u << i && !c->replica[i]->op.rc;
+	return n;
+}
+
+int sop_chain_trim(
+	struct sop_chain *c, const struct sop_image *floor, bool alone, struct sop_err *e)
+{
+	const struct op o = {
+		.verb = DO_TRIM, .slot = floor->slot, .who = floor->who, .alone = alone};
+	uint32_t done;
+	unsigned n;
+
+	run_ops(c, UINT32_MAX, &o, &done);
+	n = good(c, done);
+	return 2 * n > c->n ? 0
+			    : sop_say(e, SOP_EDISKS, "%u of %u disks take the end of the slots", n,
+				      c->n);
+}
+
+int sop_chain_floor(struct sop_chain *c, struct sop_image *floor, struct sop_err *e)
+{
+	const struct op o = {.verb = DO_FLOOR};
+	uint32_t done;
+
+	run_ops(c, UINT32_MAX, &o, &done);
+	*floor = (struct sop_image){0};
+	if (2 * good(c, done) <= c->n)
+		return sop_say(e, SOP_EDISKS,
+			"too few of the %u disks that hold the registry say where the slots begin",
+			c->n);
+	for (unsigned i = 0; i < c->n; i++) {
+		const struct op *x = &c->replica[i]->op;
+
+		if (done & 1u << i && !x->rc && x->floor.slot > floor->slot)
+			*floor = x->floor;
+	}
+	return 0;
+}
+
+int sop_chain_enter(struct sop_chain *c, struct sop_err *e)
+{
+	const struct op o = {.verb = DO_ENTER};
+	uint32_t done;
+
+	run_ops(c, UINT32_MAX, &o, &done);
+	return 2 * good(c, done) > c->n
+		       ? 0
+		       : sop_say(e, SOP_EDISKS,
+				 "too few of the %u disks that hold the registry take a lock",
+				 c->n);
+}
+
+bool sop_chain_dead(struct sop_chain *c, uint64_t who)
+{
+	const struct op o = {.verb = DO_ALIVE, .who = who};
 	uint32_t done;
 
 	run_ops(c, UINT32_MAX, &o, &done);
 	for (unsigned i = 0; i < c->n; i++)
-		good += done & 1u << i && !c->replica[i]->op.rc;
-	return 2 * good > c->n ? 0
-			       : sop_say(e, SOP_EDISKS, "%u of %u disks take the end of the slots",
-					 good, c->n);
+		if (done & 1u << i && c->replica[i]->op.rc == -EAGAIN)
+			return false;
+	return 2 * good(c, done) > c->n;
+}
+
+void sop_chain_image_path(char path[SOP_CHAIN_PATH], const struct sop_image *image)
+{
+	snprintf(path, SOP_CHAIN_PATH, IMAGE "%016" PRIx64 ".%016" PRIx64, image->slot, image->who);
+}
+
+uint64_t sop_chain_who(const struct sop_chain *c)
+{
+	return c->who;
 }
 
 int sop_chain_probe(struct sop_chain *c, struct sop_err *e)
@@ -726,7 +929,7 @@ int sop_chain_probe(struct sop_chain *c, struct sop_err *e)
 
 void sop_chain_free(struct sop_chain *c)
 {
-	const struct op leave = {.verb = DO_LEAVE};
+	const struct op leave = {.verb = DO_END};
 	uint32_t done;
 
 	if (!c)

@@ -8,6 +8,7 @@
 #define SOP_CHAIN_H
 
 #include "core/members.h"
+#include "core/roster.h"
 #include "core/slot_record.h"
 
 struct sop_chain;
@@ -41,8 +42,21 @@ int sop_chain_look(struct sop_chain *c, uint64_t slot, struct sop_chain_record *
 int sop_chain_propose(struct sop_chain *c, struct sop_chain_record *r, struct sop_chain_record *out,
 	bool *own, bool *placed, struct sop_err *e);
 
-/* Slots below `floor` are needed by nobody; alone: nor is what others may have staged. 0 when a
- * majority of replicas says so. */
-int sop_chain_trim(struct sop_chain *c, uint64_t floor, bool alone, struct sop_err *e);
+/* Slots below the image's are needed by nobody, nor are images of lower ones; alone: nor is what
+ * others may have left. 0 when a majority of replicas says so. */
+int sop_chain_trim(
+	struct sop_chain *c, const struct sop_image *floor, bool alone, struct sop_err *e);
+/* The highest that anybody has trimmed to, slot 0: nobody has; lsn stays 0. SOP_EDISKS. */
+int sop_chain_floor(struct sop_chain *c, struct sop_image *floor, struct sop_err *e);
+/* An image's file, in the folder of each replica. */
+#define SOP_CHAIN_PATH 64
+void sop_chain_image_path(char path[SOP_CHAIN_PATH], const struct sop_image *image);
+
+/* This mounter, in all its records: random. */
+uint64_t sop_chain_who(const struct sop_chain *c);
+/* From now until the chain is freed, or the process ends, others can see that it lives. */
+int sop_chain_enter(struct sop_chain *c, struct sop_err *e);
+/* Has it ended? False too when that is not known. */
+bool sop_chain_dead(struct sop_chain *c, uint64_t who);
 
 #endif

@@ -831,7 +831,7 @@ int sop_volume_check(struct sop_volume *v, bool data, void (*report)(void *arg, 
 	while (!v->opts.read_only && !sop_shared_live(v) && more && !rc)
 		rc = sop_reap(v, &more, e);
 	/* So that what the disks hold is nearly all that there is, and is looked at. */
-	if (!rc)
+	if (!rc && !sop_shared_live(v))
 		rc = sop_checkpoint_run(v, false, e);
 	if (rc)
 		return rc;

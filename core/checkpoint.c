@@ -8,6 +8,11 @@
  *   3. the checkpoint file is published: it names every registry slot to be changed
  *   4. the registry is changed, fsynced; the old journal files go
  *
+ * In a volume that others have mounted too, registry and checkpoint file stay as they are: 3 and 4
+ * are changes of this mounter's memory alone, the registry's overlay, which a crash takes with it.
+ * From time to time what has become of it goes out as an image, for those who mount later
+ * (SHARED.md, section 10).
+ *
  * A crash before 3: the old checkpoint and journal stand, the new blobs are garbage that recovery
  * finds. After 3: the new one stands, and recovery repeats 4, which is harmless. */
 #include "core/mend.h"
@@ -19,9 +24,14 @@ struct ckpt {
 	struct sop_volume *v;
 	struct sop_checkpoint c;
 	struct sop_frozen *frozen;
+	uint64_t *born; /* of each frozen node's blob of before */
 	size_t n_frozen, n_written;
 	uint64_t pin;
 	bool needed; /* a full disk among others must not hold it up */
+	bool beside; /* others have the volume mounted */
+	bool image;
+	struct sop_flip *before; /* with image: the overlay as it was */
+	size_t n_before;
 };
 
 /* While a disk of the registry is full a checkpoint waits for room, and its disk stays a replica.
@@ -57,7 +67,7 @@ static int freeze_locked(struct ckpt *k, bool clean, struct sop_err *e)
 		return rc;
 	rc = sop_registry_chain(
 		v->reg, &k->c.flips, &k->c.n_flips, &k->c.next_handle, &k->c.free_handle, e);
-	if (!rc)
+	if (!rc && !k->beside)
 		rc = sop_journal_rotate(v->journal, k->needed, &k->c.journal, &k->c.chain, e);
 	if (!rc)
 		rc = sop_nodes_freeze(v->nodes, lsn, &k->frozen, &k->n_frozen, e);
@@ -72,8 +82,7 @@ static int freeze_locked(struct ckpt *k, bool clean, struct sop_err *e)
 	k->c.master_count = master->now.count;
 	k->c.next_ino = v->next_ino;
 	k->c.items = v->items;
-	k->c.slot = sop_shared_slot(v);
-	k->c.base = sop_shared_base(v);
+	sop_shared_note(v, &k->c);
 	k->c.time_ns = v->clock->wall_ns(v->clock->ctx);
 	return 0;
 }
@@ -158,6 +167,21 @@ static int list_flips(struct ckpt *k, struct sop_err *e)
 	return 0;
 }
 
+/* The overlay says where the blobs of before lie, also when they have been moved, and since when.
+ */
+static int look_before(struct ckpt *k, struct sop_err *e)
+{
+	struct sop_registry *reg = k->v->reg;
+
+	k->born = calloc(k->n_frozen + 1, sizeof(*k->born));
+	if (!k->born)
+		return sop_fail(e, -ENOMEM, "checkpoint");
+	for (size_t i = 0; i < k->n_frozen; i++)
+		(void)sop_registry_overlaid(
+			reg, k->frozen[i].handle, &k->frozen[i].from, &k->born[i]);
+	return k->image ? sop_registry_overlay_list(reg, &k->before, &k->n_before, e) : 0;
+}
+
 static void fill_flips(struct ckpt *k)
 {
 	struct sop_flip *f = k->c.flips + (k->c.n_flips - k->n_frozen);
@@ -177,7 +201,8 @@ static int settle_accounts(struct ckpt *k, struct sop_err *e)
 		if (f->to.segment)
 			rc = sop_space_alloc(k->v->space, &f->to, e);
 		if (!rc && f->from.segment)
-			rc = sop_space_free_later(k->v->space, k->c.lsn, f->store, &f->from, e);
+			rc = sop_space_free_node(k->v->space, k->beside ? k->born[i] : 0, k->c.lsn,
+				f->store, &f->from, e);
 	}
 	return rc;
 }
@@ -211,6 +236,48 @@ static void doubt_over(struct sop_volume *v)
 	v->doubt = NULL;
 }
 
+/* The nodes are on the media. From here on they count, or (an error) do not. */
+static int publish(struct ckpt *k, bool *doubt, struct sop_err *e)
+{
+	struct sop_volume *v = k->v;
+	int rc;
+
+	if (k->beside) {
+		fill_flips(k);
+		return sop_registry_overlay_add(v->reg, k->c.flips, k->c.n_flips, k->c.lsn, e);
+	}
+	/* The file that goes on from here: that it is missing one day must mean that it was lost.
+	 */
+	rc = sop_journal_sync(v->journal, e);
+	if (rc)
+		return rc;
+	fill_flips(k);
+	return sop_checkpoint_store(v->mem, &k->c, k->needed, doubt, e);
+}
+
+static int prepare(struct ckpt *k, struct sop_err *e)
+{
+	int rc = k->beside ? look_before(k, e) : 0;
+
+	if (!rc)
+		rc = list_flips(k, e);
+	if (!rc && !k->beside)
+		rc = sop_registry_reserve(k->v->reg, k->c.flips, k->c.n_flips, k->needed, e);
+	return rc;
+}
+
+static void trim_log(struct ckpt *k)
+{
+	struct sop_volume *v = k->v;
+
+	if (k->beside)
+		return;
+	sop_journal_trim(v->journal, k->c.journal);
+	if (v->shared)
+		sop_shared_based(v, &k->c);
+	v->journal_used = sop_journal_bytes(v->journal);
+}
+
 static int run(struct ckpt *k, bool clean, struct sop_err *e)
 {
 	struct sop_volume *v = k->v;
@@ -223,21 +290,13 @@ static int run(struct ckpt *k, bool clean, struct sop_err *e)
 	sop_unlock(&v->commit);
 	if (rc)
 		return rc;
-	rc = list_flips(k, e);
-	if (!rc)
-		rc = sop_registry_reserve(v->reg, k->c.flips, k->c.n_flips, k->needed, e);
+	rc = prepare(k, e);
 	if (!rc)
 		rc = write_nodes(k, e);
 	if (!rc)
 		rc = sop_segments_sync(v->seg, e);
-	/* The file that goes on from here: that it is missing one day must mean that it was lost.
-	 */
 	if (!rc)
-		rc = sop_journal_sync(v->journal, e);
-	if (!rc) {
-		fill_flips(k);
-		rc = sop_checkpoint_store(v->mem, &k->c, k->needed, &doubt, e);
-	}
+		rc = publish(k, &doubt, e);
 	if (rc) {
 		if (doubt)
 			keep_in_doubt(k);
@@ -253,17 +312,15 @@ static int run(struct ckpt *k, bool clean, struct sop_err *e)
 	doubt_over(v);
 	/* Published: from here on an error leaves a volume that recovery would bring to the same
 	 * state, but this one's registry may be behind: it must not go on. */
-	rc = sop_registry_apply(v->reg, k->c.flips, k->c.n_flips, k->c.lsn, e);
+	if (!k->beside)
+		rc = sop_registry_apply(v->reg, k->c.flips, k->c.n_flips, k->c.lsn, e);
 	sop_lock(&v->commit);
 	if (!rc)
 		rc = settle_accounts(k, e);
 	if (rc)
 		v->dead = rc;
 	sop_nodes_written(v->nodes, k->frozen, k->n_frozen);
-	sop_journal_trim(v->journal, k->c.journal);
-	if (v->shared)
-		sop_shared_trim(v, k->c.slot);
-	v->journal_used = sop_journal_bytes(v->journal);
+	trim_log(k);
 	sop_stores_trim(v->stores);
 	sop_unlock(&v->commit);
 	sop_pins_put(v->pins, SOP_PIN_ALL, k->pin);
@@ -271,16 +328,115 @@ static int run(struct ckpt *k, bool clean, struct sop_err *e)
 	v->durable_lsn = SOP_MAX(v->durable_lsn, k->c.lsn);
 	sop_unlock(&v->barrier);
 	sop_barrier_marked(v, k->c.lsn); /* nothing before it is ever replayed */
-	if (!rc)
+	if (!rc && !k->beside)
 		rc = sop_space_published(v->space, e);
 	return rc;
 }
 
+/* ---- beside others ---- */
+
+/* An image consists of the base and of nodes of who made it. So what it leaves to those who begin
+ * with it is his alone to give back: nodes of another that it began with are written once more,
+ * before the first image of its own. */
+static int copy_node(struct sop_volume *v, const struct sop_flip *f, struct sop_err *e)
+{
+	sop_autofree void *raw = malloc(f->to.len);
+	struct sop_blob_put put = {.data = raw, .len = f->to.len, .kind = SOP_BLOB_NODE};
+	struct sop_flip copy = {.handle = f->handle};
+	struct sop_page *page;
+	uint64_t lsn, store;
+	int rc;
+
+	if (!raw)
+		return sop_fail(e, -ENOMEM, "node of %u bytes", f->to.len);
+	rc = sop_blob_read(v->seg, &f->to, raw, f->to.len, 0, e);
+	if (!rc)
+		rc = sop_page_decode(&page, raw, f->to.len, &lsn, e);
+	if (rc)
+		return rc;
+	store = sop_page_store(page);
+	sop_page_free(page);
+	rc = sop_space_put(
+		v->space, sop_stores_profile(v->stores, store), SOP_STREAM_NODES, &put, 1, e);
+	if (rc)
+		return rc;
+	copy.to = put.ref;
+	SOP_LOCK_GUARD(&v->commit);
+	rc = sop_registry_overlay_add(v->reg, &copy, 1, sop_pins_published(v->pins), e);
+	if (rc) {
+		sop_space_abandon(v->space, &put.ref);
+		return rc;
+	}
+	rc = sop_space_alloc(v->space, &put.ref, e);
+	if (!rc)
+		rc = sop_space_free_node(v->space, 0, v->lsn_next - 1, store, &f->to, e);
+	if (rc)
+		v->dead = rc;
+	return rc;
+}
+
+static int copy_nodes_of_others(struct sop_volume *v, struct sop_err *e)
+{
+	struct sop_flip *all;
+	size_t n;
+	int rc = sop_registry_overlay_list(v->reg, &all, &n, e);
+
+	for (size_t i = 0; i < n && !rc; i++)
+		if (all[i].to.segment &&
+			sop_shared_whose(v, all[i].to.segment) == SOP_SEGMENT_OTHERS)
+			rc = copy_node(v, &all[i], e);
+	free(all);
+	return rc;
+}
+
+/* All that differs from the base. What was there before counts first, and is in the accounts. */
+static int image_flips(struct ckpt *k, struct sop_err *e)
+{
+	size_t n = k->n_before + k->c.n_flips;
+	struct sop_flip *all = realloc(k->before, (n + 1) * sizeof(*all));
+
+	if (!all)
+		return sop_fail(e, -ENOMEM, "image");
+	if (k->c.n_flips)
+		memcpy(all + k->n_before, k->c.flips, k->c.n_flips * sizeof(*all));
+	free(k->c.flips);
+	k->c.flips = all;
+	k->c.n_flips = n;
+	k->before = NULL;
+	return 0;
+}
+
+static bool wants_image(struct sop_volume *v)
+{
+	SOP_LOCK_GUARD(&v->commit);
+	return sop_shared_may_image(v);
+}
+
+static int run_beside(struct ckpt *k, bool image, struct sop_err *e)
+{
+	struct sop_volume *v = k->v;
+	int rc = 0;
+
+	k->beside = true;
+	k->image = image && wants_image(v);
+	if (k->image)
+		rc = copy_nodes_of_others(v, e);
+	if (!rc)
+		rc = run(k, false, e);
+	if (!rc && k->image)
+		rc = image_flips(k, e);
+	if (!rc && k->image)
+		rc = sop_shared_publish(v, &k->c, e);
+	free(k->before);
+	free(k->born);
+	return rc;
+}
+
 /* The checkpoint lock is held. */
-static int run_locked(struct sop_volume *v, bool clean, struct sop_err *e)
+static int run_locked(struct sop_volume *v, bool clean, bool image, struct sop_err *e)
 {
 	struct ckpt k = {.v = v};
-	int rc = run(&k, clean, e);
+	int rc = sop_shared_live(v) ? run_beside(&k, image, e) : run(&k, clean, e);
 
 	if (!rc) {
 		v->ckpt_lsn = k.c.lsn;
@@ -292,11 +448,18 @@ static int run_locked(struct sop_volume *v, bool clean, struct sop_err *e)
 
 int sop_checkpoint_run(struct sop_volume *v, bool clean, struct sop_err *e)
 {
+	bool live = sop_shared_live(v);
+
 	/* Registry and journal are nobody's to change while others may be there. */
-	if (v->opts.read_only || sop_shared_live(v) || sop_members_joined(v->mem))
+	if (v->opts.read_only || (!live && sop_members_joined(v->mem)))
 		return 0;
 	SOP_LOCK_GUARD(&v->ckpt_lock);
-	return run_locked(v, clean, e);
+	if (live) {
+		SOP_LOCK_GUARD(&v->commit);
+		if (sop_shared_unchanged(v))
+			return 0;
+	}
+	return run_locked(v, clean, true, e);
 }
 
 bool sop_checkpoint_worth(struct sop_volume *v, const struct sop_nodes_stat *s)
@@ -311,5 +474,5 @@ int sop_checkpoint_relieve(struct sop_volume *v, size_t bytes, struct sop_err *e
 	SOP_LOCK_GUARD(&v->ckpt_lock);
 	/* Whoever had the lock before may have done it already. */
 	sop_nodes_stat(v->nodes, &s);
-	return s.dirty_bytes + s.old_version_bytes > bytes ? run_locked(v, false, e) : 0;
+	return s.dirty_bytes + s.old_version_bytes > bytes ? run_locked(v, false, false, e) : 0;
 }

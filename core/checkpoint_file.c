@@ -257,6 +257,7 @@ struct half {
 	struct sop_errand errand;
 	struct image *image; /* of the first */
 	struct sop_disk *disk;
+	char path[SOP_TEMP_PATH];
 	char temp[SOP_TEMP_PATH];
 	struct sop_err err; /* code 0: done */
 };
@@ -265,15 +266,15 @@ static void stage_run(struct sop_errand *x)
 {
 	struct half *h = (struct half *)x;
 
-	h->err.code = sop_disk_stage(
-		h->disk, SOP_PATH_CHECKPOINT, h->image->raw, h->image->len, h->temp, &h->err);
+	h->err.code =
+		sop_disk_stage(h->disk, h->path, h->image->raw, h->image->len, h->temp, &h->err);
 }
 
 static void name_run(struct sop_errand *x)
 {
 	struct half *h = (struct half *)x;
 
-	h->err.code = sop_disk_name(h->disk, h->temp, SOP_PATH_CHECKPOINT, &h->err);
+	h->err.code = sop_disk_name(h->disk, h->temp, h->path, &h->err);
 }
 
 static void unstage_run(struct sop_errand *x)
@@ -292,8 +293,8 @@ static void half_release(struct sop_errand *x)
 	free(h);
 }
 
-static struct sop_errand *half_new(
-	struct image *m, struct sop_disk *d, void (*run)(struct sop_errand *), const char *temp)
+static struct sop_errand *half_new(struct image *m, struct sop_disk *d, const char *path,
+	void (*run)(struct sop_errand *), const char *temp)
 {
 	struct half *h = calloc(1, sizeof(*h));
 
@@ -304,6 +305,7 @@ static struct sop_errand *half_new(
 		atomic_fetch_add(&m->refs, 1);
 	h->image = m;
 	h->disk = d;
+	strcpy(h->path, path);
 	if (temp)
 		strcpy(h->temp, temp);
 	return &h->errand;
@@ -318,6 +320,7 @@ struct taker {
 
 struct store {
 	struct sop_members *mem;
+	const char *path;
 	struct image *image;
 	struct taker taker[SOP_MEMBERS_MAX];
 	unsigned n;
@@ -334,8 +337,7 @@ static void take_result(struct store *s, struct taker *t, const struct sop_erran
 	const struct half *h = (const struct half *)x;
 
 	if (!x->finished)
-		t->result =
-			sop_fail(&s->last, -ETIMEDOUT, "%s/%s", h->disk->name, SOP_PATH_CHECKPOINT);
+		t->result = sop_fail(&s->last, -ETIMEDOUT, "%s/%s", h->disk->name, h->path);
 	else
 		t->result = h->err.code;
 	if (x->finished && h->err.code)
@@ -369,8 +371,8 @@ static int store_new(struct store *s, struct sop_err *e)
 			continue;
 		t->member = idx[i];
 		s->n++;
-		t->stage = half_new(s->image, d, stage_run, NULL);
-		t->name = half_new(NULL, d, name_run, NULL);
+		t->stage = half_new(s->image, d, s->path, stage_run, NULL);
+		t->name = half_new(NULL, d, s->path, name_run, NULL);
 		if (!t->stage || !t->name)
 			return sop_fail(e, -ENOMEM, "checkpoint");
 	}
@@ -412,7 +414,7 @@ static void unstage_all(struct store *s)
 		const struct taker *t = &s->taker[i];
 		const struct half *h = (const struct half *)t->stage;
 		struct sop_errand *x =
-			t->result ? NULL : half_new(NULL, h->disk, unstage_run, h->temp);
+			t->result ? NULL : half_new(NULL, h->disk, s->path, unstage_run, h->temp);
 
 		if (is_full(t->result))
 			sop_members_event(s->mem, t->member, SOP_EVENT_WRITE, -ENOSPC);
@@ -496,6 +498,7 @@ int sop_checkpoint_store(struct sop_members *mem, const struct sop_checkpoint *c
 	if (!s)
 		return sop_fail(e, -ENOMEM, "checkpoint");
 	s->mem = mem;
+	s->path = SOP_PATH_CHECKPOINT;
 	rc = image_new(&s->image, c, &sop_members_label(mem)->volume_uuid, e);
 	if (!rc)
 		rc = store_new(s, e);
@@ -509,6 +512,41 @@ int sop_checkpoint_store(struct sop_members *mem, const struct sop_checkpoint *c
 	return rc;
 }
 
+/* Replicas by the label, there or not. */
+static unsigned replicas_of(struct sop_members *mem)
+{
+	const struct sop_label *l = sop_members_label(mem);
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < l->members; i++)
+		n += l->member[i].role & SOP_ROLE_REGISTRY &&
+		     l->member[i].state != SOP_MEMBER_REMOVED;
+	return n;
+}
+
+int sop_checkpoint_store_image(struct sop_members *mem, const char *path,
+	const struct sop_checkpoint *c, struct sop_err *e)
+{
+	sop_autofree struct store *s = calloc(1, sizeof(*s));
+	unsigned full, of = replicas_of(mem);
+	int rc;
+
+	if (!s)
+		return sop_fail(e, -ENOMEM, "image");
+	s->mem = mem;
+	s->path = path;
+	rc = image_new(&s->image, c, &sop_members_label(mem)->volume_uuid, e);
+	if (!rc)
+		rc = store_new(s, e);
+	if (!rc && (2 * stage_all(s, &full) <= of || 2 * name_all(s) <= of))
+		rc = sop_say(e, full ? -ENOSPC : SOP_EDISKS,
+			"too few of %u replicas take an image: %s", of, s->last.text);
+	store_release(s);
+	if (s->image)
+		image_put(s->image);
+	return rc;
+}
+
 bool sop_checkpoint_newer(const struct sop_checkpoint *a, const struct sop_checkpoint *b)
 {
 	return a->epoch != b->epoch ? a->epoch > b->epoch : a->lsn > b->lsn;
@@ -517,6 +555,7 @@ bool sop_checkpoint_newer(const struct sop_checkpoint *a, const struct sop_check
 struct reading {
 	struct sop_errand errand;
 	struct sop_disk *disk;
+	char path[SOP_TEMP_PATH];
 	void *raw;
 	size_t len;
 	struct sop_err err; /* code 0: read */
@@ -527,8 +566,7 @@ static void reading_run(struct sop_errand *x)
 	struct reading *r = (struct reading *)x;
 	int rc;
 
-	rc = sop_disk_read_file(
-		r->disk, SOP_PATH_CHECKPOINT, &r->raw, &r->len, CHECKPOINT_MAX, &r->err);
+	rc = sop_disk_read_file(r->disk, r->path, &r->raw, &r->len, CHECKPOINT_MAX, &r->err);
 	r->err.code = rc;
 }
 
@@ -541,8 +579,8 @@ static void reading_release(struct sop_errand *x)
 }
 
 /* *raw malloc'ed. */
-static int read_bounded(
-	void **raw, size_t *len, struct sop_disk *d, unsigned timeout_ms, struct sop_err *e)
+static int read_bounded(void **raw, size_t *len, struct sop_disk *d, const char *path,
+	unsigned timeout_ms, struct sop_err *e)
 {
 	struct reading *r = calloc(1, sizeof(*r));
 	struct sop_errand *x = (struct sop_errand *)r;
@@ -552,9 +590,10 @@ static int read_bounded(
 		return sop_fail(e, -ENOMEM, "checkpoint");
 	sop_errand_init(x, reading_run, reading_release);
 	r->disk = d;
+	strcpy(r->path, path);
 	sop_errands_run(&x, 1, true, timeout_ms);
 	if (!x->finished) {
-		rc = sop_fail(e, -ETIMEDOUT, "%s/%s", d->name, SOP_PATH_CHECKPOINT);
+		rc = sop_fail(e, -ETIMEDOUT, "%s/%s", d->name, path);
 	} else if (r->err.code) {
 		rc = sop_say(e, r->err.code, "%s", r->err.text);
 	} else {
@@ -566,8 +605,8 @@ static int read_bounded(
 	return rc;
 }
 
-int sop_checkpoint_load_one(
-	struct sop_checkpoint *out, struct sop_members *mem, unsigned member, struct sop_err *e)
+static int load_one(struct sop_checkpoint *out, struct sop_members *mem, unsigned member,
+	const char *path, struct sop_err *e)
 {
 	struct sop_disk *d = sop_members_disk(mem, member);
 	sop_autofree void *raw = NULL;
@@ -576,15 +615,34 @@ int sop_checkpoint_load_one(
 
 	if (!d)
 		return sop_fail(e, -EIO, "checkpoint: member %u is absent", member);
-	rc = read_bounded(&raw, &len, d, sop_members_timeout_ms(mem), e);
+	rc = read_bounded(&raw, &len, d, path, sop_members_timeout_ms(mem), e);
 	if (rc) {
-		sop_members_event(mem, member, SOP_EVENT_READ, rc);
+		/* An image need not be on all replicas. */
+		if (rc != -ENOENT || !strcmp(path, SOP_PATH_CHECKPOINT))
+			sop_members_event(mem, member, SOP_EVENT_READ, rc);
 		return rc;
 	}
 	rc = sop_checkpoint_decode(out, raw, len, &sop_members_label(mem)->volume_uuid, e);
 	if (rc == SOP_ECORRUPT)
 		sop_members_event(mem, member, SOP_EVENT_CHECKSUM, rc);
 	return rc ? sop_wrap(e, rc, "disk %s", d->name) : 0;
+}
+
+int sop_checkpoint_load_one(
+	struct sop_checkpoint *out, struct sop_members *mem, unsigned member, struct sop_err *e)
+{
+	return load_one(out, mem, member, SOP_PATH_CHECKPOINT, e);
+}
+
+int sop_checkpoint_load_image(
+	struct sop_checkpoint *out, struct sop_members *mem, const char *path, struct sop_err *e)
+{
+	unsigned idx[SOP_MEMBERS_MAX], n = sop_members_replicas(mem, idx);
+	int rc = -ENODEV;
+
+	for (unsigned i = 0; i < n && rc && rc != -ENOMEM && rc != SOP_EVERSION; i++)
+		rc = load_one(out, mem, idx[i], path, e);
+	return rc == -ENODEV ? sop_fail(e, SOP_ELOST, "%s: no replica is there", path) : rc;
 }
 
 int sop_checkpoint_load(struct sop_checkpoint *out, struct sop_members *mem, struct sop_err *e)

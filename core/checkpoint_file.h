@@ -47,6 +47,13 @@ int sop_checkpoint_load(struct sop_checkpoint *out, struct sop_members *mem, str
 /* The one on one member, whatever the others have. */
 int sop_checkpoint_load_one(
 	struct sop_checkpoint *out, struct sop_members *mem, unsigned member, struct sop_err *e);
+/* An image of a shared volume: the same in a file of its own, on a majority of all replicas, none
+ * of which is set aside for it. On an error it may be on some. */
+int sop_checkpoint_store_image(struct sop_members *mem, const char *path,
+	const struct sop_checkpoint *c, struct sop_err *e);
+/* From any of them. */
+int sop_checkpoint_load_image(
+	struct sop_checkpoint *out, struct sop_members *mem, const char *path, struct sop_err *e);
 bool sop_checkpoint_newer(const struct sop_checkpoint *a, const struct sop_checkpoint *b);
 
 #endif

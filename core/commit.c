@@ -666,14 +666,6 @@ static int throttle(struct sop_volume *v, struct sop_err *e)
 	struct sop_nodes_stat s;
 
 	sop_nodes_stat(v->nodes, &s);
-	if (sop_shared_live(v))
-		return s.dirty_bytes < v->opts.cache_bytes / 2
-			       ? 0
-			       : sop_say(e, -ENOSPC,
-					 "volume %s: cache=%zu is too small for all that was "
-					 "changed since it was mounted; unmount it on all machines "
-					 "and mount it again",
-					 v->name, v->opts.cache_bytes);
 	if (s.dirty_bytes + s.old_version_bytes > v->opts.cache_bytes / 3)
 		return sop_checkpoint_relieve(v, v->opts.cache_bytes / 3, e);
 	if (sop_checkpoint_worth(v, &s))
@@ -721,7 +713,7 @@ static int commit_writes(
 	rc = removes_only(t) && !prepare ? 0 : sop_space_check(v->space, 0, t->bytes, e);
 	if (rc)
 		return rc;
-	rc = removes_only(t) && v->shared ? 0 : throttle(v, e);
+	rc = throttle(v, e);
 	if (rc)
 		return rc;
 	/* A lease that ends before the slot is tried sends it back to the gate. */

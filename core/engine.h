@@ -132,6 +132,9 @@ int sop_space_alloc(struct sop_space *s, const struct sop_blobref *ref, struct s
 /* One reference less as of lsn, once no pin of scope can see it and lsn is on the media. */
 int sop_space_free_later(struct sop_space *s, uint64_t lsn, uint64_t scope,
 	const struct sop_blobref *ref, struct sop_err *e);
+/* The same of a node that the checkpoint of LSN born wrote, 0: one before this mount. */
+int sop_space_free_node(struct sop_space *s, uint64_t born, uint64_t lsn, uint64_t scope,
+	const struct sop_blobref *ref, struct sop_err *e);
 /* Do what can be done of it (at most `max` blobs); takes the commit lock for the accounts, not for
  * the holes. The caller holds the checkpoint lock. *left: whether more could be done at once. */
 int sop_space_reclaim(struct sop_space *s, size_t max, size_t *left, struct sop_err *e);
@@ -160,6 +163,8 @@ int sop_space_settle(struct sop_space *s, struct sop_err *e);
 /* Instead of settle, when others are there: nothing is found, nothing freed. */
 void sop_space_leave_unsettled(struct sop_space *s);
 
+/* Is there an account of the segment? */
+bool sop_space_knows(struct sop_space *s, uint64_t id);
 /* Calls fn for a copy of each segment's account, under no lock. */
 struct sop_space_seg {
 	uint64_t id, live;

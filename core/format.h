@@ -23,7 +23,8 @@
  *   journal/NNNNNNNNNNNNNNNN   REGISTRY members: journal files; journal/spare.N: to be used again
  *   checkpoint                 REGISTRY members: the last checkpoint
  *   slots/commit.N slots/commit.N.R   REGISTRY members of a shared volume: slot N (16 hex digits),
- * its round R (decimal, when not 0); slots/floor; slots/stage.*: temporary */
+ * its round R (decimal, when not 0); slots/floors/N.W, slots/image.N.W, slots/live.W: of mounter W;
+ * slots/stage.*: temporary */
 #define SOP_PATH_LABEL0	    "label.0"
 #define SOP_PATH_LABEL1	    "label.1"
 #define SOP_PATH_LOCK	    "lock"
@@ -32,7 +33,7 @@
 #define SOP_PATH_JOURNAL    "journal"
 #define SOP_PATH_CHECKPOINT "checkpoint"
 #define SOP_PATH_SLOTS	    "slots"
-#define SOP_PATH_FLOOR	    "slots/floor"
+#define SOP_PATH_FLOORS	    "slots/floors"
 
 /* ---- label ---------------------------------------------------------------------------------- */
 #define SOP_LABEL_MAGIC	  "SOPLABEL"
@@ -326,15 +327,17 @@ static_assert(sizeof(struct sop_disk_checkpoint) == 256, "checkpoint");
 
 /* ---- slots of a shared volume ------------------------------------------------------------------
  * A register: this header and its payload, a file of its own, linked once and never changed. */
-#define SOP_SLOT_MAGIC	"SOPSLOT"
-#define SOP_FLOOR_MAGIC "SOPFLOOR"
-
+#define SOP_SLOT_MAGIC "SOPSLOT"
 enum sop_slot_type {
 	SOP_SLOT_NIL = 0, /* nobody's; who and seq are 0 */
 	SOP_SLOT_BATCH =
 		1, /* transactions: struct sop_disk_commit_txn, operations, padding to 8; each */
 	SOP_SLOT_BASE = 2,  /* the mounter is alone, and all before is in its checkpoint */
 	SOP_SLOT_MOUNT = 3, /* a mounter enters; the payload is its claim, as in the lock file */
+	SOP_SLOT_IMAGE = 4, /* a checkpoint of this mounter, in a file: struct sop_disk_image */
+	SOP_SLOT_SEEN = 5,  /* struct sop_disk_seen: the mounter knows of the newest image */
+	SOP_SLOT_LEAVE = 6, /* the mounter has ended; no payload */
+	SOP_SLOT_FENCE = 7, /* struct sop_disk_fence: another is dead, or to be taken for it */
 };
 
 struct sop_disk_commit {
@@ -363,15 +366,40 @@ struct sop_disk_commit_txn {
 };
 static_assert(sizeof(struct sop_disk_commit_txn) == 24, "transaction in a slot");
 
-struct sop_disk_floor {
-	char magic[8];		 /* 0 */
-	struct le32 version;	 /* 8 */
-	struct le32 crc;	 /* 12: over the 64 bytes */
-	uint8_t volume_uuid[16]; /* 16 */
-	struct le64 floor;	 /* 32: slots below it are let go of */
-	uint8_t pad[64 - 40];	 /* 40 */
+/* Payload of an IMAGE; behind it, who is there: `n` of struct sop_disk_mounted. */
+struct sop_disk_image {
+	struct le64 slot;	  /* 0: the first that is not in it */
+	struct le64 lsn;	  /* 8: the last that is */
+	struct le64 floor_slot;	  /* 16: the image that mounters begin with now */
+	struct le64 floor_lsn;	  /* 24 */
+	struct le64 floor_who;	  /* 32 */
+	struct le32 floor_number; /* 40: 0: it is the base */
+	struct le32 mounts;	  /* 44: MOUNT records since the base */
+	struct le32 n;		  /* 48 */
+	struct le32 pad;	  /* 52 */
 };
-static_assert(sizeof(struct sop_disk_floor) == 64, "floor");
+static_assert(sizeof(struct sop_disk_image) == 56, "image");
+
+struct sop_disk_mounted {
+	struct le64 who;    /* 0 */
+	struct le64 image;  /* 8: LSN of the image it began with */
+	struct le64 seen;   /* 16: slot of the newest one it knows of */
+	struct le64 pin;    /* 24: none of its readers looks at anything older */
+	struct le32 number; /* 32: of its MOUNT record */
+	struct le32 maker;  /* 36: number of who made the image; 0: it is the base */
+};
+static_assert(sizeof(struct sop_disk_mounted) == 40, "mounter");
+
+struct sop_disk_seen {
+	struct le64 slot; /* 0: of the newest image */
+	struct le64 pin;  /* 8 */
+};
+static_assert(sizeof(struct sop_disk_seen) == 16, "seen");
+
+struct sop_disk_fence {
+	struct le64 who; /* 0 */
+};
+static_assert(sizeof(struct sop_disk_fence) == 8, "fence");
 
 /* The registry's slot of a handle gets `to`. from: the blob it held, freed by this checkpoint. */
 struct sop_disk_flip {

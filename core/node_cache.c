@@ -376,19 +376,13 @@ static int load_page(struct sop_nodes *n, uint64_t handle, bool unknown, struct 
 	return rc ? sop_wrap(e, rc, "node %llu", (unsigned long long)handle) : 0;
 }
 
-static bool ref_equal(const struct sop_blobref *a, const struct sop_blobref *b)
-{
-	return a->segment == b->segment && a->off == b->off && a->len == b->len &&
-	       a->nonce == b->nonce;
-}
-
 /* The version that a load of ref (or the first load) was for, if it still waits for it. */
 static struct version *find_waiting(struct node *node, bool unknown, const struct sop_blobref *ref)
 {
 	for (struct version *v = node->newest; v; v = v->older) {
 		if (v->page || v->tombstone || v->dirty || v->unknown != unknown)
 			continue;
-		if (unknown || ref_equal(&v->ref, ref))
+		if (unknown || sop_blobref_equal(&v->ref, ref))
 			return v;
 	}
 	return NULL;

@@ -351,6 +351,20 @@ uint64_t sop_pins_newest(struct sop_pins *p, uint64_t scope)
 	return s ? SOP_MAX(newest, scope_newest(s)) : newest;
 }
 
+uint64_t sop_pins_oldest(struct sop_pins *p)
+{
+	uint64_t oldest;
+
+	SOP_LOCK_GUARD(&p->lock);
+	oldest = atomic_load_explicit(&p->published, memory_order_relaxed);
+	if (p->all.n)
+		oldest = SOP_MIN(oldest, p->all.pins[0].lsn);
+	for (size_t i = 0; i < p->n_buckets; i++)
+		for (const struct scope *s = p->buckets[i]; s; s = s->next)
+			oldest = SOP_MIN(oldest, s->pins[0].lsn);
+	return oldest;
+}
+
 uint64_t sop_pins_generation(struct sop_pins *p)
 {
 	return atomic_load_explicit(&p->generation, memory_order_acquire);

@@ -31,6 +31,9 @@ void sop_pins_put(struct sop_pins *p, uint64_t scope, uint64_t lsn);
 bool sop_pins_between(struct sop_pins *p, uint64_t scope, uint64_t from, uint64_t to);
 /* The newest pin of this scope or of everything, 0 when there is none. */
 uint64_t sop_pins_newest(struct sop_pins *p, uint64_t scope);
+/* The oldest pin of any scope, or what is published when there is none: nobody looks at anything
+ * older, now or later. */
+uint64_t sop_pins_oldest(struct sop_pins *p);
 /* Rises whenever a pin goes: a cheap "is it worth looking for what can be dropped". */
 uint64_t sop_pins_generation(struct sop_pins *p);
 

@@ -166,9 +166,9 @@ static unsigned replay_flags(const struct sop_volume *v, const struct sop_checkp
 }
 
 /* The slots go on where the journal ends: it was written while the volume was not shared. */
-static int open_shared(struct sop_volume *v, const struct sop_checkpoint *c, struct sop_err *e)
+static int open_shared(struct sop_volume *v, struct sop_err *e)
 {
-	int rc = sop_shared_open(v, c->slot, c->base, e);
+	int rc = sop_shared_open(v, e);
 
 	if (rc || v->opts.read_only || sop_members_joined(v->mem))
 		return rc;
@@ -186,8 +186,12 @@ int sop_recover(struct sop_volume *v, struct sop_err *e)
 	int rc;
 
 	rc = sop_checkpoint_load(&c, v->mem, e);
-	if (rc)
-		return rc;
+	if (!rc && label->flags & SOP_LABEL_SHARED)
+		rc = sop_shared_begin(v, &c, e);
+	if (rc) {
+		sop_checkpoint_release(&c);
+		return sop_wrap(e, rc, "recovery");
+	}
 	v->next_ino = SOP_MAX(c.next_ino, (uint64_t)SOP_INO_FIRST);
 	v->items = c.items;
 	v->chain_end = c.slot;
@@ -216,7 +220,7 @@ int sop_recover(struct sop_volume *v, struct sop_err *e)
 		sop_log(v->log, SOP_LOG_INFO, "recover", "records=%llu lsn=%llu: journal replayed",
 			(unsigned long long)r.records, (unsigned long long)end.lsn);
 	if (!rc && label->flags & SOP_LABEL_SHARED)
-		rc = open_shared(v, &c, e);
+		rc = open_shared(v, e);
 	if (!rc && joined)
 		sop_space_leave_unsettled(v->space);
 	if (!rc && !v->opts.read_only && !joined) {

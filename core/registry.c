@@ -32,6 +32,13 @@ struct chained {
 	bool applied; /* its slot on disk says so */
 };
 
+/* What stands instead of a slot of the files. */
+struct overlaid {
+	uint64_t handle;
+	struct sop_blobref to;
+	uint64_t lsn; /* of the checkpoint; 0: of before this mount */
+};
+
 struct sop_registry {
 	struct sop_regblocks *blocks;
 	struct sop_members *mem;
@@ -57,8 +64,8 @@ struct sop_registry {
 	uint32_t *touched; /* files written by applies while tracking */
 	size_t touched_n, touched_cap;
 
-	bool read_only;		  /* set before others use it, as the overlay */
-	struct sop_flip *overlay; /* sorted by handle */
+	bool read_only;		  /* set before others use it */
+	struct overlaid *overlay; /* sorted by handle; replaced as a whole */
 	size_t overlay_n;
 
 	struct cached *cache; /* CACHE_BLOCKS of them */
@@ -197,7 +204,8 @@ static void repair(struct sop_registry *r, struct sop_regplace at)
 	sop_unlock(&r->lock);
 }
 
-static const struct sop_flip *overlay_find(const struct sop_registry *r, uint64_t handle)
+/* Under the lock: the first at or behind the handle. */
+static const struct overlaid *overlay_find(const struct sop_registry *r, uint64_t handle)
 {
 	size_t low = 0, high = r->overlay_n;
 
@@ -213,12 +221,27 @@ static const struct sop_flip *overlay_find(const struct sop_registry *r, uint64_
 }
 
 /* A block that the overlay's checkpoint may have been writing when the machine stopped. */
-static bool overlay_touches(const struct sop_registry *r, uint64_t handle)
+static bool overlay_touches(struct sop_registry *r, uint64_t handle)
 {
-	const struct sop_flip *f =
-		overlay_find(r, handle / SOP_REGISTRY_SLOTS * SOP_REGISTRY_SLOTS);
+	const struct overlaid *f;
 
+	SOP_LOCK_GUARD(&r->lock);
+	f = overlay_find(r, handle / SOP_REGISTRY_SLOTS * SOP_REGISTRY_SLOTS);
 	return f && f->handle / SOP_REGISTRY_SLOTS == handle / SOP_REGISTRY_SLOTS;
+}
+
+bool sop_registry_overlaid(
+	struct sop_registry *r, uint64_t handle, struct sop_blobref *ref, uint64_t *lsn)
+{
+	const struct overlaid *f;
+
+	SOP_LOCK_GUARD(&r->lock);
+	f = overlay_find(r, handle);
+	if (!f || f->handle != handle)
+		return false;
+	*ref = f->to;
+	*lsn = f->lsn;
+	return true;
 }
 
 /* The block of a handle as of the last apply. */
@@ -271,17 +294,15 @@ int sop_registry_lookup(
 	struct sop_registry *r, uint64_t handle, struct sop_blobref *ref, struct sop_err *e)
 {
 	_Alignas(8) uint8_t raw[SOP_REGISTRY_BLOCK];
-	const struct sop_flip *f = overlay_find(r, handle);
 	struct sop_regplace at;
 	bool lenient = false;
+	uint64_t lsn;
 	int rc;
 
-	if (f && f->handle == handle) {
-		*ref = f->to;
-	} else {
+	if (!sop_registry_overlaid(r, handle, ref, &lsn)) {
 		if (!handle || !place_of(r, handle, &at))
 			return sop_fail(e, -ENOENT, "handle %llu", (unsigned long long)handle);
-		lenient = r->overlay_n && overlay_touches(r, handle);
+		lenient = overlay_touches(r, handle);
 		rc = read_block(r, at, lenient, raw, e);
 		if (rc)
 			return sop_wrap(e, rc, "handle %llu", (unsigned long long)handle);
@@ -303,14 +324,18 @@ static int read_next(struct sop_registry *r, uint64_t handle, uint64_t *next, st
 	uint8_t raw[SOP_REGISTRY_BLOCK];
 	struct sop_blobref ref;
 	struct sop_regplace at;
+	uint64_t lsn;
 	int rc;
 
-	if (!place_of(r, handle, &at))
-		return sop_fail(e, SOP_ECORRUPT, "free handle %llu", (unsigned long long)handle);
-	rc = read_block(r, at, false, raw, e);
-	if (rc)
-		return rc;
-	ref = sop_blobref_decode(&slot_of(raw, handle)->ref);
+	if (!sop_registry_overlaid(r, handle, &ref, &lsn)) {
+		if (!place_of(r, handle, &at))
+			return sop_fail(
+				e, SOP_ECORRUPT, "free handle %llu", (unsigned long long)handle);
+		rc = read_block(r, at, overlay_touches(r, handle), raw, e);
+		if (rc)
+			return rc;
+		ref = sop_blobref_decode(&slot_of(raw, handle)->ref);
+	}
 	if (ref.segment || ref.off == handle)
 		return sop_fail(
 			e, SOP_ECORRUPT, "handle %llu is not free", (unsigned long long)handle);
@@ -796,30 +821,105 @@ int sop_registry_reserve(struct sop_registry *r, const struct sop_flip *flips, s
 	return rc;
 }
 
-int sop_registry_overlay(
-	struct sop_registry *r, const struct sop_flip *flips, size_t n, struct sop_err *e)
-{
-	struct sorted *sorted = malloc((n + 1) * sizeof(*sorted));
-	struct sop_flip *copy = malloc((n + 1) * sizeof(*copy));
+/* ---- the overlay ---- */
 
-	if (!sorted || !copy) {
-		free(sorted);
-		free(copy);
-		return sop_fail(e, -ENOMEM, "registry: %zu flips", n);
+/* Two sorted lists become one; of two entries for a handle that of b counts. */
+static size_t overlay_merge(struct overlaid *out, const struct overlaid *a, size_t n_a,
+	const struct overlaid *b, size_t n_b)
+{
+	size_t n = 0, i = 0, k = 0;
+
+	while (i < n_a || k < n_b) {
+		if (k == n_b || (i < n_a && a[i].handle < b[k].handle)) {
+			out[n++] = a[i++];
+			continue;
+		}
+		i += i < n_a && a[i].handle == b[k].handle;
+		out[n++] = b[k++];
 	}
+	return n;
+}
+
+/* Sorted, one for each handle: the last of the flips counts. */
+static size_t overlay_sort(struct overlaid *out, struct sorted *sorted,
+	const struct sop_flip *flips, size_t n, uint64_t lsn)
+{
+	size_t kept = 0;
+
 	for (size_t i = 0; i < n; i++)
 		sorted[i].flip = &flips[i];
 	qsort(sorted, n, sizeof(*sorted), by_flip);
-	r->overlay_n = 0;
 	for (size_t i = 0; i < n; i++) {
-		if (r->overlay_n && copy[r->overlay_n - 1].handle == sorted[i].flip->handle)
-			r->overlay_n--;
-		copy[r->overlay_n++] = *sorted[i].flip;
+		const struct sop_flip *f = sorted[i].flip;
+
+		kept -= kept && out[kept - 1].handle == f->handle;
+		out[kept++] = (struct overlaid){f->handle, f->to, lsn};
+	}
+	return kept;
+}
+
+static int overlay_put(struct sop_registry *r, const struct sop_flip *flips, size_t n, uint64_t lsn,
+	struct sop_err *e)
+{
+	struct sorted *sorted = malloc((n + 1) * sizeof(*sorted));
+	struct overlaid *add = malloc((n + 1) * sizeof(*add));
+	struct overlaid *all = malloc((r->overlay_n + n + 1) * sizeof(*all)), *old = NULL;
+	int rc = sorted && add && all ? 0 : sop_fail(e, -ENOMEM, "registry: %zu flips", n);
+
+	/* Nobody else changes it meanwhile. */
+	if (!rc) {
+		size_t n_add = overlay_sort(add, sorted, flips, n, lsn);
+		size_t n_all = overlay_merge(all, r->overlay, r->overlay_n, add, n_add);
+
+		sop_lock(&r->lock);
+		old = r->overlay;
+		r->overlay = all;
+		r->overlay_n = n_all;
+		sop_unlock(&r->lock);
+		all = NULL;
 	}
 	free(sorted);
-	free(r->overlay);
-	r->overlay = copy;
+	free(add);
+	free(all);
+	free(old);
+	return rc;
+}
+
+int sop_registry_overlay(
+	struct sop_registry *r, const struct sop_flip *flips, size_t n, struct sop_err *e)
+{
 	r->read_only = true;
+	return overlay_put(r, flips, n, 0, e);
+}
+
+int sop_registry_overlay_add(struct sop_registry *r, const struct sop_flip *flips, size_t n,
+	uint64_t lsn, struct sop_err *e)
+{
+	struct job j = {.r = r, .n = n};
+	int rc = n ? job_prepare(&j, flips, e) : 0;
+
+	if (!rc)
+		rc = overlay_put(r, flips, n, lsn, e);
+	sop_lock(&r->lock);
+	if (!rc)
+		note_applied(&j);
+	sop_unlock(&r->lock);
+	free(j.flip);
+	free(j.file);
+	return rc;
+}
+
+int sop_registry_overlay_list(
+	struct sop_registry *r, struct sop_flip **flips, size_t *n, struct sop_err *e)
+{
+	SOP_LOCK_GUARD(&r->lock);
+	*flips = calloc(r->overlay_n + 1, sizeof(**flips));
+	if (!*flips)
+		return sop_fail(e, -ENOMEM, "registry: %zu flips", r->overlay_n);
+	*n = r->overlay_n;
+	for (size_t i = 0; i < r->overlay_n; i++)
+		(*flips)[i] =
+			(struct sop_flip){r->overlay[i].handle, r->overlay[i].to, r->overlay[i].to};
 	return 0;
 }
 

@@ -27,10 +27,23 @@ int sop_registry_new(struct sop_registry **out, struct sop_members *mem, struct 
 	uint32_t hashmod, uint64_t next_handle, uint64_t free_handle, struct sop_err *e);
 void sop_registry_free(struct sop_registry *r);
 
-/* For read-only mounts, where the flips of the checkpoint may not have been applied and cannot be:
- * look-ups see them from now on, and repair nothing. Before other threads use r; n may be 0. */
+/* For mounts that must not change the files: read-only ones, and those that share the volume. Flips
+ * of the checkpoint that may not have been applied: look-ups see them from now on, and repair
+ * nothing. Before other threads use r; n may be 0. */
 int sop_registry_overlay(
 	struct sop_registry *r, const struct sop_flip *flips, size_t n, struct sop_err *e);
+/* Instead of apply, in a volume that others have mounted too: look-ups see these from now on, and
+ * the files stay as they are. lsn: of the checkpoint that wrote them. One at a time. -ENOMEM: as
+ * before. */
+int sop_registry_overlay_add(struct sop_registry *r, const struct sop_flip *flips, size_t n,
+	uint64_t lsn, struct sop_err *e);
+/* Is the handle in the overlay? *ref: where to; *lsn: of the checkpoint that wrote it, 0 for one of
+ * sop_registry_overlay(). */
+bool sop_registry_overlaid(
+	struct sop_registry *r, uint64_t handle, struct sop_blobref *ref, uint64_t *lsn);
+/* All of the overlay, each with `from` as `to`; *flips malloc'ed. */
+int sop_registry_overlay_list(
+	struct sop_registry *r, struct sop_flip **flips, size_t *n, struct sop_err *e);
 
 /* The block is read from the first current replica where it verifies; a bad copy met on the way is
  * counted and rewritten. -ENOENT: the slot is free or was never written. SOP_ELOST: bad on all

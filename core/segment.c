@@ -260,15 +260,6 @@ int sop_segments_new(struct sop_segments **out, struct sop_members *mem, struct 
 	return 0;
 }
 
-void sop_segments_set_epoch(struct sop_segments *s, uint64_t epoch)
-{
-	SOP_LOCK_GUARD(&s->lock);
-
-	assert(!(epoch >> (64 - SOP_SEGMENT_NUMBER_BITS)));
-	s->epoch = epoch;
-	s->next = 1;
-}
-
 void sop_segments_free(struct sop_segments *s)
 {
 	if (!s)
@@ -317,7 +308,8 @@ int sop_segments_add(struct sop_segments *s, const struct sop_segment_info *info
 	if (rc)
 		return rc;
 	sop_lock(&s->lock);
-	seg->adoptable = !info->sealed;
+	/* Where others are it may be theirs, and open. */
+	seg->adoptable = !info->sealed && !sop_members_joined(s->mem);
 	sop_unlock(&s->lock);
 	sop_segment_put(s, seg);
 	return 0;
@@ -365,6 +357,25 @@ static void seal_locked(struct sop_segments *s, struct segment *seg)
 			seg->refs--;
 		}
 	}
+}
+
+void sop_segments_set_epoch(struct sop_segments *s, uint64_t epoch)
+{
+	SOP_LOCK_GUARD(&s->lock);
+
+	assert(!(epoch >> (64 - SOP_SEGMENT_NUMBER_BITS)));
+	s->epoch = epoch;
+	s->next = 1;
+	for (unsigned p = 0; p < SOP_PROFILES_MAX; p++)
+		for (unsigned i = 0; i < SOP_STREAMS; i++) {
+			struct segment *seg = s->open[p][i].seg;
+
+			if (!seg)
+				continue;
+			seg->refs++;
+			seal_locked(s, seg);
+			seg->refs--; /* the table has one */
+		}
 }
 
 void sop_segments_on_bad(

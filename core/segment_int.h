@@ -63,8 +63,6 @@ struct sop_shard_file {
 
 #define SOP_WRITTEN_SETS 4
 
-#define SOP_SEGMENT_NUMBER_BITS 20 /* of an id; above them the epoch of the mount that made it */
-
 struct segment {
 	struct segment *hash_next;
 	struct sop_segment_info info;

@@ -8,14 +8,21 @@
 
 #include "core/engine.h"
 
-/* Recovery, no lock: what was committed after the checkpoint is applied from the slots. slot: the
- * first that is not in it; base: of its BASE. */
-int sop_shared_open(struct sop_volume *v, uint64_t slot, uint64_t base, struct sop_err *e);
+/* Recovery, no lock. begin: c, the newest checkpoint, gives way to the image that mounters begin
+ * with now, if there is one behind it. open: what was committed after it is applied from the slots.
+ */
+int sop_shared_begin(struct sop_volume *v, struct sop_checkpoint *c, struct sop_err *e);
+int sop_shared_open(struct sop_volume *v, struct sop_err *e);
 /* Recovery of who is alone, before anything is given back: nobody of before can commit from here
  * on. */
 int sop_shared_take_over(struct sop_volume *v, struct sop_err *e);
-/* The end of recovery: others are let in, and this mounter enters. No lock. */
+/* The end of recovery: others are let in, and this mounter enters. No lock. -ESTALE: others have
+ * gone on to another image meanwhile; begin anew. */
 int sop_shared_enter(struct sop_volume *v, struct sop_err *e);
+/* No lock. Mounting has failed: was that because others have gone on to another image meanwhile? */
+bool sop_shared_moved(struct sop_volume *v);
+/* The others need not wait for this one any more. No lock. */
+void sop_shared_leave(struct sop_volume *v);
 void sop_shared_free(struct sop_volume *v);
 
 /* Others may be there: labels, registry and what they refer to are not to be changed. Any thread.
@@ -37,11 +44,35 @@ int sop_shared_place(struct sop_volume *v, enum sop_slot_type type, const void *
 	struct sop_err *e);
 /* All up to lsn is in memory, and has been on the media before. */
 void sop_shared_published(struct sop_volume *v, uint64_t lsn);
-/* A checkpoint that holds all slots below is published, and this mounter is alone. */
-void sop_shared_trim(struct sop_volume *v, uint64_t slot);
-/* The first slot not applied, and that of the BASE; 0 when the volume is not shared (or, the first,
- * where the chain ended when it was). */
+/* c is published, and this mounter is alone: the base of those who enter from now on. */
+void sop_shared_based(struct sop_volume *v, const struct sop_checkpoint *c);
+/* For a checkpoint: what it says of the chain. */
+void sop_shared_note(const struct sop_volume *v, struct sop_checkpoint *c);
+/* The first slot not applied; of a volume that is not shared where the chain ended when it was, or
+ * 0.
+ */
 uint64_t sop_shared_slot(const struct sop_volume *v);
-uint64_t sop_shared_base(const struct sop_volume *v);
+
+/* ---- images: see SHARED.md, section 10 ---- */
+
+/* What has been checkpointed here so far is no more than the image that was begun with. */
+bool sop_shared_unchanged(const struct sop_volume *v);
+/* Is it this mounter's turn to make one? */
+bool sop_shared_image_due(struct sop_volume *v);
+/* May one of all that is applied now be placed? */
+bool sop_shared_may_image(const struct sop_volume *v);
+/* c, whose nodes are on the media, becomes the image that mounters begin with, as soon as all who
+ * are there know of it; unless another is quicker. No lock but the checkpoint's. */
+int sop_shared_publish(struct sop_volume *v, const struct sop_checkpoint *c, struct sop_err *e);
+/* From time to time, no lock: what the others wait for; what nobody needs any more goes. */
+int sop_shared_tick(struct sop_volume *v, struct sop_err *e);
+
+/* Of a segment, in this base: its own, another mounter's, or older (or of who was alone). */
+enum sop_segment_whose { SOP_SEGMENT_OLD, SOP_SEGMENT_OWN, SOP_SEGMENT_OTHERS };
+enum sop_segment_whose sop_shared_whose(const struct sop_volume *v, uint64_t segment);
+/* No reader of any mounter looks at anything older. */
+uint64_t sop_shared_pin(const struct sop_volume *v);
+/* May anybody read an image whose LSN is from `from` to `to`? */
+bool sop_shared_imaged(const struct sop_volume *v, uint64_t from, uint64_t to);
 
 #endif

@@ -18,11 +18,6 @@ static uint32_t commit_crc(const struct sop_disk_commit *h)
 	return header_crc(h, sizeof(*h), offsetof(struct sop_disk_commit, crc));
 }
 
-static uint32_t floor_crc(const struct sop_disk_floor *h)
-{
-	return header_crc(h, sizeof(*h), offsetof(struct sop_disk_floor, crc));
-}
-
 void sop_slot_header_encode(struct sop_disk_commit *out, const struct sop_chain_record *r,
 	const struct sop_uuid *volume)
 {
@@ -47,7 +42,7 @@ int sop_slot_header_decode(struct sop_chain_record *r, const struct sop_disk_com
 	if (memcmp(h->magic, SOP_SLOT_MAGIC, sizeof(h->magic)) != 0 ||
 		le32_get(h->version) != SOP_FORMAT_VERSION || le32_get(h->crc) != commit_crc(h) ||
 		memcmp(h->volume_uuid, volume->b, sizeof(h->volume_uuid)) != 0 ||
-		le64_get(h->slot) != slot || h->type > SOP_SLOT_MOUNT)
+		le64_get(h->slot) != slot || h->type > SOP_SLOT_FENCE)
 		return SOP_ECORRUPT;
 	*r = (struct sop_chain_record){.id = {le64_get(h->who), le64_get(h->seq)},
 		.slot = slot,
@@ -98,31 +93,5 @@ int sop_slot_batch_next(struct sop_slot_txn *out, const uint8_t **at, size_t *le
 		.len = le32_get(h.len)};
 	*at += all;
 	*left -= all;
-	return 0;
-}
-
-void sop_slot_floor_encode(
-	struct sop_disk_floor *out, uint64_t floor, const struct sop_uuid *volume)
-{
-	*out = (struct sop_disk_floor){
-		.version = le32_make(SOP_FORMAT_VERSION), .floor = le64_make(floor)};
-	memcpy(out->magic, SOP_FLOOR_MAGIC, sizeof(out->magic));
-	memcpy(out->volume_uuid, volume->b, sizeof(out->volume_uuid));
-	out->crc = le32_make(floor_crc(out));
-}
-
-int sop_slot_floor_decode(
-	uint64_t *floor, const void *raw, size_t len, const struct sop_uuid *volume)
-{
-	struct sop_disk_floor h;
-
-	if (len != sizeof(h))
-		return SOP_ECORRUPT;
-	memcpy(&h, raw, sizeof(h));
-	if (memcmp(h.magic, SOP_FLOOR_MAGIC, sizeof(h.magic)) != 0 ||
-		le32_get(h.version) != SOP_FORMAT_VERSION || le32_get(h.crc) != floor_crc(&h) ||
-		memcmp(h.volume_uuid, volume->b, sizeof(h.volume_uuid)) != 0)
-		return SOP_ECORRUPT;
-	*floor = le64_get(h.floor);
 	return 0;
 }

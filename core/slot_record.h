@@ -1,5 +1,5 @@
-/* The bytes of commit slots: records, the transactions in a batch, and the floor (DISK-FORMAT.md,
- * section 24). Pure: what is given is checked, and nothing else is touched. SOP_ECORRUPT: it is not
+/* The bytes of commit slots: records, and the transactions in a batch (DISK-FORMAT.md, section
+ * 24). Pure: what is given is checked, and nothing else is touched. SOP_ECORRUPT: it is not
  * what it should be, or is of another volume or slot. */
 #ifndef SOP_SLOT_RECORD_H
 #define SOP_SLOT_RECORD_H
@@ -37,10 +37,5 @@ struct sop_slot_txn {
 };
 /* The transaction that *at begins with; *at and *left (not 0) move on to the next. */
 int sop_slot_batch_next(struct sop_slot_txn *out, const uint8_t **at, size_t *left);
-
-void sop_slot_floor_encode(
-	struct sop_disk_floor *out, uint64_t floor, const struct sop_uuid *volume);
-int sop_slot_floor_decode(
-	uint64_t *floor, const void *raw, size_t len, const struct sop_uuid *volume);
 
 #endif

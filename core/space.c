@@ -15,7 +15,7 @@
  * addresses are never used twice. What sessions wrote after the checkpoint and did not commit lies
  * beyond the recorded end of a segment, between the blobs that the replayed records name: settle()
  * finds it. */
-#include "core/engine.h"
+#include "core/shared.h"
 
 #define PAGE	4096u
 #define BUCKETS 1024u
@@ -29,8 +29,10 @@ struct seg {
 	uint16_t disks[SOP_EC_MAX]; /* as recorded */
 	bool dirty;		    /* differs from the table */
 	bool recorded;		    /* is in the table */
-	uint64_t settled;	    /* mount: all below is accounted for */
-	struct span *replayed;	    /* mount: allocations at or beyond `settled` */
+	uint8_t stream;
+	uint64_t reach;	       /* no blob that is known of ends beyond */
+	uint64_t settled;      /* mount: all below is accounted for */
+	struct span *replayed; /* mount: allocations at or beyond `settled` */
 	size_t n_replayed, cap_replayed;
 };
 
@@ -45,7 +47,8 @@ struct small { /* an entry of the uncommitted set, or of the reference deltas */
 };
 
 struct pending {
-	uint64_t lsn; /* SOP_LSN_GARBAGE: it was never live */
+	uint64_t lsn;  /* SOP_LSN_GARBAGE: it was never live */
+	uint64_t born; /* of a node: by the checkpoint of this LSN, 0: before this mount */
 	uint64_t scope;
 	struct sop_blobref ref;
 };
@@ -142,7 +145,7 @@ void sop_space_free(struct sop_space *s)
 
 /* ---- segments ---- */
 
-static struct seg *seg_find(struct sop_space *s, uint64_t id)
+static struct seg *seg_find(const struct sop_space *s, uint64_t id)
 {
 	struct seg *g = s->seg[hash_id(id)];
 
@@ -151,19 +154,20 @@ static struct seg *seg_find(struct sop_space *s, uint64_t id)
 	return g;
 }
 
-static int seg_add(struct sop_space *s, uint64_t id, unsigned k, unsigned m, struct seg **out,
+static int seg_add(struct sop_space *s, const struct sop_segment_info *info, struct seg **out,
 	struct sop_err *e)
 {
 	struct seg *g = calloc(1, sizeof(*g));
 
 	if (!g)
 		return sop_fail(e, -ENOMEM, "segment account");
-	g->id = id;
-	g->k = k;
-	g->shards = k + m;
-	g->settled = SOP_SHARD_HEADER;
-	g->next = s->seg[hash_id(id)];
-	s->seg[hash_id(id)] = g;
+	g->id = info->id;
+	g->k = info->k;
+	g->shards = (unsigned)info->k + info->m;
+	g->stream = info->stream;
+	g->settled = g->reach = SOP_SHARD_HEADER;
+	g->next = s->seg[hash_id(g->id)];
+	s->seg[hash_id(g->id)] = g;
 	s->segments++;
 	*out = g;
 	return 0;
@@ -180,7 +184,7 @@ static int seg_get(struct sop_space *s, uint64_t id, struct seg **out, struct so
 	if (*out)
 		return 0;
 	rc = sop_segments_info(s->v->seg, id, &info, e);
-	return rc ? rc : seg_add(s, id, info.k, info.m, out, e);
+	return rc ? rc : seg_add(s, &info, out, e);
 }
 
 /* Nobody refers to anything in it, or may come to. */
@@ -199,6 +203,13 @@ static void seg_forget(struct sop_space *s, struct seg *g)
 	free(g->replayed);
 	free(g);
 	s->segments--;
+}
+
+bool sop_space_knows(struct sop_space *s, uint64_t id)
+{
+	SOP_LOCK_GUARD(&s->lock);
+
+	return seg_find(s, id) != NULL;
 }
 
 /* ---- sets of blobs ---- */
@@ -253,21 +264,26 @@ int sop_space_reserve(struct sop_space *s, const struct sop_blobref *ref)
 	return 0;
 }
 
-static int pending_add(
-	struct sop_space *s, uint64_t lsn, uint64_t scope, const struct sop_blobref *ref)
+static int pending_put(struct sop_space *s, const struct pending *p)
 {
 	if (s->n_pending == s->cap_pending) {
 		size_t cap = s->cap_pending ? 2 * s->cap_pending : 256;
-		struct pending *p = realloc(s->pending, cap * sizeof(*p));
+		struct pending *all = realloc(s->pending, cap * sizeof(*all));
 
-		if (!p)
+		if (!all)
 			return -ENOMEM;
-		s->pending = p;
+		s->pending = all;
 		s->cap_pending = cap;
 	}
-	s->pending[s->n_pending++] = (struct pending){lsn, scope, *ref};
-	s->pending_bytes += ref->len;
+	s->pending[s->n_pending++] = *p;
+	s->pending_bytes += p->ref.len;
 	return 0;
+}
+
+static int pending_add(
+	struct sop_space *s, uint64_t lsn, uint64_t scope, const struct sop_blobref *ref)
+{
+	return pending_put(s, &(struct pending){.lsn = lsn, .scope = scope, .ref = *ref});
 }
 
 void sop_space_abandon(struct sop_space *s, const struct sop_blobref *ref)
@@ -295,6 +311,7 @@ int sop_space_alloc(struct sop_space *s, const struct sop_blobref *ref, struct s
 	bytes = sop_blob_shard_bytes(ref->len, g->k);
 	uncommitted_take(s, ref);
 	g->live += bytes;
+	g->reach = SOP_MAX(g->reach, ref->off + bytes);
 	g->dirty = true;
 	s->live_bytes += bytes * g->shards;
 	if (s->replaying && ref->off >= g->settled) {
@@ -318,6 +335,15 @@ int sop_space_free_later(struct sop_space *s, uint64_t lsn, uint64_t scope,
 	SOP_LOCK_GUARD(&s->lock);
 
 	return pending_add(s, lsn, scope, ref) ? sop_fail(e, -ENOMEM, "pending frees") : 0;
+}
+
+int sop_space_free_node(struct sop_space *s, uint64_t born, uint64_t lsn, uint64_t scope,
+	const struct sop_blobref *ref, struct sop_err *e)
+{
+	const struct pending p = {.lsn = lsn, .born = born, .scope = scope, .ref = *ref};
+
+	SOP_LOCK_GUARD(&s->lock);
+	return pending_put(s, &p) ? sop_fail(e, -ENOMEM, "pending frees") : 0;
 }
 
 int sop_space_ref(struct sop_space *s, const struct sop_blobref *ref, struct sop_err *e)
@@ -671,11 +697,36 @@ static int drop_reference(struct sop_space *s, const struct pending *p, struct c
 	return rc;
 }
 
+static bool node_of(
+	const struct sop_space *s, const struct pending *p, enum sop_segment_whose whose)
+{
+	const struct seg *g = seg_find(s, p->ref.segment);
+
+	return g && g->stream == SOP_STREAM_NODES &&
+	       sop_shared_whose(s->v, p->ref.segment) == whose;
+}
+
+/* Nor does any other mounter need it, now or later. Nodes of this one are in its images alone; two
+ * checkpoints may have the same LSN. Those
+ * of the base are in the images of all; what this mounter has put in their place says nothing of
+ * the others: they wait for who is alone. Those of another go from our accounts, and no farther. */
+static bool others_let_go(const struct sop_space *s, const struct pending *p)
+{
+	if (node_of(s, p, SOP_SEGMENT_OTHERS))
+		return true;
+	if (node_of(s, p, SOP_SEGMENT_OLD))
+		return false;
+	if (node_of(s, p, SOP_SEGMENT_OWN))
+		return !sop_shared_imaged(s->v, p->born, p->lsn);
+	return p->lsn <= sop_shared_pin(s->v);
+}
+
 static bool runnable(struct sop_space *s, const struct pending *p, uint64_t durable)
 {
 	if (p->lsn == SOP_LSN_GARBAGE)
 		return true;
-	return p->lsn <= durable && !sop_pins_between(s->v->pins, p->scope, 0, p->lsn);
+	return p->lsn <= durable && !sop_pins_between(s->v->pins, p->scope, 0, p->lsn) &&
+	       (!sop_shared_live(s->v) || others_let_go(s, p));
 }
 
 /* Take up to max entries that can go from the list, keeping the order of the rest. */
@@ -736,8 +787,8 @@ static int reclaim_locked(struct sop_space *s, struct pending *run, size_t n, st
 		qsort(g, ng, sizeof(*g), garbage_order);
 	for (size_t i = 0; i < ng && !rc; i = from) {
 		struct sop_segment_info info;
+		bool gone, foreign, forget;
 		struct seg *sg;
-		bool gone;
 
 		for (from = i; from < ng && g[from].segment == g[i].segment; from++)
 			;
@@ -746,14 +797,19 @@ static int reclaim_locked(struct sop_space *s, struct pending *run, size_t n, st
 			break;
 		sop_lock(&s->lock);
 		sg = seg_find(s, g[i].segment);
-		gone = sg && empty(sg) && info.sealed;
-		if (gone)
+		foreign = sg && sg->stream == SOP_STREAM_NODES &&
+			  sop_shared_whose(s->v, sg->id) == SOP_SEGMENT_OTHERS;
+		/* Another may be writing to it: who is alone removes it. */
+		gone = sg && empty(sg) && info.sealed && !sop_shared_live(s->v);
+		forget = gone || (foreign && empty(sg));
+		if (forget)
 			seg_forget(s, sg);
 		sop_unlock(&s->lock);
-		if (gone) {
+		if (forget)
 			rc = segment_records_drop(s->v, g[i].segment, &cs, e);
+		if (gone) {
 			remove[(*n_remove)++] = g[i].segment;
-		} else {
+		} else if (!foreign) {
 			rc = account_dead(s->v, g + i, from - i, &cs, ps, e);
 		}
 	}
@@ -763,8 +819,7 @@ static int reclaim_locked(struct sop_space *s, struct pending *run, size_t n, st
 	if (rc) { /* what has not been given back waits for the next round */
 		SOP_LOCK_GUARD(&s->lock);
 		for (size_t i = 0; i < n; i++)
-			if (run[i].ref.segment &&
-				pending_add(s, run[i].lsn, run[i].scope, &run[i].ref))
+			if (run[i].ref.segment && pending_put(s, &run[i]))
 				break;
 		ps->n = 0;
 	}
@@ -792,6 +847,8 @@ static int hollow(struct sop_space *s, uint64_t id, struct sop_err *e)
 	uint64_t end;
 	int rc = sop_segments_file_end(s->v->seg, id, &end, e);
 
+	if (rc == -ENOENT)
+		return 0;
 	if (!rc && end > SOP_SHARD_HEADER)
 		rc = sop_segments_punch(s->v->seg, id, SOP_SHARD_HEADER, end - SOP_SHARD_HEADER, e);
 	return rc;
@@ -840,7 +897,7 @@ int sop_space_reclaim(struct sop_space *s, size_t max, size_t *left, struct sop_
 	n = take_runnable(s, run, max, left);
 	if (n)
 		rc = reclaim_locked(s, run, n, &ps, remove, &n_remove, e);
-	if (!rc && !*left)
+	if (!rc && !*left && !sop_shared_live(s->v))
 		rc = sweep_locked(s, remove, &n_remove, max, e);
 	for (size_t i = 0; i < n_remove && !rc; i++)
 		rc = emptied_add(s, remove[i], e);
@@ -983,6 +1040,12 @@ static int flush_segment(struct sop_space *s, struct seg *g, struct changes *cs,
 
 	if (rc)
 		return rc;
+	/* Of what its mounter has written and not committed nothing is known here: whoever is alone
+	 * looks for it behind the last that is. */
+	if (sop_shared_whose(s->v, g->id) == SOP_SEGMENT_OTHERS) {
+		info.sealed = false;
+		info.end = g->reach;
+	}
 	d.k = info.k;
 	d.m = info.m;
 	d.stream = info.stream;
@@ -1094,7 +1157,7 @@ static int load_segment(void *arg, const void *key, size_t klen, const void *val
 		return sop_fail(l->e, SOP_ECORRUPT, "segment table");
 	rc = sop_segments_add(l->s->v->seg, &info, l->e);
 	if (!rc)
-		rc = seg_add(l->s, info.id, info.k, info.m, &g, l->e);
+		rc = seg_add(l->s, &info, &g, l->e);
 	if (rc)
 		return rc;
 	g->live = le64_get(d.live);
@@ -1102,7 +1165,7 @@ static int load_segment(void *arg, const void *key, size_t klen, const void *val
 	memcpy(g->disks, info.disks, sizeof(g->disks));
 	g->recorded = true;
 	g->dirty = !info.sealed;
-	g->settled = info.end;
+	g->settled = g->reach = info.end;
 	l->s->live_bytes += g->live * g->shards;
 	return 0;
 }
@@ -1120,14 +1183,14 @@ static int learn_one(void *arg, uint64_t id)
 	rc = sop_segments_info(l->s->v->seg, id, &info, NULL);
 	if (rc)
 		return rc == -ENOMEM ? rc : 0;
-	rc = seg_add(l->s, id, info.k, info.m, &g, l->e);
+	rc = seg_add(l->s, &info, &g, l->e);
 	if (rc)
 		return rc;
 	/* All of it: an account that is too high gives nothing back that is wanted. */
 	g->live = info.end - SOP_SHARD_HEADER;
 	g->stale = info.stale;
 	memcpy(g->disks, info.disks, sizeof(g->disks));
-	g->settled = info.end;
+	g->settled = g->reach = info.end;
 	l->s->live_bytes += g->live * g->shards;
 	return 0;
 }
@@ -1177,8 +1240,11 @@ int sop_space_load(struct sop_space *s, const struct sop_checkpoint *c, struct s
 			rc = sop_fail(e, -ENOMEM, "uncommitted space");
 	for (size_t i = 0; i < c->n_pending && !rc; i++)
 		rc = sop_space_free_later(s, c->pending[i].lsn, 0, &c->pending[i].ref, e);
-	/* What the checkpoint itself wrote and freed is not in its own image. */
+	/* What the checkpoint itself wrote and freed is not in its own image. (From where it goes
+	 * to: an earlier one did.) */
 	for (size_t i = 0; i < c->n_flips && !rc; i++) {
+		if (sop_blobref_equal(&c->flips[i].to, &c->flips[i].from))
+			continue;
 		if (c->flips[i].to.segment)
 			rc = sop_space_alloc(s, &c->flips[i].to, e);
 		if (!rc && c->flips[i].from.segment)
@@ -1206,11 +1272,14 @@ static int garbage_pend(struct sop_space *s, uint64_t segment, uint64_t off, uin
 static int settle_segment(struct sop_space *s, struct seg *g, struct changes *cs,
 	struct punches *ps, struct sop_err *e)
 {
-	uint64_t at = g->settled, end;
-	int rc = sop_segments_file_end(s->v->seg, g->id, &end, e);
+	uint64_t at = g->settled, end = 0;
+	int rc = sop_segments_file_end(s->v->seg, g->id, &end, NULL);
 
+	/* Nodes of a mounter that is gone: others may have removed them. */
+	if (rc == -ENOENT)
+		rc = 0;
 	if (rc)
-		return rc;
+		return sop_fail(e, rc, "segment %016llx: size", (unsigned long long)g->id);
 	if (g->n_replayed)
 		qsort(g->replayed, g->n_replayed, sizeof(*g->replayed), span_order);
 	for (size_t i = 0; i < g->n_replayed && !rc; i++) {

@@ -13,6 +13,7 @@
 #define CHECKPOINT_DEFAULT 30000u
 #define RECLAIM_MAX	   512u
 #define FOLLOW_MS	   200
+#define OPEN_TRIES	   16 /* while those who are there go on from one image to the next */
 
 /* ---- where nodes come from ---- */
 
@@ -96,6 +97,22 @@ static bool checkpoint_due(struct sop_volume *v)
 	       now - v->ckpt_ms >= v->opts.checkpoint_ms;
 }
 
+/* In a volume that others have mounted, too. */
+static int tick_beside(struct sop_volume *v, struct sop_err *e)
+{
+	struct sop_nodes_stat s;
+	int rc = sop_shared_tick(v, e);
+
+	if (rc || v->dead)
+		return rc;
+	sop_nodes_stat(v->nodes, &s);
+	if (sop_checkpoint_worth(v, &s))
+		rc = sop_checkpoint_relieve(v, 0, e);
+	if (!rc && sop_shared_image_due(v))
+		rc = sop_checkpoint_run(v, false, e);
+	return rc ? rc : give_back(v, e);
+}
+
 int sop_volume_tick(struct sop_volume *v, struct sop_err *e)
 {
 	bool more = true;
@@ -104,7 +121,7 @@ int sop_volume_tick(struct sop_volume *v, struct sop_err *e)
 	if (v->opts.read_only || v->dead)
 		return 0;
 	if (sop_shared_live(v))
-		return sop_volume_catch_up(v, e);
+		return tick_beside(v, e);
 	rc = sop_barrier(v, sop_pins_published(v->pins), e);
 	/* A dropped file whose extents cannot be read must not hold up everything else. */
 	for (unsigned i = 0; more && !rc && !reap && i < 1024; i++)
@@ -299,14 +316,16 @@ static int open_parts(struct sop_volume *v, const char *const *paths, size_t n, 
 	return rc;
 }
 
-int sop_volume_open(struct sop_volume **out, const char *const *paths, size_t n,
-	const struct sop_open_opts *o, struct sop_err *e)
+/* *moved: it failed, and another try may not. */
+static int open_once(struct sop_volume **out, const char *const *paths, size_t n,
+	const struct sop_open_opts *o, bool *moved, struct sop_err *e)
 {
 	static const struct sop_open_opts none;
 	struct sop_volume *v = calloc(1, sizeof(*v));
 	int rc;
 
 	*out = NULL;
+	*moved = false;
 	if (!v)
 		return sop_fail(e, -ENOMEM, "volume");
 	v->opts = o ? *o : none;
@@ -329,6 +348,7 @@ int sop_volume_open(struct sop_volume **out, const char *const *paths, size_t n,
 	sop_cond_init(&v->bg_cond);
 	rc = open_parts(v, paths, n, e);
 	if (rc) {
+		*moved = sop_shared_moved(v);
 		volume_free(v);
 		return rc;
 	}
@@ -336,11 +356,23 @@ int sop_volume_open(struct sop_volume **out, const char *const *paths, size_t n,
 	return 0;
 }
 
+int sop_volume_open(struct sop_volume **out, const char *const *paths, size_t n,
+	const struct sop_open_opts *o, struct sop_err *e)
+{
+	bool moved = true;
+	int rc = 0;
+
+	for (unsigned i = 0; moved && i < OPEN_TRIES; i++)
+		rc = open_once(out, paths, n, o, &moved, e);
+	return rc;
+}
+
 int sop_volume_close(struct sop_volume *v, struct sop_err *e)
 {
 	int rc = 0;
 
 	background_stop(v);
+	sop_shared_leave(v);
 	if (!v->opts.read_only && !sop_shared_live(v)) {
 		int last;
 

@@ -1,7 +1,8 @@
 /* Operations, with the items that they put: the payload of a journal record, or of a shared volume
  * the register of a slot, with the transactions of its batch. A register says itself which slot it
- * is of; elsewhere the name of its file does. The floor of the slots goes with them. */
+ * is of; elsewhere the name of its file does. An image names who is there. */
 #include "core/engine.h"
+#include "core/roster.h"
 #include "core/slot_record.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -39,6 +40,26 @@ static void batch(const struct sop_chain_record *r)
 	}
 }
 
+/* What was taken over is what is written again. */
+static void roster(const struct sop_chain_record *r)
+{
+	struct sop_roster x = {0}, y = {0};
+	struct sop_image image;
+	void *again;
+	size_t len;
+
+	if (!sop_roster_decode_image(&image, r->payload, r->len) &&
+		!sop_roster_decode(&x, r->payload, r->len)) {
+		if (sop_roster_encode(&again, &len, &x, &image) || len != r->len ||
+			sop_roster_decode(&y, again, len) || x.n != y.n ||
+			memcmp(x.mounter, y.mounter, x.n * sizeof(*x.mounter)) != 0)
+			abort();
+		free(again);
+	}
+	sop_roster_release(&x);
+	sop_roster_release(&y);
+}
+
 static void record(uint8_t *raw, size_t size)
 {
 	struct sop_disk_commit h, again;
@@ -59,23 +80,8 @@ static void record(uint8_t *raw, size_t size)
 		abort();
 	if (r.type == SOP_SLOT_BATCH)
 		batch(&r);
-}
-
-/* The floor's own tail is not looked at. */
-static void floor_of(uint8_t *raw, size_t size)
-{
-	const struct sop_disk_floor *h = (const void *)raw;
-	struct sop_disk_floor again;
-	struct sop_uuid volume = {{0}};
-	uint64_t floor;
-
-	fuzz_seal(raw, size, offsetof(struct sop_disk_floor, crc));
-	memcpy(volume.b, h->volume_uuid, sizeof(volume.b));
-	if (sop_slot_floor_decode(&floor, raw, size, &volume))
-		return;
-	sop_slot_floor_encode(&again, floor, &volume);
-	if (le64_get(again.floor) != le64_get(h->floor))
-		abort();
+	else if (r.type == SOP_SLOT_IMAGE)
+		roster(&r);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -83,9 +89,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	uint8_t *raw = fuzz_block(data, size, size);
 	struct sop_err e = {0};
 
-	if (size >= sizeof(struct sop_disk_floor) && !memcmp(raw, SOP_FLOOR_MAGIC, 8))
-		floor_of(raw, size);
-	else if (size >= sizeof(struct sop_disk_commit) && !memcmp(raw, SOP_SLOT_MAGIC, 8))
+	if (size >= sizeof(struct sop_disk_commit) && !memcmp(raw, SOP_SLOT_MAGIC, 8))
 		record(raw, size);
 	else
 		(void)sop_ops_each(raw, size, each, NULL, &e);

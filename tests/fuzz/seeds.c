@@ -60,15 +60,19 @@ static void put_slot(const char *name, enum sop_slot_type type, const void *payl
 	put("ops", name, raw, sizeof(struct sop_disk_commit) + len);
 }
 
-/* Of a shared volume: a slot of each type, one with two transactions of these operations, a floor.
- */
+/* Of a shared volume: slots, one with two transactions of these operations, one with a mounter that
+ * is there. */
 static void put_slots(const uint8_t *ops, size_t len)
 {
 	static const char claim[] = "a claim of a mounter";
 	const struct sop_disk_commit_txn h = {.lsn = le64_make(7), .len = le32_make((uint32_t)len)};
 	size_t one = sop_round_up(sizeof(h) + len, 8);
 	uint8_t batch[3000] = {0};
-	struct sop_disk_floor low;
+	struct {
+		struct sop_disk_image image;
+		struct sop_disk_mounted mounter;
+	} image = {{.slot = le64_make(9), .mounts = le32_make(1), .n = le32_make(1)},
+		{.who = le64_make(5), .number = le32_make(1)}};
 
 	if (2 * one > sizeof(batch))
 		return;
@@ -80,8 +84,7 @@ static void put_slots(const uint8_t *ops, size_t len)
 	put_slot("slot-batch", SOP_SLOT_BATCH, batch, 2 * one);
 	put_slot("slot-base", SOP_SLOT_BASE, NULL, 0);
 	put_slot("slot-mount", SOP_SLOT_MOUNT, claim, sizeof(claim));
-	sop_slot_floor_encode(&low, 3, &(struct sop_uuid){{1, 2, 3}});
-	put("ops", "slot-floor", &low, sizeof(low));
+	put_slot("slot-image", SOP_SLOT_IMAGE, &image, sizeof(image));
 }
 
 /* The records as they are, and the payloads of those that are short enough. */

@@ -8,11 +8,11 @@
  * missing, nothing refused be there, nothing be there twice.
  *
  * Meanwhile a process is stopped (SIGSTOP, later SIGCONT) or killed in front of each single step
- * that it makes on a disk in a commit, while the others go on. And all of them meet at a Redis
- * server which is emptied, killed, stopped, and throws its clients out, while they commit. At last
- * short runs, each on a volume of its own and with troubles drawn from its seed: workers killed and
- * begun again, stopped past their lease, the server as above. LONG=1: every step, more of
- * everything; RUNS=N: that many of the short ones, alone. */
+ * that it makes on a disk in a commit, or in making an image, while the others go on. And all of
+ * them meet at a Redis server which is emptied, killed, stopped, and throws its clients out, while
+ * they commit. At last short runs, each on a volume of its own and with troubles drawn from its
+ * seed: workers killed and begun again, stopped past their lease, the server as above. LONG=1:
+ * every step, more of everything; RUNS=N: that many of the short ones, alone. */
 #include <fcntl.h>
 #include <ftw.h>
 #include <inttypes.h>
@@ -59,6 +59,7 @@ struct shared {
 	_Atomic uint32_t committed[WORKERS];
 	_Atomic uint32_t opened;
 	_Atomic bool stop;
+	_Atomic bool done; /* the worker that is stopped somewhere has made what it was to make */
 	_Atomic uint64_t steps; /* of the worker that counts them */
 	_Atomic int errors;
 	struct txn txn[TXNS_MAX];
@@ -100,7 +101,8 @@ static struct sop_disk_ops ops;
 static const struct sop_disk_ops *real;
 static _Atomic uint64_t stop_at; /* 0: never; counted from when `armed` */
 static int stop_signal;
-static bool calm; /* let others have their turn */
+static bool calm;   /* let others have their turn */
+static bool images; /* are made all the time, and it is there that one is stopped */
 static _Atomic bool armed;
 
 static void count_step(void)
@@ -282,6 +284,35 @@ static void transact(struct sop_volume *v, unsigned me, uint64_t store, unsigned
 	}
 }
 
+/* What it is stopped in. */
+static void commit_armed(struct sop_volume *v, unsigned me, uint64_t store, unsigned *rng)
+{
+	armed = true;
+	while (!all->committed[me]) {
+		all->steps = 0;
+		transact(v, me, store, rng);
+	}
+	armed = false;
+	all->done = true;
+}
+
+/* The image of another may be in the way: then again. */
+static void image_armed(struct sop_volume *v, unsigned me, uint64_t store, unsigned *rng)
+{
+	for (unsigned i = 0; i < 3; i++) {
+		uint32_t before = all->committed[me];
+
+		while (all->committed[me] == before)
+			transact(v, me, store, rng);
+		all->steps = 0;
+		armed = true;
+		ok(sop_volume_checkpoint(v, &e), "checkpoint");
+		ok(sop_volume_tick(v, &e), "tick");
+		armed = false;
+	}
+	all->done = true;
+}
+
 static void worker(unsigned me, unsigned seed, uint64_t at, int sig)
 {
 	struct sop_volume *v;
@@ -295,20 +326,18 @@ static void worker(unsigned me, unsigned seed, uint64_t at, int sig)
 		   &(struct sop_open_opts){.open_disk = open_disk,
 			   .disk_timeout_ms = TIMEOUT_MS,
 			   .redis = redis,
-			   .lease_ms = lease_ms},
+			   .lease_ms = lease_ms,
+			   .checkpoint_ms = images ? 1 : 0},
 		   &e),
 		"open");
 	ok(sop_txn_begin(&t, v, NULL, &e), "begin");
 	ok(sop_store_at(t, "lists", 0, NULL, &store, &e), "store");
 	sop_txn_rollback(t);
 	all->opened++;
-	/* In the commit that follows, and in no other. */
-	armed = at != 0;
-	while (armed && !all->committed[me]) {
-		all->steps = 0;
-		transact(v, me, store, &rng);
-	}
-	armed = false;
+	if (at && images)
+		image_armed(v, me, store, &rng);
+	else if (at)
+		commit_armed(v, me, store, &rng);
 	while (!all->stop) {
 		transact(v, me, store, &rng);
 		/* Who has just committed knows all; who pauses has to find out. */
@@ -666,7 +695,7 @@ static int stopped_at(uint64_t at, int sig, bool *beyond)
 		if (waitpid(pid, &status, WUNTRACED | WNOHANG) == pid)
 			break;
 		/* It made the commit, and was not stopped: there are no more steps. */
-		if (all->committed[0] && all->steps < at) {
+		if (all->done) {
 			*beyond = true;
 			return kill(pid, SIGKILL) || !reap(pid, true);
 		}
@@ -678,9 +707,11 @@ static int stopped_at(uint64_t at, int sig, bool *beyond)
 	}
 	let_others(0, 3);
 	if (WIFSTOPPED(status)) {
+		uint32_t before = images ? all->committed[0] : 0;
+
 		kill(pid, SIGCONT);
 		/* It is to go on, and to commit something, now or later. */
-		for (unsigned i = 0; !all->committed[0]; i++) {
+		for (unsigned i = 0; all->committed[0] == before; i++) {
 			usleep(1000);
 			if (i == BOUND_MS || (waitpid(pid, &status, WNOHANG) == pid)) {
 				fprintf(stderr, "shared: who was stopped does not go on\n");
@@ -693,25 +724,31 @@ static int stopped_at(uint64_t at, int sig, bool *beyond)
 	return !(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
-static int every_step(int sig, unsigned stride)
+static int every_step(int sig, bool of_images, unsigned stride)
 {
+	const char *what = of_images ? " in an image" : "";
 	bool beyond = false;
 	uint64_t at = 1, n = 0;
+	char name[64];
 	pid_t other;
 	int rc = 0;
 
+	images = of_images;
 	make_volume();
 	calm = true;
 	other = start(1, 99, 0, 0);
 	let_others(0, 1);
 	for (; !rc && !beyond && !all->stop && at < 1000; at += stride, n++) {
 		all->committed[0] = 0;
+		all->done = false;
 		rc = stopped_at(at, sig, &beyond);
 	}
 	all->stop = true;
 	rc = rc || !reap(other, false);
-	printf("shared: %s at %" PRIu64 " steps\n", sig == SIGKILL ? "killed" : "stopped", n);
-	return verdict(sig == SIGKILL ? "killed at steps" : "stopped at steps") || rc || !beyond;
+	images = false;
+	snprintf(name, sizeof(name), "%s at %" PRIu64 " steps%s",
+		sig == SIGKILL ? "killed" : "stopped", n, what);
+	return verdict(name) || rc || !beyond;
 }
 
 /* ---- with Redis, which decides nothing ---- */
@@ -862,8 +899,10 @@ int main(void)
 		goto out;
 	}
 	rc = crowd(more ? 4000 : 300);
-	rc = every_step(SIGSTOP, more ? 1 : 3) || rc;
-	rc = every_step(SIGKILL, more ? 1 : 3) || rc;
+	rc = every_step(SIGSTOP, false, more ? 1 : 3) || rc;
+	rc = every_step(SIGKILL, false, more ? 1 : 3) || rc;
+	rc = every_step(SIGSTOP, true, more ? 1 : 7) || rc;
+	rc = every_step(SIGKILL, true, more ? 1 : 7) || rc;
 	if (test_redis_there())
 		rc = crowd_by_redis(more ? 120 : 6) || rc;
 	else

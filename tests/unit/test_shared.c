@@ -41,8 +41,10 @@ static void (*meanwhile)(void);
 static void (*_Atomic before_blobs)(
 	void); /* in front of the next write to a file, blobs as a rule */
 static bool no_checkpoint;
-static bool locks_lost; /* the lock service has forgotten who holds what */
-static int link_rc;	/* not 0: what link(2) says */
+static bool no_image;
+static bool live_locks_unseen; /* a lock of one that lives is given to another */
+static bool locks_lost;	       /* the lock service has forgotten who holds what */
+static int link_rc;	       /* not 0: what link(2) says */
 static bool links_replace;
 
 static int hooked_link(struct sop_disk *d, const char *from, const char *to)
@@ -72,6 +74,8 @@ static int hooked_rename(struct sop_disk *d, const char *from, const char *to)
 {
 	if (no_checkpoint && !strcmp(to, SOP_PATH_CHECKPOINT))
 		return -EIO;
+	if (no_image && !strncmp(to, "slots/image.", 12))
+		return -EIO;
 	return real->rename(d, from, to);
 }
 
@@ -92,13 +96,23 @@ static int hooked_lock_shared(struct sop_file *f)
 	return locks_lost ? 0 : real->lock_shared(f);
 }
 
+static int given_lock(struct sop_file *f)
+{
+	(void)f;
+	return 0;
+}
+
 static int hooked_open(struct sop_file **out, struct sop_disk *d, const char *path, int flags)
 {
+	static struct sop_disk_ops generous;
 	int rc = real->file_open(out, d, path, flags);
 
-	if (!rc)
-		(*out)->ops = &ops;
-	return rc;
+	if (rc)
+		return rc;
+	generous = ops;
+	generous.lock = given_lock;
+	(*out)->ops = live_locks_unseen && !strncmp(path, "slots/live.", 11) ? &generous : &ops;
+	return 0;
 }
 
 static int hooked_disk(void *sim, struct sop_disk **out, const char *path, struct sop_err *e)
@@ -182,7 +196,7 @@ static int setup(void **state)
 	memset(&p, 0, sizeof(p));
 	meanwhile = NULL;
 	before_blobs = NULL;
-	locks_lost = no_checkpoint = links_replace = false;
+	locks_lost = no_checkpoint = no_image = links_replace = false;
 	link_rc = 0;
 	p.sim = sim_new(1);
 	for (unsigned i = 0; i < DISKS; i++) {
@@ -1159,6 +1173,298 @@ static void what_was_written_under_a_lock_that_is_lost_is_refused(void **state)
 	check_whole();
 }
 
+/* ---- images: what goes on while others are there ---- */
+
+static void tick_both(void)
+{
+	for (unsigned i = 0; i < 3; i++) {
+		ok(sop_volume_tick(p.a, &p.e));
+		ok(sop_volume_tick(p.b, &p.e));
+	}
+}
+
+static void put_big(struct sop_volume *v, const char *key, uint64_t seed)
+{
+	struct sop_txn *t = begin(v, SOP_TXN_WRITE);
+
+	fill_random(big, sizeof(big), seed);
+	ok(sop_upsert(t, SOP_NAME(p.store, key), big, sizeof(big), &p.e));
+	ok(sop_txn_commit(t, 0, &p.e));
+}
+
+static void remove_key(struct sop_volume *v, const char *key)
+{
+	struct sop_txn *t = begin(v, SOP_TXN_WRITE);
+
+	ok(sop_remove(t, SOP_NAME(p.store, key), &p.e));
+	ok(sop_txn_commit(t, 0, &p.e));
+}
+
+static void expect_big(struct sop_txn *t, const char *key, uint64_t seed)
+{
+	void *got;
+	size_t len;
+
+	fill_random(big, sizeof(big), seed);
+	ok(sop_get(t, SOP_NAME(p.store, key), &got, &len, &p.e));
+	assert_int_equal(len, sizeof(big));
+	assert_memory_equal(got, big, len);
+	free(got);
+}
+
+struct found {
+	const char *what;
+	unsigned n;
+};
+
+static void count_file(void *arg, const char *file, uint64_t size, uint64_t allocated)
+{
+	struct found *f = arg;
+
+	(void)size;
+	(void)allocated;
+	f->n += !strncmp(file, f->what, strlen(f->what));
+}
+
+static unsigned files(const char *what)
+{
+	struct found f = {.what = what};
+
+	sim_each_file(p.sim, "/d1", count_file, &f);
+	return f.n;
+}
+
+static uint64_t allocated(void)
+{
+	uint64_t bytes = 0;
+
+	for (unsigned i = 0; i < DISKS; i++)
+		bytes += sim_allocated(p.sim, p.path[i]);
+	return bytes;
+}
+
+static void fill_many(struct sop_volume *v, unsigned from, unsigned to)
+{
+	static uint8_t bytes[1500];
+
+	for (unsigned i = from; i < to; i += 50) {
+		struct sop_txn *t = begin(v, SOP_TXN_WRITE);
+
+		for (unsigned k = i; k < i + 50; k++) {
+			char key[200];
+
+			snprintf(key, sizeof(key), "%0150u", k * 7919 % 100000);
+			fill_random(bytes, sizeof(bytes), k);
+			ok(sop_upsert(t, SOP_NAME(p.store, key), bytes, sizeof(bytes), &p.e));
+		}
+		ok(sop_txn_commit(t, 0, &p.e));
+	}
+}
+
+static void expect_many(struct sop_volume *v, unsigned to)
+{
+	static uint8_t bytes[1500];
+	struct sop_txn *t = begin(v, SOP_TXN_READ);
+
+	for (unsigned k = 0; k < to; k += 37) {
+		char key[200];
+		void *got;
+		size_t len;
+
+		snprintf(key, sizeof(key), "%0150u", k * 7919 % 100000);
+		fill_random(bytes, sizeof(bytes), k);
+		ok(sop_get(t, SOP_NAME(p.store, key), &got, &len, &p.e));
+		assert_int_equal(len, sizeof(bytes));
+		assert_memory_equal(got, bytes, len);
+		free(got);
+	}
+	sop_txn_rollback(t);
+}
+
+/* More changes than memory holds, of one who commits and of one who follows; and a reader of before
+ * sees what was before. */
+static void changes_need_no_memory_for_all_of_them(void **state)
+{
+	struct sop_volume_stat a, b;
+	struct sop_txn *t;
+
+	(void)state;
+	fill_many(p.a, 0, 200);
+	t = begin(p.b, SOP_TXN_READ);
+	for (unsigned i = 0; i < 5; i++) {
+		fill_many(p.a, 200 + i * 2000, 200 + (i + 1) * 2000);
+		ok(sop_volume_tick(p.b, &p.e));
+		sop_volume_stat(p.a, &a);
+		sop_volume_stat(p.b, &b);
+		assert_true(a.dirty_bytes <= p.opts.cache_bytes / 2);
+		assert_true(b.dirty_bytes <= p.opts.cache_bytes / 2);
+	}
+	{
+		uint64_t n;
+
+		ok(sop_count(t, p.store, &n, &p.e));
+		assert_int_equal(n, 200);
+	}
+	sop_txn_rollback(t);
+	expect_many(p.a, 10200);
+	expect_many(p.b, 10200);
+	check_whole();
+	expect_many(p.b, 10200);
+}
+
+/* Everybody knows of an image: the slots before it go, and who enters begins with it. */
+static void who_enters_applies_the_slots_behind_the_image_alone(void **state)
+{
+	struct sop_volume *c;
+
+	(void)state;
+	for (unsigned i = 0; i < 50; i++)
+		ok(put(i % 2 ? p.a : p.b, "x", i % 2 ? "of a" : "of b"));
+	assert_true(files("slots/commit.") >= 50);
+	ok(sop_volume_checkpoint(p.a, &p.e));
+	/* b does not know of it yet. */
+	ok(sop_volume_tick(p.a, &p.e));
+	assert_true(files("slots/commit.") >= 50);
+	tick_both();
+	assert_int_equal(files("slots/image."), 1);
+	assert_true(files("slots/commit.") <= 4); /* it, and two that have seen it */
+	ok(put(p.b, "y", "behind"));
+	ok(open_one(&c));
+	expect(c, "x", "of a");
+	expect(c, "y", "behind");
+	ok(put(c, "z", "of c"));
+	expect_both("z", "of c");
+	/* The next image is of who has begun with another's, which is gone. */
+	ok(sop_volume_close(p.a, &p.e));
+	p.a = c;
+	ok(sop_volume_checkpoint(p.a, &p.e));
+	tick_both();
+	assert_int_equal(files("slots/image."), 1);
+	ok(open_one(&c));
+	expect(c, "z", "of c");
+	ok(sop_volume_close(c, &p.e));
+	check_whole();
+	assert_int_equal(files("slots/image."), 0);
+	expect_both("x", "of a");
+}
+
+/* The image that c has begun with is let go of, with its nodes, before c is in the roster. */
+static void the_others_go_on_twice(void)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		fill_many(p.a, 0, 2000);
+		ok(sop_volume_checkpoint(p.a, &p.e));
+		tick_both();
+	}
+}
+
+static void who_enters_while_the_others_go_on_begins_anew(void **state)
+{
+	struct sop_volume *c;
+
+	(void)state;
+	fill_many(p.a, 0, 2000);
+	ok(sop_volume_checkpoint(p.a, &p.e));
+	tick_both();
+	meanwhile = the_others_go_on_twice;
+	ok(open_one(&c));
+	assert_null(meanwhile);
+	expect_many(c, 2000);
+	ok(put(c, "x", "of c"));
+	expect_both("x", "of c");
+	ok(sop_volume_close(c, &p.e));
+	check_whole();
+}
+
+static void what_was_removed_is_given_back_while_others_are_there(void **state)
+{
+	struct sop_volume_stat s;
+	uint64_t before;
+	struct sop_txn *t;
+
+	(void)state;
+	for (unsigned i = 0; i < 20; i++) {
+		char key[8];
+
+		snprintf(key, sizeof(key), "%u", i);
+		put_big(i % 2 ? p.a : p.b, key, i);
+	}
+	t = begin(p.b, SOP_TXN_READ);
+	expect_big(t, "3", 3);
+	for (unsigned i = 0; i < 19; i++) {
+		char key[8];
+
+		snprintf(key, sizeof(key), "%u", i);
+		remove_key(p.a, key);
+	}
+	before = allocated();
+	ok(sop_volume_checkpoint(p.a, &p.e));
+	tick_both();
+	/* A reader of b needs all of it. */
+	sop_volume_stat(p.a, &s);
+	assert_true(s.pending_bytes >= 19 * sizeof(big));
+	for (unsigned i = 0; i < 19; i++) {
+		char key[8];
+
+		snprintf(key, sizeof(key), "%u", i);
+		expect_big(t, key, i);
+	}
+	sop_txn_rollback(t);
+	tick_both();
+	sop_volume_stat(p.a, &s);
+	assert_true(s.pending_bytes < sizeof(big));
+	sop_volume_stat(p.b, &s);
+	assert_true(s.pending_bytes < sizeof(big));
+	assert_true(allocated() + 19 * sizeof(big) < before);
+	t = begin(p.b, SOP_TXN_READ);
+	expect_big(t, "19", 19);
+	sop_txn_rollback(t);
+	check_whole();
+}
+
+/* An image that too few replicas take is none, and no harm. */
+static void an_image_that_cannot_be_written_is_none(void **state)
+{
+	(void)state;
+	ok(put(p.a, "x", "1"));
+	no_image = true;
+	assert_true(sop_volume_checkpoint(p.a, &p.e) < 0);
+	no_image = false;
+	tick_both();
+	ok(put(p.b, "x", "2"));
+	expect_both("x", "2");
+	ok(sop_volume_checkpoint(p.b, &p.e));
+	tick_both();
+	expect_both("x", "2");
+	check_whole();
+}
+
+/* ---- who is gone ---- */
+
+static void who_is_dead_holds_up_nobody(void **state)
+{
+	(void)state;
+	ok(put(p.a, "x", "1"));
+	ok(put(p.b, "y", "1"));
+	/* b is there, and says nothing: no fence, and no floor. */
+	ok(sop_volume_checkpoint(p.a, &p.e));
+	for (unsigned i = 0; i < 5; i++)
+		ok(sop_volume_tick(p.a, &p.e));
+	assert_true(files("slots/commit.") > 4);
+	/* It has ended, as far as a can see. */
+	live_locks_unseen = true;
+	ok(sop_volume_tick(p.a, &p.e));
+	live_locks_unseen = false;
+	assert_true(files("slots/commit.") <= 4);
+	/* It had not. */
+	assert_true(put(p.b, "x", "2") < 0);
+	assert_int_equal(put(p.b, "x", "3"), SOP_EDEAD);
+	expect(p.a, "x", "1");
+	ok(put(p.a, "x", "4"));
+	check_whole();
+	expect_both("x", "4");
+}
+
 int main(void)
 {
 	const struct CMUnitTest with_redis[] = {
@@ -1195,6 +1501,12 @@ int main(void)
 		T(only_who_is_alone_makes_it_shared),
 		T(mkfs_gives_a_shared_volume_three_copies_of_the_registry),
 		T(a_read_only_look_sees_what_was_committed),
+		T(changes_need_no_memory_for_all_of_them),
+		T(who_enters_applies_the_slots_behind_the_image_alone),
+		T(who_enters_while_the_others_go_on_begins_anew),
+		T(what_was_removed_is_given_back_while_others_are_there),
+		T(an_image_that_cannot_be_written_is_none),
+		T(who_is_dead_holds_up_nobody),
 	};
 
 	int rc = cmocka_run_group_tests(tests, NULL, NULL);
