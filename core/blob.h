@@ -51,7 +51,10 @@ struct sop_segment_info {
 	bool sealed;
 	bool no_repair; /* of a profile that is so: what reads find bad, scrub alone writes anew */
 	uint32_t stale; /* bit i: shard i has missed writes */
-	uint64_t end;	/* append offset */
+	/* In memory alone. Bit i: since this mount began, shard i has been read where it lies, from
+	 * end to end, and there was nothing to write anew. */
+	uint32_t read_back;
+	uint64_t end; /* append offset */
 	uint16_t disks[SOP_EC_MAX];
 };
 
@@ -177,6 +180,13 @@ int sop_segment_mend(struct sop_segments *s, uint64_t id, const struct sop_mend_
 /* The shards of which member i has no file, though the segment says so, become stale; files of
  * segments that lie elsewhere by now are removed. For a disk that is back, and at mount for all. */
 int sop_segments_survey(struct sop_segments *s, unsigned member, struct sop_err *e);
+
+/* Calls fn for each segment of which the member still has a shard's file though that shard lies
+ * elsewhere by now, and has not been read back there: a move, of this mount or one before, whose
+ * old copy is not to go yet. shards: these. What fn returns (not 0) ends it. */
+int sop_segments_unproven(struct sop_segments *s, unsigned member,
+	int (*fn)(void *arg, const struct sop_segment_info *info, uint32_t shards), void *arg,
+	struct sop_err *e);
 
 /* Give [off, off+len) of every shard file back to the file systems (whole 4 KiB pages of it). */
 int sop_segments_punch(

@@ -740,13 +740,62 @@ static int shard_on(const struct sop_segment_info *info, unsigned member)
 	return -1;
 }
 
+#define READ_BACK_MAX 3u /* times that what is found wrong is written anew, and read again */
+
+/* What was written to a disk, and is not as it was written. */
+static void count_wrong(
+	struct sop_mender *m, const struct sop_segment_info *info, unsigned shard, uint64_t wrong)
+{
+	unsigned disk = info->disks[shard];
+
+	if (!wrong)
+		return;
+	sop_log(m->v->log, SOP_LOG_WARNING, "mend",
+		"op=read-back segment=%016llx disk=%u fragments=%llu code=SOP_ECORRUPT: not what "
+		"was "
+		"written there, written anew",
+		(unsigned long long)info->id, disk, (unsigned long long)wrong);
+	for (uint64_t k = 0; k < wrong; k++)
+		sop_members_event(m->v->mem, disk, SOP_EVENT_CHECKSUM, SOP_ECORRUPT);
+}
+
+/* Read a shard where it lies now; what is wrong with it is mended, and read again. */
+static int read_back(struct sop_mender *m, const struct seg *g, unsigned shard, struct pace *p,
+	struct sop_err *e)
+{
+	struct sop_segment_info at;
+	int rc = sop_segments_info(m->v->seg, g->id, &at, NULL);
+
+	for (unsigned i = 0; i < READ_BACK_MAX && !rc; i++) {
+		p->done = p->read = p->repaired = p->corrected = 0;
+		rc = mend_shards(m, g, 1u << shard, NULL, p, e);
+		if (rc)
+			break;
+		count_wrong(m, &at, shard, p->corrected);
+		rc = sop_segments_info(m->v->seg, g->id, &at, NULL);
+		if (!rc && at.read_back >> shard & 1)
+			return 0;
+	}
+	if (rc) /* -ENOENT: nobody has the segment any more */
+		return rc == -ENOENT ? 0 : rc;
+	return sop_say(e, -EIO, "segment %016llx: disk %u does not give back what is written to it",
+		(unsigned long long)g->id, at.disks[shard]);
+}
+
+static bool draining(struct sop_mender *m, unsigned i)
+{
+	struct sop_member_status s;
+
+	sop_members_status(m->v->mem, i, &s);
+	return s.state == SOP_MEMBER_DRAINING && !stopping(m);
+}
+
 static int move_one(struct sop_mender *m, const struct seg *g, unsigned i, int to,
 	enum sop_task_kind kind, struct sop_err *e)
 {
 	int shard = shard_on(&g->info, i), rc;
 	unsigned n = (unsigned)g->info.k + g->info.m;
 	struct pace p = {.kind = kind, .disk = (int)i, .target = i};
-	struct sop_segment_info now_at;
 	uint16_t goal[SOP_EC_MAX], one;
 
 	memcpy(goal, g->info.disks, sizeof(goal));
@@ -759,39 +808,108 @@ static int move_one(struct sop_mender *m, const struct seg *g, unsigned i, int t
 	}
 	goal[shard] = one;
 	rc = mend_shards(m, g, 1u << shard, goal, &p, e);
-	if (rc || to >= 0)
+	/* Where content goes to one new disk, all of it is read back at the end. */
+	if (rc || one == to)
 		return rc;
-	/* Read back: where content goes to one new disk, that is done for all of it at the end. */
-	if (sop_segments_info(m->v->seg, g->id, &now_at, NULL))
-		return 0;
-	p = (struct pace){.kind = kind, .disk = -1, .target = SOP_MEMBERS_MAX};
-	return mend_shards(m, g, 1u << shard, NULL, &p, e);
+	p = (struct pace){.kind = kind, .disk = (int)i, .target = SOP_MEMBERS_MAX};
+	return read_back(m, g, (unsigned)shard, &p, e);
 }
 
-/* Read back all that lies on the new disk. */
-static int verify_target(struct sop_mender *m, unsigned i, unsigned to, struct sop_err *e)
+/* Shards to be read back. */
+struct proving {
+	struct segs s;
+	unsigned *shard; /* of each */
+	size_t cap;
+};
+
+static int add_proof(struct proving *p, const struct sop_segment_info *info, unsigned shard)
 {
-	struct segs s = {0};
-	int rc = list_segments(m, &s, e);
+	if (p->s.n == p->cap) {
+		size_t cap = p->cap ? 2 * p->cap : 256;
+		struct seg *seg = reallocarray(p->s.seg, cap, sizeof(*seg));
+		unsigned *more = seg ? reallocarray(p->shard, cap, sizeof(*more)) : NULL;
+
+		p->s.seg = seg ? seg : p->s.seg;
+		p->shard = more ? more : p->shard;
+		if (!more)
+			return -ENOMEM;
+		p->cap = cap;
+	}
+	p->shard[p->s.n] = shard;
+	p->s.seg[p->s.n++] = (struct seg){.id = info->id, .info = *info};
+	return 0;
+}
+
+static int add_unproven(void *arg, const struct sop_segment_info *info, uint32_t shards)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; i < SOP_EC_MAX && !rc; i++)
+		if (shards >> i & 1)
+			rc = add_proof(arg, info, i);
+	return rc;
+}
+
+/* What is to be read back before disk i may be let go: all that lies on the one that replaces it
+ * (to, or -1), and what moved elsewhere, also before a restart: of that its own files tell. When it
+ * is not here, there is no copy to let go; when it is replaced because it does not even say what it
+ * has, what lies on the new one tells enough. */
+static int list_unproven(
+	struct sop_mender *m, unsigned i, int to, struct proving *p, struct sop_err *e)
+{
+	struct segs all = {0};
+	int rc = sop_members_disk(m->v->mem, i)
+			 ? sop_segments_unproven(m->v->seg, i, add_unproven, p, e)
+			 : 0;
+
+	if (rc && to < 0)
+		return sop_wrap(e, rc, "to go on without its copies, take it offline");
+	rc = rc == -ENOMEM ? rc : 0;
+	if (!rc && to >= 0)
+		rc = list_segments(m, &all, e);
+	for (size_t k = 0; k < all.n && !rc; k++) {
+		const struct sop_segment_info *info = &all.seg[k].info;
+		int shard = shard_on(info, (unsigned)to);
+
+		if (shard >= 0 && !(info->read_back >> shard & 1))
+			rc = add_proof(p, info, (unsigned)shard);
+	}
+	free(all.seg);
+	return rc;
+}
+
+static void prove_begin(
+	struct sop_mender *m, unsigned i, enum sop_task_kind kind, const struct proving *p)
+{
+	uint64_t bytes = 0;
 	struct work *w;
 
-	sop_lock(&m->lock);
-	w = running(m, SOP_TASK_REPLACE, (int)i);
-	if (w)
-		snprintf(w->t.message, sizeof(w->t.message), "reading back the new disk");
-	sop_unlock(&m->lock);
-	for (size_t k = 0; k < s.n && !rc; k++) {
-		struct pace p = {
-			.kind = SOP_TASK_REPLACE, .disk = (int)i, .target = SOP_MEMBERS_MAX};
-		int shard = shard_on(&s.seg[k].info, to);
+	for (size_t k = 0; k < p->s.n; k++)
+		bytes += p->s.seg[k].info.end;
+	SOP_LOCK_GUARD(&m->lock);
+	w = running(m, kind, (int)i);
+	if (!w || !p->s.n)
+		return;
+	w->t.bytes_total = w->t.bytes_done + bytes;
+	snprintf(w->t.message, sizeof(w->t.message), "reading back what was moved");
+}
 
-		if (shard < 0)
-			continue;
-		rc = mend_shards(m, &s.seg[k], 1u << shard, NULL, &p, e);
-		if (rc == -ENOENT)
-			rc = 0;
+/* Nothing of disk i goes before what has become of it has been read where it lies now. */
+static int prove(struct sop_mender *m, unsigned i, int to, struct sop_err *e)
+{
+	enum sop_task_kind kind = to >= 0 ? SOP_TASK_REPLACE : SOP_TASK_REMOVE;
+	struct proving p = {0};
+	int rc = list_unproven(m, i, to, &p, e);
+
+	if (!rc)
+		prove_begin(m, i, kind, &p);
+	for (size_t k = 0; k < p.s.n && !rc && draining(m, i); k++) {
+		struct pace pace = {.kind = kind, .disk = (int)i, .target = SOP_MEMBERS_MAX};
+
+		rc = read_back(m, &p.s.seg[k], p.shard[k], &pace, e);
 	}
-	free(s.seg);
+	free(p.s.seg);
+	free(p.shard);
 	return rc;
 }
 
@@ -824,14 +942,6 @@ static uint64_t bytes_on(const struct segs *s, unsigned i)
 		if (shard_on(&s->seg[k].info, i) >= 0)
 			bytes += s->seg[k].info.end;
 	return bytes;
-}
-
-static bool draining(struct sop_mender *m, unsigned i)
-{
-	struct sop_member_status s;
-
-	sop_members_status(m->v->mem, i, &s);
-	return s.state == SOP_MEMBER_DRAINING && !stopping(m);
 }
 
 static void drain_begin(struct sop_mender *m, unsigned i, int to, const struct segs *s)
@@ -891,8 +1001,8 @@ static int drain_one(struct sop_mender *m, unsigned i, int to, struct sop_err *e
 	if (!rc && bytes_on(&s, i))
 		rc = -EAGAIN; /* appended to, or made, meanwhile */
 	free(s.seg);
-	if (!rc && to >= 0)
-		rc = verify_target(m, i, (unsigned)to, e);
+	if (!rc)
+		rc = prove(m, i, to, e);
 	if (!rc && !replicas_ready(m, i, to))
 		rc = sop_say(e, -EAGAIN, "the registry's replica is not copied yet");
 	if (!rc && !draining(m, i))

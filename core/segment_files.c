@@ -1313,53 +1313,97 @@ static void remove_strays(
 	}
 }
 
-int sop_segments_survey(struct sop_segments *s, unsigned member, struct sop_err *e)
+/* The shard files a member has, by segment. */
+static int list_shards(struct sop_segments *s, unsigned member, struct named **list, size_t *n)
 {
-	struct sop_member_status status;
 	struct sop_calls *calls = sop_calls_new(1);
-	struct named *list = NULL;
 	struct sop_call *c;
-	bool set_back = sop_members_set_back(s->mem, member);
-	unsigned missing = 0;
-	uint64_t next;
-	size_t n = 0;
 	int rc;
 
+	*list = NULL;
 	if (!calls)
-		return sop_fail(e, -ENOMEM, "survey");
-	sop_lock(&s->lock);
-	next = s->next;
-	sop_unlock(&s->lock);
+		return -ENOMEM;
 	c = &calls->call[0];
 	c->fn = call_survey;
 	c->member = member;
 	c->disk = sop_members_disk(s->mem, member);
 	calls_run(s, calls);
 	rc = c->rc;
-	if (!rc) {
-		list = survey_sorted(c, &n);
-		rc = list ? 0 : -ENOMEM;
-	} else {
+	if (rc)
 		sop_segment_blame(s, member, SOP_EVENT_READ, rc);
-	}
-	if (!rc) {
-		sop_lock(&s->lock);
-		missing = note_missing(s, member, list, n, next, set_back);
-		sop_unlock(&s->lock);
-		if (set_back)
-			sop_members_set_back_noted(s->mem, member);
-		sop_members_status(s->mem, member, &status);
-		/* While a disk is being emptied, what has moved stays there until all is verified.
-		 */
-		if (status.state != SOP_MEMBER_DRAINING)
-			remove_strays(s, member, list, n);
-	}
+	else
+		*list = survey_sorted(c, n);
+	sop_calls_put(calls);
+	return rc || *list ? rc : -ENOMEM;
+}
+
+int sop_segments_survey(struct sop_segments *s, unsigned member, struct sop_err *e)
+{
+	struct sop_member_status status;
+	sop_autofree struct named *list = NULL;
+	bool set_back = sop_members_set_back(s->mem, member);
+	unsigned missing;
+	uint64_t next;
+	size_t n;
+	int rc;
+
+	sop_lock(&s->lock);
+	next = s->next;
+	sop_unlock(&s->lock);
+	rc = list_shards(s, member, &list, &n);
+	if (rc)
+		return sop_fail(e, rc, "disk %u: list of shards", member);
+	sop_lock(&s->lock);
+	missing = note_missing(s, member, list, n, next, set_back);
+	sop_unlock(&s->lock);
+	if (set_back)
+		sop_members_set_back_noted(s->mem, member);
+	sop_members_status(s->mem, member, &status);
+	/* While a disk is being emptied, what has moved stays there until all is verified. */
+	if (status.state != SOP_MEMBER_DRAINING)
+		remove_strays(s, member, list, n);
 	if (missing)
 		sop_log(sop_members_log(s->mem), SOP_LOG_WARNING, "blob",
 			"op=survey disk=%u shards=%u: %s", member, missing,
 			set_back ? "are of an old state, will be verified"
 				 : "are not there, will be rebuilt");
-	free(list);
-	sop_calls_put(calls);
-	return rc ? sop_fail(e, rc, "disk %u: list of shards", member) : 0;
+	return 0;
+}
+
+/* False: nobody knows it any more. */
+static bool unproven(struct sop_segments *s, unsigned member, const struct named *at,
+	struct sop_segment_info *info, uint32_t *shards)
+{
+	struct segment *seg;
+
+	*shards = 0;
+	SOP_LOCK_GUARD(&s->lock);
+	seg = sop_segment_find_locked(s, at->id);
+	if (!seg)
+		return false;
+	*info = seg->info;
+	SOP_EACH_BIT(i, at->shards & ~(info->read_back & ~info->stale))
+	if (i < seg->n && info->disks[i] != member)
+		*shards |= 1u << i;
+	return *shards;
+}
+
+int sop_segments_unproven(struct sop_segments *s, unsigned member,
+	int (*fn)(void *arg, const struct sop_segment_info *info, uint32_t shards), void *arg,
+	struct sop_err *e)
+{
+	sop_autofree struct named *list = NULL;
+	size_t n;
+	int rc = list_shards(s, member, &list, &n);
+
+	if (rc)
+		return sop_fail(e, rc, "disk %u: list of shards", member);
+	for (size_t i = 0; i < n && !rc; i++) {
+		struct sop_segment_info info;
+		uint32_t shards;
+
+		if (unproven(s, member, &list[i], &info, &shards))
+			rc = fn(arg, &info, shards);
+	}
+	return rc;
 }

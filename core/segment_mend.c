@@ -789,6 +789,11 @@ static bool publish(struct mend *m)
 			chain[i] = sop_shard_file_take(s, seg, i);
 			sop_segment_disk_set(seg, i, goal(m, i));
 		}
+		/* What has just been written has not been read. */
+		if (m->r->written_bytes || m->fresh & bit)
+			seg->info.read_back &= ~bit;
+		else
+			seg->info.read_back |= bit;
 		seg->info.stale &= ~bit;
 		seg->unsynced &= ~bit;
 		seg->missing &= ~bit;

@@ -373,6 +373,94 @@ static void rot_all(struct fixture *f, const char *disk)
 	assert_true(r.done > 0);
 }
 
+/* ---- a removal goes on after the machine stopped ---- */
+
+struct strays {
+	struct rotter r;
+	unsigned files;
+};
+
+/* What lies on d2 too has been moved from there. */
+static void rot_moved(void *arg, const char *file, uint64_t size, uint64_t allocated)
+{
+	struct strays *s = arg;
+	uint8_t byte;
+
+	if (sim_peek(s->r.f->sim, "/d2", file, 0, &byte, 1))
+		return;
+	s->files += !strncmp(file, "segments/", 9) && size >= 20000;
+	rot_file(&s->r, file, size, allocated);
+}
+
+static bool is_wrong(struct fixture *f)
+{
+	struct sop_volume_disk d;
+
+	return disk_named(f, "/new", &d) && d.checksum_errors;
+}
+
+/* True: what had been moved when the machine stopped had rotted, and that was seen. */
+static bool remove_and_rot(struct fixture *base, uint64_t n, bool *over)
+{
+	struct strays s = {.r = {.disk = "/new", .seed = n}};
+	struct fixture f = *base;
+	struct sop_volume_disk d;
+	struct sop_label label;
+	bool seen, let_go;
+
+	f.v = NULL;
+	f.sim = sim_clone(base->sim, n);
+	f.opts.open_disk_ctx = f.sim;
+	s.r.f = &f;
+	fixture_ok(&f, fixture_open(&f));
+	sim_crash_at(f.sim, sim_steps(f.sim) + n);
+	(void)sop_disk_remove(f.v, "d2", 0, NULL);
+	(void)sop_volume_tick(f.v, NULL);
+	*over = !sim_crashed(f.sim);
+	sop_volume_close(f.v, NULL);
+	f.v = NULL;
+	sim_power_on(f.sim, SIM_KEEP_ALL, n);
+	/* The first that is told. */
+	fixture_ok(&f, sop_label_load(&label, sim_disk(f.sim, 0), &f.e));
+	let_go = label.member[1].state == SOP_MEMBER_REMOVED;
+	sim_each_file(f.sim, "/new", rot_moved, &s);
+	fixture_ok(&f, fixture_open(&f));
+	(void)sop_disk_remove(f.v, "d2", 0, NULL);
+	tick(&f);
+	assert_false(disk_named(&f, "/d2", &d));
+	seen = is_wrong(&f);
+	/* It is right where it lies now, without anybody else. */
+	fixture_ok(&f, sop_volume_clear(f.v, NULL, &f.e));
+	fixture_ok(&f, sop_scrub_start(f.v, 0, &f.e));
+	tick(&f);
+	if (is_wrong(&f) && !let_go)
+		fail_msg("step %llu: d2 was let go, and what came from it is wrong",
+			(unsigned long long)n);
+	fixture_ok(&f, fixture_close(&f));
+	sim_free(f.sim);
+	return seen && s.files;
+}
+
+static void what_moved_before_a_restart_is_read_back_before_its_old_copy_goes(void **state)
+{
+	struct fixture *f = *state;
+	unsigned seen = 0, points = getenv("LONG") ? 2000 : 120;
+	uint64_t n, steps = 1;
+	bool over = false;
+
+	fixture_ok(f, sop_disk_add(f->v, "/new", SOP_ADMIN_FORCE, &f->e));
+	tick(f);
+	fixture_ok(f, fixture_close(f));
+	for (; !over; steps *= 2)
+		seen += remove_and_rot(f, steps, &over);
+	over = false;
+	for (n = steps / 8; !over; n += steps / points + 1)
+		seen += remove_and_rot(f, n, &over);
+	print_message("%u of them after a move had been recorded\n", seen);
+	assert_true(seen > 0);
+	fixture_ok(f, fixture_open(f));
+}
+
 /* ---- profiles without repair on read ---- */
 
 #define SHARD_FILES 64
@@ -814,6 +902,7 @@ int main(void)
 		T(bytes_that_look_like_fragments_hide_nothing),
 		T(a_replacement_cut_anywhere_goes_on),
 		T(a_removal_cut_anywhere_goes_on),
+		T(what_moved_before_a_restart_is_read_back_before_its_old_copy_goes),
 		T(healing_cut_anywhere_goes_on),
 		T(an_addition_cut_anywhere_leaves_a_volume),
 	};
