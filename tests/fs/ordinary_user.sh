@@ -1,9 +1,7 @@
 #!/bin/bash
 # An ordinary user makes a volume of his own folders, mounts it through fusermount3 and uses it. Where
 # /dev/fuse is closed to him, the test opens it in a mount namespace of its own.
-if [ -z "${SOPFS_TEST_NAMESPACE:-}" ] && [ "$(id -u)" = 0 ]; then
-	SOPFS_TEST_NAMESPACE=1 exec unshare -m --propagation private bash "$0" "$@"
-fi
+. "$(dirname "$0")/../namespace.sh"
 . "$(dirname "$0")/functions.sh"
 requires fusermount3
 requires runuser

@@ -2,9 +2,7 @@
 # The Debian packages: built twice to the same bytes, clean for lintian, and used in fresh systems, Debian 12
 # (libfuse 3.14) and Debian 13 (libfuse 3.17, built there). Needs Debian's archive; takes minutes.
 #     SUITES=bookworm tests/packages/test_deb.sh      one of them
-if [ -z "${SOPFS_TEST_NAMESPACE:-}" ] && [ "$(id -u)" = 0 ]; then
-	SOPFS_TEST_NAMESPACE=1 exec unshare -m --propagation private bash "$0" "$@"
-fi
+. "$(dirname "$0")/../namespace.sh"
 . "$(dirname "$0")/../fs/functions.sh"
 requires_root
 requires debootstrap lintian dpkg-buildpackage dh

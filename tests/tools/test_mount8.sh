@@ -1,9 +1,7 @@
 #!/bin/bash
 # As mount(8), umount(8), fstab(5) and their users see it. All in a mount namespace of its own, where
 # /usr/sbin holds the helpers, /etc/fstab and /etc/sopfs are the test's, and mount's table begins empty.
-if [ -z "${SOPFS_TEST_NAMESPACE:-}" ] && [ "$(id -u)" = 0 ]; then
-	SOPFS_TEST_NAMESPACE=1 exec unshare -m --propagation private bash "$0" "$@"
-fi
+. "$(dirname "$0")/../namespace.sh"
 . "$(dirname "$0")/../fs/functions.sh"
 requires_root
 requires findmnt mount umount setpriv

@@ -2,9 +2,7 @@
 # The recipes of README, and autofs, with the real programs; each is skipped where its program is missing. Two have
 # nothing to try here: Docker's volumes need its engine (what a container is to the daemon is below), and there is
 # no export by NFS.
-if [ -z "${SOPFS_TEST_NAMESPACE:-}" ] && [ "$(id -u)" = 0 ]; then
-	SOPFS_TEST_NAMESPACE=1 exec unshare -m --propagation private bash "$0" "$@"
-fi
+. "$(dirname "$0")/../namespace.sh"
 . "$(dirname "$0")/../fs/functions.sh"
 requires_root
 
