@@ -321,9 +321,8 @@ void sop_volume_space(struct sop_volume *v, struct sop_volume_space *out)
 	unsigned replicas[SOP_MEMBERS_MAX], n = sop_members_replicas(v->mem, replicas);
 
 	memset(out, 0, sizeof(*out));
-	sop_members_capacity(v->mem, 0, &out->total, &out->free);
+	sop_store_room(v, SOP_ROOT, &out->total, &out->free);
 	out->reserve = sop_space_reserve_bytes(out->total);
-	out->free -= SOP_MIN(out->reserve, out->free);
 	sop_space_shares(v->space, &x);
 	out->data = x.data;
 	out->parity = x.parity;

@@ -25,6 +25,18 @@ int sop_profile_find(struct sop_volume *v, const char *name, unsigned *profile, 
 	return sop_say(e, -ENOENT, "the volume has no erasure code profile \"%s\"", name);
 }
 
+static void room(struct sop_volume *v, unsigned profile, uint64_t *total, uint64_t *left)
+{
+	sop_members_capacity(v->mem, profile, total, left);
+	*left -= SOP_MIN(sop_space_reserve_bytes(*total), *left);
+}
+
+void sop_store_room(
+	struct sop_volume *v, uint64_t store, uint64_t *total_bytes, uint64_t *free_bytes)
+{
+	room(v, sop_stores_profile(v->stores, store), total_bytes, free_bytes);
+}
+
 bool sop_profile_get(struct sop_volume *v, unsigned n, struct sop_profile_info *out)
 {
 	const struct sop_label *l = sop_members_label(v->mem);
@@ -42,7 +54,7 @@ bool sop_profile_get(struct sop_volume *v, unsigned n, struct sop_profile_info *
 	for (unsigned i = 0; i < l->members; i++)
 		if (sop_members_profile_has(l, p, i))
 			out->disk[out->disks++] = (uint8_t)i;
-	sop_members_capacity(v->mem, n, &out->total_bytes, &out->free_bytes);
+	room(v, n, &out->total_bytes, &out->free_bytes);
 	return true;
 }
 

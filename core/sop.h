@@ -122,7 +122,9 @@ struct sop_volume_stat {
 	unsigned k, m, disks, disks_online;
 	bool read_only, degraded, failed;
 	bool shared;			  /* others may have it mounted too */
-	uint64_t total_bytes, free_bytes; /* of data that can be stored, after parity and reserve */
+	/* Of data that can be stored, after parity and reserve; as sop_store_room() has it of the
+	 * root store. */
+	uint64_t total_bytes, free_bytes;
 	uint64_t items;			  /* names in all directories */
 	uint64_t lsn, durable_lsn;
 	uint64_t commits, conflicts, rolled_back, failures;
@@ -132,6 +134,12 @@ struct sop_volume_stat {
 };
 /* From memory; never waits on a disk. */
 void sop_volume_stat(struct sop_volume *v, struct sop_volume_stat *out);
+/* How much data can be stored in the values of a store, with the erasure code profile they are
+ * written with: on empty disks, and now, without the reserve. Stores of other profiles draw on the
+ * same room, at their own price. Of a store not met since the mount began the volume's `default`
+ * profile is taken. Never waits on a disk. */
+void sop_store_room(
+	struct sop_volume *v, uint64_t store, uint64_t *total_bytes, uint64_t *free_bytes);
 
 struct sop_check_report {
 	uint64_t stores, items, nodes, blobs, blob_bytes; /* met */
@@ -168,7 +176,7 @@ struct sop_profile_info {
 	bool chosen; /* on these disks; else on all, and those to come */
 	unsigned disks;
 	uint8_t disk[128]; /* their indexes, as of sop_volume_disk */
-	uint64_t total_bytes, free_bytes;
+	uint64_t total_bytes, free_bytes; /* of data in values written so; without the reserve */
 };
 /* Profile n of 0, 1, ...; false beyond the last. */
 bool sop_profile_get(struct sop_volume *v, unsigned n, struct sop_profile_info *out);

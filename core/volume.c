@@ -420,7 +420,6 @@ void sop_volume_stat(struct sop_volume *v, struct sop_volume_stat *out)
 	const struct sop_label *label = sop_members_label(v->mem);
 	struct sop_space_stat space;
 	struct sop_nodes_stat nodes;
-	uint64_t reserve;
 
 	memset(out, 0, sizeof(*out));
 	out->uuid = label->volume_uuid;
@@ -441,9 +440,7 @@ void sop_volume_stat(struct sop_volume *v, struct sop_volume_stat *out)
 	out->degraded = out->disks_online < out->disks;
 	out->failed = v->dead != 0;
 	out->shared = v->shared != NULL;
-	sop_members_capacity(v->mem, 0, &out->total_bytes, &out->free_bytes);
-	reserve = sop_space_reserve_bytes(out->total_bytes);
-	out->free_bytes -= SOP_MIN(reserve, out->free_bytes);
+	sop_store_room(v, SOP_ROOT, &out->total_bytes, &out->free_bytes);
 	out->items = v->items;
 	out->lsn = sop_pins_published(v->pins);
 	sop_lock(&v->barrier);

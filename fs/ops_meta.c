@@ -210,17 +210,37 @@ void sopfs_op_readlink(fuse_req_t req, fuse_ino_t ino)
 		fuse_reply_readlink(req, target);
 }
 
+/* The directory that a nodeid is or lies in. */
+static uint64_t directory_of(const struct sopfs_view *view)
+{
+	struct sopfs_item *item = view->item;
+	struct sopfs_where w;
+	uint64_t dir = SOP_ROOT;
+
+	if (sopfs_is_ctl(view))
+		return SOP_ROOT;
+	if (S_ISDIR(item->type))
+		return item->ino;
+	pthread_mutex_lock(&item->fs->lock);
+	if (sopfs_item_where(item, &w))
+		dir = w.store;
+	pthread_mutex_unlock(&item->fs->lock);
+	return dir;
+}
+
+/* Directories differ in how much fits: each may have an erasure code profile of its own. */
 void sopfs_op_statfs(fuse_req_t req, fuse_ino_t ino)
 {
 	struct sopfs *f = sopfs_of(req);
 	struct sop_volume_stat s;
 	struct statvfs st = {0};
+	uint64_t total, left;
 
-	(void)ino;
 	sop_volume_stat(f->v, &s);
+	sop_store_room(f->v, directory_of(sopfs_view_of(f, ino)), &total, &left);
 	st.f_bsize = st.f_frsize = STATFS_BLOCK;
-	st.f_blocks = s.total_bytes / STATFS_BLOCK;
-	st.f_bfree = st.f_bavail = s.free_bytes / STATFS_BLOCK;
+	st.f_blocks = total / STATFS_BLOCK;
+	st.f_bfree = st.f_bavail = left / STATFS_BLOCK;
 	/* There is no table of inodes: each takes space, so that many more fit at most. */
 	st.f_ffree = st.f_favail = st.f_bavail;
 	st.f_files = s.items + st.f_ffree;

@@ -56,6 +56,20 @@ expect_exit 0 "$SOPCTL" store create "$s" --key int64 --duplicates --slot-length
 	--balance --cache hot --session write --note 'by number'
 assert_eq "$(for a in key unique balance slot_length value cache ec session note; do attr "$s" sop.$a && echo; done | paste -sd/)" \
 	'int64/0/1/100/medium/hot/films/write/by number' "options of a store"
+# Free space is that of what a directory's files are written with.
+room_of() { # PROFILE MEMBER
+	"$SOPCTL" ec list --json "$NAME" | jq -r --arg p "$1" --arg m "$2" 'select(.name == $p) | .[$m]'
+}
+df_of() { # DIR FIELD
+	df -B1 --output="$2" "$1" | tail -n 1 | tr -d ' '
+}
+mkdir "$MNT/wide" # the name is the profile's
+echo x >"$MNT/wide/file"
+for place in ":default" "store:films" "wide:wide" "wide/file:wide"; do
+	assert_eq "$(df_of "$MNT/${place%:*}" size)" "$(($(room_of "${place#*:}" total_bytes) / 4096 * 4096))" "df of $place"
+done
+[ "$(df_of "$MNT/wide" size)" -gt "$(df_of "$MNT" size)" ] || fail "3+1 holds no more than 2+2"
+rm -r "$MNT/wide"
 "$SOPCTL" store info "$s" >"$WORK/out"
 grep -q 'node: 100, balanced$' "$WORK/out" || fail "store info: $(cat "$WORK/out")"
 grep -q 'keys: int64, duplicates$' "$WORK/out" || fail "store info: $(cat "$WORK/out")"
