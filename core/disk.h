@@ -39,8 +39,10 @@ struct sop_disk_ops {
 	ssize_t (*preadv_cached)(
 		struct sop_file *f, const struct iovec *iov, int iovcnt, uint64_t off);
 	int (*datasync)(struct sop_file *f);
-	/* Optional (NULL): hints. Begin to write out what was written there; forget what is in
-	 * memory of a file that has been synced, so that reads ask the medium. */
+	/* Optional (NULL): hints. Begin to fetch what will be read there; begin to write out what
+	 * was written there; forget what is in memory of a file that has been synced, so that reads
+	 * ask the medium. */
+	void (*read_ahead)(struct sop_file *f, uint64_t off, uint64_t len_bytes);
 	void (*write_out)(struct sop_file *f, uint64_t off, uint64_t len_bytes);
 	void (*forget)(struct sop_file *f);
 	int (*size)(struct sop_file *f, uint64_t *len_bytes);

@@ -474,6 +474,13 @@ static int folder_space(struct sop_disk *d, struct sop_disk_space *out)
 	return 0;
 }
 
+/* A server is not asked twice for what it may answer from its own memory. */
+static void folder_read_ahead(struct sop_file *f, uint64_t off, uint64_t len_bytes)
+{
+	if (!folder_of(f->disk)->waits)
+		(void)posix_fadvise(f->fd, (off_t)off, (off_t)len_bytes, POSIX_FADV_WILLNEED);
+}
+
 static void folder_write_out(struct sop_file *f, uint64_t off, uint64_t len_bytes)
 {
 	(void)sync_file_range(f->fd, (off_t)off, (off_t)len_bytes, SYNC_FILE_RANGE_WRITE);
@@ -492,6 +499,7 @@ static const struct sop_disk_ops folder_ops = {
 	.pwritev = folder_pwritev,
 	.preadv_cached = folder_preadv_cached,
 	.datasync = folder_datasync,
+	.read_ahead = folder_read_ahead,
 	.write_out = folder_write_out,
 	.forget = folder_forget,
 	.size = folder_size,

@@ -77,6 +77,14 @@ static int execute(struct sop_request *r)
 	case SOP_IO_READ:
 		return transfer_result(
 			f->ops->preadv(f, r->iov, r->iovcnt, r->off), r->len_bytes, -ENODATA);
+	case SOP_IO_READ_ON: {
+		int rc = transfer_result(
+			f->ops->preadv(f, r->iov, r->iovcnt, r->off), r->len_bytes, -ENODATA);
+
+		if (!rc && f->ops->read_ahead)
+			f->ops->read_ahead(f, r->off + r->len_bytes, r->len_bytes);
+		return rc;
+	}
 	case SOP_IO_WRITE_OUT: {
 		int rc = transfer_result(
 			f->ops->pwritev(f, r->iov, r->iovcnt, r->off), r->len_bytes, -EIO);
@@ -395,6 +403,16 @@ struct sop_carriers *sop_iopool_carriers(struct sop_iopool *p)
 	return p->carriers;
 }
 
+void sop_iopool_bulk_begin(struct sop_iopool *p)
+{
+	sop_iomem_bulk_begin(&p->mem);
+}
+
+void sop_iopool_bulk_end(struct sop_iopool *p)
+{
+	sop_iomem_bulk_end(&p->mem);
+}
+
 /* --- batches ------------------------------------------------------------------------------------
  */
 
@@ -433,7 +451,8 @@ struct sop_batch *sop_batch_new(struct sop_iopool *p)
 	b->n = 0;
 	b->capacity = SOP_BATCH_FIRST;
 	b->need = 0;
-	b->ran = false;
+	b->ran = b->awaited = false;
+	b->n_held = 0;
 	atomic_store_explicit(&b->next, 0, memory_order_relaxed);
 	b->ended = b->ok = 0;
 	b->early = false;
@@ -449,7 +468,10 @@ void sop_batch_put(struct sop_batch *b)
 
 	if (!b || atomic_fetch_sub_explicit(&b->refs, 1, memory_order_acq_rel) != 1)
 		return;
+	assert(!b->awaited);
 	p = b->pool;
+	for (unsigned i = 0; i < b->n_held; i++)
+		sop_batch_put(b->held[i]);
 	for (unsigned i = 0; i < b->n; i++)
 		b->requests[i].file->ops->file_close(b->requests[i].file);
 	if (b->requests != b->first)
@@ -644,6 +666,12 @@ static bool fits_uring(const struct sop_batch *b)
 	return true;
 }
 
+static void run_inline(struct sop_batch *b)
+{
+	for (unsigned i = 0; i < b->n; i++)
+		sop_request_end(b, i, execute(&b->requests[i]));
+}
+
 int sop_batch_run(struct sop_batch *b, enum sop_io_how how, unsigned need, unsigned timeout_ms)
 {
 	assert(!b->ran);
@@ -653,8 +681,7 @@ int sop_batch_run(struct sop_batch *b, enum sop_io_how how, unsigned need, unsig
 	if (!b->n)
 		return 0;
 	if (b->pool->is_inline) {
-		for (unsigned i = 0; i < b->n; i++)
-			sop_request_end(b, i, execute(&b->requests[i]));
+		run_inline(b);
 		return settle(b);
 	}
 	if (how == SOP_IO_PARALLEL && fits_uring(b) && sop_uring_run(b->pool->uring, b, timeout_ms))
@@ -666,6 +693,36 @@ int sop_batch_run(struct sop_batch *b, enum sop_io_how how, unsigned need, unsig
 	wait_for(b, timeout_ms);
 	withdraw(b);
 	return settle(b);
+}
+
+void sop_batch_start(struct sop_batch *b)
+{
+	assert(!b->ran);
+	b->ran = b->awaited = true;
+	b->need = 0;
+	b->early = true;
+	if (b->pool->is_inline)
+		run_inline(b);
+	else if (b->n)
+		want_threads(b, b->n);
+}
+
+int sop_batch_wait(struct sop_batch *b, unsigned timeout_ms)
+{
+	assert(b->awaited);
+	b->awaited = false;
+	if (b->n && !b->pool->is_inline) {
+		wait_for(b, timeout_ms);
+		withdraw(b);
+	}
+	return settle(b);
+}
+
+void sop_batch_hold(struct sop_batch *b, struct sop_batch *of)
+{
+	assert(!b->ran && b->n_held < SOP_BATCH_HOLDS && !of->n_held);
+	sop_batch_get(of);
+	b->held[b->n_held++] = of;
 }
 
 int sop_batch_result(const struct sop_batch *b, int index)

@@ -22,8 +22,9 @@
 
 #include "core/disk.h"
 
-/* WRITE_OUT: a write that the disk begins to write out at once. */
-enum sop_io_op { SOP_IO_READ, SOP_IO_WRITE, SOP_IO_WRITE_OUT, SOP_IO_DATASYNC };
+/* WRITE_OUT: a write that the disk begins to write out at once. READ_ON: a read after which the
+ * disk begins to fetch as much of what follows. */
+enum sop_io_op { SOP_IO_READ, SOP_IO_READ_ON, SOP_IO_WRITE, SOP_IO_WRITE_OUT, SOP_IO_DATASYNC };
 enum sop_io_how { SOP_IO_SERIAL, SOP_IO_CARRIED, SOP_IO_PARALLEL };
 
 struct sop_iopool;
@@ -43,6 +44,10 @@ void sop_iopool_free(struct sop_iopool *p, unsigned wait_ms);
 /* Whoever makes calls whose batches it does itself; NULL: an inline pool, which does all of them
  * so. */
 struct sop_carriers *sop_iopool_carriers(struct sop_iopool *p);
+
+/* Between begin and end large buffers are kept for the next batch in greater number. */
+void sop_iopool_bulk_begin(struct sop_iopool *p);
+void sop_iopool_bulk_end(struct sop_iopool *p);
 
 /* NULL when memory is short. */
 struct sop_batch *sop_batch_new(struct sop_iopool *p);
@@ -66,6 +71,16 @@ int sop_batch_add(struct sop_batch *b, enum sop_io_op op, struct sop_file *f,
  * A request that has not begun when this returns never begins. One that has may still end, and a
  * write still reach the disk; its file stays open under the hood though it is closed meanwhile. */
 int sop_batch_run(struct sop_batch *b, enum sop_io_how how, unsigned need, unsigned timeout_ms);
+
+/* Run in two halves, all in parallel: the caller does something else meanwhile. A batch that was
+ * started is waited for before its owner lets go. */
+void sop_batch_start(struct sop_batch *b);
+int sop_batch_wait(struct sop_batch *b, unsigned timeout_ms);
+
+#define SOP_BATCH_HOLDS 2
+/* What `of` owns stays as long as requests of b may use it. At most SOP_BATCH_HOLDS for each b;
+ * `of` holds nobody itself. */
+void sop_batch_hold(struct sop_batch *b, struct sop_batch *of);
 
 /* After the run: 0, or -errno (-ENODATA: a read past the end; -ETIMEDOUT: not finished). */
 int sop_batch_result(const struct sop_batch *b, int index);

@@ -39,6 +39,9 @@ struct sop_batch {
 	unsigned n, capacity;
 	unsigned need;
 	bool ran;
+	bool awaited; /* started, and not waited for */
+	struct sop_batch *held[SOP_BATCH_HOLDS];
+	unsigned n_held;
 
 	/* The lowest request nobody has begun. Whoever adds one to it does that request; n or more:
 	 * none is left. */

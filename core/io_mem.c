@@ -4,15 +4,23 @@
 
 /* Under the address sanitizer nothing is kept, so that it sees every use after the end. */
 #if defined(__SANITIZE_ADDRESS__)
-#define KEEP_BYTES ((size_t)0)
+#define KEEPS 0
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer)
-#define KEEP_BYTES ((size_t)0)
+#define KEEPS 0
 #endif
 #endif
-#ifndef KEEP_BYTES
-#define KEEP_BYTES ((size_t)12 << 20)
+#ifndef KEEPS
+#define KEEPS 1
 #endif
+#define KEEP_BYTES	((size_t)12 << 20)
+#define KEEP_BYTES_BULK ((size_t)48 << 20)
+
+/* Under the lock. */
+static size_t most_kept(const struct sop_iomem *m)
+{
+	return KEEPS * (m->bulk ? KEEP_BYTES_BULK : KEEP_BYTES);
+}
 
 static size_t class_bytes(unsigned size_class)
 {
@@ -89,7 +97,7 @@ void sop_iomem_put(struct sop_iomem *m, struct sop_iobuf *b)
 
 	if (b->size_class < SOP_IOMEM_CLASSES) {
 		sop_lock(&m->lock);
-		keep = m->kept_bytes + b->len_bytes <= KEEP_BYTES;
+		keep = m->kept_bytes + b->len_bytes <= most_kept(m);
 		if (keep) {
 			b->next = m->kept[b->size_class];
 			m->kept[b->size_class] = b;
@@ -99,4 +107,43 @@ void sop_iomem_put(struct sop_iomem *m, struct sop_iobuf *b)
 	}
 	if (!keep)
 		destroy(b);
+}
+
+void sop_iomem_bulk_begin(struct sop_iomem *m)
+{
+	SOP_LOCK_GUARD(&m->lock);
+	m->bulk++;
+}
+
+/* Under the lock. What is too much, the largest first. */
+static struct sop_iobuf *take_surplus(struct sop_iomem *m)
+{
+	struct sop_iobuf *out = NULL;
+
+	for (unsigned c = SOP_IOMEM_CLASSES; c-- > 0;)
+		while (m->kept[c] && m->kept_bytes > most_kept(m)) {
+			struct sop_iobuf *b = m->kept[c];
+
+			m->kept[c] = b->next;
+			m->kept_bytes -= b->len_bytes;
+			b->next = out;
+			out = b;
+		}
+	return out;
+}
+
+void sop_iomem_bulk_end(struct sop_iomem *m)
+{
+	struct sop_iobuf *surplus;
+
+	sop_lock(&m->lock);
+	m->bulk--;
+	surplus = take_surplus(m);
+	sop_unlock(&m->lock);
+	while (surplus) {
+		struct sop_iobuf *b = surplus;
+
+		surplus = b->next;
+		destroy(b);
+	}
 }

@@ -820,6 +820,7 @@ struct proving {
 	struct segs s;
 	unsigned *shard; /* of each */
 	size_t cap;
+	int to; /* what lies there is listed by itself */
 };
 
 static int add_proof(struct proving *p, const struct sop_segment_info *info, unsigned shard)
@@ -842,11 +843,12 @@ static int add_proof(struct proving *p, const struct sop_segment_info *info, uns
 
 static int add_unproven(void *arg, const struct sop_segment_info *info, uint32_t shards)
 {
+	struct proving *p = arg;
 	int rc = 0;
 
 	for (unsigned i = 0; i < SOP_EC_MAX && !rc; i++)
-		if (shards >> i & 1)
-			rc = add_proof(arg, info, i);
+		if (shards >> i & 1 && info->disks[i] != p->to)
+			rc = add_proof(p, info, i);
 	return rc;
 }
 
@@ -854,9 +856,9 @@ static int add_unproven(void *arg, const struct sop_segment_info *info, uint32_t
  * (to, or -1), and what moved elsewhere, also before a restart: of that its own files tell. When it
  * is not here, there is no copy to let go; when it is replaced because it does not even say what it
  * has, what lies on the new one tells enough. */
-static int list_unproven(
-	struct sop_mender *m, unsigned i, int to, struct proving *p, struct sop_err *e)
+static int list_unproven(struct sop_mender *m, unsigned i, struct proving *p, struct sop_err *e)
 {
+	int to = p->to;
 	struct segs all = {0};
 	int rc = sop_members_disk(m->v->mem, i)
 			 ? sop_segments_unproven(m->v->seg, i, add_unproven, p, e)
@@ -898,8 +900,8 @@ static void prove_begin(
 static int prove(struct sop_mender *m, unsigned i, int to, struct sop_err *e)
 {
 	enum sop_task_kind kind = to >= 0 ? SOP_TASK_REPLACE : SOP_TASK_REMOVE;
-	struct proving p = {0};
-	int rc = list_unproven(m, i, to, &p, e);
+	struct proving p = {.to = to};
+	int rc = list_unproven(m, i, &p, e);
 
 	if (!rc)
 		prove_begin(m, i, kind, &p);

@@ -38,6 +38,15 @@ struct found {
 struct run {
 	uint32_t at, len;
 	uint32_t shards;
+	bool as_read; /* what was read there is what is written */
+};
+
+/* The writes of a window, under way while the next one is read and walked. */
+struct writing {
+	struct sop_batch *batch; /* NULL: none. Owns the output, holds what was read */
+	struct run *run;
+	size_t n_run, cap_run;
+	int *request;
 };
 
 struct mend {
@@ -61,6 +70,7 @@ struct mend {
 	uint64_t end;
 	/* the window */
 	struct sop_batch *batch[2]; /* own the memory of what was read */
+	struct sop_batch *output;   /* NULL: nothing yet; owns that of what is to be written */
 	uint8_t *buf[SOP_EC_MAX];
 	uint8_t *out[SOP_EC_MAX];
 	uint32_t loaded;
@@ -69,6 +79,7 @@ struct mend {
 	struct run *run;
 	size_t n_run, cap_run;
 	struct found at;
+	struct writing writing;
 	struct sop_mending punched;
 };
 
@@ -109,7 +120,7 @@ static int add_reads(struct mend *m, struct sop_batch *b, uint32_t shards, int *
 		iov.iov_base = m->buf[i];
 		if (!iov.iov_len)
 			continue;
-		request[i] = sop_batch_add(b, SOP_IO_READ, m->file[i]->file, &iov, 1, m->off);
+		request[i] = sop_batch_add(b, SOP_IO_READ_ON, m->file[i]->file, &iov, 1, m->off);
 		if (request[i] < 0)
 			return request[i];
 	}
@@ -137,7 +148,7 @@ static void take_reads(struct mend *m, struct sop_batch *b, uint32_t shards, con
 /* The shards to begin a window with. */
 static uint32_t first_choice(const struct mend *m)
 {
-	uint32_t own = m->want & m->have & ~m->fresh, others = m->have & ~m->want, stale, pick = 0;
+	uint32_t own = m->want & m->have, others = m->have & ~m->want, stale, pick = 0;
 	unsigned need = m->k;
 
 	if (m->o->verify)
@@ -336,17 +347,20 @@ static int compose(struct mend *m, uint32_t at, uint32_t want, struct sop_err *e
 /* --- writing -----------------------------------------------------------------------------------
  */
 
-static int add_run(struct mend *m, uint32_t at, uint32_t len, uint32_t shards)
+static int add_run(struct mend *m, uint32_t at, uint32_t len, uint32_t shards, bool as_read)
 {
 	struct run *last = m->n_run ? &m->run[m->n_run - 1] : NULL;
 
-	if (last && last->shards == shards && last->at <= at && at <= last->at + last->len) {
+	if (!shards)
+		return 0;
+	if (last && last->shards == shards && last->as_read == as_read && last->at <= at &&
+		at <= last->at + last->len) {
 		last->len = SOP_MAX(last->len, at + len - last->at);
 		return 0;
 	}
 	if (grow(&m->run, &m->cap_run, m->n_run, sizeof(*m->run)))
 		return -ENOMEM;
-	m->run[m->n_run++] = (struct run){at, len, shards};
+	m->run[m->n_run++] = (struct run){at, len, shards, as_read};
 	return 0;
 }
 
@@ -402,58 +416,52 @@ static int add_row_runs(struct mend *m, uint32_t at)
 		if (!want)
 			continue;
 		any = true;
-		rc = add_run(
-			m, pos, sop_frag_block(&f->shape, r) + (uint32_t)sizeof(struct le32), want);
+		rc = add_run(m, pos, sop_frag_block(&f->shape, r) + (uint32_t)sizeof(struct le32),
+			want, false);
 	}
 	if (!rc && any && m->want & ~f->headers)
-		rc = add_run(m, at, sizeof(struct sop_disk_fragment), m->want & ~f->headers);
+		rc = add_run(m, at, sizeof(struct sop_disk_fragment), m->want & ~f->headers, false);
 	return rc;
 }
 
+/* Room for the window's content of these shards. */
+static int output_room(struct mend *m, uint32_t shards)
+{
+	if (!m->output)
+		m->output = sop_batch_new(m->s->io);
+	if (!m->output)
+		return -ENOMEM;
+	SOP_EACH_BIT(i, shards)
+	{
+		if (!m->out[i])
+			m->out[i] = sop_batch_alloc(m->output, m->len);
+		if (!m->out[i])
+			return -ENOMEM;
+	}
+	return 0;
+}
+
 /* What is wanted of the fragment goes to the output. */
-static int emit(struct mend *m, struct sop_batch *b, uint32_t at, struct sop_err *e)
+static int emit(struct mend *m, uint32_t at, struct sop_err *e)
 {
 	const struct found *f = &m->at;
 	uint32_t in_place = m->want & ~m->moved, want = m->moved | (in_place & ~f->whole);
+	uint32_t as_read = f->complete ? want & f->whole : 0, made = want & ~as_read;
 	size_t runs = m->n_run;
-	int rc = 0;
+	int rc = want ? output_room(m, made) : 0;
 
-	if (!want)
-		return 0;
-	SOP_EACH_BIT(i, want)
-	{
-		if (!m->out[i])
-			m->out[i] = sop_batch_alloc(b, m->len);
-		if (!m->out[i])
-			rc = -ENOMEM;
-	}
-	if (!rc)
-		rc = f->complete ? add_run(m, at, f->shape.bytes, want) : add_row_runs(m, at);
+	if (!rc && f->complete)
+		rc = add_run(m, at, f->shape.bytes, as_read, true);
+	if (!rc && made)
+		rc = f->complete ? add_run(m, at, f->shape.bytes, made, false)
+				 : add_row_runs(m, at);
 	if (rc)
 		return sop_fail(e, rc, "segment %016" PRIx64, m->info.id);
-	if (!f->complete && m->n_run == runs)
+	if (!made || (!f->complete && m->n_run == runs))
 		return 0;
 	if (f->complete)
 		m->r->corrected += (unsigned)__builtin_popcount(in_place & want);
-	return compose(m, at, want, e);
-}
-
-static int add_writes(struct mend *m, struct sop_batch *b, int *request)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < m->n_run; i++)
-		SOP_EACH_BIT(s, m->run[i].shards)
-		{
-			struct iovec iov = {m->out[s] + m->run[i].at, m->run[i].len};
-
-			request[n] = sop_batch_add(
-				b, SOP_IO_WRITE_OUT, m->target[s], &iov, 1, m->off + m->run[i].at);
-			if (request[n] < 0)
-				return request[n];
-			n++;
-		}
-	return 0;
+	return compose(m, at, made, e);
 }
 
 /* The member that shard i is to lie on. */
@@ -462,18 +470,73 @@ static unsigned goal(const struct mend *m, unsigned i)
 	return m->moved >> i & 1 ? m->o->to[i] : m->info.disks[i];
 }
 
-static int take_writes(struct mend *m, struct sop_batch *b, const int *request, struct sop_err *e)
+static int add_writes(struct mend *m, struct writing *w)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < w->n_run; i++)
+		SOP_EACH_BIT(s, w->run[i].shards)
+		{
+			const struct run *run = &w->run[i];
+			uint8_t *from = run->as_read ? m->buf[s] : m->out[s];
+			struct iovec iov = {from + run->at, run->len};
+
+			w->request[n] = sop_batch_add(w->batch, SOP_IO_WRITE_OUT, m->target[s],
+				&iov, 1, m->off + run->at);
+			if (w->request[n] < 0)
+				return w->request[n];
+			n++;
+		}
+	return 0;
+}
+
+/* The writes of the window begin. */
+static int begin_writes(struct mend *m, struct sop_err *e)
+{
+	struct writing *w = &m->writing;
+	struct run *free_run = w->run;
+	size_t cap = w->cap_run;
+	int rc;
+
+	if (!m->n_run) {
+		sop_batch_put(m->output);
+		m->output = NULL;
+		return 0;
+	}
+	*w = (struct writing){.batch = m->output,
+		.run = m->run,
+		.n_run = m->n_run,
+		.cap_run = m->cap_run,
+		.request = calloc(m->n_run * SOP_EC_MAX, sizeof(*w->request))};
+	m->output = NULL;
+	m->run = free_run;
+	m->cap_run = cap;
+	m->n_run = 0;
+	rc = w->request ? add_writes(m, w) : -ENOMEM;
+	if (rc) {
+		sop_batch_put(w->batch);
+		w->batch = NULL;
+		return sop_fail(e, rc, "segment %016" PRIx64, m->info.id);
+	}
+	for (unsigned i = 0; i < SOP_ARRAY_LEN(m->batch); i++)
+		if (m->batch[i])
+			sop_batch_hold(w->batch, m->batch[i]);
+	sop_batch_start(w->batch);
+	return 0;
+}
+
+static int take_writes(struct mend *m, const struct writing *w, struct sop_err *e)
 {
 	size_t n = 0;
 	int rc = 0;
 
-	for (size_t i = 0; i < m->n_run; i++)
-		SOP_EACH_BIT(s, m->run[i].shards)
+	for (size_t i = 0; i < w->n_run; i++)
+		SOP_EACH_BIT(s, w->run[i].shards)
 		{
-			int one = sop_batch_result(b, request[n++]);
+			int one = sop_batch_result(w->batch, w->request[n++]);
 
 			if (!one) {
-				m->r->written_bytes += m->run[i].len;
+				m->r->written_bytes += w->run[i].len;
 				continue;
 			}
 			sop_segment_blame(m->s, goal(m, s), SOP_EVENT_WRITE, one);
@@ -481,6 +544,23 @@ static int take_writes(struct mend *m, struct sop_batch *b, const int *request, 
 				: sop_fail(e, one, "disk %u: shard of segment %016" PRIx64,
 					  goal(m, s), m->info.id);
 		}
+	return rc;
+}
+
+/* Those of the window before have ended. */
+static int end_writes(struct mend *m, struct sop_err *e)
+{
+	struct writing *w = &m->writing;
+	int rc = 0;
+
+	if (w->batch) {
+		sop_batch_wait(w->batch, sop_members_timeout_ms(m->s->mem));
+		rc = take_writes(m, w, e);
+		sop_batch_put(w->batch);
+		w->batch = NULL;
+	}
+	free(w->request);
+	w->request = NULL;
 	return rc;
 }
 
@@ -559,7 +639,7 @@ static int look(struct mend *m, uint32_t at, struct sop_err *e)
 }
 
 /* Walk the window. *used: up to where it has been dealt with. */
-static int walk(struct mend *m, struct sop_batch *b, uint32_t *used, struct sop_err *e)
+static int walk(struct mend *m, uint32_t *used, struct sop_err *e)
 {
 	uint32_t at = 0;
 
@@ -582,12 +662,12 @@ static int walk(struct mend *m, struct sop_batch *b, uint32_t *used, struct sop_
 		if (m->o->verify)
 			check_found(m);
 		else if (m->at.complete)
-			rc = emit(m, b, at, e);
+			rc = emit(m, at, e);
 		else if (!m->at.punched) {
 			m->r->lost++;
 			if (m->o->lost)
 				m->o->lost(m->o->arg, &m->at.ref, m->at.kind);
-			rc = emit(m, b, at, e); /* what of it can be had */
+			rc = emit(m, at, e); /* what of it can be had */
 		}
 		if (rc < 0)
 			return rc;
@@ -615,64 +695,69 @@ static int too_few(const struct mend *m, struct sop_err *e)
 		__builtin_popcount(m->have));
 }
 
-/* The writes of this window and the reads of the next one run side by side. */
-static int step(struct mend *m, uint32_t used, struct sop_batch *b, struct sop_err *e)
+static void let_go_of_reads(struct mend *m)
 {
-	uint64_t off = m->off;
-	uint32_t len = m->len, shards;
-	int *request = calloc(m->n_run * SOP_EC_MAX + 1, sizeof(*request));
-	int reads[SOP_EC_MAX];
-	int rc = request ? add_writes(m, b, request) : -ENOMEM;
-
-	m->off = off + used;
-	m->len = m->off < m->end ? window_bytes(m, m->off) : 0;
-	shards = m->len ? first_choice(m) : 0;
-	memset(m->buf, 0, sizeof(m->buf));
-	if (!rc)
-		rc = add_reads(m, b, shards, reads);
-	if (!rc) {
-		sop_batch_run(b, SOP_IO_PARALLEL, 0, sop_members_timeout_ms(m->s->mem));
-		m->loaded = 0;
-		take_reads(m, b, shards, reads);
-		rc = take_writes(m, b, request, e);
-	} else {
-		rc = sop_fail(e, rc, "segment %016" PRIx64, m->info.id);
-	}
-	free(request);
 	for (unsigned i = 0; i < SOP_ARRAY_LEN(m->batch); i++) {
 		sop_batch_put(m->batch[i]);
 		m->batch[i] = NULL;
 	}
-	m->batch[0] = b;
-	m->r->done_bytes += SOP_MIN(used, len);
-	return rc;
+	memset(m->buf, 0, sizeof(m->buf));
+	m->loaded = 0;
 }
 
-static int walk_all(struct mend *m, struct sop_err *e)
+/* The window at m->off, from the shards to begin with. */
+static int load(struct mend *m, struct sop_err *e)
+{
+	struct sop_batch *b = m->batch[0] = sop_batch_new(m->s->io);
+	uint32_t shards = first_choice(m);
+	int reads[SOP_EC_MAX];
+	int rc = b ? add_reads(m, b, shards, reads) : -ENOMEM;
+
+	if (rc)
+		return sop_fail(e, rc, "segment %016" PRIx64, m->info.id);
+	sop_batch_run(b, SOP_IO_PARALLEL, 0, sop_members_timeout_ms(m->s->mem));
+	take_reads(m, b, shards, reads);
+	/* A source may have been lost: another takes its place. */
+	if (!m->loaded || m->loaded != first_choice(m))
+		return m->have ? load_rest(m, e) : too_few(m, e);
+	m->more = false;
+	return 0;
+}
+
+/* While one window is read and walked, what comes of the one before is written. */
+static int step(struct mend *m, struct sop_err *e)
 {
 	uint32_t used = 0;
 	int rc = 0;
 
+	if (m->len)
+		rc = walk(m, &used, e);
+	if (!rc)
+		rc = end_writes(m, e);
+	if (!rc)
+		rc = begin_writes(m, e);
+	if (rc)
+		return rc;
+	let_go_of_reads(m);
+	m->r->done_bytes += used;
+	m->off += used;
+	m->len = m->off < m->end ? window_bytes(m, m->off) : 0;
+	return m->len ? load(m, e) : end_writes(m, e);
+}
+
+static int walk_all(struct mend *m, struct sop_err *e)
+{
+	int rc;
+
 	m->off = SOP_SHARD_HEADER;
 	m->len = 0;
 	do {
-		struct sop_batch *b = sop_batch_new(m->s->io);
-
-		if (!b)
-			return sop_fail(e, -ENOMEM, "segment %016" PRIx64, m->info.id);
-		if (m->len)
-			rc = walk(m, b, &used, e);
-		if (rc) {
-			sop_batch_put(b);
-			return rc;
-		}
-		rc = step(m, used, b, e);
-		/* A source may have been lost: another takes its place. */
-		if (!rc && m->len && (m->loaded != first_choice(m) || !m->loaded))
-			rc = m->have ? load_rest(m, e) : too_few(m, e);
+		rc = step(m, e);
 		if (!rc && m->o->pace)
 			rc = m->o->pace(m->o->arg, m->r);
 	} while (!rc && m->len);
+	if (rc)
+		(void)end_writes(m, NULL);
 	return rc;
 }
 
@@ -824,9 +909,10 @@ static void end(struct mend *m, bool written)
 	if (m->target[i])
 		m->target[i]->ops->file_close(m->target[i]);
 	sop_shard_files_put(s, sop_segment_all(m->seg), m->file);
-	for (unsigned i = 0; i < SOP_ARRAY_LEN(m->batch); i++)
-		sop_batch_put(m->batch[i]);
+	let_go_of_reads(m);
+	sop_batch_put(m->output);
 	free(m->run);
+	free(m->writing.run);
 	free(m->gap);
 	free(m->punched.hole);
 }
@@ -853,6 +939,7 @@ int sop_segment_mend(struct sop_segments *s, uint64_t id, const struct sop_mend_
 	SOP_EACH_BIT(i, o->to ? m->want : 0)
 	if (o->to[i] != m->info.disks[i])
 		m->moved |= 1u << i;
+	sop_iopool_bulk_begin(s->io);
 	rc = open_sources(m, e);
 	if (!rc)
 		rc = open_targets(m, e);
@@ -869,6 +956,7 @@ int sop_segment_mend(struct sop_segments *s, uint64_t id, const struct sop_mend_
 	if (!rc && m->want)
 		published = publish(m);
 	end(m, published);
+	sop_iopool_bulk_end(s->io);
 	/* Removed meanwhile: its files went by the old places. */
 	if (!rc && m->want && !published)
 		(void)sop_segment_unlink(s, id, NULL, NULL);

@@ -14,6 +14,7 @@
  *     no-link     there are no hard links
  *     no-lock     whoever wants a lock has it
  *     after=N     ... and that only from the N-th request on that reads, changes or syncs
+ *     rate=N      nothing fails, but all that is read and written takes its turn at N MiB/s
  *
  * MODE-FILE.hit appears when the first request has failed so, or hangs.
  *
@@ -24,13 +25,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
 static int backing;
@@ -48,23 +52,38 @@ enum fault {
 	NO_LOCK = 128
 };
 
+#define MODE_TEXT 128
+
+/* What the file says; "" when it is not there. */
+static void read_mode(char text[MODE_TEXT])
+{
+	int fd = open(mode_path, O_RDONLY);
+	ssize_t n = fd < 0 ? 0 : read(fd, text, MODE_TEXT - 1);
+
+	text[n > 0 ? n : 0] = '\0';
+	if (fd >= 0)
+		close(fd);
+}
+
+/* The number behind a word like "after=", or 0. */
+static unsigned long number_in(const char *text, const char *word)
+{
+	const char *at = strstr(text, word);
+
+	return at ? strtoul(at + strlen(word), NULL, 10) : 0;
+}
+
 static unsigned mode(unsigned long *after)
 {
 	static const char *const word[] = {"hang", "eio-read", "eio-write", "eio-fsync", "enospc",
 		"erofs", "no-link", "no-lock"};
-	char text[128] = "", *at;
-	int fd = open(mode_path, O_RDONLY);
+	char text[MODE_TEXT];
 	unsigned m = 0;
 
-	if (fd < 0)
-		return 0;
-	if (read(fd, text, sizeof(text) - 1) < 0)
-		text[0] = '\0';
-	close(fd);
+	read_mode(text);
 	for (unsigned i = 0; i < sizeof(word) / sizeof(word[0]); i++)
 		m |= strstr(text, word[i]) ? 1u << i : 0;
-	at = strstr(text, "after=");
-	*after = at ? strtoul(at + 6, NULL, 10) : 0;
+	*after = number_in(text, "after=");
 	return m;
 }
 
@@ -94,6 +113,31 @@ static int struck(int rc)
 }
 
 enum what { LOOK, READ, CHANGE, GROW, SYNC };
+
+/* Wait for the turn of so many bytes, as of one that is behind all asked for before. */
+static void take_turn(size_t bytes)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	static uint64_t free_ns;
+	struct timespec now, until;
+	char text[MODE_TEXT];
+	unsigned long rate;
+	uint64_t ns;
+
+	read_mode(text);
+	rate = number_in(text, "rate=");
+	if (!rate)
+		return;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	pthread_mutex_lock(&lock);
+	free_ns = free_ns > ns ? free_ns : ns;
+	free_ns += bytes * 1000000000u / (rate << 20);
+	until.tv_sec = (time_t)(free_ns / 1000000000u);
+	until.tv_nsec = (long)(free_ns % 1000000000u);
+	pthread_mutex_unlock(&lock);
+	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+}
 
 /* What becomes of a request: 0, or -errno. */
 static int gate(enum what what)
@@ -164,6 +208,7 @@ static int ff_read(const char *path, char *buf, size_t len, off_t off, struct fu
 	int rc = gate(READ);
 
 	(void)path;
+	take_turn(len);
 	return rc ? rc : result((int)pread((int)fi->fh, buf, len, off));
 }
 
@@ -177,6 +222,7 @@ static int ff_write(
 	if (fstat((int)fi->fh, &st))
 		return -errno;
 	rc = gate(off + (off_t)len > st.st_size ? GROW : CHANGE);
+	take_turn(len);
 	return rc ? rc : result((int)pwrite((int)fi->fh, buf, len, off));
 }
 
