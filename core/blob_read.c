@@ -79,6 +79,7 @@ struct blob {
 	struct sop_frag_shape shape;
 	unsigned k, n;
 	uint32_t stale, missing, absent; /* shards, as of now */
+	bool at_end; /* where a mount before this one may have been killed while it wrote */
 	uint32_t seed[SOP_EC_MAX];
 };
 
@@ -112,6 +113,8 @@ static int blob_open(
 	b->stale = b->seg->info.stale;
 	b->missing = b->seg->missing;
 	b->absent = b->seg->absent;
+	b->at_end = ref->segment >> SOP_SEGMENT_NUMBER_BITS != s->epoch &&
+		    end + 2 * sop_blob_shard_bytes(SOP_BLOB_MAX, b->k) >= b->seg->info.end;
 	/* What is known of other segments may be older than the blob (a journal is replayed over an
 	 * old table). */
 	rc = end > (b->seg->ours ? b->seg->info.end : SOP_SEGMENT_BYTES);
@@ -247,6 +250,7 @@ struct grid {
 	uint32_t class[3];  /* shards: trusted, suspect, stale; what is in none is not read */
 	int rc[SOP_EC_MAX]; /* the first trouble with each shard */
 	uint32_t wrong;	    /* shards with a block that did not verify */
+	uint32_t rotten;    /* of these: there is something in its place */
 	struct sop_batch *batch[BATCHES_MAX];
 	unsigned n_batches;
 };
@@ -471,6 +475,11 @@ static int run_start(struct grid *g, struct run *run, struct sop_batch *batch, s
 	return run->request < 0 ? run->request : 0;
 }
 
+static bool all_zero(const uint8_t *p, size_t len)
+{
+	return !p[0] && !memcmp(p, p + 1, len - 1);
+}
+
 /* Verify what a run has read, and put it where the grid's good cells are. */
 static void run_verify(struct grid *g, const struct run *run)
 {
@@ -489,6 +498,8 @@ static void run_verify(struct grid *g, const struct run *run)
 			memcpy(to + at, run->buf + at, len);
 		if (!good) {
 			g->wrong |= 1u << run->shard;
+			if (!all_zero(run->buf + at, len + sizeof(sum)))
+				g->rotten |= 1u << run->shard;
 			shard_failed(g, run->shard, SOP_ECORRUPT);
 		}
 	}
@@ -689,6 +700,24 @@ static const uint8_t *cell_data(struct grid *g, unsigned shard, uint32_t row)
 	return from + (size_t)row * SOP_FRAG_STRIDE;
 }
 
+/* Was it never written to its end? A mount that was killed leaves, at the end of a segment, a
+ * fragment that on some of its disks is begun, or not begun: zeros, or nothing at all. That is no
+ * fault of theirs. */
+static bool cut_short(struct grid *g, unsigned shard)
+{
+	uint32_t r = 0;
+
+	if (!g->b->at_end || g->rotten >> shard & 1)
+		return false;
+	if (g->rc[shard] == -ENODATA)
+		return true;
+	while (r < g->rows && cell_get(g, shard, r) != CELL_BAD)
+		r++;
+	while (r < g->rows && cell_get(g, shard, r) != CELL_GOOD)
+		r++;
+	return g->wrong >> shard & 1 && r == g->rows;
+}
+
 /* Tell health and log about each shard that gave trouble, once a read. Stale ones are expected to.
  */
 static void report(struct grid *g, const char *op)
@@ -699,6 +728,7 @@ static void report(struct grid *g, const char *op)
 	for (unsigned i = 0; i < b->n; i++) {
 		unsigned member = sop_segment_disk(b->seg, i);
 		uint32_t bit = 1u << i;
+		bool cut = cut_short(g, i);
 
 		if (!g->rc[i] || b->stale & bit || b->absent & bit)
 			continue;
@@ -708,7 +738,11 @@ static void report(struct grid *g, const char *op)
 				"op=%s segment=%016" PRIx64 " off=%" PRIu64
 				" shard=%u disk=%u code=%s: shard %s, read from the others",
 				op, b->ref->segment, b->ref->off, i, member, sop_err_name(g->rc[i]),
-				g->wrong & bit ? "does not verify" : "unreadable");
+				cut		 ? "was cut short by a crash"
+				: g->wrong & bit ? "does not verify"
+						 : "unreadable");
+		if (cut)
+			continue;
 		/* A file that is gone, or shorter than it was, is damage as well: the disk answers,
 		 * and its other files may be as good as ever. */
 		if (g->wrong & bit || g->rc[i] == -ENOENT || g->rc[i] == -ENODATA)
@@ -1004,6 +1038,7 @@ static int verify(struct blob *b, struct grid *g, bool build, uint32_t *good, ui
 		if (readable(g) & bit && !g->rc[i]) { /* the header alone */
 			g->rc[i] = SOP_ECORRUPT;
 			g->wrong |= bit;
+			g->rotten |= bit;
 		}
 		for (uint32_t r = 0; r < g->rows; r++)
 			*cell_at(g, i, r) |= CELL_WANTED;

@@ -373,6 +373,66 @@ static void rot_all(struct fixture *f, const char *disk)
 	assert_true(r.done > 0);
 }
 
+/* ---- what a crash cuts short ---- */
+
+static uint64_t checksum_errors(struct fixture *f)
+{
+	struct sop_volume_disk d;
+	uint64_t sum = 0;
+
+	for (unsigned n = 0; sop_volume_disk(f->v, n, &d); n++)
+		sum += d.checksum_errors;
+	return sum;
+}
+
+/* The program is killed at step n of a write; what it had written stays. The number of fragments
+ * that a scrub then writes anew. */
+static uint64_t cut_and_scrub(struct fixture *base, uint64_t n, size_t len)
+{
+	struct fixture f = *base;
+	struct sop_task t = {0};
+	uint64_t store;
+
+	f.v = NULL;
+	f.sim = sim_clone(base->sim, n);
+	f.opts.open_disk_ctx = f.sim;
+	fixture_ok(&f, fixture_open(&f));
+	store = the_store(&f);
+	/* The same segments hold something that is committed: they stay. */
+	fixture_ok(&f, fixture_upsert(&f, store, "whole", content, LARGE, true));
+	fixture_ok(&f, fixture_upsert(&f, store, "small", content, 5000, true));
+	sim_crash_at(f.sim, sim_steps(f.sim) + n);
+	(void)fixture_upsert(&f, store, "cut", content, len, true);
+	sop_volume_close(f.v, NULL);
+	f.v = NULL;
+	sim_power_on(f.sim, SIM_KEEP_ALL, n);
+	fixture_ok(&f, fixture_open(&f));
+	fixture_ok(&f, sop_scrub_start(f.v, 0, &f.e));
+	tick(&f);
+	for (unsigned i = 0; sop_volume_task(f.v, i, &t) && t.kind != SOP_TASK_SCRUB; i++)
+		;
+	if (checksum_errors(&f))
+		fail_msg("step %llu: counted as errors of disks", (unsigned long long)n);
+	check_items(&f, "a");
+	fixture_ok(&f, fixture_close(&f));
+	sim_free(f.sim);
+	return t.corrected;
+}
+
+static void what_a_kill_cuts_short_is_no_error_of_a_disk(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t written = 0;
+
+	tick(f);
+	fixture_ok(f, fixture_close(f));
+	/* A large value and a small one take turns. */
+	for (uint64_t n = 0; n < 60; n++)
+		written += cut_and_scrub(f, n / 2 + 1, n % 2 ? LARGE : 5000);
+	assert_true(written > 0);
+	fixture_ok(f, fixture_open(f));
+}
+
 /* ---- a removal goes on after the machine stopped ---- */
 
 struct strays {
@@ -899,6 +959,7 @@ int main(void)
 		T(a_shard_file_that_vanished_is_rebuilt),
 		T(scrub_repairs_and_says_what_is_lost),
 		T(scrub_is_remembered_by_the_next_mount),
+		T(what_a_kill_cuts_short_is_no_error_of_a_disk),
 		T(bytes_that_look_like_fragments_hide_nothing),
 		T(a_replacement_cut_anywhere_goes_on),
 		T(a_removal_cut_anywhere_goes_on),
