@@ -231,7 +231,7 @@ static int check_remove(struct sop_volume *v, unsigned i, struct sop_err *e)
 	unsigned left = 0, width = 0;
 	struct sop_member_status s;
 
-	for (unsigned p = 0; p < label->profiles; p++)
+	for (unsigned p = 0; p < sop_members_profiles(v->mem); p++)
 		if (label->profile[p].name[0])
 			width = SOP_MAX(width, (unsigned)label->profile[p].k + label->profile[p].m);
 	for (unsigned k = 0; k < sop_members_count(v->mem); k++) {

@@ -227,7 +227,7 @@ static int check_puts(struct sop_segments *s, unsigned profile, enum sop_stream 
 {
 	const struct sop_label *label = sop_members_label(s->mem);
 
-	if (profile >= SOP_PROFILES_MAX || profile >= label->profiles ||
+	if (profile >= SOP_PROFILES_MAX || profile >= sop_members_profiles(s->mem) ||
 		!label->profile[profile].k || stream >= SOP_STREAMS)
 		return sop_fail(e, -EINVAL, "profile %u, stream %d", profile, (int)stream);
 	for (size_t i = 0; i < n; i++)

@@ -425,16 +425,16 @@ int sop_members_offline(struct sop_members *m, unsigned i, struct sop_err *e)
 		sop_unlock(&m->lock);
 		return sop_members_store_labels(m, seq, e);
 	}
-	atomic_store(&m->usable[i], NULL);
+	/* Others use it, without the lock, until it is decided. */
+	m->leaving = i + 1;
 	rc = sop_members_check_quorum(m, true, e);
 	if (!rc && sop_members_beyond_parity(m))
 		rc = sop_say(e, SOP_EDISKS, "more disks would be away than parity makes up for");
+	m->leaving = 0;
 	if (rc) {
-		atomic_store(&m->usable[i], m->slot[i].at->disk);
 		sop_unlock(&m->lock);
 		return sop_wrap(e, rc, "%s: is needed", m->given.member[i].path);
 	}
-	atomic_store(&m->usable[i], m->slot[i].at->disk);
 	seq = set_aside(m, i);
 	m->label.member[i].flags |= SOP_MEMBER_BY_HAND;
 	snprintf(m->slot[i].reason, sizeof(m->slot[i].reason), "taken offline by hand");

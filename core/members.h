@@ -57,7 +57,9 @@ void sop_members_part(struct sop_members *m);
 void sop_members_close(struct sop_members *m);
 
 /* The label all agree on (index and disk_uuid are of no member). Stable pointers. Generation, and
- * state and current_since of members, are as of open: ask sop_members_status() and _replicas(). */
+ * state and current_since of members, are as of open: ask sop_members_status() and _replicas().
+ * Members and profiles may be added at any time, and profiles get other disks: ask
+ * sop_members_count(), _profiles() and _profile_get(). */
 const struct sop_label *sop_members_label(const struct sop_members *m);
 
 /* A shared volume: opening locks all members exclusively, and nobody else is there; or, when others
@@ -155,6 +157,12 @@ int sop_members_set_shared(struct sop_members *m, bool on, struct sop_err *e);
 
 /* One more erasure code profile, from now on. -EEXIST, -ENOSPC; -EINVAL: it cannot be, and why. */
 int sop_members_profile_add(struct sop_members *m, const struct sop_profile *p, struct sop_err *e);
+/* How many there are; those below that number never change, but for their disks. */
+unsigned sop_members_profiles(const struct sop_members *m);
+/* Profile n as it is now, and the members it may use: fills disk (SOP_MEMBERS_MAX), returns how
+ * many. */
+unsigned sop_members_profile_get(
+	struct sop_members *m, unsigned n, struct sop_profile *out, uint8_t *disk);
 /* May member i be used by it? */
 bool sop_members_profile_has(const struct sop_label *l, const struct sop_profile *p, unsigned i);
 int sop_members_profile_check(

@@ -240,6 +240,11 @@ static void log_ignored(const struct search *s)
 
 /* --- judging --------------------------------------------------------------- */
 
+static bool is_here(const struct sop_members *m, unsigned i)
+{
+	return atomic_load(&m->usable[i]) && i + 1 != m->leaving;
+}
+
 static void missing_text(const struct sop_members *m, char *text, size_t size)
 {
 	size_t at = 0;
@@ -248,7 +253,7 @@ static void missing_text(const struct sop_members *m, char *text, size_t size)
 	for (unsigned i = 0; i < m->label.members; i++) {
 		int n;
 
-		if (!sop_members_is(&m->label.member[i]) || atomic_load(&m->usable[i]))
+		if (!sop_members_is(&m->label.member[i]) || is_here(m, i))
 			continue;
 		n = snprintf(text + at, size - at, "%s%s", at ? ", " : "", m->label.member[i].path);
 		if (n < 0 || (size_t)n >= size - at) {
@@ -270,7 +275,7 @@ static bool beyond_parity_without(const struct sop_members *m, const bool *more)
 
 		for (unsigned i = 0; profile->name[0] && i < l->members; i++)
 			away += sop_members_profile_has(l, profile, i) &&
-				(!atomic_load(&m->usable[i]) || (more && more[i]));
+				(!is_here(m, i) || (more && more[i]));
 		if (profile->name[0] && away > profile->m)
 			return true;
 	}
@@ -298,7 +303,7 @@ int sop_members_check_quorum(const struct sop_members *m, bool degraded, struct 
 	missing_text(m, missing, sizeof(missing));
 	sop_members_volume_text(volume, sizeof(volume), l);
 	for (unsigned i = 0; i < l->members; i++) {
-		bool usable = atomic_load(&m->usable[i]) != NULL;
+		bool usable = is_here(m, i);
 
 		if (!sop_members_is(&l->member[i]))
 			continue;
@@ -321,7 +326,7 @@ int sop_members_check_quorum(const struct sop_members *m, bool degraded, struct 
 			if (!sop_members_profile_has(l, profile, i))
 				continue;
 			disks++;
-			there += atomic_load(&m->usable[i]) != NULL;
+			there += is_here(m, i);
 		}
 		if (there < profile->k)
 			return sop_say(e, SOP_EDISKS,

@@ -82,8 +82,10 @@ struct sop_members {
 	pthread_cond_t settled;
 	struct sop_label label;
 	struct sop_slot slot[SOP_MEMBERS_MAX];
-	bool storing;		     /* a round of label stores is under way */
-	bool reopening;		     /* sop_members_online, or a change of membership, is at work */
+	unsigned
+		leaving; /* 1 + the member of which is asked whether all goes on without it; or 0 */
+	bool storing;	 /* a round of label stores is under way */
+	bool reopening;	 /* sop_members_online, or a change of membership, is at work */
 	uint64_t change_seq;	     /* rises with each change of label */
 	uint64_t stored_seq;	     /* the change that the last finished round stored */
 	struct sop_retired *retired; /* replaced, but open until close */

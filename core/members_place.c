@@ -257,7 +257,7 @@ static bool capacity(struct sop_members *m, unsigned profile, uint64_t age_ms,
 	bool all_fresh = true;
 	unsigned n;
 
-	assert(profile < m->given.profiles);
+	assert(profile < sop_members_profiles(m));
 	n = view_members(m, p, age_ms, view);
 	for (unsigned i = 0; i < n; i++) {
 		if (!view[i].eligible || !view[i].seen)
@@ -325,7 +325,7 @@ int sop_members_place(struct sop_members *m, unsigned profile, uint64_t rotate, 
 	bool taken[SOP_MEMBERS_MAX] = {false};
 	uint64_t most = 0;
 
-	assert(profile < m->given.profiles && p->k);
+	assert(profile < sop_members_profiles(m) && p->k);
 	*absent = 0;
 	n = view_members(m, p, SOP_LOOK_MS, view);
 	for (unsigned i = 0; i < n; i++) {

@@ -69,3 +69,22 @@ int sop_members_profile_add(struct sop_members *m, const struct sop_profile *p, 
 	rc = sop_members_store_labels(m, seq, e);
 	return rc ? sop_wrap(e, rc, "profile %s", p->name) : 0;
 }
+
+unsigned sop_members_profiles(const struct sop_members *m)
+{
+	return __atomic_load_n(&m->given.profiles, __ATOMIC_ACQUIRE);
+}
+
+unsigned sop_members_profile_get(
+	struct sop_members *m, unsigned n, struct sop_profile *out, uint8_t *disk)
+{
+	unsigned disks = 0;
+
+	assert(n < sop_members_profiles(m));
+	SOP_LOCK_GUARD(&m->lock);
+	*out = m->label.profile[n];
+	for (unsigned i = 0; i < m->label.members; i++)
+		if (sop_members_profile_has(&m->label, out, i))
+			disk[disks++] = (uint8_t)i;
+	return disks;
+}

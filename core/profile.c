@@ -7,7 +7,7 @@ unsigned sop_profile_of(struct sop_volume *v, const char *name, size_t len)
 {
 	const struct sop_label *l = sop_members_label(v->mem);
 
-	for (unsigned i = 0; len && i < l->profiles; i++)
+	for (unsigned i = 0; len && i < sop_members_profiles(v->mem); i++)
 		if (strlen(l->profile[i].name) == len && !memcmp(l->profile[i].name, name, len))
 			return i;
 	return 0;
@@ -17,7 +17,7 @@ int sop_profile_find(struct sop_volume *v, const char *name, unsigned *profile, 
 {
 	const struct sop_label *l = sop_members_label(v->mem);
 
-	for (unsigned i = 0; i < l->profiles; i++)
+	for (unsigned i = 0; i < sop_members_profiles(v->mem); i++)
 		if (*name && !strcmp(l->profile[i].name, name)) {
 			*profile = i;
 			return 0;
@@ -39,21 +39,18 @@ void sop_store_room(
 
 bool sop_profile_get(struct sop_volume *v, unsigned n, struct sop_profile_info *out)
 {
-	const struct sop_label *l = sop_members_label(v->mem);
-	const struct sop_profile *p = &l->profile[n];
+	struct sop_profile p;
 
-	if (n >= l->profiles)
+	if (n >= sop_members_profiles(v->mem))
 		return false;
 	memset(out, 0, sizeof(*out));
-	memcpy(out->name, p->name, sizeof(out->name));
-	out->k = p->k;
-	out->m = p->m;
-	out->repair = !(p->flags & SOP_PROFILE_NO_REPAIR);
-	for (unsigned i = 0; i < sizeof(p->disks); i++)
-		out->chosen |= p->disks[i] != 0;
-	for (unsigned i = 0; i < l->members; i++)
-		if (sop_members_profile_has(l, p, i))
-			out->disk[out->disks++] = (uint8_t)i;
+	out->disks = sop_members_profile_get(v->mem, n, &p, out->disk);
+	memcpy(out->name, p.name, sizeof(out->name));
+	out->k = p.k;
+	out->m = p.m;
+	out->repair = !(p.flags & SOP_PROFILE_NO_REPAIR);
+	for (unsigned i = 0; i < sizeof(p.disks); i++)
+		out->chosen |= p.disks[i] != 0;
 	room(v, n, &out->total_bytes, &out->free_bytes);
 	return true;
 }

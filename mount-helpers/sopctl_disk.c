@@ -54,6 +54,21 @@ static void tell(const struct sopctl_args *a, const struct sopctl_volume *v, con
 		printf("%s: %s\n", sopctl_name(v), what);
 }
 
+/* Whoever is asked whether he means it is told first what is in the way: the same request, dry. The
+ * questions are those of sopctl_confirm(). */
+static int would_do(struct sopctl_volume *v, const struct sopctl_args *a, json_t *request)
+{
+	json_t *dry;
+	int rc;
+
+	if (a->yes || a->dry_run || a->cancel)
+		return SOPCTL_OK;
+	dry = json_copy(request);
+	json_object_set_new(dry, "dry_run", json_true());
+	json_decref(sopctl_ask(v, dry, SOPCTL_LONG_MS, &rc));
+	return rc;
+}
+
 /* Sends the request, tells, and with --wait follows the work on that disk. Takes the reference. */
 static int act(struct sopctl_volume *v, const struct sopctl_args *a, json_t *request,
 	const char *what, const char *kind, const char *disk)
@@ -85,7 +100,8 @@ static int run_online(const struct sopctl_args *a)
 		rc = set_path(request, "path", a->path);
 	if (!rc)
 		rc = act(&v, a, json_incref(request),
-			"it is used again; what it missed is being rebuilt", "heal", a->word[1]);
+			"the disk is in use; what it missed, if anything, is being rebuilt", "heal",
+			a->word[1]);
 	json_decref(request);
 	sopctl_close(&v);
 	return rc;
@@ -119,13 +135,15 @@ static int run_replace(const struct sopctl_args *a)
 			SOPCTL_USAGE, "replace VOLUME OLD NEW, or replace --cancel VOLUME OLD");
 	rc = sopctl_find(&v, a->word[0], false, true);
 	request = request_of(a->cancel ? "cancel" : "replace", a);
-	if (!rc && !a->cancel)
-		rc = sopctl_confirm(a, "Move disk %s of %s to %s (what is there is lost)?",
-			a->word[1], sopctl_name(&v), a->word[2]);
 	if (!rc)
 		rc = set_disk(request, a->word[1]);
 	if (!rc && !a->cancel)
 		rc = set_path(request, "path", a->word[2]);
+	if (!rc)
+		rc = would_do(&v, a, request);
+	if (!rc && !a->cancel)
+		rc = sopctl_confirm(a, "Move disk %s of %s to %s (what is there is lost)?",
+			a->word[1], sopctl_name(&v), a->word[2]);
 	if (!rc)
 		rc = act(&v, a, json_incref(request),
 			a->cancel
@@ -144,10 +162,12 @@ static int run_add(const struct sopctl_args *a)
 	json_t *request = request_of("add", a);
 
 	if (!rc)
+		rc = set_path(request, "path", a->word[1]);
+	if (!rc)
+		rc = would_do(&v, a, request);
+	if (!rc)
 		rc = sopctl_confirm(
 			a, "Add %s to %s (what is there is lost)?", a->word[1], sopctl_name(&v));
-	if (!rc)
-		rc = set_path(request, "path", a->word[1]);
 	if (!rc)
 		rc = act(&v, a, json_incref(request), "the disk is used from now on", NULL, NULL);
 	json_decref(request);
@@ -161,11 +181,13 @@ static int run_remove(const struct sopctl_args *a)
 	int rc = sopctl_find(&v, a->word[0], false, true);
 	json_t *request = request_of(a->cancel ? "cancel" : "remove", a);
 
+	if (!rc)
+		rc = set_disk(request, a->word[1]);
+	if (!rc)
+		rc = would_do(&v, a, request);
 	if (!rc && !a->cancel)
 		rc = sopctl_confirm(a, "Move all that is on disk %s of %s to its other disks?",
 			a->word[1], sopctl_name(&v));
-	if (!rc)
-		rc = set_disk(request, a->word[1]);
 	if (!rc)
 		rc = act(&v, a, json_incref(request),
 			a->cancel ? "the removal is ended"

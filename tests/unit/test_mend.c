@@ -1,7 +1,10 @@
 /* Healing, replacing, adding, removing, scrub, on simulated disks: what they leave when the machine
  * stops at any step, and when disks fail, fill or rot meanwhile. */
+#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -227,6 +230,59 @@ static void offline_by_hand_stays_so_over_mounts(void **state)
 	assert_true(disk_named(f, "/d2", &d));
 	assert_int_equal(d.state, SOP_DISK_ONLINE);
 	fixture_check(f, true);
+}
+
+/* ---- looked at while it changes ---- */
+
+struct looker {
+	struct sop_volume *v;
+	atomic_bool stop;
+	atomic_uint turns, wrong;
+};
+
+static void *look_on(void *arg)
+{
+	struct looker *l = arg;
+	struct sop_profile_info p;
+
+	while (!atomic_load(&l->stop)) {
+		if (!sop_profile_get(l->v, 0, &p) || p.disks < 4 || p.disks > 5 || p.k != 2)
+			l->wrong++;
+		l->turns++;
+	}
+	return NULL;
+}
+
+/* Until the other thread has come round once more, whole. */
+static void let_look(struct looker *l)
+{
+	unsigned from = l->turns;
+
+	while (l->turns - from < 2)
+		sched_yield();
+}
+
+static void a_profile_is_looked_at_while_its_disks_change(void **state)
+{
+	struct fixture *f = *state;
+	struct looker l = {.v = f->v};
+	struct sop_profile_info p;
+	pthread_t thread;
+
+	assert_int_equal(pthread_create(&thread, NULL, look_on, &l), 0);
+	for (unsigned i = 0; i < 4; i++) {
+		fixture_ok(f, sop_disk_add(f->v, "/new", SOP_ADMIN_FORCE, &f->e));
+		let_look(&l);
+		fixture_ok(f, sop_disk_remove(f->v, "/new", 0, &f->e));
+		tick(f);
+		let_look(&l);
+		/* One that has been removed does not count as the profile's. */
+		assert_true(sop_profile_get(f->v, 0, &p));
+		assert_int_equal(p.disks, 4);
+	}
+	l.stop = true;
+	pthread_join(thread, NULL);
+	assert_int_equal(l.wrong, 0);
 }
 
 /* ---- folders that will not do ---- */
@@ -949,6 +1005,7 @@ int main(void)
 		T(a_dead_disk_is_replaced_from_the_others),
 		T(a_cancelled_replacement_goes_on_with_both_disks),
 		T(offline_by_hand_stays_so_over_mounts),
+		T(a_profile_is_looked_at_while_its_disks_change),
 		T(a_folder_that_will_not_do_is_refused_by_name),
 		T(a_disk_lost_while_another_is_replaced_is_survived),
 		T(what_was_freed_while_a_disk_was_away_is_not_wanted_back),
