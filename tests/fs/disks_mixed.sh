@@ -40,6 +40,8 @@ refused "not empty .*letter" ctl replace --yes "$MNT" d1 "$WORK/full"
 "$MKFS" -q "$WORK/other" 2>/dev/null
 refused "belongs to .*volume" ctl add --yes "$MNT" "$WORK/other"
 refused "no such file|not exist" ctl replace --yes "$MNT" d1 "$WORK/nowhere"
+# Also before it is asked whether that is meant.
+refused "no such file|not exist" ctl replace "$MNT" d1 "$WORK/nowhere" </dev/null
 ctl offline --yes "$MNT" d2 >/dev/null
 mv "$WORK/d2" "$WORK/away2"
 mkdir "$WORK/d2"
