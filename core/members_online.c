@@ -15,8 +15,8 @@ static int check_returning(struct sop_members *m, unsigned i, const struct sop_l
 			sop_members_volume_text(a, sizeof(a), l),
 			sop_members_volume_text(b, sizeof(b), &m->given));
 	if (l->index != i || !sop_uuid_equal(&l->disk_uuid, &m->given.member[i].uuid))
-		return sop_say(e, SOP_EFOREIGN, "%s is disk %u of the volume, not disk %u", path,
-			l->index, i);
+		return sop_say(e, SOP_EFOREIGN, "%s is d%u of the volume, not d%u", path,
+			l->index + 1, i + 1);
 	sop_lock(&m->lock);
 	generation = m->label.generation;
 	sop_unlock(&m->lock);

@@ -778,8 +778,8 @@ static int read_back(struct sop_mender *m, const struct seg *g, unsigned shard, 
 	}
 	if (rc) /* -ENOENT: nobody has the segment any more */
 		return rc == -ENOENT ? 0 : rc;
-	return sop_say(e, -EIO, "segment %016llx: disk %u does not give back what is written to it",
-		(unsigned long long)g->id, at.disks[shard]);
+	return sop_say(e, -EIO, "segment %016llx: d%u does not give back what is written to it",
+		(unsigned long long)g->id, at.disks[shard] + 1u);
 }
 
 static bool draining(struct sop_mender *m, unsigned i)

@@ -479,7 +479,7 @@ int sop_mend_replica(struct sop_volume *v, unsigned i, struct sop_err *e)
 	int rc = -EIO;
 
 	if (!h.to)
-		return sop_say(e, -ENODEV, "disk %u is not here", i);
+		return sop_say(e, -ENODEV, "d%u is not here", i + 1);
 	sop_registry_track(v->reg, true);
 	for (unsigned j = 0; j < n && rc; j++) {
 		h.source = current[j];

@@ -542,7 +542,7 @@ int sop_shard_files_create(struct sop_segments *s, struct segment *seg, uint32_t
 		if (one != -EEXIST)
 			sop_segment_blame(s, c->member, SOP_EVENT_WRITE, one);
 		if (!rc)
-			rc = sop_fail(e, one, "disk %u: %s", c->member, c->path);
+			rc = sop_fail(e, one, "d%u: %s", c->member + 1, c->path);
 	}
 	sop_calls_put(calls);
 	if (rc) {
@@ -1172,7 +1172,7 @@ int sop_segment_unlink(struct sop_segments *s, uint64_t id, struct segment *seg,
 		sop_segment_blame(s, c->member, SOP_EVENT_WRITE, c->rc);
 		if (!rc)
 			rc = sop_fail(
-				e, c->rc, "disk %u: removing segment %016" PRIx64, c->member, id);
+				e, c->rc, "d%u: removing segment %016" PRIx64, c->member + 1, id);
 	}
 	sop_calls_put(calls);
 	return rc;
@@ -1352,7 +1352,7 @@ int sop_segments_survey(struct sop_segments *s, unsigned member, struct sop_err 
 	sop_unlock(&s->lock);
 	rc = list_shards(s, member, &list, &n);
 	if (rc)
-		return sop_fail(e, rc, "disk %u: list of shards", member);
+		return sop_fail(e, rc, "d%u: list of shards", member + 1);
 	sop_lock(&s->lock);
 	missing = note_missing(s, member, list, n, next, set_back);
 	sop_unlock(&s->lock);
@@ -1397,7 +1397,7 @@ int sop_segments_unproven(struct sop_segments *s, unsigned member,
 	int rc = list_shards(s, member, &list, &n);
 
 	if (rc)
-		return sop_fail(e, rc, "disk %u: list of shards", member);
+		return sop_fail(e, rc, "d%u: list of shards", member + 1);
 	for (size_t i = 0; i < n && !rc; i++) {
 		struct sop_segment_info info;
 		uint32_t shards;

@@ -541,8 +541,8 @@ static int take_writes(struct mend *m, const struct writing *w, struct sop_err *
 			}
 			sop_segment_blame(m->s, goal(m, s), SOP_EVENT_WRITE, one);
 			rc = rc ? rc
-				: sop_fail(e, one, "disk %u: shard of segment %016" PRIx64,
-					  goal(m, s), m->info.id);
+				: sop_fail(e, one, "d%u: shard of segment %016" PRIx64,
+					  goal(m, s) + 1, m->info.id);
 		}
 	return rc;
 }
@@ -828,7 +828,7 @@ static int open_targets(struct mend *m, struct sop_err *e)
 			m->s, m->seg, i, goal(m, i), !(m->moved >> i & 1), &m->target[i]);
 		if (rc) {
 			sop_segment_blame(m->s, goal(m, i), SOP_EVENT_WRITE, rc);
-			rc = sop_fail(e, rc, "disk %u: shard of segment %016" PRIx64, goal(m, i),
+			rc = sop_fail(e, rc, "d%u: shard of segment %016" PRIx64, goal(m, i) + 1,
 				m->info.id);
 		}
 	}
@@ -849,8 +849,8 @@ static int settle(struct mend *m, struct sop_err *e)
 			gaps ? m->gap : NULL, gaps ? m->n_gap : 0);
 		if (rc) {
 			sop_segment_blame(m->s, goal(m, i), SOP_EVENT_WRITE, rc);
-			rc = sop_fail(e, rc, "disk %u: shard of segment %016" PRIx64 ": sync",
-				goal(m, i), m->info.id);
+			rc = sop_fail(e, rc, "d%u: shard of segment %016" PRIx64 ": sync",
+				goal(m, i) + 1, m->info.id);
 		}
 	}
 	return rc;

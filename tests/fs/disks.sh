@@ -31,6 +31,18 @@ check_whole() {
 	check_volume
 }
 
+# Whoever asks, wherever, hears that all is well.
+well_everywhere() {
+	assert_eq "$(ctl status --json "$MNT" | jq -r '"\(.state) \(.health) \(.status) \(.volume.disks == .volume.disks_online)"')" \
+		"ONLINE ok null true" "status --json"
+	assert_eq "$(jq -r '"\(.state) \(.health)"' "$MNT/.sop/status.json")" "ONLINE ok" ".sop/status.json"
+	ctl status --check "$MNT" >/dev/null || fail "status --check gives $?"
+	ctl status "$MNT" | grep -qE '^ +state: ONLINE$' || fail "status: $(ctl status "$MNT")"
+	grep -qE '^ +state: ONLINE$' "$MNT/.sop/status" || fail ".sop/status: $(cat "$MNT/.sop/status")"
+	assert_eq "$(grep -E '^sopfs_(degraded|healthy)\{' "$MNT/.sop/metrics" | sed 's/{.*}//' | sort | paste -sd,)" \
+		"sopfs_degraded 0,sopfs_healthy 1" ".sop/metrics"
+}
+
 # faulty_disk BACKING MODE MOUNTPOINT: a folder that fails, or hangs, as the file MODE says (faulty_folder.c). Whatever
 # happens, at the end the file goes, so that nobody stays in a folder that hangs.
 FAULTS=()

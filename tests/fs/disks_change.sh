@@ -32,6 +32,7 @@ mkdir "$WORK/new1"
 ctl replace --yes --force "$MNT" d1 "$WORK/new1" || fail "replace: $?"
 wait_until 120 all_online || fail "not replaced: $(ctl status "$MNT")"
 wait_until 30 is_empty "$WORK/d1" || fail "left on the old disk: $(find "$WORK/d1" -type f | head -3)"
+well_everywhere
 load_turns 3
 
 echo "add, and remove another"
@@ -41,6 +42,7 @@ load_turns 3
 ctl remove --yes "$MNT" "$WORK/d3" || fail "remove: $?"
 wait_until 120 all_online || fail "not removed: $(ctl status "$MNT")"
 wait_until 30 is_empty "$WORK/d3" || fail "left on the old disk: $(find "$WORK/d3" -type f | head -3)"
+well_everywhere
 load_turns 3
 load_stop
 cmp "$WORK/big" "$MNT/big"

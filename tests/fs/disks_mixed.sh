@@ -46,7 +46,7 @@ ctl offline --yes "$MNT" d2 >/dev/null
 mv "$WORK/d2" "$WORK/away2"
 mkdir "$WORK/d2"
 cp "$WORK"/d3/label.* "$WORK/d2"
-refused "is disk 2 of the volume, not disk 1" ctl online "$MNT" d2
+refused "is d3 of the volume, not d2" ctl online "$MNT" d2
 rm -rf "$WORK/d2"
 cp -a "$WORK/other" "$WORK/d2"
 refused "is of volume .* not of volume" ctl online "$MNT" d2
@@ -117,14 +117,28 @@ filled_on_disk
 rm "$WORK/d4/somebody"
 wait_until 120 all_online || fail "not healed with room: $(ctl status "$MNT")"
 cmp "$WORK/more" "$MNT/more"
+
+echo "no room on the new disk"
+mkdir "$WORK/back2" "$WORK/n2"
+faulty_disk "$WORK/back2" "$WORK/mode2" "$WORK/n2"
+echo "enospc after=40" >"$WORK/mode2"
+ctl replace --yes --force "$MNT" "$WORK/new3" "$WORK/n2"
+replace_waits() {
+	ctl status --json "$MNT" |
+		jq -e '.tasks[] | select(.kind == "replace" and .state == "waiting") | .message | test("^d[0-9]+: .*space"; "i")' >/dev/null
+}
+wait_until 60 replace_waits || fail "it does not say what it waits for: $(ctl status --json "$MNT" | jq -c .tasks)"
+rm "$WORK/mode2"
+wait_until 120 gone "$WORK/new3" || fail "not replaced with room: $(ctl status "$MNT")"
+filled_on_disk
+cmp "$WORK/more" "$MNT/more"
 unmount_volume
-DISKS=("$WORK/n" "$WORK/new3" "$WORK/d3" "$WORK/d4")
+DISKS=("$WORK/n" "$WORK/n2" "$WORK/d3" "$WORK/d4")
 SOURCE=$(colon_list "${DISKS[@]}")
 check_whole
 
 echo "any two may go"
-mv "$WORK/new3" "$WORK/away"
-umount "$WORK/n"
+umount "$WORK/n" "$WORK/n2"
 SOURCE=$WORK/d3
 mount_volume degraded
 filled_on_disk

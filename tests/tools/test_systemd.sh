@@ -1,9 +1,7 @@
 #!/bin/bash
 # What systemd hears: a service that is ready when it serves and says when it stops; lines of the journal with
 # fields. A program of the test listens where systemd would, in a mount namespace of its own.
-if [ -z "${SOPFS_TEST_NAMESPACE:-}" ] && [ "$(id -u)" = 0 ]; then
-	SOPFS_TEST_NAMESPACE=1 exec unshare -m --propagation private bash "$0" "$@"
-fi
+. "$(dirname "$0")/../namespace.sh"
 . "$(dirname "$0")/../fs/functions.sh"
 requires_root
 requires python3
