@@ -121,11 +121,11 @@ struct sop_volume_stat {
 	char name[64];
 	unsigned k, m, disks, disks_online;
 	bool read_only, degraded, failed;
-	bool shared;			  /* others may have it mounted too */
+	bool shared; /* others may have it mounted too */
 	/* Of data that can be stored, after parity and reserve; as sop_store_room() has it of the
 	 * root store. */
 	uint64_t total_bytes, free_bytes;
-	uint64_t items;			  /* names in all directories */
+	uint64_t items; /* names in all directories */
 	uint64_t lsn, durable_lsn;
 	uint64_t commits, conflicts, rolled_back, failures;
 	uint64_t live_bytes, pending_bytes; /* stored data and nodes; freed but still pinned */
@@ -175,7 +175,7 @@ struct sop_profile_info {
 	bool repair;
 	bool chosen; /* on these disks; else on all, and those to come */
 	unsigned disks;
-	uint8_t disk[128]; /* their indexes, as of sop_volume_disk */
+	uint8_t disk[128];		  /* their indexes, as of sop_volume_disk */
 	uint64_t total_bytes, free_bytes; /* of data in values written so; without the reserve */
 };
 /* Profile n of 0, 1, ...; false beyond the last. */
