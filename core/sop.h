@@ -481,6 +481,10 @@ ssize_t sop_clip_put(
 	struct sop_value *x, const struct sop_clip *c, uint64_t off, struct sop_err *e);
 void sop_clip_free(struct sop_clip *c);
 
+/* All that has been written to `from`, a value that its transaction makes, goes to `to`, just
+ * opened in another one and of the same item by now, as if it had been written there: what has been
+ * cut off, made a hole of or looked at counts too. `from` is as it was when it was made. */
+void sop_value_move(struct sop_value *to, struct sop_value *from);
 uint64_t sop_value_size(const struct sop_value *x); /* looks without depending */
 uint64_t sop_value_bytes(struct sop_value *x);	    /* of it, stored: without holes */
 void sop_value_depend(struct sop_value *x); /* what was seen of it decides what is written */

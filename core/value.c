@@ -790,6 +790,43 @@ int sop_value_truncate(struct sop_value *x, uint64_t size, struct sop_err *e)
 	return 0;
 }
 
+static void map_move(struct sop_imap *to, struct sop_imap *from)
+{
+	void *arg = to->arg;
+
+	*to = *from;
+	to->arg = arg;
+	sop_imap_init(from, from->drop, from->arg);
+}
+
+void sop_value_move(struct sop_value *to, struct sop_value *from)
+{
+	assert(!to->map.count && !to->app.count && !to->loans.n);
+	map_move(&to->map, &from->map);
+	map_move(&to->app, &from->app);
+	to->app_len = from->app_len;
+	to->loans = from->loans;
+	to->limit = SOP_MIN(to->limit, from->limit);
+	to->fixed |= from->fixed;
+	to->size =
+		to->fixed ? from->size - from->app_len : SOP_MAX(to->size, sop_imap_end(&to->map));
+	to->size += to->app_len;
+	to->depends |= from->depends;
+	/* What he has looked at was empty; somebody may have been quicker since than our opening.
+	 */
+	if (to->depends && to->base.attr.size)
+		to->base.attr.value_version = 0;
+	if (from->changed)
+		changed(to);
+	from->app_len = 0;
+	from->loans = (struct sop_loans){0};
+	from->limit = UINT64_MAX;
+	from->size = 0;
+	from->fixed = from->depends = from->changed = false;
+	count_memory(to);
+	count_memory(from);
+}
+
 int sop_value_punch(struct sop_value *x, uint64_t off, uint64_t len, struct sop_err *e)
 {
 	int rc;

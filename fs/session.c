@@ -9,8 +9,6 @@
 #include "fs/recent.h"
 #include "fs/views.h"
 
-#define COPY_BYTES (1024 * 1024)
-
 struct sopfs_session *sopfs_session_new(
 	struct sopfs *f, struct sopfs_item *item, int process, int flags)
 {
@@ -276,35 +274,6 @@ static int materialise_txn(struct sop_txn *t, void *arg, struct sop_err *e)
 	return rc ? rc : sopfs_copy_xattrs(t, c->name, c->from, c->name, e);
 }
 
-static int copy_data(struct sop_value *to, struct sop_value *from, struct sop_err *e)
-{
-	sop_autofree char *buf = malloc(COPY_BYTES);
-	uint64_t size = sop_value_size(from), off = 0;
-	int rc;
-
-	if (!buf)
-		return -ENOMEM;
-	while (off < size) {
-		int64_t data = sop_value_seek(from, off, false, e);
-		ssize_t n;
-
-		if (data == -ENXIO)
-			break;
-		if (data < 0)
-			return (int)data;
-		off = (uint64_t)data;
-		n = sop_value_read(from, buf, COPY_BYTES, off, e);
-		if (n <= 0)
-			return (int)n;
-		n = sop_value_write(to, buf, (size_t)n, off, e);
-		if (n <= 0)
-			return n ? (int)n : -EIO;
-		off += (uint64_t)n;
-	}
-	rc = sop_value_size(to) == size ? 0 : sop_value_truncate(to, size, e);
-	return rc;
-}
-
 /* What the creator has written goes into a transaction that finds the item there, and takes effect
  * on what others will have committed until then: over it, or behind it, or, with O_TRUNC, in its
  * place. s.lock held. */
@@ -320,7 +289,7 @@ static int carry_over(struct sopfs *f, struct sopfs_session *s, struct sop_err *
 	if (s->changed || s->flags & O_TRUNC) {
 		rc = sopfs_session_begin(f, s, s->flags & O_TRUNC, NULL, e);
 		if (!rc)
-			rc = copy_data(s->value, value, e);
+			sop_value_move(s->value, value);
 	} else {
 		s->blind_all = s->truncating = false;
 		/* It goes on seeing what it has opened: nothing. */

@@ -37,6 +37,7 @@
 #define LANES	     2		/* sessions that a process has open at once */
 #define SESSIONS_GEN 12		/* of one process */
 #define STEPS_MAX    400	/* of one transaction */
+#define SHOWN_MAX    200	/* of a file whose history is not explained */
 #define NOTHING	     UINT32_MAX /* read: there was the end */
 
 /* Inline in the item; within and across pages; straight to the disks. Appends go on behind the
@@ -640,8 +641,12 @@ static bool explain(struct op *op, size_t n)
 		retreat(&c, &done, &stack[--depth]);
 		again = true;
 	}
-	if (depth < n)
+	if (depth < n) {
 		printf("%s", last ? last : "");
+		printf("all of them, by their call:\n");
+		for (size_t i = 0; i < n && n <= SHOWN_MAX; i++)
+			show(stdout, &op[i]);
+	}
 	free(last);
 	free(stack);
 	return depth == n;

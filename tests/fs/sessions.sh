@@ -121,6 +121,27 @@ w=os.open('p3',os.O_CREAT|os.O_WRONLY|os.O_APPEND); os.write(w,b'first');
 v=os.open('p3',os.O_CREAT|os.O_WRONLY|os.O_APPEND); os.write(v,b'second'); os.close(v)
 check(rd('p3')==b'second','p3a %r'%rd('p3')); os.write(w,b'!'); os.close(w); check(rd('p3')==b'secondfirst!','two appenders of a new file: %r'%rd('p3'))
 # unlink while open
+# What the creator has not written stays as another has committed it meanwhile: gaps, at all sizes; and what he
+# has cut off, or made a hole of, goes.
+for unit in 8,1000,5000,300000:
+    g='gap%d'%unit
+    w=os.open(g,os.O_CREAT|os.O_WRONLY)
+    for at in 3,8: os.pwrite(w,b'w'*unit,at*unit)
+    v=os.open(g,os.O_WRONLY); os.write(v,b'v'*(12*unit)); os.close(v)
+    os.pwrite(w,b'x'*unit,10*unit); os.close(w)
+    check(rd(g)==b'v'*(3*unit)+b'w'*unit+b'v'*(4*unit)+b'w'*unit+b'v'*unit+b'x'*unit+b'v'*unit,'gaps of a creator')
+    g='cut%d'%unit
+    w=os.open(g,os.O_CREAT|os.O_WRONLY); os.pwrite(w,b'w'*(9*unit),0)
+    os.ftruncate(w,5*unit); os.pwrite(w,b'y'*unit,7*unit)
+    v=os.open(g,os.O_WRONLY); os.write(v,b'v'*(12*unit)); os.close(v)
+    os.close(w)
+    check(rd(g)==b'w'*(5*unit)+bytes(2*unit)+b'y'*unit,'cut by a creator: %d'%len(rd(g)))
+# He has seen that it was empty: what he writes for that is refused.
+w=os.open('seen',os.O_CREAT|os.O_RDWR); check(os.read(w,10)==b'','empty'); os.write(w,b'first')
+v=os.open('seen',os.O_WRONLY); os.write(v,b'second'); os.close(v)
+try: os.close(w); check(False,'a creator who has read, and is late')
+except OSError as e: check(e.errno==errno.EBUSY,'late creator')
+check(rd('seen')==b'second','the first to commit')
 w=os.open('u',os.O_CREAT|os.O_RDWR); os.write(w,b'U'*5000); os.unlink('u')
 check(not os.path.exists('u'),'u'); os.write(w,b'V'); check(os.pread(w,9999,4998)==b'UUV','nameless'); os.fsync(w); check(os.fstat(w).st_nlink==0,'nl'); check(os.fstat(w).st_size==5001,'sz'); os.close(w)
 w=os.open('t2',os.O_RDWR); os.unlink('t2'); check(os.read(w,100)==b'final2+','nameless2'); os.write(w,b'Q'); check(os.pread(w,100,0)==b'final2+Q','q'); os.close(w)
@@ -133,7 +154,7 @@ print('OK')
 PY
 python3 "$WORK/sessions.py" "$MNT" >"$WORK/out" || { cat "$WORK/out"; fail "see above"; }
 grep -q '^OK$' "$WORK/out" || fail "it did not come to its end"
-grep -q '2 conflicts' "$MNT/.sop/status" || fail "status does not count the conflict"
+grep -q '3 conflicts' "$MNT/.sop/status" || fail "status does not count the conflicts"
 grep -q ' 4 rolled back' "$MNT/.sop/status" || fail "status does not count what was rolled back"
 [ -z "$(find "$MNT" -maxdepth 1 -name .sop)" ] || fail ".sop is listed"
 # shellcheck disable=SC2012 # the order of the listing itself is looked at
