@@ -155,7 +155,7 @@ PY
 python3 "$WORK/sessions.py" "$MNT" >"$WORK/out" || { cat "$WORK/out"; fail "see above"; }
 grep -q '^OK$' "$WORK/out" || fail "it did not come to its end"
 grep -q '3 conflicts' "$MNT/.sop/status" || fail "status does not count the conflicts"
-grep -q ' 4 rolled back' "$MNT/.sop/status" || fail "status does not count what was rolled back"
+grep -q ' 5 rolled back' "$MNT/.sop/status" || fail "status does not count what was rolled back"
 [ -z "$(find "$MNT" -maxdepth 1 -name .sop)" ] || fail ".sop is listed"
 # shellcheck disable=SC2012 # the order of the listing itself is looked at
 assert_eq "$(ls "$MNT/.sop" | tr '\n' ' ')" "commit events metrics range status status.json txn " "ls .sop"
