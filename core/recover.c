@@ -190,7 +190,7 @@ int sop_recover(struct sop_volume *v, struct sop_err *e)
 		rc = sop_shared_begin(v, &c, e);
 	if (rc) {
 		sop_checkpoint_release(&c);
-		return sop_wrap(e, rc, "recovery");
+		return rc;
 	}
 	v->next_ino = SOP_MAX(c.next_ino, (uint64_t)SOP_INO_FIRST);
 	v->items = c.items;
