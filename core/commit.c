@@ -422,7 +422,7 @@ static int group_write(struct sop_volume *v, struct group *g, uint64_t time_ns, 
 		sop_batch_put(b);
 		return rc;
 	}
-	sop_batch_run(b, SOP_IO_CARRIED, 0, sop_members_timeout_ms(v->mem));
+	sop_batch_run(b, SOP_IO_SERIAL, 0, sop_members_timeout_ms(v->mem));
 	blobs = appends_finish(g, e);
 	if (blobs) {
 		if (!v->shared)

@@ -10,9 +10,7 @@
  * batch (its memory) and the files by references. A thread that hangs in a device is lost to the
  * pool; when threads hang and a batch waits for one, the pool grows beyond its bound by the number
  * that hang. */
-#include "core/carry.h"
 #include "core/io_internal.h"
-#include "core/written.h"
 
 #include <stdio.h>
 #include <time.h>
@@ -35,8 +33,7 @@ struct sop_iopool {
 	atomic_uint refs;
 	bool is_inline;
 	unsigned threads_max;
-	struct sop_uring *uring;       /* NULL: threads do it all */
-	struct sop_carriers *carriers; /* NULL: inline */
+	struct sop_uring *uring; /* NULL: threads do it all */
 	struct sop_iomem mem;
 
 	struct sop_lock lock;
@@ -193,18 +190,12 @@ static struct sop_batch *queue_take(struct sop_iopool *p)
 	return b;
 }
 
-/* The next request that nobody has begun; false: there is none. */
-static bool begin_next(unsigned *i, struct sop_batch *b)
-{
-	*i = atomic_fetch_add_explicit(&b->next, 1, memory_order_acq_rel);
-	return *i < b->n;
-}
-
+/* Do requests that nobody has begun until there are none. */
 static void work_on(struct sop_batch *b, struct worker *w)
 {
 	unsigned i;
 
-	while (begin_next(&i, b)) {
+	while ((i = atomic_fetch_add_explicit(&b->next, 1, memory_order_acq_rel)) < b->n) {
 		int rc;
 
 		atomic_store_explicit(&w->since_ms, sop_io_now_ms(), memory_order_relaxed);
@@ -212,14 +203,6 @@ static void work_on(struct sop_batch *b, struct worker *w)
 		atomic_store_explicit(&w->since_ms, 0, memory_order_relaxed);
 		sop_request_end(b, i, rc);
 	}
-}
-
-void sop_batch_work(struct sop_batch *b)
-{
-	unsigned i;
-
-	while (begin_next(&i, b))
-		sop_request_end(b, i, execute(&b->requests[i]));
 }
 
 static void *thread_main(void *arg)
@@ -372,7 +355,6 @@ int sop_iopool_new(struct sop_iopool **out, const struct sop_iopool_opts *o, str
 	}
 	if (!o->no_uring)
 		p->uring = sop_uring_new();
-	p->carriers = sop_carriers_new(); /* without, calls are not carried */
 	*out = p;
 	return 0;
 }
@@ -389,18 +371,11 @@ void sop_iopool_free(struct sop_iopool *p, unsigned wait_ms)
 	while (p->threads && (now = sop_io_now_ms()) < until)
 		sop_cond_wait(&p->gone, &p->lock, (long)(until - now));
 	sop_unlock(&p->lock);
-	sop_carriers_free(p->carriers);
-	p->carriers = NULL;
 	if (p->uring) {
 		now = sop_io_now_ms();
 		sop_uring_free(p->uring, now < until ? (unsigned)(until - now) : 0);
 	}
 	pool_put(p);
-}
-
-struct sop_carriers *sop_iopool_carriers(struct sop_iopool *p)
-{
-	return p->carriers;
 }
 
 void sop_iopool_bulk_begin(struct sop_iopool *p)
@@ -686,10 +661,7 @@ int sop_batch_run(struct sop_batch *b, enum sop_io_how how, unsigned need, unsig
 	}
 	if (how == SOP_IO_PARALLEL && fits_uring(b) && sop_uring_run(b->pool->uring, b, timeout_ms))
 		return settle(b);
-	if (how != SOP_IO_CARRIED || !sop_carry_batch(b)) {
-		sop_written_note_handed();
-		want_threads(b, how == SOP_IO_PARALLEL ? b->n : 1);
-	}
+	want_threads(b, how == SOP_IO_PARALLEL ? b->n : 1);
 	wait_for(b, timeout_ms);
 	withdraw(b);
 	return settle(b);

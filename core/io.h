@@ -1,17 +1,15 @@
 /* I/O in batches, with a bound on the wait.
  *
  * A batch is a list of reads, writes and syncs on files of several disks. It runs on a pool of
- * threads (or io_uring for reads), and on the caller's only when its call can go on without it
- * (carry.h), so that a device that hangs holds up a thread and not the request: when the bound
- * comes, sop_io_run() returns, unfinished requests say -ETIMEDOUT, and the batch with all its
- * memory lives on until the device lets go. Therefore every buffer handed to a batch must come from
- * sop_batch_alloc() (or outlive the process).
+ * threads (or io_uring for reads), never on the caller's, so that a device that hangs holds up a
+ * pool thread and not the request: when the bound comes, sop_io_run() returns, unfinished requests
+ * say -ETIMEDOUT, and the batch with all its memory lives on until the device lets go. Therefore
+ * every buffer handed to a batch must come from sop_batch_alloc() (or outlive the process).
  *
  * How a batch runs:
  *   SOP_IO_SERIAL    one thread does all, one after another: cheapest for small page-cache writes.
  *                    When one request takes longer than a short while, the rest is taken over by
  *                    other threads, so that one slow disk does not delay the others.
- *   SOP_IO_CARRIED   the same by the caller's own thread in a carried call (carry.h); else SERIAL.
  *   SOP_IO_PARALLEL  all at once: cold reads, syncs, large writes.
  *
  * A pool in inline mode (sop_iopool_new_inline, for simulated disks) does everything on the
@@ -25,7 +23,7 @@
 /* WRITE_OUT: a write that the disk begins to write out at once. READ_ON: a read after which the
  * disk begins to fetch as much of what follows. */
 enum sop_io_op { SOP_IO_READ, SOP_IO_READ_ON, SOP_IO_WRITE, SOP_IO_WRITE_OUT, SOP_IO_DATASYNC };
-enum sop_io_how { SOP_IO_SERIAL, SOP_IO_CARRIED, SOP_IO_PARALLEL };
+enum sop_io_how { SOP_IO_SERIAL, SOP_IO_PARALLEL };
 
 struct sop_iopool;
 struct sop_batch;
@@ -40,10 +38,6 @@ int sop_iopool_new(struct sop_iopool **out, const struct sop_iopool_opts *o, str
 int sop_iopool_new_inline(struct sop_iopool **out, struct sop_err *e);
 /* Waits for what runs, at most wait_ms; threads that hang in a device are left behind. */
 void sop_iopool_free(struct sop_iopool *p, unsigned wait_ms);
-
-/* Whoever makes calls whose batches it does itself; NULL: an inline pool, which does all of them
- * so. */
-struct sop_carriers *sop_iopool_carriers(struct sop_iopool *p);
 
 /* Between begin and end large buffers are kept for the next batch in greater number. */
 void sop_iopool_bulk_begin(struct sop_iopool *p);
@@ -67,9 +61,9 @@ int sop_batch_add(struct sop_batch *b, enum sop_io_op op, struct sop_file *f,
 
 /* Run what was added. Returns as soon as `need` requests have succeeded (need 0: all must end), or
  * none is left running, or timeout_ms passed (0: no bound). The number that succeeded. Runs once.
- * SERIAL and CARRIED look at `need` only once a request is slow: what is fast is done to the last.
- * A request that has not begun when this returns never begins. One that has may still end, and a
- * write still reach the disk; its file stays open under the hood though it is closed meanwhile. */
+ * SERIAL looks at `need` only once a request is slow: what is fast is done to the last. A request
+ * that has not begun when this returns never begins. One that has may still end, and a write still
+ * reach the disk; its file stays open under the hood though it is closed meanwhile. */
 int sop_batch_run(struct sop_batch *b, enum sop_io_how how, unsigned need, unsigned timeout_ms);
 
 /* Run in two halves, all in parallel: the caller does something else meanwhile. A batch that was

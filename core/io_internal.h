@@ -1,4 +1,4 @@
-/* What io.c, io_uring.c and carry.c share. No other file includes this. */
+/* What io.c and io_uring.c share. No other file includes this. */
 #ifndef SOP_IO_INTERNAL_H
 #define SOP_IO_INTERNAL_H
 
@@ -71,14 +71,6 @@ static inline void sop_batch_get(struct sop_batch *b)
 
 /* A request has ended: note it, and wake the owner if that was what it waits for. */
 void sop_request_end(struct sop_batch *b, unsigned index, int rc);
-
-/* Do requests of it that nobody has begun until there are none. */
-void sop_batch_work(struct sop_batch *b);
-/* How many requests have been begun, or are not to begin any more. */
-static inline unsigned sop_batch_begun(struct sop_batch *b)
-{
-	return atomic_load_explicit(&b->next, memory_order_acquire);
-}
 
 uint64_t sop_io_now_ms(void);
 

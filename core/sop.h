@@ -102,13 +102,6 @@ int sop_volume_catch_up(struct sop_volume *v, struct sop_err *e);
 /* All commits so far are on the media when it returns. */
 int sop_volume_sync(struct sop_volume *v, struct sop_err *e);
 int sop_volume_checkpoint(struct sop_volume *v, struct sop_err *e);
-/* Call fn(arg), whose commits write on this thread, where else each is handed to another and back:
- * less than half as dear. Comes back when fn has ended. When a disk hangs, fn goes on on another
- * thread, with the bounds it has otherwise, and this one is held up as long as the disk hangs; so
- * fn may end on another thread than it began on, and must keep nothing that belongs to a thread,
- * unless it calls sop_volume_call_stays() before. */
-void sop_volume_call(struct sop_volume *v, void (*fn)(void *arg), void *arg);
-void sop_volume_call_stays(void);
 /* From now on several machines mount it at once, or one again; nothing when it is so. The volume
  * has been opened with `exclusive`, and is to be closed next. -EBUSY, -EINVAL: it cannot be, and
  * why. After another error it is one or the other, and whole. */

@@ -1,5 +1,4 @@
 /* A volume: opening and closing, the thread for background work, figures. */
-#include "core/carry.h"
 #include "core/coordinate.h"
 #include "core/mend.h"
 #include "core/shared.h"
@@ -391,16 +390,6 @@ int sop_volume_close(struct sop_volume *v, struct sop_err *e)
 int sop_volume_sync(struct sop_volume *v, struct sop_err *e)
 {
 	return v->opts.read_only ? 0 : sop_barrier_wait(v, sop_pins_published(v->pins), e);
-}
-
-void sop_volume_call(struct sop_volume *v, void (*fn)(void *arg), void *arg)
-{
-	sop_carry(sop_iopool_carriers(v->io), fn, arg);
-}
-
-void sop_volume_call_stays(void)
-{
-	sop_carry_stay();
 }
 
 int sop_volume_checkpoint(struct sop_volume *v, struct sop_err *e)

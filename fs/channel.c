@@ -151,6 +151,8 @@ static ssize_t channel_read(int fd, void *buf, size_t len, void *userdata)
 			return -1;
 		}
 		n = read(fd, buf, len);
+		if (n < 0 && errno == EINTR)
+			continue;
 		if (n > 0)
 			sopfs_request_note(buf, (size_t)n);
 		if (!answer_statx || !is_statx(buf, n))

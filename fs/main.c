@@ -21,7 +21,6 @@
 #include "fs/remount.h"
 #include "fs/secret.h"
 #include "fs/systemd.h"
-#include "fs/workers.h"
 
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
@@ -332,14 +331,22 @@ static void *first_request(void *arg)
 
 static int loop(struct mounted *m)
 {
-	int rc = -pthread_create(&m->first, NULL, first_request, m);
+	struct fuse_loop_config *config = fuse_loop_cfg_create();
+	int rc;
 
-	if (rc)
-		return rc;
-	m->has_first = true;
+	if (!config)
+		return -ENOMEM;
 	/* More workers than processors: some of them wait for the disks, or for a lock in the
 	 * kernel that another request of ours must first give back. */
-	return sopfs_workers_run(m->session, m->volume, WORKERS_MAX);
+	fuse_loop_cfg_set_max_threads(config, WORKERS_MAX);
+	fuse_loop_cfg_set_idle_threads(config, WORKERS_MAX);
+	rc = -pthread_create(&m->first, NULL, first_request, m);
+	if (!rc) {
+		m->has_first = true;
+		rc = fuse_session_loop_mt(m->session, config);
+	}
+	fuse_loop_cfg_destroy(config);
+	return rc;
 }
 
 /* In the order that keeps every promise: nothing comes in any more; sessions end; the volume writes

@@ -290,9 +290,8 @@ static json_t *with_work(json_t *status)
 		return NULL;
 	if (json_object_set_new(status, "requests", sopfs_requests_json()) ||
 		json_object_set_new(status, "disk_io",
-			json_pack("{s:o, s:o, s:o, s:o}", "writes", number(w.writes),
-				"written_bytes", number(w.bytes), "syncs", number(w.syncs),
-				"handed_over", number(w.handed)))) {
+			json_pack("{s:o, s:o, s:o}", "writes", number(w.writes), "written_bytes",
+				number(w.bytes), "syncs", number(w.syncs)))) {
 		json_decref(status);
 		return NULL;
 	}

@@ -48,8 +48,6 @@ static const struct metric metrics[] = {
 		"Bytes written to the disks, parity and directories included."},
 	{"disk_io", "syncs", "disk_syncs_total", "counter",
 		"Calls that waited for a disk to have on its media what was written."},
-	{"disk_io", "handed_over", "disk_batches_handed_over_total", "counter",
-		"Batches of reads, writes and syncs that one thread did while another waited."},
 	{"errors", "count", "unreadable_ranges", "gauge", "Ranges of files that cannot be read."},
 	{"mount", "up_s", "uptime_seconds", "gauge", "Seconds since the mount."},
 };

@@ -353,7 +353,6 @@ int sopfs_world_enter(uint64_t nodeid, bool any)
 		return -ESTALE;
 	}
 	sopfs_world_current = w;
-	sop_volume_call_stays();
 	return 0;
 }
 

@@ -29,17 +29,8 @@ during() { # COMMAND...
 came() { # KIND
 	awk -v k="$1" '$1 == k { print $2 }' "$WORK/requests"
 }
-written() { # writes|written_bytes|syncs|handed_over
+written() { # writes|written_bytes|syncs
 	awk -v k="$1" '$1 == k { print $2 }' "$WORK/io"
-}
-# Whoever serves a close writes as well: a change of threads there and back is dearer than the writes. Builds for
-# sanitizers, which cannot follow that, hand each commit over.
-handed() {
-	if grep -qE '__?(asan|tsan)_init' "$SOPFS"; then
-		echo 0
-	else
-		written handed_over
-	fi
 }
 shown() {
 	echo "$1: $(awk '$2 && $1 != "total" { printf "%s %d  ", $1, $2 }' "$WORK/requests")"
@@ -63,7 +54,6 @@ at_most "GETXATTR of a new file" "$(came GETXATTR)" $n 1
 at_most "writes of a commit (4 shards, 3 replicas of the journal)" "$(written writes)" $n 7
 at_most "syncs of a relaxed commit" "$(written syncs)" 1 20
 relaxed=$(written written_bytes)
-at_most "commits handed to another thread" "$(handed)" 1 20
 [ "$(written written_bytes)" -le $((n * (4 * 4096 + 1024))) ] || fail "$(written written_bytes) bytes written"
 
 during "$drive" create "$MNT/s" $n 4096 1 sync
@@ -78,7 +68,6 @@ ahead=$(($(written written_bytes) - relaxed))
 
 during "$drive" append "$MNT/log" $n
 shown "$n times open, append, close"
-at_most "appends handed to another thread" "$(handed)" 1 20
 at_most "requests of an append" "$(came total)" $n 8
 during "$drive" rename "$MNT/d" $((n / 2))
 shown "$n renames"

@@ -10,14 +10,13 @@
 #include <pthread.h>
 #include <time.h>
 
-#include "core/carry.h"
 #include "core/io.h"
 #include "tests/lib/simdisk.h"
 
 #define LONG_MS 60000u
 #define SOME_MS 1500u /* in which a request begins, and one that does not hang ends */
 
-static const enum sop_io_how hows[] = {SOP_IO_SERIAL, SOP_IO_CARRIED, SOP_IO_PARALLEL};
+static const enum sop_io_how hows[] = {SOP_IO_SERIAL, SOP_IO_PARALLEL};
 
 /* --- files that hang --- */
 
@@ -28,10 +27,9 @@ struct gate {
 	unsigned waiting; /* calls at the gate now */
 	unsigned calls;	  /* calls so far */
 	unsigned closed;  /* files closed for good */
-	pthread_t by;	  /* who called last */
 };
 
-static struct gate gate = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+static struct gate gate = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, 0, 0, 0};
 
 struct gated {
 	struct sop_file file;
@@ -45,7 +43,6 @@ static int pass(struct sop_file *f)
 
 	pthread_mutex_lock(&gate.lock);
 	gate.calls++;
-	gate.by = pthread_self();
 	gate.waiting++;
 	pthread_cond_broadcast(&gate.changed);
 	while (g->waits && !gate.open)
@@ -317,13 +314,13 @@ static void a_short_read_is_an_error_of_its_request_alone(void **state)
 		add(b, SOP_IO_READ, f, 100, 0, 0);
 		add(b, SOP_IO_READ, f, 101, 0, 0);
 		add(b, SOP_IO_READ, f, 10, 0, 5000);
-		if (how != SOP_IO_PARALLEL)
+		if (how == SOP_IO_SERIAL)
 			add(b, SOP_IO_WRITE, bad, 10, 0, 0);
 		assert_int_equal(sop_batch_run(b, how, 0, LONG_MS), 1);
 		assert_int_equal(sop_batch_result(b, 0), 0);
 		assert_int_equal(sop_batch_result(b, 1), -ENODATA);
 		assert_int_equal(sop_batch_result(b, 2), -ENODATA);
-		if (how != SOP_IO_PARALLEL)
+		if (how == SOP_IO_SERIAL)
 			assert_int_equal(sop_batch_result(b, 3), -ENOSPC);
 		sop_batch_put(b);
 	}
@@ -649,202 +646,6 @@ static void a_pool_goes_while_a_thread_of_it_hangs(void **state)
 	gate_wait(&gate.closed, 1);
 }
 
-/* --- carried calls ------------------------------------------------------------------------------
- */
-
-/* A call: batches of a write each, to the files in turn, until one is NULL. */
-struct carried {
-	struct sop_iopool *pool;
-	struct sop_file *file[4];
-	unsigned timeout_ms;
-	bool stays;
-	pthread_mutex_t held; /* all the time */
-	int result[4];
-	pthread_t end;
-	unsigned ended; /* under the gate's lock */
-};
-
-static void write_in_turn(void *arg)
-{
-	struct carried *c = arg;
-
-	if (c->stays)
-		sop_carry_stay();
-	pthread_mutex_lock(&c->held);
-	for (int i = 0; c->file[i]; i++) {
-		struct sop_batch *b = sop_batch_new(c->pool);
-
-		add(b, SOP_IO_WRITE, c->file[i], 10, 0, 0);
-		sop_batch_run(b, SOP_IO_CARRIED, 0, c->timeout_ms);
-		c->result[i] = sop_batch_result(b, 0);
-		sop_batch_put(b);
-	}
-	pthread_mutex_unlock(&c->held);
-	pthread_mutex_lock(&gate.lock);
-	c->end = pthread_self();
-	c->ended++;
-	pthread_cond_broadcast(&gate.changed);
-	pthread_mutex_unlock(&gate.lock);
-}
-
-static void *carry(void *arg)
-{
-	struct carried *c = arg;
-
-	sop_carry(sop_iopool_carriers(c->pool), write_in_turn, c);
-	return NULL;
-}
-
-/* Which thread does it is no question of right or wrong, and a thread that is kept from running is
- * one that hangs: so once in many has to be. */
-static void a_carried_call_writes_by_itself(void **state)
-{
-	struct fixture *x = *state;
-	struct sop_file *fast = gated_new(false, 0);
-	struct carried c = {.pool = x->pool,
-		.file = {fast},
-		.timeout_ms = LONG_MS,
-		.held = PTHREAD_MUTEX_INITIALIZER};
-	bool seen = false;
-
-	for (int i = 0; i < 1000 && !seen; i++) {
-		carry(&c);
-		assert_int_equal(c.result[0], 0);
-		seen = pthread_equal(gate.by, pthread_self());
-	}
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(SOP_DEBUG_LOCKS)
-	assert_true(seen);
-#endif
-	done(fast);
-}
-
-static void a_carried_call_goes_on_without_a_thread_that_hangs(void **state)
-{
-	struct fixture *x = *state;
-	struct sop_file *slow = gated_new(true, 0), *fast = gated_new(false, 0);
-	/* Twice: also the thread that has taken the call over hangs. */
-	struct carried c = {.pool = x->pool,
-		.file = {slow, fast, slow},
-		.timeout_ms = SOME_MS,
-		.held = PTHREAD_MUTEX_INITIALIZER};
-	pthread_t t;
-
-	assert_int_equal(pthread_create(&t, NULL, carry, &c), 0);
-	/* The gate is shut all the time. */
-	gate_wait(&c.ended, 1);
-	assert_int_equal(c.result[0], -ETIMEDOUT);
-	assert_int_equal(c.result[1], 0);
-	assert_int_equal(c.result[2], -ETIMEDOUT);
-	/* Nobody holds it any more. */
-	assert_int_equal(pthread_mutex_trylock(&c.held), 0);
-	gate_open();
-	pthread_join(t, NULL);
-	assert_int_equal(gate_number(&c.ended), 1);
-	done(slow);
-	done(fast);
-}
-
-/* The first thread comes back while the thread that has taken the call over is in the next write.
- */
-static void a_thread_that_is_back_finds_the_call_in_its_next_write(void **state)
-{
-	struct fixture *x = *state;
-
-	for (unsigned i = 0; i < 10; i++) {
-		struct sop_file *slow = gated_new(true, 0), *other = gated_new(true, 0);
-		struct carried c = {.pool = x->pool,
-			.file = {slow, other},
-			.timeout_ms = 60,
-			.held = PTHREAD_MUTEX_INITIALIZER};
-		pthread_t t;
-
-		gate_reset();
-		assert_int_equal(pthread_create(&t, NULL, carry, &c), 0);
-		gate_wait(&gate.calls, 2);
-		pthread_mutex_lock(&gate.lock);
-		((struct gated *)slow)->waits = false;
-		pthread_cond_broadcast(&gate.changed);
-		pthread_mutex_unlock(&gate.lock);
-		gate_wait(&c.ended, 1);
-		gate_open();
-		pthread_join(t, NULL);
-		assert_int_equal(gate_number(&c.ended), 1);
-		assert_int_equal(c.result[0], -ETIMEDOUT);
-		done(slow);
-		done(other);
-		gate_wait(&gate.closed, 2);
-	}
-}
-
-static void a_call_that_stays_ends_on_its_thread(void **state)
-{
-	struct fixture *x = *state;
-	struct sop_file *slow = gated_new(true, 0), *fast = gated_new(false, 0);
-	struct carried c = {.pool = x->pool,
-		.file = {slow, fast},
-		.timeout_ms = SOME_MS,
-		.stays = true,
-		.held = PTHREAD_MUTEX_INITIALIZER};
-
-	carry(&c);
-	assert_true(pthread_equal(c.end, pthread_self()));
-	assert_int_equal(c.result[0], -ETIMEDOUT);
-	assert_int_equal(c.result[1], 0);
-	gate_open();
-	done(slow);
-	done(fast);
-}
-
-static void a_pool_goes_while_the_thread_of_a_call_hangs(void **state)
-{
-	struct fixture *x = *state;
-	struct sop_file *slow = gated_new(true, 0);
-	struct carried c = {.pool = pool_of(THREADS, 0),
-		.file = {slow},
-		.timeout_ms = SOME_MS,
-		.held = PTHREAD_MUTEX_INITIALIZER};
-	pthread_t t;
-
-	(void)x;
-	assert_int_equal(pthread_create(&t, NULL, carry, &c), 0);
-	gate_wait(&c.ended, 1);
-	done(slow);
-	sop_iopool_free(c.pool, 20);
-	assert_int_equal(gate_number(&gate.closed), 0);
-	gate_open();
-	gate_wait(&gate.closed, 1);
-	pthread_join(t, NULL);
-}
-
-static void *carry_many(void *arg)
-{
-	for (int i = 0; i < 500; i++)
-		carry(arg);
-	return NULL;
-}
-
-static void many_calls_at_a_time(void **state)
-{
-	enum { CALLERS = 4 };
-	struct fixture *x = *state;
-	struct sop_file *fast = gated_new(false, 0);
-	struct carried c[CALLERS];
-	pthread_t t[CALLERS];
-
-	for (int i = 0; i < CALLERS; i++) {
-		c[i] = (struct carried){.pool = x->pool,
-			.file = {fast, fast, fast},
-			.held = PTHREAD_MUTEX_INITIALIZER};
-		assert_int_equal(pthread_create(&t[i], NULL, carry_many, &c[i]), 0);
-	}
-	for (int i = 0; i < CALLERS; i++) {
-		pthread_join(t[i], NULL);
-		assert_int_equal(c[i].ended, 500);
-	}
-	assert_int_equal(gate_number(&gate.calls), CALLERS * 500 * 3);
-	done(fast);
-}
-
 /* --- io_uring: a pipe is a device that answers when the test writes to it --- */
 
 static struct sop_file *pipe_file(int *write_end)
@@ -1035,12 +836,6 @@ int main(void)
 		WITH(threads, what_has_not_begun_at_the_end_never_begins),
 		WITH(threads, hanging_threads_are_replaced_when_others_wait),
 		WITH(threads, a_pool_goes_while_a_thread_of_it_hangs),
-		EACH(a_carried_call_writes_by_itself),
-		EACH(many_calls_at_a_time),
-		WITH(threads, a_carried_call_goes_on_without_a_thread_that_hangs),
-		WITH(threads, a_thread_that_is_back_finds_the_call_in_its_next_write),
-		WITH(threads, a_call_that_stays_ends_on_its_thread),
-		WITH(threads, a_pool_goes_while_the_thread_of_a_call_hangs),
 		WITH(uring, ring_reads_that_come_in_pieces_are_put_together),
 		WITH(uring, ring_reads_wait_for_the_rest),
 		WITH(uring, a_ring_with_a_hung_read_is_put_aside_until_it_ends),
