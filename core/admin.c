@@ -135,14 +135,17 @@ static int writable(struct sop_volume *v, struct sop_err *e)
 				 : sop_shared_refuse(v, "changing disks", e);
 }
 
-int sop_disk_offline(struct sop_volume *v, const char *which, struct sop_err *e)
+int sop_disk_offline(struct sop_volume *v, const char *which, unsigned flags, struct sop_err *e)
 {
 	unsigned i;
 	int rc = writable(v, e);
 
 	if (!rc)
 		rc = sop_disk_find(v, which, &i, e);
-	return rc ? rc : sop_members_offline(v->mem, i, e);
+	if (rc)
+		return rc;
+	return flags & SOP_ADMIN_DRY_RUN ? sop_members_may_go(v->mem, i, e)
+					 : sop_members_offline(v->mem, i, e);
 }
 
 int sop_disk_online(struct sop_volume *v, const char *which, const char *path, struct sop_err *e)

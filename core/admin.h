@@ -67,8 +67,8 @@ enum sop_admin_flags {
 	SOP_ADMIN_DATA = 4,    /* add: for data alone, no replica of the registry */
 };
 
-/* Stop using a disk, until it is put online again. SOP_EDISKS: the volume cannot do without it. */
-int sop_disk_offline(struct sop_volume *v, const char *which, struct sop_err *e);
+/* Stop using a disk, until it is put online again. SOP_EDISKS: the volume cannot do without it. flags: DRY_RUN. */
+int sop_disk_offline(struct sop_volume *v, const char *which, unsigned flags, struct sop_err *e);
 /* Use it again: at path, or (NULL) where it was last. What it missed is healed. SOP_EFOREIGN: not this
  * volume's, or another disk of it. */
 int sop_disk_online(struct sop_volume *v, const char *which, const char *path, struct sop_err *e);

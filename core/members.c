@@ -408,10 +408,30 @@ int sop_members_replica_current(struct sop_members *m, unsigned i, struct sop_er
 	return rc;
 }
 
+/* Under the lock. Others use it, without the lock, until it is decided. */
+static int check_leaving(struct sop_members *m, unsigned i, struct sop_err *e)
+{
+	int rc;
+
+	m->leaving = i + 1;
+	rc = sop_members_check_quorum(m, true, e);
+	if (!rc && sop_members_beyond_parity(m))
+		rc = sop_say(e, SOP_EDISKS, "more disks would be away than parity makes up for");
+	m->leaving = 0;
+	return rc ? sop_wrap(e, rc, "%s: is needed", m->given.member[i].path) : 0;
+}
+
+int sop_members_may_go(struct sop_members *m, unsigned i, struct sop_err *e)
+{
+	assert(i < sop_members_count(m));
+	SOP_LOCK_GUARD(&m->lock);
+	return atomic_load(&m->usable[i]) ? check_leaving(m, i, e) : 0;
+}
+
 int sop_members_offline(struct sop_members *m, unsigned i, struct sop_err *e)
 {
 	uint64_t seq;
-	int rc = 0;
+	int rc;
 
 	assert(i < sop_members_count(m));
 	/* An image of it that was taken before shows when it comes back. */
@@ -425,15 +445,10 @@ int sop_members_offline(struct sop_members *m, unsigned i, struct sop_err *e)
 		sop_unlock(&m->lock);
 		return sop_members_store_labels(m, seq, e);
 	}
-	/* Others use it, without the lock, until it is decided. */
-	m->leaving = i + 1;
-	rc = sop_members_check_quorum(m, true, e);
-	if (!rc && sop_members_beyond_parity(m))
-		rc = sop_say(e, SOP_EDISKS, "more disks would be away than parity makes up for");
-	m->leaving = 0;
+	rc = check_leaving(m, i, e);
 	if (rc) {
 		sop_unlock(&m->lock);
-		return sop_wrap(e, rc, "%s: is needed", m->given.member[i].path);
+		return rc;
 	}
 	seq = set_aside(m, i);
 	m->label.member[i].flags |= SOP_MEMBER_BY_HAND;

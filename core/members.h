@@ -119,6 +119,8 @@ int sop_members_online(struct sop_members *m, unsigned i, const char *path, stru
 /* Set member i aside on request; it stays so over mounts. SOP_EDISKS: the volume cannot do without.
  */
 int sop_members_offline(struct sop_members *m, unsigned i, struct sop_err *e);
+/* Could it? As sop_members_offline(), and nothing is done. */
+int sop_members_may_go(struct sop_members *m, unsigned i, struct sop_err *e);
 /* Look after them: one whose folder has been deleted is set aside; those that failed or were
  * missing are tried again when it is time (at once: now). The mask, by member, of those that are
  * back. */

@@ -206,7 +206,7 @@ static json_t *run_offline(struct sopfs *f, const json_t *request, bool trusted,
 	const char *disk = text_arg(request, "disk", true, e);
 
 	(void)trusted;
-	return disk ? done(sop_disk_offline(f->v, disk, e)) : NULL;
+	return disk ? done(sop_disk_offline(f->v, disk, admin_flags(request), e)) : NULL;
 }
 
 static json_t *run_replace(struct sopfs *f, const json_t *request, bool trusted, struct sop_err *e)

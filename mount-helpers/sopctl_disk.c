@@ -114,9 +114,11 @@ static int run_offline(const struct sopctl_args *a)
 	json_t *request = json_pack("{s:s}", "verb", "offline");
 
 	if (!rc)
-		rc = sopctl_confirm(a, "Stop using disk %s of %s?", a->word[1], sopctl_name(&v));
-	if (!rc)
 		rc = set_disk(request, a->word[1]);
+	if (!rc)
+		rc = would_do(&v, a, request);
+	if (!rc)
+		rc = sopctl_confirm(a, "Stop using disk %s of %s?", a->word[1], sopctl_name(&v));
 	if (!rc)
 		rc = act(&v, a, json_incref(request), "the disk is not used any more", NULL, NULL);
 	json_decref(request);

@@ -42,6 +42,7 @@ refused "belongs to .*volume" ctl add --yes "$MNT" "$WORK/other"
 refused "no such file|not exist" ctl replace --yes "$MNT" d1 "$WORK/nowhere"
 # Also before it is asked whether that is meant.
 refused "no such file|not exist" ctl replace "$MNT" d1 "$WORK/nowhere" </dev/null
+refused "no disk of the volume" ctl offline "$MNT" d9 </dev/null
 ctl offline --yes "$MNT" d2 >/dev/null
 mv "$WORK/d2" "$WORK/away2"
 mkdir "$WORK/d2"

@@ -583,7 +583,7 @@ static int act_remove(struct fixture *f)
 
 static int act_offline(struct fixture *f)
 {
-	return worked(f, sop_disk_offline(f->v, f->path[0], &f->e));
+	return worked(f, sop_disk_offline(f->v, f->path[0], 0, &f->e));
 }
 
 static int act_online(struct fixture *f)

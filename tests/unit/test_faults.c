@@ -152,7 +152,8 @@ static void failover(bool folders, unsigned threads)
 	for (unsigned round = 0; round < 3; round++) {
 		c.round = round;
 		if (round)
-			fixture_ok(&w.f, sop_disk_offline(w.f.v, round == 1 ? "d1" : "d3", &w.f.e));
+			fixture_ok(
+				&w.f, sop_disk_offline(w.f.v, round == 1 ? "d1" : "d3", 0, &w.f.e));
 		world_run(&w, threads, write_meanwhile, &c);
 		all_intact(&w, &c, round + 1, threads);
 		if (round)

@@ -941,7 +941,10 @@ static void offline_on_request_keeps_what_is_needed(void **unused)
 	struct sop_err e = {0};
 
 	(void)unused;
+	assert_int_equal(sop_members_may_go(m, 0, &e), 0);
+	assert_int_equal(sop_members_may_go(m, 1, &e), 0); /* nothing has been done */
 	assert_int_equal(sop_members_offline(m, 0, &e), 0);
+	assert_int_equal(sop_members_may_go(m, 1, &e), SOP_EDISKS);
 	assert_int_equal(present(m), 0x6);
 	assert_int_equal(member_on(r, "/d2", 0).state, SOP_MEMBER_OFFLINE);
 	assert_int_equal(sop_members_offline(m, 1, &e), SOP_EDISKS);

@@ -216,7 +216,7 @@ static void offline_by_hand_stays_so_over_mounts(void **state)
 	struct fixture *f = *state;
 	struct sop_volume_disk d;
 
-	fixture_ok(f, sop_disk_offline(f->v, "/d2", &f->e));
+	fixture_ok(f, sop_disk_offline(f->v, "/d2", 0, &f->e));
 	put_items(f, "c");
 	tick(f);
 	fixture_ok(f, fixture_close(f));
@@ -303,7 +303,7 @@ static void a_folder_that_will_not_do_is_refused_by_name(void **state)
 	fixture_ok(f, sop_format(other, 1, &fo, NULL, &f->e));
 	assert_int_equal(sop_disk_add(f->v, "/other", 0, &f->e), SOP_EFOREIGN);
 	assert_int_equal(sop_disk_online(f->v, "d1", NULL, &f->e), 0);
-	fixture_ok(f, sop_disk_offline(f->v, "d2", &f->e));
+	fixture_ok(f, sop_disk_offline(f->v, "d2", 0, &f->e));
 	assert_int_equal(sop_disk_online(f->v, "d2", "/other", &f->e), SOP_EFOREIGN);
 	assert_int_equal(sop_disk_online(f->v, "d2", "/d3", &f->e), SOP_EFOREIGN);
 	fixture_ok(f, sop_disk_online(f->v, "d2", NULL, &f->e));
@@ -360,7 +360,7 @@ static void what_was_freed_while_a_disk_was_away_is_not_wanted_back(void **state
 		fixture_ok(f, sop_volume_checkpoint(f->v, &f->e));
 		tick(f);
 		if (!round)
-			fixture_ok(f, sop_disk_offline(f->v, "d2", &f->e));
+			fixture_ok(f, sop_disk_offline(f->v, "d2", 0, &f->e));
 	}
 	fixture_ok(f, sop_disk_online(f->v, "d2", NULL, &f->e));
 	tick(f);
@@ -710,7 +710,7 @@ static void healing_waits_for_room_and_goes_on(void **state)
 	struct fixture *f = *state;
 	struct sop_volume_disk d;
 
-	fixture_ok(f, sop_disk_offline(f->v, "d4", &f->e));
+	fixture_ok(f, sop_disk_offline(f->v, "d4", 0, &f->e));
 	put_items(f, "c");
 	sim_disk_resize(f->sim, "/d4", sim_allocated(f->sim, "/d4") + 200000);
 	fixture_ok(f, sop_disk_online(f->v, "d4", NULL, &f->e));
@@ -868,7 +868,7 @@ static void bytes_that_look_like_fragments_hide_nothing(void **state)
 		fixture_ok(f, fixture_remove(f, store, key));
 	}
 	tick(f);
-	fixture_ok(f, sop_disk_offline(f->v, "d2", &f->e));
+	fixture_ok(f, sop_disk_offline(f->v, "d2", 0, &f->e));
 	fixture_ok(f, fixture_upsert(f, store, "more", content, 60000, true));
 	fixture_ok(f, sop_disk_online(f->v, "d2", NULL, &f->e));
 	tick(f);
@@ -957,7 +957,7 @@ static void stop_at_each_step(struct fixture *f, enum what what, unsigned points
 	if (what == REMOVE)
 		fixture_ok(f, sop_disk_add(f->v, "/new", SOP_ADMIN_FORCE, &f->e));
 	if (what == HEAL) {
-		fixture_ok(f, sop_disk_offline(f->v, "d3", &f->e));
+		fixture_ok(f, sop_disk_offline(f->v, "d3", 0, &f->e));
 		put_items(f, "b");
 	}
 	tick(f);

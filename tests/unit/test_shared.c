@@ -714,7 +714,7 @@ static void what_has_no_place_beside_others_is_refused(void **state)
 	ok(sop_add(t, SOP_NAME(p.store, "y"), "1", 1, &p.e));
 	assert_int_equal(sop_txn_prepare(t, &p.e), -EOPNOTSUPP);
 	sop_txn_rollback(t);
-	assert_int_equal(sop_disk_offline(p.a, "d4", &p.e), -EOPNOTSUPP);
+	assert_int_equal(sop_disk_offline(p.a, "d4", 0, &p.e), -EOPNOTSUPP);
 	assert_int_equal(sop_scrub_start(p.a, 0, &p.e), -EOPNOTSUPP);
 	/* fsck is alone, or not at all. */
 	p.opts.exclusive = true;
