@@ -40,6 +40,10 @@ static int index_decode(struct sop_keying *k, const uint8_t *p, size_t len, stru
 		k->names[used + n] = 0;
 		if (strlen(f->name) != n)
 			return sop_fail(e, SOP_ECORRUPT, "index of a store");
+		/* What the index has of a map is told by counting its fields. */
+		for (unsigned i = 0; i < k->n_fields; i++)
+			if (!strcmp(k->field[i].name, f->name))
+				return sop_fail(e, SOP_ECORRUPT, "index of a store");
 		used += n + 1;
 		at += n;
 		k->n_fields++;
