@@ -29,14 +29,7 @@ void sop_checkpoint_release(struct sop_checkpoint *c)
 
 static uint32_t file_crc(const void *raw, size_t len)
 {
-	const uint8_t zero[4] = {0};
-	const size_t at = offsetof(struct sop_disk_checkpoint, crc);
-	const uint8_t *p = raw;
-	uint32_t crc;
-
-	crc = sop_crc32c(0, p, at);
-	crc = sop_crc32c(crc, zero, sizeof(zero));
-	return sop_crc32c(crc, p + at + sizeof(zero), len - at - sizeof(zero));
+	return sop_crc32c_own(raw, len, offsetof(struct sop_disk_checkpoint, crc));
 }
 
 /* Size of a file with these counts; true when it is over the bound. */

@@ -168,3 +168,13 @@ uint32_t sop_crc32c(uint32_t crc, const void *buf, size_t len)
 	}
 	return ~crc;
 }
+
+uint32_t sop_crc32c_own(const void *raw, size_t len, size_t at)
+{
+	const uint8_t zero[4] = {0};
+	const uint8_t *p = raw;
+	uint32_t crc = sop_crc32c(0, p, at);
+
+	crc = sop_crc32c(crc, zero, sizeof(zero));
+	return sop_crc32c(crc, p + at + sizeof(zero), len - at - sizeof(zero));
+}

@@ -28,5 +28,7 @@ int sop_ec_rebuild(const struct sop_ec *c, size_t len, void *const *shard, uint3
 
 /* CRC32C (Castagnoli), crc of what came before or 0. */
 uint32_t sop_crc32c(uint32_t crc, const void *buf, size_t len);
+/* Of what holds its own CRC, a le32 at offset `at`, which counts as zero. */
+uint32_t sop_crc32c_own(const void *raw, size_t len, size_t at);
 
 #endif

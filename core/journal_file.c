@@ -25,18 +25,6 @@ void sop_journal_spare_path(char path[SOP_JOURNAL_NAME], unsigned spare)
 
 /* --- codecs ----------------------------------------------------------------------------------- */
 
-/* CRC32C of len bytes whose le32 at `at` counts as zero. */
-static uint32_t crc_without(const void *raw, size_t len, size_t at)
-{
-	const uint8_t zero[4] = {0};
-	const uint8_t *p = raw;
-	uint32_t crc;
-
-	crc = sop_crc32c(0, p, at);
-	crc = sop_crc32c(crc, zero, sizeof(zero));
-	return sop_crc32c(crc, p + at + sizeof(zero), len - at - sizeof(zero));
-}
-
 void sop_journal_header_encode(struct sop_disk_journal *h, const struct sop_journal_header *in)
 {
 
@@ -49,7 +37,7 @@ void sop_journal_header_encode(struct sop_disk_journal *h, const struct sop_jour
 	h->first_lsn = le64_make(in->first_lsn);
 	h->chain = le32_make(in->chain);
 	h->salt = le64_make(in->salt);
-	h->crc = le32_make(crc_without(h, sizeof(*h), offsetof(struct sop_disk_journal, crc)));
+	h->crc = le32_make(sop_crc32c_own(h, sizeof(*h), offsetof(struct sop_disk_journal, crc)));
 }
 
 int sop_journal_header_decode(struct sop_journal_header *out, const void *raw, struct sop_err *e)
@@ -58,7 +46,8 @@ int sop_journal_header_decode(struct sop_journal_header *out, const void *raw, s
 
 	if (memcmp(h->magic, SOP_JOURNAL_MAGIC, sizeof(h->magic)) != 0)
 		return sop_fail(e, SOP_ECORRUPT, "journal header: magic");
-	if (le32_get(h->crc) != crc_without(h, sizeof(*h), offsetof(struct sop_disk_journal, crc)))
+	if (le32_get(h->crc) !=
+		sop_crc32c_own(h, sizeof(*h), offsetof(struct sop_disk_journal, crc)))
 		return sop_fail(e, SOP_ECORRUPT, "journal header: checksum");
 	if (le32_get(h->version) != SOP_FORMAT_VERSION)
 		return sop_fail(
@@ -96,7 +85,7 @@ int sop_record_check(const void *raw, size_t avail, uint32_t prev_crc, struct so
 	*len = bytes;
 	if (avail < bytes)
 		return -EAGAIN;
-	if (le32_get(h->crc) != crc_without(h, bytes, offsetof(struct sop_disk_record, crc)))
+	if (le32_get(h->crc) != sop_crc32c_own(h, bytes, offsetof(struct sop_disk_record, crc)))
 		return sop_fail(e, SOP_ECORRUPT, "journal record: checksum");
 	*crc = le32_get(h->crc);
 	out->type = h->type;

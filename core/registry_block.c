@@ -38,13 +38,8 @@ static void set_seq(void *raw, uint32_t seq)
 
 static uint32_t block_crc(const void *raw)
 {
-	static const uint8_t zero[4];
-	const size_t at = offsetof(struct sop_disk_registry_block, crc);
-	const uint8_t *p = raw;
-	uint32_t crc = sop_crc32c(0, p, at);
-
-	crc = sop_crc32c(crc, zero, sizeof(zero));
-	return sop_crc32c(crc, p + at + sizeof(zero), SOP_REGISTRY_BLOCK - at - sizeof(zero));
+	return sop_crc32c_own(
+		raw, SOP_REGISTRY_BLOCK, offsetof(struct sop_disk_registry_block, crc));
 }
 
 static bool is_zero(const void *raw)

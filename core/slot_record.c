@@ -2,20 +2,9 @@
 
 #include "core/ec.h"
 
-/* Of the whole, with its own field at `at` taken as zero. */
-static uint32_t header_crc(const void *raw, size_t len, size_t at)
-{
-	const uint8_t zero[4] = {0};
-	const uint8_t *p = raw;
-	uint32_t crc = sop_crc32c(0, p, at);
-
-	crc = sop_crc32c(crc, zero, sizeof(zero));
-	return sop_crc32c(crc, p + at + sizeof(zero), len - at - sizeof(zero));
-}
-
 static uint32_t commit_crc(const struct sop_disk_commit *h)
 {
-	return header_crc(h, sizeof(*h), offsetof(struct sop_disk_commit, crc));
+	return sop_crc32c_own(h, sizeof(*h), offsetof(struct sop_disk_commit, crc));
 }
 
 void sop_slot_header_encode(struct sop_disk_commit *out, const struct sop_chain_record *r,
