@@ -193,7 +193,7 @@ int sop_segments_punch(
 	struct sop_segments *s, uint64_t id, uint64_t off, uint64_t len, struct sop_err *e);
 /* Remove all shard files of a segment. Missing ones are fine. */
 int sop_segments_remove(struct sop_segments *s, uint64_t id, struct sop_err *e);
-/* Calls fn for each segment id that has a shard file on some disk. */
+/* Calls fn for each segment id that has a shard file on some disk; it may remove the segment. */
 int sop_segments_scan(
 	struct sop_segments *s, int (*fn)(void *arg, uint64_t id), void *arg, struct sop_err *e);
 /* Size of the longest shard file of a segment: nothing lies beyond. */

@@ -708,13 +708,12 @@ static int fence_dead(struct sop_volume *v, struct sop_err *e)
 
 struct left {
 	struct sop_volume *v;
-	uint64_t *id;
-	size_t n, cap;
+	struct sop_err *e;
 };
 
 /* What a mounter of this base has written that is gone: nodes, when no image is made of them; and
  * what it had not committed anything of. */
-static int left_behind(void *arg, uint64_t id)
+static int remove_left(void *arg, uint64_t id)
 {
 	struct left *l = arg;
 
@@ -722,28 +721,7 @@ static int left_behind(void *arg, uint64_t id)
 		sop_roster_needs(&l->v->shared->roster, number_of(id)) ||
 		sop_space_knows(l->v->space, id))
 		return 0;
-	if (l->n == l->cap) {
-		size_t cap = l->cap ? 2 * l->cap : 16;
-		uint64_t *p = reallocarray(l->id, cap, sizeof(*p));
-
-		if (!p)
-			return -ENOMEM;
-		l->id = p;
-		l->cap = cap;
-	}
-	l->id[l->n++] = id;
-	return 0;
-}
-
-static int remove_left(struct sop_volume *v, struct sop_err *e)
-{
-	struct left l = {.v = v};
-	int rc = sop_segments_scan(v->seg, left_behind, &l, e);
-
-	for (size_t i = 0; i < l.n && !rc; i++)
-		rc = sop_segments_remove(v->seg, l.id[i], e);
-	free(l.id);
-	return rc;
+	return sop_segments_remove(l->v->seg, id, l->e);
 }
 
 static int let_go(struct sop_volume *v, struct sop_err *e)
@@ -753,7 +731,7 @@ static int let_go(struct sop_volume *v, struct sop_err *e)
 
 	if (s->roster.floor.slot <= s->trimmed || trim(v, &s->roster.floor, false))
 		return 0;
-	rc = remove_left(v, e);
+	rc = sop_segments_scan(v->seg, remove_left, &(struct left){v, e}, e);
 	if (!rc)
 		s->trimmed = s->roster.floor.slot;
 	return rc;

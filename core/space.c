@@ -1295,29 +1295,12 @@ static int settle_segment(struct sop_space *s, struct seg *g, struct changes *cs
 	return rc;
 }
 
-struct orphans {
-	struct sop_space *s;
-	uint64_t *id;
-	size_t n, cap;
-};
-
-static int orphan(void *arg, uint64_t id)
+/* Of which nobody knows: made by sessions that never committed anything in it. */
+static int remove_orphan(void *arg, uint64_t id)
 {
-	struct orphans *o = arg;
+	const struct load *l = arg;
 
-	if (seg_find(o->s, id))
-		return 0;
-	if (o->n == o->cap) {
-		size_t cap = o->cap ? 2 * o->cap : 64;
-		uint64_t *p = realloc(o->id, cap * sizeof(*p));
-
-		if (!p)
-			return -ENOMEM;
-		o->id = p;
-		o->cap = cap;
-	}
-	o->id[o->n++] = id;
-	return 0;
+	return seg_find(l->s, id) ? 0 : sop_segments_remove(l->s->v->seg, id, l->e);
 }
 
 void sop_space_leave_unsettled(struct sop_space *s)
@@ -1335,23 +1318,17 @@ void sop_space_leave_unsettled(struct sop_space *s)
 
 int sop_space_settle(struct sop_space *s, struct sop_err *e)
 {
-	struct orphans o = {.s = s};
 	struct changes cs = {0};
 	struct punches ps = {0};
 	int rc;
 
-	/* Segments of which nobody knows: made by sessions that never committed anything in them.
-	 */
 	/* What a disk missed after the table was written is in no record: the segments of the mount
 	 * before and of recoveries that were cut are those that it can be in. */
 	for (size_t b = 0; b < BUCKETS; b++)
 		for (struct seg *g = s->seg[b]; g; g = g->next)
 			if (!g->recorded || g->id >> 20 >= s->table_epoch)
 				sop_segments_distrust(s->v->seg, g->id);
-	rc = sop_segments_scan(s->v->seg, orphan, &o, e);
-	for (size_t i = 0; i < o.n && !rc; i++)
-		rc = sop_segments_remove(s->v->seg, o.id[i], e);
-	free(o.id);
+	rc = sop_segments_scan(s->v->seg, remove_orphan, &(struct load){s, e}, e);
 	for (size_t b = 0; b < BUCKETS && !rc; b++)
 		for (struct seg *g = s->seg[b]; g && !rc; g = g->next) {
 			struct sop_segment_info info;
