@@ -69,30 +69,23 @@ static int transfer_result(ssize_t n, uint64_t len_bytes, int short_rc)
 static int execute(struct sop_request *r)
 {
 	struct sop_file *f = r->file;
+	int rc;
 
 	switch (r->op) {
 	case SOP_IO_READ:
-		return transfer_result(
+	case SOP_IO_READ_ON:
+		rc = transfer_result(
 			f->ops->preadv(f, r->iov, r->iovcnt, r->off), r->len_bytes, -ENODATA);
-	case SOP_IO_READ_ON: {
-		int rc = transfer_result(
-			f->ops->preadv(f, r->iov, r->iovcnt, r->off), r->len_bytes, -ENODATA);
-
-		if (!rc && f->ops->read_ahead)
+		if (!rc && r->op == SOP_IO_READ_ON && f->ops->read_ahead)
 			f->ops->read_ahead(f, r->off + r->len_bytes, r->len_bytes);
 		return rc;
-	}
-	case SOP_IO_WRITE_OUT: {
-		int rc = transfer_result(
+	case SOP_IO_WRITE:
+	case SOP_IO_WRITE_OUT:
+		rc = transfer_result(
 			f->ops->pwritev(f, r->iov, r->iovcnt, r->off), r->len_bytes, -EIO);
-
-		if (!rc && f->ops->write_out)
+		if (!rc && r->op == SOP_IO_WRITE_OUT && f->ops->write_out)
 			f->ops->write_out(f, r->off, r->len_bytes);
 		return rc;
-	}
-	case SOP_IO_WRITE:
-		return transfer_result(
-			f->ops->pwritev(f, r->iov, r->iovcnt, r->off), r->len_bytes, -EIO);
 	case SOP_IO_DATASYNC:
 		return f->ops->datasync(f);
 	}

@@ -1,15 +1,13 @@
 #include "core/patience.h"
 
-#include <time.h>
+#include "core/clock.h"
 
 #define SLICES 16u
 
+/* Never 0. */
 static uint64_t now_ms(void)
 {
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000u + (uint64_t)t.tv_nsec / 1000000u + 1;
+	return sop_clock_system.monotonic_ms(sop_clock_system.ctx) + 1;
 }
 
 struct sop_patience sop_patience(uint64_t timeout_ms)
