@@ -62,7 +62,9 @@ struct sopfs_item {
 	/* Attributes while the committed trees do not hold the item under a name we know: created
 	 * but not committed, or unlinked. */
 	struct sop_attr *last;
-	bool nameless; /* removed */
+	bool nameless;	 /* removed */
+	bool kept;	 /* the kernel may have a name of it that it does not ask about */
+	uint8_t lookups; /* since it was last opened for writing; 2: two or more */
 	/* The session whose commit creates the item; its one name is in the overlay. */
 	struct sopfs_session *provisional;
 	struct sopfs_item *overlay_next, *list_next, *list_prev;

@@ -82,13 +82,16 @@ void sopfs_note_attrs(struct sopfs *f, struct sopfs_notes *n, const struct sopfs
 			sopfs_note_attr(f, n, v);
 }
 
-/* Where no page has ever been, attributes are all there is to forget, and that waits for nobody. A
- * read that has not marked the view yet finds the change for which this is called. */
-void sopfs_note_data(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_view *v)
+bool sopfs_view_paged(const struct sopfs_view *v)
 {
 	atomic_thread_fence(memory_order_seq_cst);
-	push(n, note_new(atomic_load(&v->paged) ? NOTE_DATA : NOTE_ATTR, sopfs_view_nodeid(f, v),
-			NULL, 0));
+	return atomic_load(&v->paged);
+}
+
+void sopfs_note_data(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_view *v)
+{
+	push(n, note_new(sopfs_view_paged(v) ? NOTE_DATA : NOTE_ATTR, sopfs_view_nodeid(f, v), NULL,
+			0));
 }
 
 void sopfs_note_paged(struct sopfs_view *v)

@@ -30,9 +30,12 @@ void sopfs_note_attr(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_
 void sopfs_note_attrs(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_item *item,
 	const struct sopfs_view *but);
 /* What its pages show, and attributes. sopfs_note_paged() says before each read or write by pages
- * that there may be some from now on. */
+ * that there may be some from now on. Where no page has ever been, attributes are all there is to
+ * forget, and that waits for nobody. A read that has not marked the view yet finds the change for
+ * which this is asked. */
 void sopfs_note_data(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_view *v);
 void sopfs_note_paged(struct sopfs_view *v);
+bool sopfs_view_paged(const struct sopfs_view *v);
 
 /* Send them, then call done (may be NULL) from this or another thread. Not from a handler that must
  * not wait for the kernel (LOOKUP, CREATE, name operations): those use _later. */

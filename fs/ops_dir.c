@@ -70,7 +70,7 @@ void sopfs_op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse
 static void plus_entry(struct sopfs *f, struct sopfs_item *dir, const struct sopfs_dirent *d,
 	unsigned epoch, struct fuse_entry_param *p)
 {
-	struct sopfs_entry entry;
+	struct sopfs_entry entry = {0};
 
 	memset(p, 0, sizeof(*p));
 	sopfs_stat_of(&d->attr, &p->attr);
@@ -79,8 +79,8 @@ static void plus_entry(struct sopfs *f, struct sopfs_item *dir, const struct sop
 		return;
 	p->ino = sopfs_view_nodeid(f, entry.view);
 	p->generation = entry.view->generation;
-	p->attr_timeout = p->entry_timeout =
-		entry.cache && sopfs_may_cache(f) ? SOPFS_CACHE_SECONDS : 0;
+	p->attr_timeout = entry.cache && sopfs_may_cache(f) ? SOPFS_CACHE_SECONDS : 0;
+	p->entry_timeout = entry.fleeting ? 0 : p->attr_timeout;
 }
 
 /* Lets go of d->lock before it replies: once the caller has its answer it may close the directory,
@@ -226,7 +226,7 @@ void sopfs_op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t 
 	struct sopfs *f = sopfs_of(req);
 	struct sopfs_caller who = sopfs_caller_of(req);
 	struct sopfs_item *dir = directory(f, req, parent);
-	struct sopfs_entry entry;
+	struct sopfs_entry entry = {0};
 	struct sop_err e = {0};
 
 	if (!(mode & S_IFMT))
@@ -241,7 +241,7 @@ void sopfs_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t 
 	struct sopfs *f = sopfs_of(req);
 	struct sopfs_caller who = sopfs_caller_of(req);
 	struct sopfs_item *dir = directory(f, req, parent);
-	struct sopfs_entry entry;
+	struct sopfs_entry entry = {0};
 	struct sop_err e = {0};
 
 	if (dir)
@@ -253,7 +253,7 @@ void sopfs_op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, con
 	struct sopfs *f = sopfs_of(req);
 	struct sopfs_caller who = sopfs_caller_of(req);
 	struct sopfs_item *dir = directory(f, req, parent);
-	struct sopfs_entry entry;
+	struct sopfs_entry entry = {0};
 	struct sop_err e = {0};
 
 	if (dir)
@@ -314,7 +314,7 @@ void sopfs_op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char
 	struct sopfs_item *dir = directory(f, req, parent);
 	struct sopfs_view *v = sopfs_view_of(f, ino);
 	struct sopfs_notes notes = {0};
-	struct sopfs_entry entry;
+	struct sopfs_entry entry = {0};
 	struct sop_err e = {0};
 	int rc;
 

@@ -75,7 +75,7 @@ void sopfs_op_create(
 	struct fuse_entry_param p = {0};
 	struct sopfs_notes notes = {0};
 	struct sopfs_opened opened;
-	struct sopfs_entry entry;
+	struct sopfs_entry entry = {0};
 	struct sop_err e = {0};
 	int rc;
 

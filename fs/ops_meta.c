@@ -58,7 +58,7 @@ void sopfs_op_init(void *userdata, struct fuse_conn_info *conn)
 void sopfs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct sopfs *f = sopfs_of(req);
-	struct sopfs_entry entry;
+	struct sopfs_entry entry = {0};
 	struct sop_err e = {0};
 	int rc = sopfs_lookup(
 		f, fuse_req_ctx(req)->pid, sopfs_view_of(f, parent)->item, name, &entry, &e);

@@ -2,6 +2,7 @@
  * that its nodeid belongs to (worlds.h), whose lock is held meanwhile. */
 #include "fs/ctl.h"
 #include "fs/ops.h"
+#include "fs/requests.h"
 
 static struct sopfs_view *mounts_view(fuse_req_t req, fuse_ino_t ino)
 {
@@ -239,11 +240,12 @@ static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_f
 
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	if (sopfs_txn_release(req, ino))
-		return;
-	(void)sopfs_world_enter(ino, true);
-	sopfs_op_release(req, ino, fi);
-	sopfs_world_leave();
+	if (!sopfs_txn_release(req, ino)) {
+		(void)sopfs_world_enter(ino, true);
+		sopfs_op_release(req, ino, fi);
+		sopfs_world_leave();
+	}
+	sopfs_request_released();
 }
 
 static void op_lseek(

@@ -54,7 +54,7 @@ static void forget_mirror(struct sopfs *f, const struct sopfs_item *dir, const c
 static void reply_mirror(fuse_req_t req, struct sopfs_world *w)
 {
 	struct fuse_entry_param p;
-	struct sopfs_entry entry;
+	struct sopfs_entry entry = {0};
 	struct sop_err e = {0};
 	int rc = sopfs_world_entry(w, &entry, &e);
 
@@ -188,7 +188,7 @@ bool sopfs_txn_create(
 	struct sopfs_caller who = sopfs_caller_of(req);
 	char base[SOPFS_NAME_MAX + 1];
 	struct fuse_entry_param p;
-	struct sopfs_entry entry;
+	struct sopfs_entry entry = {0};
 	struct sopfs_world *w;
 	struct sop_err e = {0};
 	size_t len = held_name(name);

@@ -65,8 +65,8 @@ void sopfs_reply_entry(struct sopfs *f, struct fuse_req *req, struct sopfs_entry
 	p.ino = sopfs_view_nodeid(f, entry->view);
 	p.generation = entry->view->generation;
 	sopfs_stat_of(&entry->attr, &p.attr);
-	p.attr_timeout = p.entry_timeout =
-		entry->cache && sopfs_may_cache(f) ? SOPFS_CACHE_SECONDS : 0;
+	p.attr_timeout = entry->cache && sopfs_may_cache(f) ? SOPFS_CACHE_SECONDS : 0;
+	p.entry_timeout = entry->fleeting ? 0 : p.attr_timeout;
 	/* A reply that does not reach the kernel leaves no reference there. */
 	if (fuse_reply_entry(req, &p) == -ENOENT)
 		sopfs_forget(f, entry->view, 1);

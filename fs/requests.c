@@ -55,6 +55,7 @@ static const char *const names[OPCODES] = {
 };
 
 static atomic_ullong counts[OPCODES];
+static atomic_ullong released;
 
 void sopfs_request_note(const void *request, size_t len_bytes)
 {
@@ -66,6 +67,16 @@ void sopfs_request_note(const void *request, size_t len_bytes)
 		sizeof(opcode));
 	if (opcode < OPCODES)
 		atomic_fetch_add_explicit(&counts[opcode], 1, memory_order_relaxed);
+}
+
+void sopfs_request_released(void)
+{
+	atomic_fetch_add(&released, 1);
+}
+
+bool sopfs_requests_releasing(void)
+{
+	return atomic_load(&counts[FUSE_RELEASE]) != atomic_load(&released);
 }
 
 json_t *sopfs_requests_json(void)

@@ -162,7 +162,8 @@ void sopfs_session_committed(struct sopfs *f, struct sopfs_session *s, struct so
 	pthread_mutex_lock(&f->lock);
 	goes_on = s->ever_read && s->handles;
 	if (s->view) {
-		s->view->version = clean ? version : 0;
+		/* Pages that were never there are of no other version either. */
+		s->view->version = clean || !sopfs_view_paged(s->view) ? version : 0;
 		if (!clean)
 			sopfs_note_data(f, notes, s->view);
 	}

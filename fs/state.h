@@ -68,6 +68,7 @@ struct sopfs {
 	struct sopfs_handle *handles; /* all open ones; under lock */
 	struct sopfs_mark *marks;     /* under lock: see views.h */
 	_Atomic unsigned mark_count;
+	uint64_t rewritten[64]; /* under lock: files opened for writing over and over (views.c) */
 	_Atomic unsigned foreign_epoch; /* commits that came by foreign.h */
 	_Atomic unsigned
 		foreign_busy; /* of them, under way: the kernel must keep nothing of what it gets */

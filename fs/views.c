@@ -1,6 +1,7 @@
 #include "fs/views.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 
 #include "fs/acl.h"
@@ -10,10 +11,12 @@
 #include "fs/names.h"
 #include "fs/posix.h"
 #include "fs/range_view.h"
+#include "fs/requests.h"
 #include "fs/stream.h"
 
-#define MARK_MS	  5000
-#define ANCESTORS 8 /* of who opens a temporary file, as far as we look */
+#define MARK_MS	       5000
+#define RELEASE_YIELDS 32
+#define ANCESTORS      8 /* of who opens a temporary file, as far as we look */
 
 struct sopfs_mark {
 	struct sopfs_mark *next;
@@ -116,17 +119,59 @@ static bool mark_take(struct sopfs *f, int tid, struct sopfs_view *v)
 	return second;
 }
 
-struct sopfs_view *sopfs_view_for(struct sopfs *f, int tid, struct sopfs_item *item, bool *cache)
+/* ---- what a look-up is answered with ----------------------------------------------------------
+ *
+ * A name that the kernel keeps must be taken back when its nodeid is stolen, upon which the kernel
+ * asks for the directory's attributes too. A log that is opened, appended to, and closed would pay
+ * for that each time. So the first look-up after a file was opened for writing does not let the
+ * kernel keep the name, if the one before had served for that open alone; a second look-up does
+ * again. From a kernel that has kept no name nothing needs to be taken back.
+ *
+ * Which files these are is remembered beside the items, as the kernel forgets an item whose name is
+ * taken back when it is closed. A file that another drives out of its place costs what it always
+ * did. */
+
+static uint64_t *rewritten(struct sopfs *f, const struct sopfs_item *item)
+{
+	return &f->rewritten[item->ino % SOP_ARRAY_LEN(f->rewritten)];
+}
+
+/* sopfs.lock held: a name is given to the kernel, to be kept or not. */
+static void name_given(struct sopfs *f, struct sopfs_item *item, struct sopfs_entry *out)
+{
+	out->fleeting = !item->lookups && *rewritten(f, item) == item->ino;
+	item->lookups = item->lookups ? 2 : 1;
+	item->kept = item->kept || (out->cache && !out->fleeting);
+}
+
+/* sopfs.lock held: the committed nodeid has become a session's. The notes are to be sent before the
+ * open is answered. */
+static void name_taken(struct sopfs *f, struct sopfs_item *item, struct sopfs_notes *notes)
+{
+	if (item->kept)
+		sopfs_note_names(f, notes, item);
+	item->kept = false;
+	if (item->lookups < 2)
+		*rewritten(f, item) = item->ino;
+	else if (*rewritten(f, item) == item->ino)
+		*rewritten(f, item) = 0;
+	item->lookups = 0;
+}
+
+/* sopfs.lock held: what this thread is answered with, counted. */
+static int view_for(struct sopfs *f, int tid, struct sopfs_item *item, struct sopfs_entry *out)
 {
 	struct sopfs_mark **p = mark_find(f, tid, item);
-	struct sopfs_view *v = p && !(*p)->direct ? (*p)->view : sopfs_view_current(f, item);
 
-	*cache = !p && !item->provisional;
+	out->view = p && !(*p)->direct ? (*p)->view : sopfs_view_current(f, item);
 	if (p)
 		(*p)->looked_up = true;
-	if (v)
-		v->nlookup++;
-	return v;
+	if (!out->view)
+		return -ENOMEM;
+	out->cache = !p && !item->provisional;
+	out->view->nlookup++;
+	name_given(f, item, out);
+	return 0;
 }
 
 /* ---- look-up and attributes ---- */
@@ -195,11 +240,20 @@ static int lookup_overlay(struct sopfs *f, int tid, struct sopfs_item *dir, cons
 	item = sopfs_overlay_find(f, dir->ino, name, len);
 	if (item) {
 		out->attr = *item->last;
-		out->view = sopfs_view_for(f, tid, item, &out->cache);
-		rc = out->view ? 0 : -ENOMEM;
+		rc = view_for(f, tid, item, out);
 	}
 	pthread_mutex_unlock(&f->lock);
 	return rc;
+}
+
+/* A file has been written and closed, and the RELEASE by which its nodeid becomes the committed one
+ * is under way: the kernel sends it before the close returns, but another worker may have it. Who
+ * looks the name up now finds the same nodeid, and its pages, if he lets it pass. sopfs.lock held.
+ */
+static bool being_released(const struct sopfs_item *item)
+{
+	return !item->current && item->sessions && atomic_load(&item->sessions->idle) &&
+	       item->sessions->handles <= 1 && sopfs_requests_releasing();
 }
 
 /* Found in the committed tree. -EAGAIN: a commit is under way; *busy is its item, referenced. */
@@ -226,6 +280,11 @@ static int lookup_found(struct sopfs *f, int tid, struct sopfs_item *dir, const 
 		rc = -EAGAIN;
 		goto out;
 	}
+	for (unsigned i = 0; i < RELEASE_YIELDS && being_released(item); i++) {
+		pthread_mutex_unlock(&f->lock);
+		sched_yield();
+		pthread_mutex_lock(&f->lock);
+	}
 	rc = sopfs_name_add(item, dir->ino, name, len);
 	if (!rc) {
 		/* A name that we did not know: it is not lost after all. */
@@ -234,10 +293,8 @@ static int lookup_found(struct sopfs *f, int tid, struct sopfs_item *dir, const 
 			item->last = NULL;
 		}
 		item->nameless = false;
-		out->view = sopfs_view_for(f, tid, item, &out->cache);
-		if (!out->view)
-			rc = -ENOMEM;
-		else if (item->type == S_IFDIR && atomic_load(&f->overlay_count))
+		rc = view_for(f, tid, item, out);
+		if (!rc && item->type == S_IFDIR && atomic_load(&f->overlay_count))
 			out->cache = !sopfs_overlay_has_store(f, item->ino);
 	}
 	sopfs_item_unref(f, item);
@@ -1139,7 +1196,7 @@ static int open_write(struct sopfs *f, const struct sopfs_caller *who, struct so
 	*keep_cache = v->version == s->base;
 	v->version = s->base;
 	if (stolen) {
-		sopfs_note_names(f, notes, item);
+		name_taken(f, item, notes);
 		sopfs_note_attr(f, notes, v);
 	}
 	pthread_mutex_unlock(&f->lock);
@@ -1312,6 +1369,7 @@ static int create_item(struct sopfs *f, struct sopfs_item *dir, const char *name
 	entry->view = v;
 	entry->attr = item->last ? *item->last : *a;
 	entry->cache = !s;
+	name_given(f, item, entry);
 	return 0;
 no_memory:
 	sopfs_view_reap(f, v);

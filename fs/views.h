@@ -27,7 +27,8 @@ struct sopfs_caller {
 struct sopfs_entry {
 	struct sopfs_view *view; /* its look-up is counted */
 	struct sop_attr attr;
-	bool cache; /* the kernel may keep name and attributes */
+	bool cache;    /* the kernel may keep name and attributes */
+	bool fleeting; /* but not the name */
 };
 
 int sopfs_lookup(struct sopfs *f, int tid, struct sopfs_item *dir, const char *name,
@@ -37,8 +38,6 @@ int sopfs_lookup(struct sopfs *f, int tid, struct sopfs_item *dir, const char *n
 int sopfs_entry_of(struct sopfs *f, struct sopfs_item *dir, const char *name, size_t len,
 	const struct sop_attr *attr, unsigned epoch, struct sopfs_entry *out);
 void sopfs_forget(struct sopfs *f, struct sopfs_view *v, uint64_t n);
-/* sopfs.lock held: what a look-up by this thread is answered with, counted. NULL: no memory. */
-struct sopfs_view *sopfs_view_for(struct sopfs *f, int tid, struct sopfs_item *item, bool *cache);
 
 /* handle may be NULL. */
 int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_handle *handle,

@@ -66,9 +66,15 @@ ahead=$(($(written written_bytes) - relaxed))
 [ $ahead -ge $((4 * 128 * 1024)) ] || fail "only $ahead bytes were written ahead"
 [ "$(written written_bytes)" -le $((n * 6 * 4096)) ] || fail "$(written written_bytes) bytes for $n synced files"
 
-during "$drive" append "$MNT/log" $n
+# The nodeid stays the same if the RELEASE of the last close is served before the next look-up is, which a busy
+# machine may not do: then names are kept and taken back, and the directory is asked about.
+for ((i = 0; i < 20; i++)); do
+	during "$drive" append "$MNT/log" $n
+	[ "$(came GETATTR)" -gt 20 ] || break
+done
 shown "$n times open, append, close"
-at_most "requests of an append" "$(came total)" $n 8
+at_most "requests of an append" "$(came total)" $n 6
+at_most "GETATTR of the directory, for an append" "$(came GETATTR)" 0 0
 during "$drive" rename "$MNT/d" $((n / 2))
 shown "$n renames"
 at_most "requests of a rename" "$(came total)" $n 4
