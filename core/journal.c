@@ -727,14 +727,15 @@ static int add_requests(
 
 	for (size_t i = 0; i < j->n; i++) {
 		struct replica *r = j->replica[i];
-		struct jfile *f = current(r);
 		struct iovec iov[2] = {{buf, bytes}, {sop_io_zeros(), 0}};
+		struct jfile *f;
 
 		if (!r->use)
-			continue;
+			continue; /* it may have no file */
 		r->request = -ETIMEDOUT;
 		if (allocate_ahead(j, r, end))
 			continue;
+		f = current(r);
 		iov[1].iov_len = fill(f, end, fill_bytes);
 		if (iov[1].iov_len)
 			f->filled = end + iov[1].iov_len;
