@@ -348,9 +348,9 @@ int sop_kv_page(struct sop_txn *t, uint64_t store, uint64_t offset, uint64_t cou
 		.e = e};
 	int rc = sop_txn_keying(t, store, &p.k, e);
 
-	if (rc || !p.left)
-		return rc;
-	rc = sop_txn_scan_from(t, store, offset, flags & SOP_PAGE_DESCENDING, page_entry, &p, e);
+	if (!rc && p.left)
+		rc = sop_txn_scan_from(
+			t, store, offset, flags & SOP_PAGE_DESCENDING, page_entry, &p, e);
 	sop_keying_put(p.k);
 	return rc < 0 ? rc : p.result ? p.result : p.given;
 }
