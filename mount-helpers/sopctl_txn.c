@@ -88,35 +88,40 @@ struct command {
 	char **argv;
 	char name[NAME_BYTES]; /* of the transaction */
 	int hold;
+	struct sigaction on_int, on_quit, on_child; /* as we found them */
+	sigset_t mask;
 };
 
-static volatile sig_atomic_t child; /* whom signals are handed on to */
-
-static void hand_on(int signal_number)
+/* What run_command() waits for: the command's end, and what is handed on to it. */
+static void waited_signals(sigset_t *set)
 {
-	if (child > 0)
-		kill(child, signal_number);
+	sigemptyset(set);
+	sigaddset(set, SIGCHLD);
+	sigaddset(set, SIGTERM);
+	sigaddset(set, SIGHUP);
 }
 
-/* The terminal tells the command itself; what is sent to us alone is handed on. */
-static void set_signals(void)
+/* The terminal tells the command itself; what is sent to us alone is kept for it, also while there
+ * is none just now. Whoever ignores the ends of his children has not asked us to. */
+static void set_signals(struct command *c)
 {
-	const struct sigaction pass = {.sa_handler = hand_on, .sa_flags = SA_RESTART};
-	const struct sigaction ignore = {.sa_handler = SIG_IGN};
+	const struct sigaction ignore = {.sa_handler = SIG_IGN}, standard = {.sa_handler = SIG_DFL};
+	sigset_t set;
 
-	sigaction(SIGTERM, &pass, NULL);
-	sigaction(SIGHUP, &pass, NULL);
-	sigaction(SIGINT, &ignore, NULL);
-	sigaction(SIGQUIT, &ignore, NULL);
+	sigaction(SIGINT, &ignore, &c->on_int);
+	sigaction(SIGQUIT, &ignore, &c->on_quit);
+	sigaction(SIGCHLD, &standard, &c->on_child);
+	waited_signals(&set);
+	sigprocmask(SIG_BLOCK, &set, &c->mask);
 }
 
-static void reset_signals(void)
+/* The command finds them as we did. */
+static void reset_signals(const struct command *c)
 {
-	static const int all[] = {SIGTERM, SIGHUP, SIGINT, SIGQUIT};
-	const struct sigaction standard = {.sa_handler = SIG_DFL};
-
-	for (size_t i = 0; i < SOP_ARRAY_LEN(all); i++)
-		sigaction(all[i], &standard, NULL);
+	sigaction(SIGINT, &c->on_int, NULL);
+	sigaction(SIGQUIT, &c->on_quit, NULL);
+	sigaction(SIGCHLD, &c->on_child, NULL);
+	sigprocmask(SIG_SETMASK, &c->mask, NULL);
 }
 
 static int write_file(const char *path, const char *text)
@@ -186,7 +191,7 @@ static _Noreturn void run_child(const struct command *c, pid_t parent)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(SOPCTL_FAILURE);
-	reset_signals();
+	reset_signals(c);
 	rc = enter_mirror(c);
 	if (rc)
 		_exit(rc);
@@ -196,32 +201,24 @@ static _Noreturn void run_child(const struct command *c, pid_t parent)
 	_exit(rc);
 }
 
-/* The status of waitpid(2), or -1. */
+/* The status of waitpid(2), or -1. Until that has told of its end the number is the command's. */
 static int run_command(const struct command *c)
 {
-	pid_t parent = getpid(), pid;
-	sigset_t set, old;
-	int status;
+	pid_t parent = getpid(), pid = fork(), ended;
+	int status, number;
+	sigset_t set;
 
-	/* No signal between the fork and our knowing whom it made. */
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
-	sigprocmask(SIG_BLOCK, &set, &old);
-	pid = fork();
-	if (pid == 0) {
-		sigprocmask(SIG_SETMASK, &old, NULL);
+	if (pid == 0)
 		run_child(c, parent);
-	}
-	child = pid > 0 ? pid : 0;
-	sigprocmask(SIG_SETMASK, &old, NULL);
 	if (pid < 0)
 		return -1;
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR)
-			return -1;
-	child = 0;
-	return status;
+	waited_signals(&set);
+	while (!(ended = waitpid(pid, &status, WNOHANG))) {
+		number = sigwaitinfo(&set, NULL);
+		if (number > 0 && number != SIGCHLD)
+			kill(pid, number);
+	}
+	return ended < 0 ? -1 : status;
 }
 
 /* Is what is mounted there the mirror of a transaction? */
@@ -345,7 +342,7 @@ static int run_in_txn(const struct sopctl_args *a)
 	c.mount = mount_of(a->word[0], &rc);
 	if (!c.mount)
 		return rc;
-	set_signals();
+	set_signals(&c);
 	rc = attempt(&c);
 	for (uint64_t i = 0; i < retries && rc == SOPCTL_AGAIN; i++) {
 		pause_before(i);

@@ -126,6 +126,9 @@ kill -TERM "$holder"
 rc=0
 wait "$holder" || rc=$?
 assert_eq "$rc $(cat "$MNT/rewrite")" "9 new" "SIGTERM"
+# What it finds ignored stays so for the command; and an ignored SIGCHLD does not hide its end.
+expect_exit 5 env --ignore-signal=HUP "$SOPCTL" txn "$MNT" -- sh -c 'kill -HUP $$; exit 5'
+expect_exit 6 env --ignore-signal=CHLD "$SOPCTL" txn "$MNT" -- sh -c 'exit 6'
 # While one is under way the volume cannot be unmounted by accident.
 rm "$WORK/ready"
 "$SOPCTL" txn "$MNT" -- sh -c "echo late >'$MNT/late'; echo >'$WORK/ready'; until [ -e '$WORK/go' ]; do sleep 0.05; done" &
