@@ -7,6 +7,7 @@
 #include "core/ec.h"
 #include "core/format.h"
 #include "core/lock.h"
+#include "core/patience.h"
 
 /* Registers are files. A record is staged under a name that is never used twice (its file may have
  * become a register), written, synced, and linked to the register's name; then the first name goes.
@@ -633,8 +634,7 @@ static int replica_new(struct replica **out, struct sop_chain *c, struct sop_dis
 /* One operation on each replica of the mask. The answers are in op of each that is in *done. */
 static void run_ops(struct sop_chain *c, uint32_t mask, const struct op *what, uint32_t *done)
 {
-	const struct sop_clock *clock = sop_members_clock(c->mem);
-	uint64_t until = clock->monotonic_ms(clock->ctx) + c->timeout_ms;
+	struct sop_patience patience = sop_patience(c->timeout_ms);
 	uint32_t sent = 0;
 
 	*done = 0;
@@ -661,13 +661,13 @@ static void run_ops(struct sop_chain *c, uint32_t mask, const struct op *what, u
 	}
 	for (unsigned i = 0; i < c->n; i++) {
 		struct replica *p = c->replica[i];
-		uint64_t now;
+		uint64_t ms;
 
 		if (!(sent & 1u << i) || *done & 1u << i)
 			continue;
 		sop_lock(&p->lock);
-		while (p->busy && (now = clock->monotonic_ms(clock->ctx)) < until)
-			sop_cond_wait(&p->cond, &p->lock, (long)(until - now));
+		while (p->busy && (ms = sop_patience_slice(&patience)))
+			sop_cond_wait(&p->cond, &p->lock, (long)ms);
 		if (!p->busy)
 			*done |= 1u << i;
 		sop_unlock(&p->lock);
@@ -955,11 +955,6 @@ void sop_chain_free(struct sop_chain *c)
 	record_put(c->out[0]);
 	record_put(c->out[1]);
 	free(c);
-}
-
-unsigned sop_chain_replicas(const struct sop_chain *c)
-{
-	return c->n;
 }
 
 int sop_chain_new(struct sop_chain **out, struct sop_members *mem, bool inline_io, bool make,

@@ -17,7 +17,6 @@ struct sop_chain;
 int sop_chain_new(struct sop_chain **out, struct sop_members *mem, bool inline_io, bool make,
 	struct sop_err *e);
 void sop_chain_free(struct sop_chain *c); /* NULL is fine */
-unsigned sop_chain_replicas(const struct sop_chain *c);
 
 /* Do the file systems below do what all of this rests on? A link(2) that fails when the name is
  * there, a lock that two cannot have. -EOPNOTSUPP: one does not, and which folder. Those that do

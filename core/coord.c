@@ -567,7 +567,8 @@ static void on_tip(struct sop_coord *c, struct sop_coord_request *r)
  * under way may have been answered before they came. c->lock held. */
 static int tip_locked(struct sop_coord *c)
 {
-	uint64_t wanted = c->tip_asked + 1, until = now_ms() + c->opt.wait_ms, now;
+	struct sop_patience patience = sop_patience(c->opt.wait_ms);
+	uint64_t wanted = c->tip_asked + 1, ms;
 	int rc = 0;
 
 	while (c->tip_answered < wanted && !rc) {
@@ -575,10 +576,10 @@ static int tip_locked(struct sop_coord *c)
 		uint64_t mine;
 
 		if (c->tip_flying) {
-			now = now_ms();
-			if (now >= until)
+			ms = sop_patience_slice(&patience);
+			if (!ms)
 				return SOP_ETIMEOUT;
-			sop_cond_wait(&c->changed, &c->lock, (long)(until - now));
+			sop_cond_wait(&c->changed, &c->lock, (long)ms);
 			continue;
 		}
 		r = sop_coord_request_new(c, SOP_COORD_TIP);
@@ -621,7 +622,8 @@ static void on_reserved(struct sop_coord *c, struct sop_coord_request *r)
 int sop_coord_reserve(struct sop_coord *c, struct sop_coord_turn *turn, struct sop_err *e)
 {
 	struct sop_coord_request *r = sop_coord_request_new(c, SOP_COORD_RESERVE);
-	uint64_t until;
+	struct sop_patience patience;
+	uint64_t ms;
 	int rc;
 
 	if (!r)
@@ -631,14 +633,10 @@ int sop_coord_reserve(struct sop_coord *c, struct sop_coord_turn *turn, struct s
 	c->calls++;
 	c->turn_here = false;
 	rc = sop_coord_explain(c, r, sop_coord_call_locked(r), e);
-	until = now_ms() + c->opt.hold_ms;
-	while (!rc && !c->turn_here && c->joined && !c->stop) {
-		uint64_t now = now_ms();
-
-		if (now >= until)
-			break;
-		sop_cond_wait(&c->changed, &c->lock, (long)(until - now));
-	}
+	patience = sop_patience(c->opt.hold_ms);
+	while (!rc && !c->turn_here && c->joined && !c->stop &&
+		(ms = sop_patience_slice(&patience)))
+		sop_cond_wait(&c->changed, &c->lock, (long)ms);
 	turn->tip = c->tip;
 	turn->mine = c->turn_here;
 	sop_coord_request_put(r);

@@ -10,6 +10,7 @@
 
 #include "core/clock.h"
 #include "core/coord_front.h"
+#include "core/patience.h"
 
 static uint64_t now_ms(void)
 {
@@ -181,16 +182,16 @@ static void on_locked(struct sop_coord *c, struct sop_coord_request *r)
 /* c->lock held: the object is ours alone. */
 static int take_object(struct sop_coord *c, struct coord_object *o)
 {
-	uint64_t until = now_ms() + c->opt.wait_ms;
+	struct sop_patience patience = sop_patience(c->opt.wait_ms);
 
 	while (o->busy) {
-		uint64_t now = now_ms();
+		uint64_t ms = sop_patience_slice(&patience);
 
 		if (c->stop)
 			return -ECANCELED;
-		if (now >= until)
+		if (!ms)
 			return SOP_ETIMEOUT;
-		sop_cond_wait(&c->changed, &c->lock, (long)(until - now));
+		sop_cond_wait(&c->changed, &c->lock, (long)ms);
 	}
 	o->busy = true;
 	return 0;

@@ -43,11 +43,6 @@ struct segment *sop_segment_find_locked(struct sop_segments *s, uint64_t id)
 	return find(s, id);
 }
 
-void sop_segment_ref_locked(struct segment *seg)
-{
-	seg->refs++;
-}
-
 /* The lock is held; true when the caller must free it, after the lock. Its slots are empty by then:
  * a segment leaves the table with its files. */
 static bool unref(struct segment *seg)

@@ -161,7 +161,6 @@ int sop_segment_get(struct segment **out, struct sop_segments *s, uint64_t id, s
 void sop_segment_put(struct sop_segments *s, struct segment *seg);
 /* Under s->lock; NULL: not in the table. */
 struct segment *sop_segment_find_locked(struct sop_segments *s, uint64_t id);
-void sop_segment_ref_locked(struct segment *seg);
 
 /* A new segment in the table; the caller has a reference. -EEXIST. */
 int sop_segment_insert(struct segment **out, struct sop_segments *s,
