@@ -14,7 +14,7 @@
 #define STAT_FLAGS	9
 #define STAT_EXIT_CODE	52
 #define DESCRIPTORS_MAX 4096
-#define STATM_CACHE	4
+#define CLIENTS		64
 #define ASLEEP_TRIES	100
 
 bool sopfs_closer_statm_empty(const char *text, size_t len)
@@ -67,69 +67,36 @@ bool sopfs_closer_parse_stat(const char *text, size_t len, unsigned long *flags,
 	return true;
 }
 
-/* The statm files of the last few clients of this thread stay open: reading an open one costs a
- * fifth. One of a thread that is gone gives ESRCH even if its number was given out again. */
-static __thread struct {
-	int tid, fd, process;
-} statm_cache[STATM_CACHE];
-static __thread unsigned statm_next;
-static pthread_key_t statm_key;
-static pthread_once_t statm_once = PTHREAD_ONCE_INIT;
+/* The statm files of the last clients stay open: reading an open one costs a fifth. One of a thread
+ * that is gone gives ESRCH even if its number was given out again. */
+static struct client {
+	pthread_mutex_t lock;
+	int tid, fd, process; /* tid 0: none; process 0: not known yet */
+} clients[CLIENTS] = {[0 ... CLIENTS - 1] = {.lock = PTHREAD_MUTEX_INITIALIZER}};
 
-static void statm_forget(void *unused)
-{
-	(void)unused;
-	for (size_t i = 0; i < STATM_CACHE; i++) {
-		if (statm_cache[i].tid)
-			close(statm_cache[i].fd);
-		statm_cache[i].tid = 0;
-	}
-}
-
-static void statm_key_make(void)
-{
-	(void)pthread_key_create(&statm_key, statm_forget);
-}
-
-static ssize_t statm_open_read(int tid, char *buf, size_t size, unsigned *slot)
+static ssize_t statm_open_read(struct client *c, int tid, char *buf, size_t size)
 {
 	char path[32];
-	ssize_t n;
 	int fd;
 
 	snprintf(path, sizeof(path), "/proc/%d/statm", tid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return -1;
-	n = pread(fd, buf, size, 0);
-	pthread_once(&statm_once, statm_key_make);
-	pthread_setspecific(statm_key, statm_cache);
-	*slot = statm_next;
-	if (statm_cache[*slot].tid)
-		close(statm_cache[*slot].fd);
-	statm_cache[*slot].tid = tid;
-	statm_cache[*slot].fd = fd;
-	statm_cache[*slot].process = 0;
-	statm_next = (statm_next + 1) % STATM_CACHE;
-	return n;
+	if (c->tid)
+		close(c->fd);
+	c->tid = tid;
+	c->fd = fd;
+	c->process = 0;
+	return pread(fd, buf, size, 0);
 }
 
-/* *slot: its place in the cache, if something is returned. */
-static ssize_t statm_read(int tid, char *buf, size_t size, unsigned *slot)
+/* c->lock held: what c knows is of this thread if something is returned. */
+static ssize_t statm_read(struct client *c, int tid, char *buf, size_t size)
 {
-	for (unsigned i = 0; i < STATM_CACHE; i++) {
-		ssize_t n;
+	ssize_t n = c->tid == tid ? pread(c->fd, buf, size, 0) : 0;
 
-		if (statm_cache[i].tid != tid)
-			continue;
-		n = pread(statm_cache[i].fd, buf, size, 0);
-		*slot = i;
-		if (n > 0)
-			return n;
-		close(statm_cache[i].fd);
-		statm_cache[i].tid = 0;
-	}
-	return statm_open_read(tid, buf, size, slot);
+	return n > 0 ? n : statm_open_read(c, tid, buf, size);
 }
 
 static ssize_t read_all(const char *path, char *buf, size_t size)
@@ -139,26 +106,39 @@ static ssize_t read_all(const char *path, char *buf, size_t size)
 	return fd < 0 ? -1 : read(fd, buf, size);
 }
 
-/* The thread whose statm has just been read into a slot. */
-static int process_of(int tid, unsigned slot)
+/* c->lock held: of the thread whose statm has just been read. */
+static int process_of(struct client *c)
 {
 	char buf[1024], path[32], *line;
 	int process;
 	ssize_t n;
 
-	if (statm_cache[slot].process)
-		return statm_cache[slot].process;
-	snprintf(path, sizeof(path), "/proc/%d/status", tid);
+	if (c->process)
+		return c->process;
+	snprintf(path, sizeof(path), "/proc/%d/status", c->tid);
 	n = read_all(path, buf, sizeof(buf) - 1);
 	if (n <= 0)
-		return tid;
+		return c->tid;
 	buf[n] = 0;
 	line = strstr(buf, "\nTgid:");
 	process = line ? (int)strtol(line + 6, NULL, 10) : 0;
 	if (process <= 0)
-		return tid;
-	statm_cache[slot].process = process;
+		return c->tid;
+	c->process = process;
 	return process;
+}
+
+/* Its statm as text, and its process; 0 or less: it is gone. */
+static ssize_t client_look(int tid, char *buf, size_t size, int *process)
+{
+	struct client *c = &clients[(unsigned)tid % CLIENTS];
+	ssize_t n;
+
+	pthread_mutex_lock(&c->lock);
+	n = statm_read(c, tid, buf, size);
+	*process = n > 0 ? process_of(c) : tid;
+	pthread_mutex_unlock(&c->lock);
+	return n;
 }
 
 int sopfs_closer_parent(int process)
@@ -178,28 +158,27 @@ int sopfs_closer_parent(int process)
 int sopfs_closer_process(int tid)
 {
 	char buf[256];
-	unsigned slot;
+	int process;
 
 	if (tid <= 0)
 		return 0;
-	return statm_read(tid, buf, sizeof(buf), &slot) > 0 ? process_of(tid, slot) : tid;
+	(void)client_look(tid, buf, sizeof(buf), &process);
+	return process;
 }
 
 void sopfs_closer_look(int tid, struct sopfs_closer *out)
 {
 	char buf[1024], path[32];
 	unsigned long flags = 0;
-	unsigned slot;
 	int code = 0;
 	ssize_t n;
 
 	*out = (struct sopfs_closer){.process = SOP_MAX(tid, 0)};
 	if (tid <= 0)
 		return;
-	n = statm_read(tid, buf, sizeof(buf), &slot);
+	n = client_look(tid, buf, sizeof(buf), &out->process);
 	if (n <= 0)
 		return;
-	out->process = process_of(tid, slot);
 	if (!sopfs_closer_statm_empty(buf, (size_t)n))
 		return;
 	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
