@@ -775,6 +775,11 @@ static int run(struct sop_chain *c, struct sop_slot_run *r, struct sop_chain_rec
 	}
 	if (c->trouble == -ENOSPC || c->trouble == -EDQUOT)
 		return sop_fail(e, -ENOSPC, "slot %" PRIu64, r->slot);
+	if (!c->trouble && r->mode == SOP_SLOT_LOOK)
+		return sop_say(e, SOP_EDISKS,
+			"slot %" PRIu64 ": a commit was cut off there, and whoever only looks "
+			"cannot settle it; a mount for writing or fsck.sopfs -y does",
+			r->slot);
 	return sop_say(e, SOP_EDISKS,
 		"slot %" PRIu64 ": too few of the %u disks that hold the registry answer (%s)",
 		r->slot, c->n, c->trouble ? sop_err_text(c->trouble) : "they disagree");

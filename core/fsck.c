@@ -256,6 +256,14 @@ static const char *next_of_lost(const struct fsck *f, const struct look *k)
 	       "be found any more: restore a backup to a new one";
 }
 
+/* With all disks there it is the last commit of a shared volume, cut off between them: who may
+ * write settles it. */
+static bool undecided(const struct look *k, int rc)
+{
+	return rc == SOP_EDISKS && sop_label_check_newest(k->labels)->flags & SOP_LABEL_SHARED &&
+	       !sop_label_check_missing(k->labels);
+}
+
 static int look_at_trees(struct fsck *f, struct look *k, bool data)
 {
 	struct sop_open_opts oo;
@@ -271,9 +279,9 @@ static int look_at_trees(struct fsck *f, struct look *k, bool data)
 	if (rc) {
 		struct sop_finding x = {.object = "(volume)", .what = why.text, .next = ""};
 
-		x.state = rebuildable(k)     ? SOP_FOUND_FIXABLE
-			  : rc == SOP_EDISKS ? SOP_FOUND_HELP
-					     : SOP_FOUND_LOST;
+		x.state = rebuildable(k) || undecided(k, rc) ? SOP_FOUND_FIXABLE
+			  : rc == SOP_EDISKS		     ? SOP_FOUND_HELP
+							     : SOP_FOUND_LOST;
 		if (x.state == SOP_FOUND_LOST)
 			x.next = next_of_lost(f, k);
 		sop_found_add(&k->l, &x, false);

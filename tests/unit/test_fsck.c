@@ -536,6 +536,53 @@ static void a_lost_table_of_segments_is_made_anew_from_the_shard_files(void **st
 	sim_free(start);
 }
 
+/* What is in a slot on too few disks is no commit yet, and no damage either: whoever may write
+ * settles it. */
+static void a_commit_of_a_shared_volume_that_was_cut_off_is_settled(void **state)
+{
+	unsigned cut = 0;
+	struct sim *start;
+
+	(void)state;
+	fixture_release(&f);
+	fixture_init_shared(&f, 2, 1);
+	fixture_ok(&f, fixture_open(&f));
+	fixture_ok(&f, fixture_upsert(&f, SOP_ROOT, "x", "old", 3, true));
+	fixture_ok(&f, fixture_close(&f));
+	start = sim_clone(f.sim, 1);
+	for (uint64_t i = 1;; i++) {
+		bool crashed;
+		struct told t;
+
+		start_over(start, i);
+		fixture_ok(&f, fixture_open(&f));
+		sim_crash_at(f.sim, sim_steps(f.sim) + i);
+		(void)fixture_upsert(&f, SOP_ROOT, "y", "new", 3, true);
+		crashed = sim_crashed(f.sim);
+		sim_power_on(f.sim, SIM_KEEP_ALL, i);
+		sop_volume_close(f.v, NULL);
+		f.v = NULL;
+		t = fsck(false, false);
+		if (t.count[SOP_FOUND_HELP] || t.count[SOP_FOUND_LOST])
+			fail_msg("step %llu: %s", (unsigned long long)i, t.text);
+		cut += !!strstr(t.text, "a commit was cut off");
+		t = fsck(true, false);
+		if (t.count[SOP_FOUND_FIXABLE] || t.count[SOP_FOUND_HELP] ||
+			t.count[SOP_FOUND_LOST])
+			fail_msg("step %llu: %s", (unsigned long long)i, t.text);
+		t = fsck(false, false);
+		assert_string_equal(t.text, "");
+		fixture_ok(&f, fixture_open(&f));
+		assert_int_equal(fixture_has(&f, SOP_ROOT, "x", "old", 3), 1);
+		assert_true(fixture_has(&f, SOP_ROOT, "y", "new", 3) || crashed);
+		fixture_ok(&f, fixture_close(&f));
+		if (!crashed)
+			break;
+	}
+	assert_true(cut);
+	sim_free(start);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -553,6 +600,7 @@ int main(void)
 		T(a_look_writes_nothing_and_a_volume_in_use_is_not_repaired),
 		T(a_crash_in_a_repair_at_any_step_costs_nothing),
 		T(a_lost_table_of_segments_is_made_anew_from_the_shard_files),
+		T(a_commit_of_a_shared_volume_that_was_cut_off_is_settled),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
