@@ -28,21 +28,27 @@
 #define SEGMENT                                                                                    \
 	((uint64_t)5 << 18) /* of data in a segment: a stream fills one, and begins the next */
 
+#define FILLED (5u << 10) /* by a few commits: the journal goes on in another file */
+#define ROOMY  SCENARIO_JOURNAL
+
 /* Which disks, and which one is away from the beginning. */
 static const struct config {
 	const char *name;
 	unsigned k, m;
-	unsigned gone; /* bit mask */
-	bool fresh;    /* formatted, and never mounted */
+	unsigned gone;		/* bit mask */
+	unsigned journal_bytes; /* of a file of it */
+	bool fresh;		/* formatted, and never mounted */
+	bool shared;
 } configs[] = {
-	{"2+1", 2, 1, 0, false},
-	{"1+0", 1, 0, 0, false},
-	{"2+2", 2, 2, 0, false},
-	{"1+1", 1, 1, 0, false},
-	{"2+1-first", 2, 1, 1, false},
-	{"2+1-last", 2, 1, 4, false},
-	{"2+2-two", 2, 2, 3, false},
-	{"2+1-fresh", 2, 1, 0, true},
+	{"2+1", 2, 1, 0, FILLED, false, false},
+	{"1+0", 1, 0, 0, ROOMY, false, false},
+	{"2+2", 2, 2, 0, ROOMY, false, false},
+	{"1+1", 1, 1, 0, FILLED, false, false},
+	{"2+1-first", 2, 1, 1, ROOMY, false, false},
+	{"2+1-last", 2, 1, 4, FILLED, false, false},
+	{"2+2-two", 2, 2, 3, ROOMY, false, false},
+	{"2+1-fresh", 2, 1, 0, ROOMY, true, false},
+	{"2+1-shared", 2, 1, 0, ROOMY, false, true},
 };
 #define CONFIGS SOP_ARRAY_LEN(configs)
 
@@ -105,7 +111,7 @@ struct run {
 };
 
 struct shared {
-	unsigned long points, deep, later, sequences, steps, rolls;
+	unsigned long points, deep, later, examined, sequences, steps, rolls;
 };
 
 /* Without a thread to be had the engine does everything on the caller's: in order, the same each
@@ -182,6 +188,12 @@ static void report(void *arg, const char *line)
 {
 	(void)arg;
 	fprintf(stderr, "check: %s\n", line);
+}
+
+/* A volume that others may have mounted does less. */
+static bool refused(const struct run *r, int rc)
+{
+	return scenario_refused(rc) || (r->q->c->shared && rc == -EOPNOTSUPP);
 }
 
 /* ---- the workload ---- */
@@ -327,7 +339,7 @@ static void workload(struct run *r)
 
 		r->op = i;
 		rc = run_op(r, i);
-		if (rc && !scenario_refused(rc)) {
+		if (rc && !refused(r, rc)) {
 			fprintf(stderr, "%s: ", scenario_name(r->q->op[i]));
 			die(r, "failed without a crash");
 		}
@@ -403,9 +415,11 @@ static void check(struct run *r, struct fixture *g)
 	struct sop_check_report rep;
 	struct sop_volume_stat st;
 	struct ids ids = {.n = 0};
-	/* With a disk away all its shards are missing, and that is that. */
-	int rc = sop_volume_check(g->v, !g->opts.degraded, report, NULL, &rep, &g->e);
+	int rc = r->q->c->shared && !g->opts.degraded ? scenario_scrub_alone(g) : 0;
 
+	/* With a disk away all its shards are missing, and that is that. */
+	if (!rc)
+		rc = sop_volume_check(g->v, !g->opts.degraded, report, NULL, &rep, &g->e);
 	r->f.e = g->e;
 	if (rc || rep.errors || rep.leaked_bytes)
 		die(r, "the volume does not check clean");
@@ -468,11 +482,11 @@ static void life_goes_on(struct run *r, struct fixture *g, unsigned state, uint6
 	which_state(r, g, state, state);
 	rc = scenario_run(g, op, 99, SCENARIO_DURABLE | SCENARIO_NO_FAULTS);
 	r->f.e = g->e;
-	if (rc && !scenario_refused(rc))
+	if (rc && !refused(r, rc))
 		die(r, "an operation after recovery fails");
 	if (!rc)
 		rc = sop_volume_sync(g->v, &g->e);
-	if (rc && !scenario_refused(rc))
+	if (rc && !refused(r, rc))
 		die(r, "a sync after recovery fails");
 	if (scenario_digest(g, &next->hash, NULL))
 		die(r, "the state after recovery cannot be read");
@@ -480,6 +494,38 @@ static void life_goes_on(struct run *r, struct fixture *g, unsigned state, uint6
 	reopen(r, g);
 	which_state(r, g, r->q->n + 1, r->q->n + 1);
 	check(r, g);
+}
+
+/* By fsck, which may repair: after a crash there is nothing that it cannot, and when the volume has
+ * been closed in order, nothing at all. */
+static void examine(struct run *r, struct fixture *g, bool repair)
+{
+	struct sop_fsck_report rep;
+	int rc = scenario_fsck(g, repair, verbose, &rep);
+	uint64_t wrong = rep.found[SOP_FOUND_LOST] + rep.found[SOP_FOUND_DISCARDED];
+
+	/* A disk taken offline lacks its shards, and one being replaced may be no member now. */
+	if (!r->moved)
+		wrong += rep.found[SOP_FOUND_HELP] + (repair ? 0 : rep.found[SOP_FOUND_FIXABLE]);
+	r->f.e = g->e;
+	if (rc || wrong)
+		die(r, repair ? "fsck cannot repair what a crash left"
+			      : "fsck finds something in a volume that was closed in order");
+	add(&shared->examined, 1);
+}
+
+/* Recovery, by a mount or by fsck, in which the machine stops again. */
+static void crash_recovery(struct fixture *g, uint64_t *rng)
+{
+	struct sop_fsck_report rep;
+
+	add(&shared->deep, 1);
+	sim_crash_at(g->sim, sim_steps(g->sim) + 1 + next_random(rng) % 90);
+	if (next_random(rng) % 8 == 0)
+		(void)scenario_fsck(g, true, false, &rep);
+	else if (!scenario_open(g))
+		sop_volume_close(g->v, NULL);
+	g->v = NULL;
 }
 
 /* A root directory that was not durable yet is made anew, at another time. */
@@ -512,13 +558,11 @@ static void look_at(struct run *r, const struct point *p, uint64_t choice)
 	set_gone(&g, next_random(&rng) % 2 ? p->gone : 0);
 	power_cut(&g, keep, next_random(&rng));
 	for (unsigned level = 0; level < 2 && next_random(&rng) % 3 == 0; level++) {
-		add(&shared->deep, 1);
-		sim_crash_at(g.sim, sim_steps(g.sim) + 1 + next_random(&rng) % 90);
-		if (!scenario_open(&g))
-			sop_volume_close(g.v, NULL);
-		g.v = NULL;
+		crash_recovery(&g, &rng);
 		power_cut(&g, keep, next_random(&rng));
 	}
+	if (!g.opts.degraded && next_random(&rng) % 8 == 0)
+		examine(r, &g, true);
 	reopen(r, &g);
 	if (p->unborn)
 		note_unborn(r, &g);
@@ -530,6 +574,8 @@ static void look_at(struct run *r, const struct point *p, uint64_t choice)
 		r->f.e = g.e;
 		die(r, "close after recovery");
 	}
+	if (!g.opts.degraded && next_random(&rng) % 8 == 0)
+		examine(r, &g, false);
 	sim_free(g.sim);
 	r->history[0].hash = born;
 	add(&shared->points, 1);
@@ -651,10 +697,10 @@ static int run_all(unsigned jobs, unsigned long points, unsigned per_seq, uint64
 	}
 	free(pid);
 	printf("crash_engine: %lu crash points of %lu in %lu sequences; recovery was cut %lu "
-	       "times; "
-	       "%lu volumes went on and were cut again; in %lu operations a segment was full\n",
+	       "times; %lu volumes went on and were cut again; fsck looked at %lu; in %lu "
+	       "operations a segment was full\n",
 		shared->points, shared->steps, shared->sequences, shared->deep, shared->later,
-		shared->rolls);
+		shared->examined, shared->rolls);
 	printf("%lu passed, %d failed\n", shared->points, bad);
 	return bad;
 }
@@ -717,21 +763,26 @@ static bool find_broken(const char *name)
 static void prepare(void)
 {
 	/* Memory comes and goes in the same sizes: keep it. */
-	mallopt(M_MMAP_THRESHOLD, 1 << 30);
+	mallopt(M_MMAP_THRESHOLD, 1 << 25);
 	mallopt(M_TRIM_THRESHOLD, 1 << 30);
 	shared = mmap(
 		NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (shared == MAP_FAILED)
 		abort();
-	for (unsigned i = 0; i < CONFIGS; i++)
-		if (configs[i].fresh) {
-			fixture_init(&bases[i], configs[i].k, configs[i].m, 0);
+	for (unsigned i = 0; i < CONFIGS; i++) {
+		const struct config *c = &configs[i];
+
+		if (c->fresh) {
+			fixture_init(&bases[i], c->k, c->m, 0);
 			sim_add_disk(bases[i].sim, SCENARIO_SPARE, 0);
+		} else if (c->shared) {
+			scenario_make_shared(&bases[i], c->k, c->m, NULL);
 		} else {
-			scenario_make(&bases[i], configs[i].k, configs[i].m, NULL);
+			scenario_make(&bases[i], c->k, c->m, NULL);
 		}
-	for (unsigned i = 0; i < CONFIGS; i++)
-		bases[i].opts.segment_bytes = SEGMENT / configs[i].k;
+		bases[i].opts.segment_bytes = SEGMENT / c->k;
+		bases[i].opts.journal_bytes = c->journal_bytes;
+	}
 	signal(SIGABRT, on_signal);
 	signal(SIGSEGV, on_signal);
 	signal(SIGBUS, on_signal);

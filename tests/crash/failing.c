@@ -294,24 +294,13 @@ static void room_comes_back(struct loop *l)
 		die(l, "the room did not come back", rc);
 }
 
-/* Everything verifies, redundancy included. While others may be there nobody writes anew what a
- * disk has missed: of a shared volume that is for a scrub by who is alone. */
+/* Everything verifies, redundancy included. */
 static void check_all(struct loop *l)
 {
-	int rc;
+	int rc = l->c->shared ? scenario_scrub_alone(&l->f) : 0;
 
-	if (l->c->shared) {
-		rc = fixture_close(&l->f);
-		if (rc)
-			die(l, "close before a scrub", rc);
-		l->f.opts.exclusive = true;
-		open_again(l, "nobody can be alone in it");
-		rc = sop_scrub_start(l->f.v, 0, &l->f.e);
-		if (!rc)
-			rc = sop_volume_tick(l->f.v, &l->f.e);
-		if (rc)
-			die(l, "scrub", rc);
-	}
+	if (rc)
+		die(l, "nobody can be alone in it, and scrub", rc);
 	check(l, true);
 }
 

@@ -515,9 +515,8 @@ static bool labelled(struct fixture *f, const char *disk)
 	       (!sim_peek(f->sim, disk, "label.1", 0, magic, 8) && !memcmp(magic, "SOPLABEL", 8));
 }
 
-int scenario_open(struct fixture *f)
+static size_t members(struct fixture *f, const char *given[FIXTURE_DISKS + 1])
 {
-	const char *given[FIXTURE_DISKS + 1];
 	size_t n = 0;
 
 	for (unsigned i = 0; i < f->disks; i++)
@@ -525,8 +524,56 @@ int scenario_open(struct fixture *f)
 			given[n++] = f->path[i];
 	if (!n)
 		given[n++] = SCENARIO_SPARE;
+	return n;
+}
+
+int scenario_open(struct fixture *f)
+{
+	const char *given[FIXTURE_DISKS + 1];
+	size_t n = members(f, given);
+
 	memset(&f->e, 0, sizeof(f->e));
 	return sop_volume_open(&f->v, given, n, &f->opts, &f->e);
+}
+
+int scenario_scrub_alone(struct fixture *f)
+{
+	int rc = fixture_close(f);
+
+	f->opts.exclusive = true;
+	if (!rc)
+		rc = scenario_open(f);
+	f->opts.exclusive = false;
+	if (!rc)
+		rc = sop_scrub_start(f->v, 0, &f->e);
+	return rc ? rc : sop_volume_tick(f->v, &f->e);
+}
+
+static void tell_finding(void *arg, const struct sop_finding *x)
+{
+	(void)arg;
+	if (x->state != SOP_FOUND_NOTE)
+		fprintf(stderr, "fsck: %d: %s at %llu+%llu: %s. %s\n", (int)x->state, x->object,
+			(unsigned long long)x->off, (unsigned long long)x->len, x->what, x->next);
+}
+
+static void mute(void *arg, const struct sop_finding *x)
+{
+	(void)arg;
+	(void)x;
+}
+
+int scenario_fsck(struct fixture *f, bool repair, bool tell, struct sop_fsck_report *out)
+{
+	const char *given[FIXTURE_DISKS + 1];
+	size_t n = members(f, given);
+	struct sop_fsck_opts o = {.repair = repair,
+		.found = tell ? tell_finding : mute,
+		.open_disk = f->opts.open_disk,
+		.open_disk_ctx = f->opts.open_disk_ctx};
+
+	memset(&f->e, 0, sizeof(f->e));
+	return sop_fsck(given, n, &o, out, &f->e);
 }
 
 static int act_remount(struct fixture *f)
@@ -819,6 +866,7 @@ static void furnish(struct fixture *f, const struct sop_clock *clock)
 	sim_add_disk(f->sim, SCENARIO_SPARE, 0);
 	f->opts.clock = clock;
 	f->opts.cache_bytes = 4 << 20;
+	f->opts.journal_bytes = SCENARIO_JOURNAL;
 	fixture_ok(f, fixture_open(f));
 	fixture_ok(f, in_txn(f, fill, 1, 0));
 	fixture_ok(f, fixture_close(f));
@@ -886,16 +934,25 @@ static int take_key(void *arg, const struct sop_listed *x)
 
 static uint64_t stir(uint64_t h, uint64_t x)
 {
-	h = (h ^ x) * 0x9E3779B97F4A7C15ull;
-	return h ^ (h >> 29);
+	unsigned __int128 p = (unsigned __int128)(h ^ x) * 0x9E3779B97F4A7C15ull;
+
+	return (uint64_t)p ^ (uint64_t)(p >> 64);
 }
 
 static uint64_t stir_bytes(uint64_t h, const void *p, size_t len)
 {
 	const uint8_t *b = p;
-	uint64_t x;
+	uint64_t x, lane[4] = {1, 2, 3, 4};
 
 	h = stir(h, len);
+	/* Values may be large, and four lanes go side by side. */
+	for (; len >= 32; len -= 32, b += 32)
+		for (unsigned i = 0; i < 4; i++) {
+			memcpy(&x, b + 8 * i, 8);
+			lane[i] = stir(lane[i], x);
+		}
+	for (unsigned i = 0; i < 4; i++)
+		h = stir(h, lane[i]);
 	for (; len >= 8; len -= 8, b += 8) {
 		memcpy(&x, b, 8);
 		h = stir(h, x);

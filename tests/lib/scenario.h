@@ -8,7 +8,8 @@
 
 #include "tests/lib/fixture.h"
 
-#define SCENARIO_SPARE "/spare" /* a disk of the machine that is no member */
+#define SCENARIO_SPARE	 "/spare"    /* a disk of the machine that is no member */
+#define SCENARIO_JOURNAL (16u << 10) /* of a journal file: some operations fill one */
 
 enum scenario_flags {
 	SCENARIO_DURABLE = 1,  /* commit so */
@@ -25,6 +26,12 @@ void scenario_clone(struct fixture *g, const struct fixture *f, struct sim *sim,
 
 /* Open it, giving the folders that have a label: members come and go. */
 int scenario_open(struct fixture *f);
+/* An open shared volume becomes that of one mounter, who scrubs it: what a disk has missed is
+ * written anew by nobody while others may be there. */
+int scenario_scrub_alone(struct fixture *f);
+/* fsck of the volume, which is not open. What is found and no mere note is told to stderr when
+ * tell says so. */
+int scenario_fsck(struct fixture *f, bool repair, bool tell, struct sop_fsck_report *out);
 
 unsigned scenario_ops(void);
 const char *scenario_name(unsigned op);

@@ -54,7 +54,7 @@ static uint64_t draw(struct rng *r)
 /* References are atomic because clones, each with a lock of its own, share pages. */
 struct page {
 	atomic_uint refs;
-	uint8_t data[PAGE];
+	_Alignas(max_align_t) uint8_t data[PAGE];
 };
 
 struct chunk {
@@ -216,7 +216,7 @@ static void image_write(struct image **im, uint64_t off, const uint8_t *data, ui
 	while (len) {
 		uint64_t in = off % PAGE, n = SOP_MIN(len, PAGE - in);
 
-		memcpy(image_page(own, off / PAGE) + in, data, n);
+		memmove(image_page(own, off / PAGE) + in, data, n);
 		off += n;
 		data += n;
 		len -= n;
@@ -291,7 +291,7 @@ static uint64_t image_read(const struct image *im, uint64_t off, uint8_t *buf, u
 		const struct page *p = image_peek(im, (off + done) / PAGE);
 
 		if (p)
-			memcpy(buf + done, p->data + in, n);
+			memmove(buf + done, p->data + in, n);
 		else
 			memset(buf + done, 0, n);
 		done += n;
@@ -315,6 +315,7 @@ struct change {
 
 struct name {
 	atomic_uint refs;
+	size_t len;
 	uint64_t hash;
 	char text[];
 };
@@ -348,6 +349,15 @@ struct node {
 	struct entries names, names_durable, names_changes;
 };
 
+static uint64_t name_hash(const char *text, size_t len)
+{
+	uint64_t hash = 14695981039346656037u;
+
+	for (size_t i = 0; i < len; i++)
+		hash = (hash ^ (uint8_t)text[i]) * 1099511628211u;
+	return hash;
+}
+
 static struct name *name_new(const char *text, size_t len)
 {
 	struct name *n = must(malloc(sizeof(*n) + len + 1));
@@ -355,9 +365,8 @@ static struct name *name_new(const char *text, size_t len)
 	atomic_init(&n->refs, 1);
 	memcpy(n->text, text, len);
 	n->text[len] = '\0';
-	n->hash = 14695981039346656037u;
-	for (size_t i = 0; i < len; i++)
-		n->hash = (n->hash ^ (uint8_t)text[i]) * 1099511628211u;
+	n->len = len;
+	n->hash = name_hash(text, len);
 	return n;
 }
 
@@ -429,12 +438,21 @@ static void entries_clear(struct entries *s)
 	s->n = 0;
 }
 
+static struct entry *entries_named(
+	const struct entries *s, const char *text, size_t len, uint64_t hash)
+{
+	for (size_t i = 0; i < s->n; i++) {
+		const struct name *name = s->e[i].name;
+
+		if (name->hash == hash && name->len == len && !memcmp(name->text, text, len))
+			return &s->e[i];
+	}
+	return NULL;
+}
+
 static struct entry *entries_find(const struct entries *s, const struct name *name)
 {
-	for (size_t i = 0; i < s->n; i++)
-		if (s->e[i].name->hash == name->hash && strcmp(s->e[i].name->text, name->text) == 0)
-			return &s->e[i];
-	return NULL;
+	return entries_named(s, name->text, name->len, name->hash);
 }
 
 static void entries_append(struct entries *s, struct name *name, struct node *node, uint64_t op)
@@ -654,56 +672,51 @@ static bool room_for(const struct machine_disk *d, uint64_t pages)
 /* --- paths --------------------------------------------------------------------------------------
  */
 
+/* One part of the path further. */
+static int descend(struct node **at, const char **path)
+{
+	const size_t len = strcspn(*path, "/");
+	const struct entry *found;
+
+	if (!(*at)->is_dir)
+		return -ENOTDIR;
+	found = entries_named(&(*at)->names, *path, len, name_hash(*path, len));
+	if (!found)
+		return -ENOENT;
+	*at = found->node;
+	*path += len;
+	*path += **path == '/';
+	return 0;
+}
+
 /* The directory of the last part of path, and that part. An empty path: the root and no name. */
 static int walk(struct machine_disk *d, const char *path, struct node **dir, struct name **last)
 {
-	struct node *at = d->root;
+	const char *slash;
+	int rc;
 
 	*last = NULL;
-	while (*path) {
-		size_t len = strcspn(path, "/");
-		struct name *name = name_new(path, len);
-		struct entry *found;
-
-		path += len;
-		path += *path == '/';
-		if (!at->is_dir) {
-			name_put(name);
-			return -ENOTDIR;
-		}
-		if (!*path) {
-			*last = name;
-			break;
-		}
-		found = entries_find(&at->names, name);
-		name_put(name);
-		if (!found)
-			return -ENOENT;
-		at = found->node;
+	*dir = d->root;
+	while ((slash = strchr(path, '/')) && slash[1]) {
+		rc = descend(dir, &path);
+		if (rc)
+			return rc;
 	}
-	*dir = at;
+	if (!(*dir)->is_dir)
+		return -ENOTDIR;
+	if (*path)
+		*last = name_new(path, strcspn(path, "/"));
 	return 0;
 }
 
 static int look_up(struct machine_disk *d, const char *path, struct node **out)
 {
-	struct node *dir;
-	struct name *name;
-	struct entry *found;
-	int rc = walk(d, path, &dir, &name);
+	int rc = 0;
 
-	if (rc)
-		return rc;
-	if (!name) {
-		*out = dir;
-		return 0;
-	}
-	found = entries_find(&dir->names, name);
-	name_put(name);
-	if (!found)
-		return -ENOENT;
-	*out = found->node;
-	return 0;
+	*out = d->root;
+	while (*path && !rc)
+		rc = descend(out, &path);
+	return rc;
 }
 
 static int look_up_file(struct machine_disk *d, const char *path, struct node **out)
