@@ -65,6 +65,7 @@ struct sopfs_item {
 	bool nameless;	 /* removed */
 	bool kept;	 /* the kernel may have a name of it that it does not ask about */
 	uint8_t lookups; /* since it was last opened for writing; 2: two or more */
+	unsigned untold; /* notes on their way that say that its nodeid is another's now */
 	/* The session whose commit creates the item; its one name is in the overlay. */
 	struct sopfs_session *provisional;
 	struct sopfs_item *overlay_next, *list_next, *list_prev;

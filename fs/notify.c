@@ -4,7 +4,7 @@
 #include <fuse3/fuse_lowlevel.h>
 #include <time.h>
 
-enum note_kind { NOTE_ENTRY, NOTE_ATTR, NOTE_DATA, NOTE_DONE };
+enum note_kind { NOTE_ENTRY, NOTE_ATTR, NOTE_DATA, NOTE_TOLD, NOTE_DONE };
 
 struct sopfs_note {
 	struct sopfs_note *next;
@@ -82,6 +82,28 @@ void sopfs_note_attrs(struct sopfs *f, struct sopfs_notes *n, const struct sopfs
 			sopfs_note_attr(f, n, v);
 }
 
+/* The last that is pushed is sent first. A world's requests come one at a time. */
+void sopfs_note_untold(struct sopfs *f, struct sopfs_notes *n, struct sopfs_item *item)
+{
+	struct sopfs_note *note;
+
+	if (f->world)
+		return;
+	note = note_new(NOTE_TOLD, 0, NULL, 0);
+	note->arg = item;
+	sopfs_item_ref(item);
+	item->untold++;
+	push(n, note);
+}
+
+static void told(struct sopfs *f, struct sopfs_item *item)
+{
+	pthread_mutex_lock(&f->lock);
+	item->untold--;
+	sopfs_item_unref(f, item);
+	pthread_mutex_unlock(&f->lock);
+}
+
 bool sopfs_view_paged(const struct sopfs_view *v)
 {
 	atomic_thread_fence(memory_order_seq_cst);
@@ -116,6 +138,9 @@ static void tell(struct sopfs *f, struct sopfs_note *note)
 	case NOTE_DATA:
 		(void)fuse_lowlevel_notify_inval_inode(f->se, note->nodeid, 0, 0);
 		break;
+	case NOTE_TOLD:
+		told(f, note->arg);
+		break;
 	case NOTE_DONE:
 		note->done(note->arg);
 		break;
@@ -127,7 +152,7 @@ static void tell_all(struct sopfs *f, struct sopfs_note *note)
 	while (note) {
 		struct sopfs_note *next = note->next;
 
-		if (f->se || note->kind == NOTE_DONE)
+		if (f->se || note->kind >= NOTE_TOLD)
 			tell(f, note);
 		free(note);
 		note = next;
@@ -254,17 +279,21 @@ void sopfs_notify_here(struct sopfs *f, struct sopfs_notes *n)
 
 void sopfs_notify_later(struct sopfs *f, struct sopfs_notes *n)
 {
-	struct sopfs_note *wait = NULL, *now = NULL;
+	struct sopfs_note *wait = NULL, *now = NULL, **wait_end = &wait, **now_end = &now;
+	bool waits = false;
 
-	while (n->first) {
-		struct sopfs_note *note = n->first, **to = note->kind == NOTE_ATTR ? &now : &wait;
-
-		n->first = note->next;
-		note->next = *to;
-		*to = note;
-	}
 	/* Attributes alone wait for nobody. */
+	for (struct sopfs_note *note = n->first; note; note = note->next) {
+		struct sopfs_note ***end = note->kind == NOTE_ATTR ? &now_end : &wait_end;
+
+		waits = waits || note->kind == NOTE_ENTRY || note->kind == NOTE_DATA;
+		**end = note;
+		*end = &note->next;
+	}
+	n->first = *now_end = *wait_end = NULL;
 	tell_all(f, now);
-	if (wait)
+	if (waits)
 		queue(f, wait);
+	else
+		tell_all(f, wait);
 }

@@ -264,14 +264,21 @@ static int lookup_found(struct sopfs *f, int tid, struct sopfs_item *dir, const 
 	int rc = -ENOMEM;
 
 	pthread_mutex_lock(&f->lock);
-	if (epoch != atomic_load(&f->foreign_epoch)) {
-		pthread_mutex_unlock(&f->lock);
-		return -EAGAIN;
-	}
 	item = sopfs_item_obtain(f, out->attr.ino, out->attr.mode);
 	if (!item)
 		goto out;
 	sopfs_item_ref(item);
+	for (unsigned i = 0; i < RELEASE_YIELDS && being_released(item); i++) {
+		pthread_mutex_unlock(&f->lock);
+		sched_yield();
+		pthread_mutex_lock(&f->lock);
+	}
+	/* What was found may be out of date by now: nothing is waited for from here on. */
+	if (epoch != atomic_load(&f->foreign_epoch)) {
+		sopfs_item_unref(f, item);
+		rc = -EAGAIN;
+		goto out;
+	}
 	if (item->type == S_IFREG && !item->version)
 		item->version = out->attr.value_version;
 	if (item->type == S_IFREG &&
@@ -279,11 +286,6 @@ static int lookup_found(struct sopfs *f, int tid, struct sopfs_item *dir, const 
 		*busy = item;
 		rc = -EAGAIN;
 		goto out;
-	}
-	for (unsigned i = 0; i < RELEASE_YIELDS && being_released(item); i++) {
-		pthread_mutex_unlock(&f->lock);
-		sched_yield();
-		pthread_mutex_lock(&f->lock);
 	}
 	rc = sopfs_name_add(item, dir->ino, name, len);
 	if (!rc) {
@@ -715,7 +717,13 @@ void sopfs_superseded(struct sopfs *f, struct sopfs_item *item, struct sopfs_vie
 	pthread_mutex_lock(&f->lock);
 	item->version = version;
 	old = item->current;
+	/* By what is on its way to be told others show the version before. */
+	if (item->untold) {
+		sopfs_note_names(f, notes, item);
+		sopfs_note_attrs(f, notes, item, mine);
+	}
 	if (old && old != mine && !old->direct) {
+		sopfs_note_untold(f, notes, item);
 		old->kind = SOPFS_VIEW_OLD;
 		item->current = NULL;
 		if (old->nlookup) {
@@ -1122,7 +1130,7 @@ static void session_detach(
 /* sopfs.lock held. 0: h is set up, with a new session (*fresh, *stolen: of a nodeid that others may
  * have a name for) or with one that is there. */
 static int claim_for_session(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_handle *h,
-	struct sopfs_session *s, bool *fresh, bool *stolen)
+	struct sopfs_session *s, bool *fresh, bool *stolen, struct sopfs_notes *notes)
 {
 	struct sopfs_item *item = v->item;
 	int rc;
@@ -1140,6 +1148,8 @@ static int claim_for_session(struct sopfs *f, int tid, struct sopfs_view *v, str
 		return rc;
 	*fresh = true;
 	*stolen = item->current == v;
+	if (*stolen)
+		sopfs_note_untold(f, notes, item);
 	session_attach(item, v, s, h);
 	return 0;
 }
@@ -1168,7 +1178,7 @@ static int open_write(struct sopfs *f, const struct sopfs_caller *who, struct so
 		return -ENOMEM;
 	pthread_mutex_lock(&s->lock);
 	pthread_mutex_lock(&f->lock);
-	rc = claim_for_session(f, who->tid, v, h, s, &fresh, &stolen);
+	rc = claim_for_session(f, who->tid, v, h, s, &fresh, &stolen, notes);
 	pthread_mutex_unlock(&f->lock);
 	if (rc || !fresh) {
 		s->item = NULL;
@@ -1225,6 +1235,7 @@ static int claim_direct(struct sopfs *f, int tid, struct sopfs_view *v, struct s
 		return 0;
 	}
 	if (v == item->current) {
+		sopfs_note_untold(f, notes, item);
 		v->kind = SOPFS_VIEW_OLD;
 		item->current = NULL;
 		sopfs_note_names(f, notes, item);

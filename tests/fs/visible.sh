@@ -2,7 +2,7 @@
 # What close() has committed is seen by every open after it: write and read, over and over, in one process and
 # from one to another. And O_EXCL has one winner among many.
 . "$(dirname "$0")/functions.sh"
-requires python3
+requires python3 setfattr
 new_volume 2 1+1
 mount_volume
 n=3000
@@ -120,6 +120,11 @@ for pid in pids:
 assert open('counter').read() == '%d' % (4 * (n // 60)), open('counter').read()
 PY
 python3 "$WORK/visible.py" $n || fail "see above"
+# Many at once: while one opens or closes the file, what the close of another has committed is seen.
+"$BUILD/fs/looks" "$SEED" $((n / 2)) log || fail "see above"
+mkdir live
+setfattr -n sop.session -v write live
+"$BUILD/fs/looks" "$SEED" $((n / 10)) live/log live || fail "see above"
 cd /
 unmount_volume
 check_volume
