@@ -34,6 +34,12 @@ struct ckpt {
 	size_t n_before;
 };
 
+/* What lies in memory until a checkpoint is through. */
+static size_t held_bytes(struct sop_volume *v, const struct sop_nodes_stat *s)
+{
+	return s->dirty_bytes + s->old_version_bytes + sop_stores_dirty_bytes(v->stores);
+}
+
 /* While a disk of the registry is full a checkpoint waits for room, and its disk stays a replica.
  * Not when the checkpoint is what the volume needs to go on, or to open. */
 static bool cannot_wait(struct sop_volume *v)
@@ -42,7 +48,7 @@ static bool cannot_wait(struct sop_volume *v)
 
 	sop_nodes_stat(v->nodes, &s);
 	return !v->ckpt_ms || v->journal_used > 2 * v->opts.journal_bytes ||
-	       s.dirty_bytes + s.old_version_bytes > v->opts.cache_bytes / 3;
+	       held_bytes(v, &s) > v->opts.cache_bytes / 3;
 }
 
 static int freeze_locked(struct ckpt *k, bool clean, struct sop_err *e)
@@ -464,7 +470,8 @@ int sop_checkpoint_run(struct sop_volume *v, bool clean, struct sop_err *e)
 
 bool sop_checkpoint_worth(struct sop_volume *v, const struct sop_nodes_stat *s)
 {
-	return s->dirty_bytes > v->opts.cache_bytes / 6 || v->journal_used > v->opts.journal_bytes;
+	return s->dirty_bytes + sop_stores_dirty_bytes(v->stores) > v->opts.cache_bytes / 6 ||
+	       v->journal_used > v->opts.journal_bytes;
 }
 
 int sop_checkpoint_relieve(struct sop_volume *v, size_t bytes, struct sop_err *e)
@@ -474,5 +481,5 @@ int sop_checkpoint_relieve(struct sop_volume *v, size_t bytes, struct sop_err *e
 	SOP_LOCK_GUARD(&v->ckpt_lock);
 	/* Whoever had the lock before may have done it already. */
 	sop_nodes_stat(v->nodes, &s);
-	return s.dirty_bytes + s.old_version_bytes > bytes ? run_locked(v, false, false, e) : 0;
+	return held_bytes(v, &s) > bytes ? run_locked(v, false, false, e) : 0;
 }

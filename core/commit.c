@@ -666,7 +666,8 @@ static int throttle(struct sop_volume *v, struct sop_err *e)
 	struct sop_nodes_stat s;
 
 	sop_nodes_stat(v->nodes, &s);
-	if (s.dirty_bytes + s.old_version_bytes > v->opts.cache_bytes / 3)
+	if (s.dirty_bytes + s.old_version_bytes + sop_stores_dirty_bytes(v->stores) >
+		v->opts.cache_bytes / 3)
 		return sop_checkpoint_relieve(v, v->opts.cache_bytes / 3, e);
 	if (sop_checkpoint_worth(v, &s))
 		sop_volume_kick(v);

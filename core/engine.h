@@ -42,6 +42,7 @@ struct sop_state {
 	uint8_t value_class, cache_class;
 	bool balance;
 	bool dirty;
+	bool wanted;		       /* loaded for the writer: stays until the next checkpoint */
 	struct sop_state_older *older; /* versions a pin may still see, newest first */
 	struct sop_state *hash_next;
 	struct sop_state *dirty_next;
@@ -78,6 +79,9 @@ int sop_stores_flush(struct sop_stores *s, uint64_t lsn, struct sop_err *e);
 /* What fsck has counted. Commit lock held; a checkpoint makes it last. */
 int sop_stores_correct(
 	struct sop_stores *s, uint64_t id, uint64_t count, uint64_t subdirs, struct sop_err *e);
+size_t sop_stores_count(struct sop_stores *s); /* in memory */
+/* What a checkpoint would make clean. Any thread. */
+size_t sop_stores_dirty_bytes(const struct sop_stores *s);
 /* Forget clean states over a bound. */
 void sop_stores_trim(struct sop_stores *s);
 /* Its keys' codec, counted; *out NULL: bytes, unique. */

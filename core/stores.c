@@ -5,7 +5,7 @@
  * A crash loses what is in memory: replaying the journal makes it again. */
 #include "core/engine.h"
 
-#define BUCKETS	   4096u
+#define BUCKETS	   16384u
 #define CLEAN_KEPT 16384u
 
 struct sop_state_older {
@@ -18,8 +18,9 @@ struct sop_stores {
 	struct sop_lock lock;
 	struct sop_state *bucket[BUCKETS];
 	struct sop_state *dirty;
+	_Atomic size_t dirty_count;
 	uint64_t generation; /* rises when states are forgotten: a load begun before may be stale */
-	size_t count;
+	size_t count, forget_at; /* when there are so many, a load makes room */
 };
 
 struct sop_stores *sop_stores_new(struct sop_volume *v)
@@ -29,6 +30,7 @@ struct sop_stores *sop_stores_new(struct sop_volume *v)
 	if (!s)
 		return NULL;
 	s->v = v;
+	s->forget_at = 2 * CLEAN_KEPT;
 	sop_lock_init(&s->lock, SOP_RANK_STORES, "stores");
 	return s;
 }
@@ -82,6 +84,27 @@ static void insert(struct sop_stores *s, struct sop_state *st)
 	st->hash_next = *b;
 	*b = st;
 	s->count++;
+}
+
+size_t sop_stores_count(struct sop_stores *s)
+{
+	SOP_LOCK_GUARD(&s->lock);
+	return s->count;
+}
+
+/* With the version before, which one just made has, and what the heap adds. */
+size_t sop_stores_dirty_bytes(const struct sop_stores *s)
+{
+	return s->dirty_count *
+	       (sizeof(struct sop_state) + sizeof(struct sop_state_older) + 2 * sizeof(void *));
+}
+
+static void dirty_add(struct sop_stores *s, struct sop_state *st)
+{
+	st->dirty = true;
+	st->dirty_next = s->dirty;
+	s->dirty = st;
+	s->dirty_count++;
 }
 
 struct sop_tree sop_state_tree(const struct sop_state *st)
@@ -184,6 +207,57 @@ static int load_entry(void *arg, const void *key, size_t klen, const void *val, 
 	return 0;
 }
 
+/* Drop versions that no pin can see. `newer` is the LSN at which the version in hand was replaced.
+ * The published version stays as well: it may be pinned at any moment until the next is published.
+ */
+static void prune(struct sop_stores *s, struct sop_state *st)
+{
+	uint64_t newer = st->now.lsn, published = sop_pins_published(s->v->pins);
+	struct sop_state_older **p = &st->older;
+
+	while (*p) {
+		struct sop_state_older *o = *p;
+
+		if ((o->at.lsn <= published && published < newer) ||
+			sop_pins_between(s->v->pins, st->id, o->at.lsn, newer)) {
+			newer = o->at.lsn;
+			p = &o->older;
+			continue;
+		}
+		*p = o->older;
+		free(o);
+	}
+}
+
+/* Clean states that nobody needs: none but this one, and none that the writer has loaded unless it
+ * is he who forgets. What stays is looked at again when there are twice as many. */
+static void forget(struct sop_stores *s, bool writer, const struct sop_state *but)
+{
+	s->generation++;
+	for (unsigned b = 0; b < BUCKETS; b++) {
+		struct sop_state **p = &s->bucket[b];
+
+		while (*p) {
+			struct sop_state *st = *p;
+
+			if (st->older)
+				prune(s, st);
+			st->wanted = st->wanted && !writer;
+			/* A store that is gone stays until its last reader is: older is set then.
+			 */
+			if (st->dirty || st->older || st->wanted || st == but ||
+				st->id <= SOP_STORE_ROOT) {
+				p = &st->hash_next;
+				continue;
+			}
+			*p = st->hash_next;
+			state_free(st);
+			s->count--;
+		}
+	}
+	s->forget_at = SOP_MAX(2 * s->count, 2 * (size_t)CLEAN_KEPT);
+}
+
 /* The state in memory, with the lock held on success and not on failure. */
 static int find_or_load(
 	struct sop_stores *s, uint64_t id, struct sop_state **out, struct sop_err *e)
@@ -225,6 +299,8 @@ static int find_or_load(
 		}
 		if (s->generation == generation) {
 			insert(s, l.st);
+			if (s->count >= s->forget_at)
+				forget(s, false, l.st);
 			*out = l.st;
 			return 0;
 		}
@@ -317,6 +393,7 @@ int sop_stores_load(struct sop_stores *s, uint64_t id, struct sop_state **out, s
 
 	if (rc)
 		return rc;
+	(*out)->wanted = true;
 	sop_unlock(&s->lock);
 	return 0;
 }
@@ -336,28 +413,6 @@ void sop_stores_end(struct sop_stores *s)
 	sop_unlock(&s->lock);
 }
 
-/* Drop versions that no pin can see. `newer` is the LSN at which the version in hand was replaced.
- * The published version stays as well: it may be pinned at any moment until the next is published.
- */
-static void prune(struct sop_stores *s, struct sop_state *st)
-{
-	uint64_t newer = st->now.lsn, published = sop_pins_published(s->v->pins);
-	struct sop_state_older **p = &st->older;
-
-	while (*p) {
-		struct sop_state_older *o = *p;
-
-		if ((o->at.lsn <= published && published < newer) ||
-			sop_pins_between(s->v->pins, st->id, o->at.lsn, newer)) {
-			newer = o->at.lsn;
-			p = &o->older;
-			continue;
-		}
-		*p = o->older;
-		free(o);
-	}
-}
-
 int sop_stores_change(struct sop_stores *s, struct sop_state *st, uint64_t lsn, struct sop_err *e)
 {
 	if (st->now.lsn < lsn) {
@@ -372,11 +427,8 @@ int sop_stores_change(struct sop_stores *s, struct sop_state *st, uint64_t lsn, 
 	st->now.lsn = SOP_MAX(lsn, st->now.lsn);
 	if (st->older)
 		prune(s, st);
-	if (!st->dirty) {
-		st->dirty = true;
-		st->dirty_next = s->dirty;
-		s->dirty = st;
-	}
+	if (!st->dirty)
+		dirty_add(s, st);
 	return 0;
 }
 
@@ -401,9 +453,7 @@ int sop_stores_create(struct sop_stores *s, uint64_t id, const void *options, ui
 	st->now.lsn = lsn;
 	st->now.mtime = st->now.ctime = time;
 	insert(s, st);
-	st->dirty = true;
-	st->dirty_next = s->dirty;
-	s->dirty = st;
+	dirty_add(s, st);
 	return 0;
 }
 
@@ -474,6 +524,7 @@ int sop_stores_flush(struct sop_stores *s, uint64_t lsn, struct sop_err *e)
 		if (rc)
 			break;
 		s->dirty = st->dirty_next;
+		s->dirty_count--;
 		st->dirty_next = NULL;
 		st->dirty = false;
 	}
@@ -487,28 +538,8 @@ void sop_stores_trim(struct sop_stores *s)
 {
 	SOP_LOCK_GUARD(&s->lock);
 
-	if (s->count <= CLEAN_KEPT)
-		return;
-	s->generation++;
-	for (unsigned b = 0; b < BUCKETS; b++) {
-		struct sop_state **p = &s->bucket[b];
-
-		while (*p) {
-			struct sop_state *st = *p;
-
-			if (st->older)
-				prune(s, st);
-			/* A store that is gone stays until its last reader is: older is set then.
-			 */
-			if (st->dirty || st->older || st->id <= SOP_STORE_ROOT) {
-				p = &st->hash_next;
-				continue;
-			}
-			*p = st->hash_next;
-			state_free(st);
-			s->count--;
-		}
-	}
+	if (s->count > CLEAN_KEPT)
+		forget(s, true, NULL);
 }
 
 int sop_stores_correct(
