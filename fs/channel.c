@@ -207,6 +207,11 @@ static ssize_t channel_writev(int fd, struct iovec *iov, int count, void *userda
 	return n;
 }
 
+int sopfs_channel_notify(struct fuse_session *se, struct iovec *iov, int count)
+{
+	return channel_writev(fuse_session_fd(se), iov, count, NULL) < 0 ? -errno : 0;
+}
+
 /* ---- mounting ----------------------------------------------------------------------------------
  */
 

@@ -7,6 +7,8 @@
 #ifndef SOPFS_CHANNEL_H
 #define SOPFS_CHANNEL_H
 
+#include <sys/uio.h>
+
 #include "core/err.h"
 
 struct fuse_session;
@@ -47,6 +49,9 @@ void sopfs_channel_stop(struct sopfs_channel *c);
 /* After the loop: what is still mounted (the connection was aborted) is detached. The descriptor
  * goes with the session. */
 void sopfs_channel_close(struct sopfs_channel *c);
+
+/* A notification of a kind that libfuse does not know, sent as it sends its own. 0 or -errno. */
+int sopfs_channel_notify(struct fuse_session *se, struct iovec *iov, int count);
 
 /* For tests: complete an INIT reply (struct fuse_init_out as words) by what the kernel offers. */
 void sopfs_init_complete(uint32_t reply[16], uint32_t offered_flags, uint32_t offered_flags2);

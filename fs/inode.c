@@ -5,7 +5,8 @@
 #include "fs/dir.h"
 #include "fs/locks.h"
 
-#define FIRST_TABLE 1024
+#define FIRST_TABLE  1024
+#define IDLE_BUCKETS 16 /* looked at for each nodeid that is wanted */
 
 static size_t hash_ino(uint64_t ino, size_t size)
 {
@@ -129,11 +130,14 @@ struct sopfs_item *sopfs_item_obtain(struct sopfs *f, uint64_t ino, mode_t type)
 	struct sopfs_item *item = sopfs_item_find(f, ino);
 	size_t h;
 
-	if (item)
+	if (item) {
+		item->met = true;
 		return item;
+	}
 	item = calloc(1, sizeof(*item));
 	if (!item)
 		return NULL;
+	item->met = true;
 	item->fs = f;
 	item->ino = ino;
 	item->type = type & S_IFMT ? type & S_IFMT : S_IFREG;
@@ -145,6 +149,29 @@ struct sopfs_item *sopfs_item_obtain(struct sopfs *f, uint64_t ino, mode_t type)
 	f->table[h] = item;
 	f->table_used++;
 	return item;
+}
+
+static bool is_idle(const struct sopfs *f, const struct sopfs_item *item)
+{
+	const struct sopfs_view *v = item->current;
+
+	return v && v != f->root->current && v->nlookup && !v->handles && !v->marks && !v->session;
+}
+
+size_t sopfs_table_idle(struct sopfs *f, uint64_t *nodeids, size_t max)
+{
+	size_t n = 0;
+
+	for (size_t looked = 0; n < max && looked < IDLE_BUCKETS * max; looked++) {
+		struct sopfs_item *item = f->table[f->hand++ & (f->table_size - 1)];
+
+		for (; item && n < max; item = item->hash_next) {
+			if (!item->met && is_idle(f, item))
+				nodeids[n++] = sopfs_view_nodeid(f, item->current);
+			item->met = false;
+		}
+	}
+	return n;
 }
 
 static void item_reap(struct sopfs *f, struct sopfs_item *item)

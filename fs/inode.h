@@ -66,6 +66,7 @@ struct sopfs_item {
 	bool kept;	 /* the kernel may have a name of it that it does not ask about */
 	uint8_t lookups; /* since it was last opened for writing; 2: two or more */
 	unsigned untold; /* notes on their way that say that its nodeid is another's now */
+	bool met;	 /* since the hand of sopfs_table_idle() passed */
 	/* The session whose commit creates the item; its one name is in the overlay. */
 	struct sopfs_session *provisional;
 	struct sopfs_item *overlay_next, *list_next, *list_prev;
@@ -100,6 +101,10 @@ struct sopfs_item *sopfs_item_find(struct sopfs *f, uint64_t ino);
 /* Found or made; NULL when there is no memory. The caller makes a view or takes a reference before
  * it lets go of the lock. */
 struct sopfs_item *sopfs_item_obtain(struct sopfs *f, uint64_t ino, mode_t type);
+/* Nodeids that the kernel knows and nobody uses, as far as can be told from here: at most max of
+ * them, from where the last call stopped. An item that was looked up since then is passed over,
+ * once. */
+size_t sopfs_table_idle(struct sopfs *f, uint64_t *nodeids, size_t max);
 static inline void sopfs_item_ref(struct sopfs_item *item)
 {
 	item->refs++;

@@ -100,4 +100,5 @@ void sopfs_stat(struct sopfs *f, struct sopfs_stat *out)
 	out->conflicts = atomic_load(&f->conflicts);
 	out->failed = atomic_load(&f->failed);
 	out->transactions = sopfs_worlds_count(f);
+	out->known = f->table_used;
 }

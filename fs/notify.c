@@ -2,9 +2,22 @@
 #include "fs/notify.h"
 
 #include <fuse3/fuse_lowlevel.h>
+#include <linux/fuse.h>
 #include <time.h>
 
-enum note_kind { NOTE_ENTRY, NOTE_ATTR, NOTE_DATA, NOTE_TOLD, NOTE_DONE };
+#include "fs/channel.h"
+
+/* Linux 6.18, as its <linux/fuse.h> has it. */
+#define NOTIFY_PRUNE 9
+struct notify_prune {
+	uint32_t count, padding;
+	uint64_t spare;
+	uint64_t nodeid[];
+};
+#define PRUNE_EVERY 64u	 /* names: then that many */
+#define PRUNE_MAX   120u /* the most that one message holds */
+
+enum note_kind { NOTE_ENTRY, NOTE_ATTR, NOTE_DATA, NOTE_PRUNE, NOTE_TOLD, NOTE_DONE };
 
 struct sopfs_note {
 	struct sopfs_note *next;
@@ -124,6 +137,22 @@ void sopfs_note_paged(struct sopfs_view *v)
 	atomic_thread_fence(memory_order_seq_cst);
 }
 
+/* It drops the names of these that nobody uses, and with them what it knows; what is in use stays.
+ * Kernels before 6.18 do not know the request. */
+static void tell_prune(struct sopfs *f, const struct sopfs_note *note)
+{
+	struct notify_prune prune = {.count = (uint32_t)(note->len / sizeof(uint64_t))};
+	struct fuse_out_header head = {
+		.error = NOTIFY_PRUNE, .len = (uint32_t)(sizeof(head) + sizeof(prune) + note->len)};
+	char body[sizeof(prune) + PRUNE_MAX * sizeof(uint64_t)];
+	struct iovec iov[2] = {{&head, sizeof(head)}, {body, sizeof(prune) + note->len}};
+
+	memcpy(body, &prune, sizeof(prune));
+	memcpy(body + sizeof(prune), note->name, note->len);
+	if (sopfs_channel_notify(f->se, iov, 2) == -EINVAL)
+		atomic_store(&f->no_prune, true);
+}
+
 /* The kernel says ENOENT when it has nothing of the kind any more; ENODEV and the like mean that it
  * is gone altogether. Nothing is left to invalidate in any case. */
 static void tell(struct sopfs *f, struct sopfs_note *note)
@@ -140,6 +169,9 @@ static void tell(struct sopfs *f, struct sopfs_note *note)
 		break;
 	case NOTE_TOLD:
 		told(f, note->arg);
+		break;
+	case NOTE_PRUNE:
+		tell_prune(f, note);
 		break;
 	case NOTE_DONE:
 		note->done(note->arg);
@@ -267,6 +299,24 @@ void sopfs_notify(struct sopfs *f, struct sopfs_notes *n, void (*done)(void *arg
 	}
 	if (done)
 		done(arg);
+}
+
+void sopfs_prune(struct sopfs *f)
+{
+	uint64_t nodeids[PRUNE_MAX];
+	struct sopfs_notes notes = {0};
+	size_t n;
+
+	if (!f->o.known_max || f->world || f->table_used <= f->o.known_max || f->no_prune ||
+		atomic_fetch_add(&f->prune_due, 1) % PRUNE_EVERY)
+		return;
+	pthread_mutex_lock(&f->lock);
+	n = sopfs_table_idle(f, nodeids, PRUNE_MAX);
+	pthread_mutex_unlock(&f->lock);
+	if (!n)
+		return;
+	push(&notes, note_new(NOTE_PRUNE, 0, (const char *)nodeids, n * sizeof(*nodeids)));
+	sopfs_notify(f, &notes, NULL, NULL);
 }
 
 void sopfs_notify_here(struct sopfs *f, struct sopfs_notes *n)

@@ -40,6 +40,11 @@ void sopfs_note_data(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_
 void sopfs_note_paged(struct sopfs_view *v);
 bool sopfs_view_paged(const struct sopfs_view *v);
 
+/* The kernel has been told a name more. Once it knows more files and directories than known_max,
+ * each of which costs memory here, it is asked to forget some that nobody uses. Only after the
+ * request has been answered. */
+void sopfs_prune(struct sopfs *f);
+
 /* Send them, then call done (may be NULL) from this or another thread. Not from a handler that must
  * not wait for the kernel (LOOKUP, CREATE, name operations): those use _later. */
 void sopfs_notify(struct sopfs *f, struct sopfs_notes *n, void (*done)(void *arg), void *arg);

@@ -119,6 +119,8 @@ static void reply_listing(struct sopfs *f, fuse_req_t req, struct sopfs_item *di
 		for (size_t i = 0; i < n; i++)
 			if (views[i])
 				sopfs_forget(f, views[i], 1);
+	for (size_t i = 0; plus && i < n; i++)
+		sopfs_prune(f);
 }
 
 /* plus: entries without a nodeid, to be looked up when they are needed. */

@@ -103,6 +103,7 @@ void sopfs_op_create(
 		sopfs_notify_later(f, &notes);
 		sopfs_forget(f, entry.view, 1);
 	}
+	sopfs_prune(f);
 }
 
 void sopfs_op_read(

@@ -36,6 +36,11 @@ struct option_entry {
 	const char *help;
 };
 
+/* Of a file or directory that the kernel knows, and memory for them beside their share of cache=.
+ */
+#define KNOWN_BYTES 384u
+#define KNOWN_FREE  (UINT64_C(16) << 20)
+
 #define AT(member) offsetof(struct sopfs_options, member)
 
 static const struct option_entry table[] = {
@@ -641,6 +646,8 @@ static int derive(struct sopfs_options *o, struct sop_err *e)
 	/* cache= bounds both: nodes in the engine, and what sessions hold before they write out. */
 	o->volume.buffer_bytes = (size_t)SOP_MIN(o->cache_bytes / 4, 256ull << 20);
 	o->volume.cache_bytes = (size_t)o->cache_bytes - o->volume.buffer_bytes;
+	o->fs.known_max = (size_t)((SOP_MIN(o->cache_bytes, KNOWN_FREE) + o->cache_bytes / 16 * 3) /
+				   KNOWN_BYTES);
 	o->volume.durable = o->fs.sync;
 	o->fs.read_only = o->volume.read_only;
 	if (o->volume.read_only)

@@ -70,6 +70,7 @@ void sopfs_reply_entry(struct sopfs *f, struct fuse_req *req, struct sopfs_entry
 	/* A reply that does not reach the kernel leaves no reference there. */
 	if (fuse_reply_entry(req, &p) == -ENOENT)
 		sopfs_forget(f, entry->view, 1);
+	sopfs_prune(f);
 }
 
 void sopfs_reply_attr(struct sopfs *f, struct fuse_req *req, const struct sop_attr *a, bool cache)

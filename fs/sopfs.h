@@ -21,6 +21,8 @@ struct sopfs_opts {
 	bool read_only;
 	bool no_acl; /* without POSIX access control lists: one question a file less */
 	unsigned append_commit_ms; /* append_commit= */
+	size_t known_max; /* of files and directories: the kernel is asked to forget beyond; 0:
+			     never */
 	const char
 		*settings; /* "key = value" lines, shown as sop.options of the root; outlive it */
 	const struct sop_log *log;
@@ -53,6 +55,7 @@ void sopfs_control_stop(struct sopfs *f);
 struct sopfs_stat {
 	uint64_t sessions_open, committed, rolled_back, conflicts, failed;
 	unsigned transactions; /* over many files, open */
+	uint64_t known;	       /* files and directories that the kernel remembers */
 };
 void sopfs_stat(struct sopfs *f, struct sopfs_stat *out);
 

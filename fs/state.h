@@ -52,7 +52,11 @@ struct sopfs {
 
 	/* inode number -> item; under lock */
 	struct sopfs_item **table;
-	size_t table_size, table_used;
+	size_t table_size, hand;
+	_Atomic size_t table_used; /* changed under lock */
+	_Atomic unsigned
+		prune_due;    /* names since the last time the kernel was asked to forget some */
+	atomic_bool no_prune; /* it cannot be */
 	struct sopfs_item *root;
 	struct sopfs_item *ctl; /* the directory .sop and its files, chained by hash_next */
 	uint64_t generation;

@@ -145,16 +145,17 @@ static json_t *space_json(struct sop_volume *v, const struct sop_volume_stat *s)
 		number(s->cache_bytes), "dirty_bytes", number(s->dirty_bytes));
 }
 
-static json_t *mount_json(const struct sopfs *f)
+static json_t *mount_json(const struct sopfs *f, const struct sopfs_stat *x)
 {
 	struct timespec now = {0};
 
 	clock_gettime(CLOCK_BOOTTIME, &now);
-	return json_pack("{s:o, s:o, s:b, s:i, s:i, s:o, s:o, s:s}", "point",
+	return json_pack("{s:o, s:o, s:b, s:i, s:i, s:o, s:o, s:o, s:s}", "point",
 		f->o.mountpoint ? sopfs_json_of(f->o.mountpoint) : json_null(), "source",
 		f->o.source ? sopfs_json_of(f->o.source) : json_null(), "read_only", f->o.read_only,
 		"pid", (int)getpid(), "uid", (int)geteuid(), "started", when(f->started), "up_s",
-		number((uint64_t)(now.tv_sec - f->started_boot_s)), "program", SOPFS_VERSION);
+		number((uint64_t)(now.tv_sec - f->started_boot_s)), "known", number(x->known),
+		"program", SOPFS_VERSION);
 }
 
 /* What the parts add up to: the worst of it in state, health, one sentence, and what to do. */
@@ -329,7 +330,7 @@ json_t *sopfs_status_json(struct sopfs *f, bool names)
 			verdict.status[0] ? sopfs_json_of(verdict.status) : json_null(), "action",
 			verdict.action[0] ? sopfs_json_of(verdict.action) : json_null(), "disks",
 			disks_json(f->v), "tasks", tasks_json(f->v), "space", space_json(f->v, &s),
-			"mount", mount_json(f),
+			"mount", mount_json(f, &x),
 			/* */
 			"commits", "lsn", number(s.lsn), "durable_lsn", number(s.durable_lsn),
 			"committed", number(s.commits), "conflicts", number(s.conflicts),

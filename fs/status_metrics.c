@@ -49,6 +49,8 @@ static const struct metric metrics[] = {
 	{"disk_io", "syncs", "disk_syncs_total", "counter",
 		"Calls that waited for a disk to have on its media what was written."},
 	{"errors", "count", "unreadable_ranges", "gauge", "Ranges of files that cannot be read."},
+	{"mount", "known", "known_files", "gauge",
+		"Files and directories that the kernel remembers."},
 	{"mount", "up_s", "uptime_seconds", "gauge", "Seconds since the mount."},
 };
 

@@ -18,6 +18,7 @@
  *     drive rread     FILE MIB COUNT                     random 4 KiB reads, checked
  *     drive rwrite    FILE MIB COUNT                     random 4 KiB writes and one fsync
  *     drive rcheck    FILE MIB COUNT                     what rwrite wrote
+ *     drive dirs      DIR COUNT                          empty directories, 1000 to a folder
  *     drive tree      DIR COUNT                          files as of sources; every 16th has
  * "needle"
  */
@@ -365,6 +366,21 @@ static void touch_random(const char *file, unsigned long mib, unsigned long coun
 		die(file);
 }
 
+static void make_dirs(const char *dir, unsigned long count)
+{
+	unsigned long i;
+	char name[4200];
+
+	for (i = 0; i < count; i++) {
+		snprintf(name, sizeof(name), "%s/d%04lu", dir, i / 1000);
+		if (i % 1000 == 0 && mkdir(name, 0755))
+			die(name);
+		snprintf(name, sizeof(name), "%s/d%04lu/d%03lu", dir, i / 1000, i % 1000);
+		if (mkdir(name, 0755))
+			die(name);
+	}
+}
+
 /* Text of 200 bytes to 64 KiB, small ones far more often, 25 files to a folder. */
 static void make_tree(const char *dir, unsigned long count)
 {
@@ -481,6 +497,8 @@ static unsigned long run_other(const char *verb, int argc, char **argv)
 		write_stream(path, n, argc > 4);
 	else if (!strcmp(verb, "sread"))
 		read_stream(path, n);
+	else if (!strcmp(verb, "dirs"))
+		make_dirs(path, n);
 	else if (!strcmp(verb, "tree"))
 		make_tree(path, n);
 	else

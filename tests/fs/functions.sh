@@ -218,6 +218,24 @@ small_ext4() {
 	rmdir "$1/lost+found"
 }
 
+# within_bounds MIB WHEN: the daemon, mounted with cache=MIB, has never had more than that and 64 MiB resident.
+# FREE: so much more, in KiB.
+within_bounds() {
+	local kib
+	kib=$(awk '/^VmHWM/ { print $2 }' "/proc/$PID/status")
+	echo "after $2: $kib KiB resident at most"
+	# A sanitizer's shadow is not ours to answer for.
+	if grep -q _asan_init "$SOPFS" || grep -q __tsan_init "$SOPFS"; then
+		return
+	fi
+	[ "$kib" -le $((($1 + 64) * 1024 + ${FREE:-0})) ] || fail "$kib KiB resident after $2, with cache=$1M"
+}
+
+# The kernel can be asked to forget files and directories.
+kernel_prunes() {
+	[ "$(printf '%s\n' 6.18 "$(uname -r)" | sort -V | head -n 1)" = 6.18 ]
+}
+
 # wait_until SECONDS COMMAND...: until it succeeds.
 wait_until() {
 	local left=$(($1 * 20))
