@@ -38,10 +38,13 @@ static unsigned replicas(struct sop_volume *v)
 static void say(const struct sopctl_args *a, struct sop_volume *v, bool on, bool was)
 {
 	unsigned n = replicas(v);
+	json_t *j;
 
 	if (a->json) {
-		sopctl_print_json(json_pack(
-			"{s:b, s:b, s:i}", "shared", on, "changed", on != was, "replicas", (int)n));
+		j = json_pack(
+			"{s:b, s:b, s:i}", "shared", on, "changed", on != was, "replicas", (int)n);
+		sopctl_print_json(j);
+		json_decref(j);
 		return;
 	}
 	printf("%s: %s mounts it %s\n", a->word[0],
