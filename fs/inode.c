@@ -256,13 +256,20 @@ static bool alias_is(const struct sopfs_alias *a, uint64_t store, const char *na
 	return a->store == store && a->len == len && memcmp(a->text, name, len) == 0;
 }
 
+bool sopfs_name_known(const struct sopfs_item *item, uint64_t store, const char *name, size_t len)
+{
+	for (const struct sopfs_alias *a = item->names; a; a = a->next)
+		if (alias_is(a, store, name, len))
+			return true;
+	return false;
+}
+
 int sopfs_name_add(struct sopfs_item *item, uint64_t store, const char *name, size_t len)
 {
 	struct sopfs_alias *a;
 
-	for (a = item->names; a; a = a->next)
-		if (alias_is(a, store, name, len))
-			return 0;
+	if (sopfs_name_known(item, store, name, len))
+		return 0;
 	assert(len <= SOPFS_NAME_MAX);
 	/* A directory has one name; what we know of another is out of date. */
 	if (item->type == S_IFDIR && item->names)

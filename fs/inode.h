@@ -120,6 +120,7 @@ void sopfs_view_reap(struct sopfs *f, struct sopfs_view *v);
 /* The one of the committed version, made when missing. */
 struct sopfs_view *sopfs_view_current(struct sopfs *f, struct sopfs_item *item);
 
+bool sopfs_name_known(const struct sopfs_item *item, uint64_t store, const char *name, size_t len);
 int sopfs_name_add(struct sopfs_item *item, uint64_t store, const char *name, size_t len);
 void sopfs_name_remove(struct sopfs_item *item, uint64_t store, const char *name, size_t len);
 /* False when the item has no name that we know. */

@@ -256,11 +256,16 @@ static bool being_released(const struct sopfs_item *item)
 	       item->sessions->handles <= 1 && sopfs_requests_releasing();
 }
 
-/* Found in the committed tree. -EAGAIN: a commit is under way; *busy is its item, referenced. */
+/* Found in the committed tree. held: an item whose lock is held, or NULL. -EAGAIN: it has to be
+ * looked up again, with the lock of *busy held, which is its item, referenced: a commit is under
+ * way, or it has lost the name meanwhile (the kernel asks about names that it has without the lock
+ * of their directory). */
 static int lookup_found(struct sopfs *f, int tid, struct sopfs_item *dir, const char *name,
-	size_t len, unsigned epoch, struct sopfs_entry *out, struct sopfs_item **busy)
+	size_t len, unsigned epoch, const struct sopfs_item *held, struct sopfs_entry *out,
+	struct sopfs_item **busy)
 {
 	struct sopfs_item *item;
+	bool again = false;
 	int rc = -ENOMEM;
 
 	pthread_mutex_lock(&f->lock);
@@ -268,25 +273,23 @@ static int lookup_found(struct sopfs *f, int tid, struct sopfs_item *dir, const 
 	if (!item)
 		goto out;
 	sopfs_item_ref(item);
-	for (unsigned i = 0; i < RELEASE_YIELDS && being_released(item); i++) {
+	for (unsigned i = 0; i < RELEASE_YIELDS && !held && being_released(item); i++) {
 		pthread_mutex_unlock(&f->lock);
 		sched_yield();
 		pthread_mutex_lock(&f->lock);
+		again = true;
 	}
-	/* What was found may be out of date by now: nothing is waited for from here on. */
-	if (epoch != atomic_load(&f->foreign_epoch)) {
-		sopfs_item_unref(f, item);
-		rc = -EAGAIN;
-		goto out;
-	}
-	if (item->type == S_IFREG && !item->version)
-		item->version = out->attr.value_version;
-	if (item->type == S_IFREG &&
-		(item->version != out->attr.value_version || item->provisional)) {
+	if (item != held && item->views && !sopfs_name_known(item, dir->ino, name, len))
+		again = true;
+	if (item->version && item->version != out->attr.value_version)
+		again = true;
+	if (again || item->provisional || epoch != atomic_load(&f->foreign_epoch)) {
 		*busy = item;
 		rc = -EAGAIN;
 		goto out;
 	}
+	if (item->type == S_IFREG)
+		item->version = out->attr.value_version;
 	rc = sopfs_name_add(item, dir->ino, name, len);
 	if (!rc) {
 		/* A name that we did not know: it is not lost after all. */
@@ -305,12 +308,29 @@ out:
 	return rc;
 }
 
+/* held: an item whose lock is held, or NULL. */
+static int lookup_once(struct sopfs *f, int tid, struct sopfs_item *dir, const char *name,
+	size_t len, struct sopfs_item *held, struct sopfs_entry *out, struct sopfs_item **busy,
+	struct sop_err *e)
+{
+	unsigned epoch = atomic_load(&f->foreign_epoch);
+	int rc = lookup_overlay(f, tid, dir, name, len, out);
+
+	if (rc != -ENOENT)
+		return rc;
+	rc = sop_lookup(f->latest, (struct sop_name){dir->ino, name, len}, &out->attr, e);
+	if (rc)
+		return rc;
+	if (held)
+		from_elsewhere(f, held, &out->attr);
+	return lookup_found(f, tid, dir, name, len, epoch, held, out, busy);
+}
+
 int sopfs_lookup(struct sopfs *f, int tid, struct sopfs_item *dir, const char *name,
 	struct sopfs_entry *out, struct sop_err *e)
 {
 	size_t len = strlen(name);
-	struct sopfs_item *busy = NULL;
-	unsigned epoch;
+	struct sopfs_item *held, *busy = NULL;
 	int rc;
 
 	if (len > SOPFS_NAME_MAX)
@@ -321,23 +341,14 @@ int sopfs_lookup(struct sopfs *f, int tid, struct sopfs_item *dir, const char *n
 		return out->view ? 0 : -ENOENT;
 	sopfs_catch_up(f);
 	for (unsigned i = 0; i < SOPFS_TRIES; i++) {
-		rc = lookup_overlay(f, tid, dir, name, len, out);
-		if (rc != -ENOENT)
-			return rc;
-		if (busy)
-			pthread_mutex_lock(&busy->lock);
-		epoch = atomic_load(&f->foreign_epoch);
-		rc = sop_lookup(f->latest, (struct sop_name){dir->ino, name, len}, &out->attr, e);
-		if (busy) {
-			if (!rc)
-				from_elsewhere(f, busy, &out->attr);
-			pthread_mutex_unlock(&busy->lock);
-			sopfs_item_put(f, busy);
-			busy = NULL;
-		}
-		if (rc)
-			return rc;
-		rc = lookup_found(f, tid, dir, name, len, epoch, out, &busy);
+		held = busy;
+		busy = NULL;
+		if (held)
+			pthread_mutex_lock(&held->lock);
+		rc = lookup_once(f, tid, dir, name, len, held, out, &busy, e);
+		if (held)
+			pthread_mutex_unlock(&held->lock);
+		sopfs_item_put(f, held);
 		if (rc != -EAGAIN)
 			return rc;
 	}
@@ -359,7 +370,7 @@ int sopfs_entry_of(struct sopfs *f, struct sopfs_item *dir, const char *name, si
 	if (own)
 		return -EAGAIN;
 	out->attr = *attr;
-	rc = lookup_found(f, 0, dir, name, len, epoch, out, &busy);
+	rc = lookup_found(f, 0, dir, name, len, epoch, NULL, out, &busy);
 	sopfs_item_put(f, busy);
 	return rc;
 }
