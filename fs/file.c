@@ -562,6 +562,7 @@ int sopfs_session_refresh(
 {
 	struct sopfs_session *s = h->session;
 	struct sopfs_item *item = h->view->item;
+	struct sopfs_where w;
 	uint64_t newest;
 	bool nameless;
 	int rc = 0;
@@ -571,7 +572,7 @@ int sopfs_session_refresh(
 	pthread_mutex_lock(&s->lock);
 	pthread_mutex_lock(&f->lock);
 	newest = item->version;
-	nameless = item->nameless || !item->names;
+	nameless = !sopfs_item_where(item, &w);
 	pthread_mutex_unlock(&f->lock);
 	if (!s->dead && !atomic_load(&s->live) && !sopfs_session_pending(s) && !nameless &&
 		(!s->txn || s->base != newest)) {

@@ -335,7 +335,7 @@ static void drop_stale_names(struct sopfs *f, struct sopfs_item *item)
 
 	while (more) {
 		pthread_mutex_lock(&f->lock);
-		more = sopfs_item_where(item, &w);
+		more = sopfs_item_where(item, &w) && !w.self;
 		pthread_mutex_unlock(&f->lock);
 		if (!more || (sop_lookup(f->latest, sopfs_where_name(&w), &a, NULL) == 0 &&
 				     a.ino == item->ino))

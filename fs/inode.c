@@ -303,11 +303,12 @@ bool sopfs_item_where(const struct sopfs_item *item, struct sopfs_where *w)
 {
 	const struct sopfs_alias *a = item->names;
 
-	if (!a || item->nameless)
+	w->self = !a && item->type != S_IFDIR && item->last && item->last->nlink;
+	if (item->nameless || (!a && !w->self))
 		return false;
-	w->store = a->store;
-	w->len = a->len;
-	memcpy(w->text, a->text, (size_t)a->len + 1);
+	w->store = a ? a->store : item->ino;
+	w->len = a ? a->len : 0;
+	memcpy(w->text, a ? a->text : "", w->len + 1);
 	return true;
 }
 

@@ -123,7 +123,8 @@ struct sopfs_view *sopfs_view_current(struct sopfs *f, struct sopfs_item *item);
 bool sopfs_name_known(const struct sopfs_item *item, uint64_t store, const char *name, size_t len);
 int sopfs_name_add(struct sopfs_item *item, uint64_t store, const char *name, size_t len);
 void sopfs_name_remove(struct sopfs_item *item, uint64_t store, const char *name, size_t len);
-/* False when the item has no name that we know. */
+/* False when the item has no name. One of several names, of which we know none that is left, is
+ * found by its number. */
 bool sopfs_item_where(const struct sopfs_item *item, struct sopfs_where *w);
 
 /* Where it lies below the mount, by one of its names ("/a/b"); what is not known of it begins with

@@ -171,7 +171,8 @@ static int move_one(struct sopfs *f, struct sopfs_session *s, void *arg, struct 
 	const struct sopfs_where *w = arg;
 
 	(void)f;
-	if (!s->value || s->creating)
+	/* What has several names lies by its number already. */
+	if (!s->value || s->creating || (w && w->self))
 		return 0;
 	/* A session whose value cannot follow would commit to a name that is not its own. */
 	if (sop_value_moved(
@@ -659,7 +660,7 @@ static int link_item(struct sopfs *f, int tid, struct sopfs_view *v, struct link
 		s->refs++;
 	}
 	pthread_mutex_unlock(&f->lock);
-	if (!there && !call->hidden)
+	if ((!there && !call->hidden) || w.self)
 		return -ENOENT;
 	call->from = sopfs_where_name(&w);
 	if (s)

@@ -222,7 +222,7 @@ static uint64_t directory_of(const struct sopfs_view *view)
 	if (S_ISDIR(item->type))
 		return item->ino;
 	pthread_mutex_lock(&item->fs->lock);
-	if (sopfs_item_where(item, &w))
+	if (sopfs_item_where(item, &w) && !w.self)
 		dir = w.store;
 	pthread_mutex_unlock(&item->fs->lock);
 	return dir;

@@ -179,12 +179,13 @@ void sopfs_session_committed(struct sopfs *f, struct sopfs_session *s, struct so
 
 static bool is_nameless(struct sopfs *f, const struct sopfs_item *item)
 {
-	bool nameless;
+	struct sopfs_where w;
+	bool there;
 
 	pthread_mutex_lock(&f->lock);
-	nameless = item->nameless || !item->names;
+	there = sopfs_item_where(item, &w);
 	pthread_mutex_unlock(&f->lock);
-	return nameless;
+	return !there;
 }
 
 /* A commit can fail and be in effect: when the wait for the media failed that comes after it (-o

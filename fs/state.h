@@ -98,6 +98,7 @@ struct sopfs {
 
 /* Where an item lies, copied out so that it can be used without the lock. */
 struct sopfs_where {
+	bool self; /* by its number (store), as none of its names is known */
 	uint64_t store;
 	size_t len;
 	char text[SOPFS_NAME_MAX + 1];
@@ -105,7 +106,7 @@ struct sopfs_where {
 
 static inline struct sop_name sopfs_where_name(const struct sopfs_where *w)
 {
-	return (struct sop_name){w->store, w->text, w->len};
+	return w->self ? SOP_SELF(w->store) : (struct sop_name){w->store, w->text, w->len};
 }
 
 /* Root and the daemon's own user: they may see names of files anywhere, and change things. */

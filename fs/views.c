@@ -411,13 +411,16 @@ int sopfs_item_attr(struct sopfs *f, struct sopfs_item *item, struct sop_attr *a
 	int rc = -ENOENT;
 
 	for (unsigned i = 0; i < SOPFS_TRIES; i++) {
+		bool there;
+
 		pthread_mutex_lock(&f->lock);
-		if (item->last) {
+		there = sopfs_item_where(item, &w);
+		if (item->last && !(there && w.self)) {
 			*a = *item->last;
 			pthread_mutex_unlock(&f->lock);
 			return 0;
 		}
-		if (item->type != S_IFDIR && !sopfs_item_where(item, &w)) {
+		if (item->type != S_IFDIR && !there) {
 			pthread_mutex_unlock(&f->lock);
 			return sop_fail(e, -ESTALE, "inode %llu", (unsigned long long)item->ino);
 		}
@@ -534,7 +537,8 @@ int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_h
 	struct sopfs_item *item = v->item;
 	struct sopfs_session *s;
 	enum sopfs_view_kind kind;
-	bool current, orphan;
+	struct sopfs_where w;
+	bool current, orphan, there;
 	int rc;
 
 	*cache = true;
@@ -578,9 +582,10 @@ int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_h
 		}
 		pthread_mutex_lock(&f->lock);
 		kind = v->kind;
-		current = kind == SOPFS_VIEW_COMMITTED && !item->provisional && !item->last &&
+		there = !item->last || sopfs_item_where(item, &w);
+		current = kind == SOPFS_VIEW_COMMITTED && !item->provisional && there &&
 			  v->version == a->value_version;
-		if (kind == SOPFS_VIEW_COMMITTED && v->direct && !item->last)
+		if (kind == SOPFS_VIEW_COMMITTED && v->direct && there)
 			v->version = item->version = a->value_version;
 		pthread_mutex_unlock(&f->lock);
 		if (current)
@@ -1299,7 +1304,7 @@ static int open_regular(struct sopfs *f, const struct sopfs_caller *who, struct 
 	int rc;
 
 	pthread_mutex_lock(&f->lock);
-	there = sopfs_item_where(v->item, &w);
+	there = sopfs_item_where(v->item, &w) && !w.self;
 	direct = !there && v->direct;
 	/* What was made without a name is its session's until it is closed. */
 	own = v->session != NULL;

@@ -2,7 +2,7 @@
 # Names and open files: links, renames over and of what is open, exchange, removed directories, special files,
 # extended attributes, set-ID bits.
 . "$(dirname "$0")/functions.sh"
-requires python3
+requires python3 setfattr
 new_volume 2 1+1
 mount_volume
 chmod 755 "$WORK" "$MNT"
@@ -90,5 +90,53 @@ python3 "$WORK/names.py" "$MNT" >"$WORK/out" || {
 	fail "see above"
 }
 grep -q '^OK$' "$WORK/out" || fail "it did not come to its end"
+# Of several names the daemon knows, after a new mount, the one that was looked up. That goes, the file does not.
+mkdir "$MNT/links" "$MNT/links/w"
+setfattr -n sop.session -v write "$MNT/links/w"
+cat >"$WORK/links.py" <<'PY'
+import os, sys
+os.chdir(sys.argv[1])
+files = ['links/' + n for n in ('append', 'patch', 'trunc', 'read', 'over', 'w/append')]
+if sys.argv[2] == 'make':
+    for n in files:
+        with open(n + '.kept', 'w') as f:
+            f.write('base,')
+        os.link(n + '.kept', n)
+    sys.exit()
+def see(n, want):
+    got = open(n + '.kept').read()
+    assert got == want and os.stat(n + '.kept').st_size == len(want), (n, got, want)
+fds = {}
+for n, how, want in (('append', os.O_APPEND, 'base,new,'), ('patch', 0, 'new,,'), ('trunc', os.O_TRUNC, 'new,'),
+                     ('over', os.O_APPEND, 'base,new,'), ('w/append', os.O_APPEND, 'base,new,')):
+    n = 'links/' + n
+    fds[n] = fd = os.open(n, os.O_RDWR if how == 0 else os.O_WRONLY | how)
+    os.write(fd, b'new,')
+    if n == 'links/over':
+        open('links/above', 'w').close()
+        os.rename('links/above', n)
+    else:
+        os.unlink(n)
+    assert os.fstat(fd).st_nlink == 1, (n, os.fstat(fd).st_nlink)
+    os.fsync(fd)
+    os.write(fd, b'more,')
+    os.fchmod(fd, 0o640)
+    assert os.fstat(fd).st_size == len(want) + (4 if how == 0 else 5), (n, os.fstat(fd).st_size)
+    os.close(fd)
+    see(n, 'new,more,' if how == 0 else want + 'more,')
+    assert os.stat(n + '.kept').st_mode & 0o777 == 0o640, n
+fd = os.open('links/read', os.O_RDONLY)
+os.unlink('links/read')
+assert os.fstat(fd).st_nlink == 1 and os.read(fd, 9) == b'base,'
+with open('links/read.kept', 'a') as f:
+    f.write('new,')
+assert os.pread(fd, 9, 0) == b'base,' and os.fstat(fd).st_size == 5, os.fstat(fd)
+os.unlink('links/read.kept')
+assert os.pread(fd, 9, 0) == b'base,' and os.fstat(fd).st_nlink == 0, os.fstat(fd)
+PY
+python3 "$WORK/links.py" "$MNT" make
+unmount_volume
+mount_volume
+python3 "$WORK/links.py" "$MNT" use || fail "what is written by a name that goes stays by the other"
 unmount_volume
 check_volume

@@ -121,7 +121,7 @@ assert open('counter').read() == '%d' % (4 * (n // 60)), open('counter').read()
 PY
 python3 "$WORK/visible.py" $n || fail "see above"
 # Many at once: while one opens or closes the file, what the close of another has committed is seen.
-"$BUILD/fs/looks" "$SEED" $((n / 2)) log || fail "see above"
+"$BUILD/fs/looks" "$SEED" $((n / 3)) log || fail "see above"
 mkdir live
 setfattr -n sop.session -v write live
 "$BUILD/fs/looks" "$SEED" $((n / 10)) live/log live || fail "see above"
