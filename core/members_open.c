@@ -126,6 +126,11 @@ static int candidate_fail(struct sop_err *e, const struct candidate *c)
 		return sop_say(e, c->rc,
 			"%s: holds no sopfs label; is the drive that belongs there mounted?",
 			c->path);
+	if (c->rc == -ENOENT)
+		return sop_say(e, c->rc,
+			"%s: no such folder; mount the drive that belongs there, or describe "
+			"the volume in /etc/sopfs/NAME.conf",
+			c->path);
 	return sop_say(e, c->rc, "%s", c->visit->e.text);
 }
 
