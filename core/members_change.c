@@ -139,11 +139,11 @@ static int check_label(struct sop_members *m, const struct enlist *x, bool force
 		return 0;
 	if (x->label_rc)
 		return force ? 0
-			     : sop_say(e, SOP_EFOREIGN, "%s: %s; force overwrites it", x->path,
+			     : sop_say(e, SOP_EFOREIGN, "%s: %s; --force overwrites it", x->path,
 				       x->e.text);
 	if (!sop_uuid_equal(&x->label.volume_uuid, &m->given.volume_uuid))
 		return force ? 0
-			     : sop_say(e, SOP_EFOREIGN, "%s: belongs to %s; force overwrites it",
+			     : sop_say(e, SOP_EFOREIGN, "%s: belongs to %s; --force overwrites it",
 				       x->path,
 				       sop_members_volume_text(volume, sizeof(volume), &x->label));
 	SOP_LOCK_GUARD(&m->lock);
@@ -176,7 +176,7 @@ static int check_device(struct sop_members *m, const struct enlist *x, struct so
 		if (same)
 			return sop_say(e, -EXDEV,
 				"%s: is on the same device as d%u: one failing drive would take "
-				"both; force goes on",
+				"both; --force goes on",
 				x->path, i + 1);
 	}
 	return 0;
@@ -190,7 +190,7 @@ static int check(struct sop_members *m, const struct enlist *x, bool force, uint
 
 	if (!rc && !ours && x->stranger[0] && !force)
 		rc = sop_say(e, -ENOTEMPTY,
-			"%s: is not empty (holds \"%s\"); force uses it all the same", x->path,
+			"%s: is not empty (holds \"%s\"); --force uses it all the same", x->path,
 			x->stranger);
 	if (!rc && !force)
 		rc = check_device(m, x, e);

@@ -242,6 +242,7 @@ int main(int argc, char **argv)
 {
 	struct sopctl_args a = {0};
 	const struct sopctl_verb *v;
+	char name[32];
 	int rc;
 
 	if (argc < 2) {
@@ -264,6 +265,9 @@ int main(int argc, char **argv)
 			argv[1]);
 		return SOPCTL_USAGE;
 	}
+	/* So that getopt says whose option it is that there is not. */
+	snprintf(name, sizeof(name), PROGRAM " %s", v->name);
+	argv[1] = name;
 	rc = parse(&a, v, argc - 1, argv + 1);
 	rc = rc < 0 ? SOPCTL_OK : rc ? rc : v->run(&a);
 	/* A full disk or closed pipe at the other end is an error to tell. */

@@ -192,14 +192,25 @@ static void peek_json(const struct sop_peek *p)
 	json_decref(j);
 }
 
-static int show_labels(const char *path, const struct sopctl_args *a)
+static int look_at_labels(struct sop_peek *p, const char *path)
 {
-	sop_autofree struct sop_peek *p = malloc(sizeof(*p));
 	struct sop_err e = {0};
 	int rc = p ? sop_peek(p, path, &e) : sop_fail(&e, -ENOMEM, "%s", path);
 
+	if (rc == -ENOTCONN)
+		return sopctl_fail(SOPCTL_NO_VOLUME,
+			"%s: the daemon of this mount is dead; mount again, with the same command",
+			path);
+	return rc ? sopctl_fail(SOPCTL_NO_VOLUME, "%s", e.text) : SOPCTL_OK;
+}
+
+static int show_labels(const char *path, const struct sopctl_args *a)
+{
+	sop_autofree struct sop_peek *p = malloc(sizeof(*p));
+	int rc = look_at_labels(p, path);
+
 	if (rc)
-		return sopctl_fail(SOPCTL_NO_VOLUME, "%s", e.text);
+		return rc;
 	if (a->check) {
 		printf("CRITICAL: %s NOT MOUNTED\n", p->name);
 		return 2;
@@ -316,11 +327,10 @@ static int fstab_labels(const char *path, const char *point)
 {
 	sop_autofree struct sop_peek *p = malloc(sizeof(*p));
 	const char *paths[SOP_PEEK_DISKS];
-	struct sop_err e = {0};
-	int rc = p ? sop_peek(p, path, &e) : sop_fail(&e, -ENOMEM, "%s", path);
+	int rc = look_at_labels(p, path);
 
 	if (rc)
-		return sopctl_fail(SOPCTL_NO_VOLUME, "%s", e.text);
+		return rc;
 	for (unsigned i = 0; i < p->disks; i++)
 		paths[i] = p->disk[i].path;
 	fstab_line(stdout, paths, p->disks, point ? point : "/MOUNTPOINT");

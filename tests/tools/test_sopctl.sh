@@ -121,10 +121,24 @@ expect_exit 2 "$SOPCTL" offline "$NAME" d1 </dev/null
 expect_says '--yes'
 expect_exit 2 "$SOPCTL" scrub --rate=fast "$NAME"
 expect_exit 2 "$SOPCTL" scrub --pause --stop "$NAME"
+expect_exit 2 "$SOPCTL" scrub --speed=1M "$NAME"
+expect_says 'sopctl scrub: '
 if [ "$(id -u)" = 0 ]; then
 	chmod 755 "$SOPFS_RUN_DIR"
 	expect_exit 6 setpriv --reuid 65534 --regid 65534 --clear-groups "$SOPCTL" sync "$NAME"
 fi
+unmount_volume
+check_volume
+
+# A mount whose daemon is dead says what to do.
+mount_volume
+kill -9 "$PID"
+wait_gone "$PID"
+for verb in status fstab; do
+	expect_exit 4 "$SOPCTL" $verb "$MNT"
+	expect_says 'daemon of this mount is dead; mount again'
+done
+mount_volume
 unmount_volume
 check_volume
 
