@@ -1,5 +1,6 @@
 /* Operations: how they are written down, and how they change the trees. Recovery and normal commits
  * come through the same code. */
+#include "core/edit.h"
 #include "core/engine.h"
 
 /* ---- buffers ---- */
@@ -74,8 +75,11 @@ int sop_ops_each(const void *ops, size_t len,
 		memcpy(&op, p, sizeof(op));
 		klen = le16_get(op.key_len);
 		vlen = le32_get(op.value_len);
-		if (len - sizeof(op) < klen || len - sizeof(op) - klen < vlen ||
-			op.type < SOP_OP_PUT || op.type > SOP_OP_STORE_SET)
+		if (op.type < SOP_OP_PUT || op.type > SOP_OP_EDIT)
+			return sop_fail(e, SOP_ECORRUPT,
+				"journal operation of type %u, which there is not in format %d",
+				op.type, SOP_FORMAT_VERSION);
+		if (len - sizeof(op) < klen || len - sizeof(op) - klen < vlen)
 			return sop_fail(e, SOP_ECORRUPT, "journal operation");
 		rc = fn(arg, op.type, op.flags, le64_get(op.store), p + sizeof(op), klen,
 			p + sizeof(op) + klen, vlen);
@@ -94,6 +98,69 @@ struct run {
 	struct sop_err *e;
 };
 
+static int no_store(struct run *r, uint64_t store)
+{
+	return sop_fail(r->e, SOP_ECORRUPT, "operation on store %llu, which is not there",
+		(unsigned long long)store);
+}
+
+/* What an EDIT makes of the record under this key of the tree; its length. fsck goes on with what
+ * is left of a volume that has lost a part: there a change that does not fit is left out, and said
+ * when it would be applied; a record that is to get another key gets it as it is. 0: nothing is
+ * there. */
+static int edited(struct run *r, const struct sop_edit *x, const struct sop_tree *tree,
+	const uint8_t *key, size_t klen, uint8_t *rec)
+{
+	bool part = r->v->opts.part_journal && !r->v->journal;
+	uint8_t base[SOP_ITEM_BYTES_MAX];
+	size_t len = 0;
+	int rc = sop_tree_record(r->v, tree, SOP_LSN_LATEST, key, klen, base, &len, r->e);
+
+	if (rc == -ENOENT)
+		rc = sop_fail(r->e, SOP_ECORRUPT,
+			"a change of version %llu of an item that is not there",
+			(unsigned long long)x->version);
+	else if (!rc)
+		rc = sop_edit_apply(rec, x, base, len, r->e);
+	if (rc != SOP_ECORRUPT || !part)
+		return rc;
+	if (r->lsn)
+		sop_log(r->v->log, SOP_LOG_ERROR, "recover",
+			"op=edit lsn=%llu store=%llu code=%s: left out: %s",
+			(unsigned long long)r->lsn, (unsigned long long)tree->store,
+			sop_err_name(rc), r->e ? r->e->text : "");
+	memcpy(rec, base, len);
+	return (int)len;
+}
+
+/* What it changes is in memory afterwards, and fits: no record that does not is written to the
+ * journal. */
+static int prefault_edit(struct run *r, uint64_t store, const uint8_t *key, size_t klen,
+	const uint8_t *val, size_t vlen)
+{
+	uint8_t rec[SOP_ITEM_BYTES_MAX];
+	struct sop_state *st;
+	struct sop_tree tree;
+	struct sop_edit x;
+	int rc = sop_edit_decode(&x, val, vlen, r->e);
+
+	if (rc)
+		return rc;
+	if (x.key_len) {
+		store = x.store;
+		key = x.key;
+		klen = x.key_len;
+	}
+	rc = sop_stores_load(r->v->stores, store, &st, r->e);
+	if (rc)
+		return rc == -ENOENT ? no_store(r, store) : rc;
+	tree = sop_state_tree(st);
+	rc = sop_tree_prefault(r->v->nodes, &tree, key, klen, r->e);
+	if (!rc)
+		rc = edited(r, &x, &tree, key, klen, rec);
+	return SOP_MIN(rc, 0);
+}
+
 static int prefault_op(void *arg, enum sop_op_type type, unsigned flags, uint64_t store,
 	const uint8_t *key, size_t klen, const uint8_t *val, size_t vlen)
 {
@@ -108,6 +175,11 @@ static int prefault_op(void *arg, enum sop_op_type type, unsigned flags, uint64_
 	(void)val;
 	(void)vlen;
 	switch (type) {
+	case SOP_OP_EDIT:
+		rc = prefault_edit(r, store, key, klen, val, vlen);
+		if (rc)
+			return rc;
+		__attribute__((fallthrough));
 	case SOP_OP_PUT:
 	case SOP_OP_DEL:
 		rc = sop_stores_load(r->v->stores, store, &st, r->e);
@@ -159,13 +231,17 @@ void sop_apply_end(struct sop_volume *v)
 	sop_stores_end(v->stores);
 }
 
-static int state_of(struct run *r, uint64_t store, struct sop_state **st)
+static int state_there(struct run *r, uint64_t store, struct sop_state **st)
 {
 	*st = sop_stores_get(r->v->stores, store);
-	if (!*st || (*st)->now.gone)
-		return sop_fail(r->e, SOP_ECORRUPT, "operation on store %llu, which is not there",
-			(unsigned long long)store);
-	return sop_stores_change(r->v->stores, *st, r->lsn, r->e);
+	return !*st || (*st)->now.gone ? no_store(r, store) : 0;
+}
+
+static int state_of(struct run *r, uint64_t store, struct sop_state **st)
+{
+	int rc = state_there(r, store, st);
+
+	return rc ? rc : sop_stores_change(r->v->stores, *st, r->lsn, r->e);
 }
 
 bool sop_event_of(struct sop_event *out, bool put, uint64_t store, const uint8_t *key, size_t klen,
@@ -236,6 +312,24 @@ static int apply_entry(struct run *r, bool put, unsigned flags, uint64_t store, 
 	return 0;
 }
 
+static int apply_edit(struct run *r, unsigned flags, uint64_t store, const uint8_t *key,
+	size_t klen, const uint8_t *val, size_t vlen)
+{
+	uint8_t rec[SOP_ITEM_BYTES_MAX];
+	struct sop_state *st;
+	struct sop_tree tree;
+	struct sop_edit x;
+	int rc = sop_edit_decode(&x, val, vlen, r->e);
+
+	if (!rc)
+		rc = state_there(r, x.key_len ? x.store : store, &st);
+	if (rc)
+		return rc;
+	tree = sop_state_tree(st);
+	rc = edited(r, &x, &tree, x.key_len ? x.key : key, x.key_len ? x.key_len : klen, rec);
+	return rc <= 0 ? rc : apply_entry(r, true, flags, store, key, klen, rec, (size_t)rc);
+}
+
 static int apply_time(struct run *r, uint64_t store, const uint8_t *val, size_t vlen)
 {
 	struct sop_state *st;
@@ -287,6 +381,8 @@ static int apply_op(void *arg, enum sop_op_type type, unsigned flags, uint64_t s
 		return apply_entry(r, true, flags, store, key, klen, val, vlen);
 	case SOP_OP_DEL:
 		return apply_entry(r, false, flags, store, key, klen, NULL, 0);
+	case SOP_OP_EDIT:
+		return apply_edit(r, flags, store, key, klen, val, vlen);
 	case SOP_OP_ALLOC:
 		return sop_space_alloc(r->v->space, &ref, r->e);
 	case SOP_OP_REF:

@@ -263,7 +263,8 @@ static void group_emit(struct sop_volume *v, struct group *g, uint64_t time_ns)
 		r->lsn = v->lsn_next + kept;
 		r->ops.len = 0;
 		r->ops.failed = false;
-		rc = sop_resolve_emit(r->t, &r->puts, r->lsn, time_ns, &r->ops, &r->err);
+		rc = sop_resolve_emit(
+			r->t, &r->puts, r->lsn, time_ns, r->prepare, &r->ops, &r->err);
 		if (!rc && r->prepare)
 			rc = sop_prepared_wrap(r->t, r->lsn, time_ns, &r->ops, &r->err);
 		if (!rc)

@@ -367,7 +367,9 @@ int sop_txn_scanned(
 /* How values of a store are written. 0, 0 for one that is not there. */
 void sop_txn_classes(struct sop_txn *t, uint64_t store, uint8_t *profile, uint8_t *value_class);
 int sop_lookup_ino(struct sop_txn *t, uint64_t ino, struct sop_attr *out, struct sop_err *e);
-/* An entry of a tree, decoded, at an LSN. buf: SOP_ITEM_BYTES_MAX bytes. */
+/* An entry of a tree, as it is, or decoded, at an LSN. buf: SOP_ITEM_BYTES_MAX bytes. */
+int sop_tree_record(struct sop_volume *v, const struct sop_tree *tree, uint64_t lsn,
+	const void *key, size_t klen, uint8_t *buf, size_t *len, struct sop_err *e);
 int sop_tree_item(struct sop_volume *v, uint64_t store, uint64_t lsn, const void *key, size_t klen,
 	struct sop_item *it, uint8_t *buf, struct sop_err *e);
 /* Attributes under a mask onto others; a plain item gets file attributes by it. */
@@ -504,9 +506,10 @@ struct sop_puts {
  * the transaction. Commit lock held. Once more, where others have committed since it was planned:
  * what was planned is forgotten, and its blobs are the caller's. */
 int sop_resolve_plan(struct sop_txn *t, struct sop_puts *puts, struct sop_err *e);
-/* With puts[].ref known: the operations. lsn: the transaction's own. */
+/* With puts[].ref known: the operations. lsn: the transaction's own. whole: they are to hold for
+ * whatever is there when they are done. */
 int sop_resolve_emit(struct sop_txn *t, const struct sop_puts *puts, uint64_t lsn, uint64_t time_ns,
-	struct sop_buf *ops, struct sop_err *e);
+	bool whole, struct sop_buf *ops, struct sop_err *e);
 /* The operations are committed: their blobs belong to the trees now. */
 void sop_resolve_done(struct sop_txn *t);
 int sop_txn_validate(struct sop_txn *t, struct sop_err *e);

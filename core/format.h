@@ -276,6 +276,8 @@ enum sop_op_type {
 	SOP_OP_STORE_TIME = 8, /* store; value: le64 mtime_s, le32 mtime_ns (all ones: it stays),
 				  the same for ctime */
 	SOP_OP_STORE_SET = 9,  /* store; value: its options from now on */
+	SOP_OP_EDIT = 10, /* store, key, value: a PUT of what the value, a sop_disk_edit, makes of
+			     a record that is there */
 };
 
 enum sop_op_flags {
@@ -294,6 +296,25 @@ struct sop_disk_op {
 	struct le64 store;     /* 8 */
 };
 static_assert(sizeof(struct sop_disk_op) == 16, "op");
+
+/* The value of EDIT: this; when key_len is not 0, le64 store and the key of the record that it
+ * applies to, else that is under the operation's own; then steps. It applies to no other record. */
+struct sop_disk_edit {
+	struct le64 version; /* 0: of the record */
+	struct le32 crc;     /* 8: over all of the record */
+	struct le16 len;     /* 12: of the record */
+	struct le16 key_len; /* 14 */
+};
+static_assert(sizeof(struct sop_disk_edit) == 16, "edit");
+
+/* Of the record, from where the step before ended: bytes that stay, bytes that go, and how many
+ * come, which follow. What is behind the last step stays. */
+struct sop_disk_edit_step {
+	struct le16 keep; /* 0 */
+	struct le16 drop; /* 2 */
+	struct le16 add;  /* 4 */
+};
+static_assert(sizeof(struct sop_disk_edit_step) == 6, "edit step");
 
 /* ---- checkpoint ----------------------------------------------------------------------------
  * The header, then flips, uncommitted ranges, pending frees; published whole by rename. */

@@ -7,9 +7,12 @@
  *
  * Every extent is one reference to its blob. An old extent that a write cuts in two needs one
  * reference more; one that vanishes gives one back; shortening changes nothing. */
+#include "core/edit.h"
 #include "core/engine.h"
 
 #include <sys/stat.h>
+
+#define EDIT_SAVES 64 /* bytes at least, that a change is written instead of a record */
 
 /* Of the committed inline run, what has joined a session's bytes. */
 struct absorbed {
@@ -19,9 +22,11 @@ struct absorbed {
 
 /* What plan found and emit needs, for one entry. */
 struct sop_plan {
-	bool there;	       /* the tree has an entry now */
-	bool nothing;	       /* nothing is to be done after all */
-	struct sop_item *old;  /* it, when there */
+	bool there;	      /* the tree has an entry now */
+	bool nothing;	      /* nothing is to be done after all */
+	struct sop_item *old; /* it, when there, and as the tree has it */
+	const uint8_t *raw;
+	size_t raw_len;
 	struct sop_item *base; /* the record to start from: the put one, or old */
 	uint64_t size;
 	struct sop_imap_entry *run; /* the interval that stays inline */
@@ -68,22 +73,32 @@ static bool creates(const struct sop_txn *t, uint64_t store)
 	return false;
 }
 
-/* The newest entry of a key, kept in the transaction's memory; NULL when there is none. */
+/* The newest entry of a key, kept in the transaction's memory, if there is one. */
 static int newest(
-	struct sop_txn *t, const struct sop_wentry *w, struct sop_item **out, struct sop_err *e)
+	struct sop_txn *t, const struct sop_wentry *w, struct sop_plan *p, struct sop_err *e)
 {
 	uint8_t buf[SOP_ITEM_BYTES_MAX];
+	struct sop_state_view view;
 	struct sop_item it;
 	int rc;
 
-	*out = NULL;
 	if (creates(t, w->store))
 		return 0;
-	rc = sop_tree_item(t->v, w->store, SOP_LSN_LATEST, w->key, w->klen, &it, buf, e);
+	rc = sop_stores_view(t->v->stores, w->store, SOP_LSN_LATEST, &view, e);
+	if (!rc)
+		rc = sop_tree_record(
+			t->v, &view.tree, SOP_LSN_LATEST, w->key, w->klen, buf, &p->raw_len, e);
 	if (rc)
 		return rc == -ENOENT ? 0 : rc;
-	*out = sop_txn_keep(t, &it);
-	return *out ? 0 : sop_fail(e, -ENOMEM, "commit");
+	p->raw = sop_arena_copy(&t->arena, buf, p->raw_len);
+	if (!p->raw)
+		return sop_fail(e, -ENOMEM, "commit");
+	rc = sop_item_decode(&it, p->raw, p->raw_len, e);
+	if (rc)
+		return rc;
+	p->old = sop_arena_copy(&t->arena, &it, sop_item_bytes(&it));
+	p->there = p->old != NULL;
+	return p->there ? 0 : sop_fail(e, -ENOMEM, "commit");
 }
 
 struct digest {
@@ -421,8 +436,7 @@ static int plan_entry(
 		return sop_fail(e, -ENOMEM, "commit");
 	memset(p, 0, sizeof(*p));
 	p->put_xattr = SIZE_MAX;
-	rc = newest(t, w, &p->old, e);
-	p->there = p->old != NULL;
+	rc = newest(t, w, p, e);
 	if (!rc)
 		rc = check_seen(t, w, p->old, p->there, e);
 	if (rc)
@@ -1012,12 +1026,20 @@ static int emit_value(struct sop_txn *t, struct sop_wentry *w, const struct sop_
 
 /* ---- emit: what has moved ---- */
 
+/* An inode, and the key that it leaves. */
+struct left {
+	uint64_t ino;
+	const struct sop_wentry *w;
+};
+
 /* The inodes that the transaction puts somewhere, sorted; gathered when something has moved. A
  * value is freed at the key it leaves only when its inode is at none of the keys the transaction
- * leaves behind. */
+ * leaves behind. left: keys that are removed or become links, with the inodes that were there. */
 struct moved {
 	uint64_t *ino;
 	size_t n;
+	struct left *left;
+	size_t n_left;
 };
 
 static int ino_order(const void *a, const void *b)
@@ -1036,13 +1058,23 @@ static int moved_gather(struct moved *m, const struct sop_txn *t, struct sop_err
 	if (!any)
 		return 0;
 	m->ino = malloc(t->wset.count * sizeof(*m->ino));
-	if (!m->ino)
+	m->left = malloc(t->wset.count * sizeof(*m->left));
+	if (!m->ino || !m->left)
 		return sop_fail(e, -ENOMEM, "commit");
-	for (const struct sop_wentry *w = sop_wset_first(&t->wset); w; w = w->next[0])
+	for (const struct sop_wentry *w = sop_wset_first(&t->wset); w; w = w->next[0]) {
 		if (w->write == SOP_WRITE_PUT && !w->item->link)
 			m->ino[m->n++] = w->item->attr.ino;
+		if (w->keep_value &&
+			(w->write == SOP_WRITE_DEL ||
+				(w->write == SOP_WRITE_PUT && w->item->link)) &&
+			w->plan->there && !w->plan->old->link)
+			m->left[m->n_left++] = (struct left){w->plan->old->attr.ino, w};
+	}
 	if (m->n)
 		qsort(m->ino, m->n, sizeof(*m->ino), ino_order);
+	/* The number is the first field of both. */
+	if (m->n_left)
+		qsort(m->left, m->n_left, sizeof(*m->left), ino_order);
 	return 0;
 }
 
@@ -1053,14 +1085,46 @@ static bool lives_on(const struct moved *m, const struct sop_wentry *w)
 	       bsearch(&w->plan->old->attr.ino, m->ino, m->n, sizeof(*m->ino), ino_order);
 }
 
+/* Where an inode was that is put at w now, if it is still there when that is done; or NULL. */
+static const struct sop_wentry *left_behind(
+	const struct moved *m, const struct sop_wentry *w, uint64_t ino)
+{
+	const struct left *l =
+		m->n_left ? bsearch(&ino, m->left, m->n_left, sizeof(*m->left), ino_order) : NULL;
+
+	return l && (l->w->write == SOP_WRITE_DEL || w->store < l->w->store) ? l->w : NULL;
+}
+
 /* ---- emit: records ---- */
 
+/* A record, or what changes of the one that the inode has: no operation before this one touches
+ * that. from: where that is, NULL: nowhere. */
+static void emit_record(struct sop_buf *ops, const struct sop_wentry *w,
+	const struct sop_wentry *from, unsigned flags, const uint8_t *raw, size_t len)
+{
+	uint8_t edit[SOP_ITEM_BYTES_MAX];
+	struct sop_edit to = {0};
+	size_t n = 0;
+
+	if (from && from != w)
+		to = (struct sop_edit){
+			.store = from->store, .key = from->key, .key_len = from->klen};
+	if (from && len > 2 * EDIT_SAVES)
+		n = sop_edit_encode(edit, len - EDIT_SAVES, &to, from->plan->raw,
+			from->plan->raw_len, raw, len);
+	if (n)
+		sop_buf_op(ops, SOP_OP_EDIT, flags, w->store, w->key, w->klen, edit, n);
+	else
+		sop_buf_op(ops, SOP_OP_PUT, flags, w->store, w->key, w->klen, raw, len);
+}
+
 static int emit_put(struct sop_txn *t, struct sop_wentry *w, const struct moved *moved,
-	const struct sop_puts *puts, uint64_t lsn, uint64_t time_ns, struct sop_buf *ops,
-	struct sop_err *e)
+	const struct sop_puts *puts, uint64_t lsn, uint64_t time_ns, bool whole,
+	struct sop_buf *ops, struct sop_err *e)
 {
 	uint8_t raw[SOP_ITEM_BYTES_MAX];
 	struct sop_plan *p = w->plan;
+	const struct sop_wentry *from;
 	struct sop_item it;
 	bool value = w->value && w->value->changed, same;
 	unsigned flags = 0;
@@ -1114,7 +1178,8 @@ static int emit_put(struct sop_txn *t, struct sop_wentry *w, const struct moved 
 	} else if (p->there) {
 		flags &= ~(unsigned)SOP_OPF_SUBDIR;
 	}
-	sop_buf_op(ops, SOP_OP_PUT, flags, w->store, w->key, w->klen, raw, (size_t)rc);
+	from = same ? w : left_behind(moved, w, it.attr.ino);
+	emit_record(ops, w, whole ? NULL : from, flags, raw, (size_t)rc);
 	if (w->store == SOP_STORE_MASTER && S_ISDIR(it.attr.mode) &&
 		w->attr_mask & (SOP_ATTR_MTIME | SOP_ATTR_CTIME)) {
 		uint8_t times[24];
@@ -1149,13 +1214,11 @@ static void emit_del(struct sop_wentry *w, const struct moved *moved, struct sop
 }
 
 int sop_resolve_emit(struct sop_txn *t, const struct sop_puts *puts, uint64_t lsn, uint64_t time_ns,
-	struct sop_buf *ops, struct sop_err *e)
+	bool whole, struct sop_buf *ops, struct sop_err *e)
 {
 	struct moved m = {0};
 	int rc = moved_gather(&m, t, e);
 
-	if (rc)
-		return rc;
 	for (struct sop_dropped *d = t->stores; d; d = d->next)
 		if (d->set)
 			sop_buf_op(ops, SOP_OP_STORE_SET, 0, d->store, NULL, 0, d->options,
@@ -1168,18 +1231,25 @@ int sop_resolve_emit(struct sop_txn *t, const struct sop_puts *puts, uint64_t ls
 		case SOP_WRITE_NONE:
 			break;
 		case SOP_WRITE_DEL:
-			emit_del(w, &m, ops);
+			if (w->plan->nothing || !lives_on(&m, w))
+				emit_del(w, &m, ops);
 			break;
 		case SOP_WRITE_PUT:
 		case SOP_WRITE_PATCH:
-			rc = emit_put(t, w, &m, puts, lsn, time_ns, ops, e);
+			rc = emit_put(t, w, &m, puts, lsn, time_ns, whole, ops, e);
 			break;
 		}
 	}
+	/* What has moved leaves its old key when it is at the new one: that says what changes of
+	 * it. */
+	for (struct sop_wentry *w = sop_wset_first(&t->wset); w && !rc; w = w->next[0])
+		if (w->write == SOP_WRITE_DEL && !w->plan->nothing && lives_on(&m, w))
+			emit_del(w, &m, ops);
 	for (struct sop_dropped *d = t->stores; d; d = d->next)
 		if (!d->create && !d->set)
 			sop_buf_op(ops, SOP_OP_STORE_DROP, 0, d->store, NULL, 0, NULL, 0);
 	free(m.ino);
+	free(m.left);
 	return rc ? rc : ops->failed ? sop_fail(e, -ENOMEM, "journal record") : 0;
 }
 

@@ -191,16 +191,26 @@ static int found_entry(void *arg, const void *key, size_t klen, const void *val,
 	return 0;
 }
 
+int sop_tree_record(struct sop_volume *v, const struct sop_tree *tree, uint64_t lsn,
+	const void *key, size_t klen, uint8_t *buf, size_t *len, struct sop_err *e)
+{
+	struct found f = {.buf = buf};
+	int rc = sop_tree_find(v->nodes, tree, lsn, key, klen, found_entry, &f, e);
+
+	*len = f.len;
+	return rc;
+}
+
 int sop_tree_item(struct sop_volume *v, uint64_t store, uint64_t lsn, const void *key, size_t klen,
 	struct sop_item *it, uint8_t *buf, struct sop_err *e)
 {
-	struct found f = {.buf = buf};
 	struct sop_state_view view;
+	size_t len;
 	int rc = sop_stores_view(v->stores, store, lsn, &view, e);
 
 	if (!rc)
-		rc = sop_tree_find(v->nodes, &view.tree, lsn, key, klen, found_entry, &f, e);
-	return rc ? rc : sop_item_decode(it, buf, f.len, e);
+		rc = sop_tree_record(v, &view.tree, lsn, key, klen, buf, &len, e);
+	return rc ? rc : sop_item_decode(it, buf, len, e);
 }
 
 /* How a patch of attributes shows before it is committed. */

@@ -824,7 +824,7 @@ int scenario_run(struct fixture *f, unsigned op, uint64_t salt, unsigned flags)
 static int fill(struct run *r)
 {
 	uint64_t s, d;
-	int rc = create(r, "small", 10);
+	int rc = create(r, "small", 700);
 
 	if (!rc)
 		rc = create(r, "one", 5000);
