@@ -2,6 +2,8 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "core/edit.h"
+#include "core/engine.h"
 #include "core/slot_record.h"
 #include "tests/lib/scenario.h"
 
@@ -169,6 +171,35 @@ static const uint8_t items[][40] = {
 		0xa8, 0x46, 4, 3, 2, 1},
 };
 
+/* An item, and edits of it: one under its key, one that takes it to another. */
+static void put_edits(void)
+{
+	const struct sop_edit places[] = {
+		{0}, {.store = 16, .key = (const uint8_t *)"k", .key_len = 1}};
+	uint8_t one[SOP_ITEM_BYTES_MAX], two[SOP_ITEM_BYTES_MAX], raw[SOP_ITEM_BYTES_MAX];
+	struct sop_buf ops = {0};
+	struct sop_item it = {.run = "a line, and another", .run_len = 6};
+
+	it.attr =
+		(struct sop_attr){.ino = 40, .version = 7, .size = 19, .mode = 0100644, .nlink = 1};
+	for (size_t i = 0; i < SOP_ARRAY_LEN(places); i++) {
+		int a = sop_item_encode(one, &it), b;
+		size_t n;
+
+		it.run_len = 19;
+		it.attr.version++;
+		b = sop_item_encode(two, &it);
+		if (a < 0 || b < 0)
+			abort();
+		n = sop_edit_encode(raw, sizeof(raw), &places[i], one, (size_t)a, two, (size_t)b);
+		if (!i)
+			sop_buf_op(&ops, SOP_OP_PUT, 0, 16, "k", 1, one, (size_t)a);
+		sop_buf_op(&ops, SOP_OP_EDIT, 0, 16, i ? "l" : "k", 1, raw, n);
+	}
+	put("ops", "edits", ops.p, ops.len);
+	sop_buf_release(&ops);
+}
+
 /* Key type and duplicates, the length of the index, the index as on disk or as text, the key. */
 static const struct {
 	uint8_t type;
@@ -321,6 +352,7 @@ int main(int argc, char **argv)
 		if (!scenario_is_txn(op))
 			(void)scenario_run(&f, op, op, SCENARIO_NO_FAULTS);
 	sim_each_file(f.sim, f.path[0], take, NULL);
+	put_edits();
 	put_keys();
 	put_damage();
 	for (size_t i = 0; i < SOP_ARRAY_LEN(items); i++) {
