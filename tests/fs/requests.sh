@@ -39,6 +39,12 @@ shown() {
 at_most() { # WHAT COUNT N EACH
 	[ "$2" -le $(($3 * $4 + 20)) ] || fail "$1: $2 for $3 operations, $4 each are allowed"
 }
+# Of n operations, each with so many bytes: four times as many may be written for it, and 1 KiB.
+small() { # WHAT N BYTES
+	local each=$(($(written written_bytes) / $2))
+	echo "    $each bytes written for each $1"
+	[ $each -le $((4 * $3 + 1024)) ] || fail "$each bytes written for each $1"
+}
 
 n=200
 new_volume 4 2+2
@@ -75,9 +81,11 @@ done
 shown "$n times open, append, close"
 at_most "requests of an append" "$(came total)" $n 6
 at_most "GETATTR of the directory, for an append" "$(came GETATTR)" 0 0
+small "64 bytes appended" $n 64
 during "$drive" rename "$MNT/d" $((n / 2))
 shown "$n renames"
 at_most "requests of a rename" "$(came total)" $n 4
+small rename $n 0
 
 # The kernel may drop what it keeps when memory is short, so one of several rounds has to be quiet.
 quiet() { # KIND COMMAND...
