@@ -294,11 +294,11 @@ TSAN_SH := $(patsubst %,tests/%.sh,fs/basic fs/closers fs/control fs/disks_chang
 check-tsan:
 	$(call san_check,tsan,$$(filter-out %/test_btree,$$(UNIT_BIN)) $$(BUILD)/model/shared $(TSAN_SH))
 
-# What the sanitizers do not see: use of what was never set. Without the tests of io_uring, whose results
-# valgrind does not see arrive, and without those of many threads, which it runs one at a time.
+# What the sanitizers do not see: use of what was never set. Without io_uring, whose results valgrind does not
+# see arrive, and without the tests of many threads, which it runs one at a time.
 VALGRIND_BIN = $(filter-out %/test_io %_threads %/test_fs_% %/test_lock %/test_pins,$(UNIT_BIN))
 check-valgrind: $(UNIT_BIN)
-	@$(SAN_ENV) RUN_UNDER="valgrind -q --fair-sched=yes --error-exitcode=9 --leak-check=full \
+	@$(SAN_ENV) NO_URING=1 RUN_UNDER="valgrind -q --fair-sched=yes --error-exitcode=9 --leak-check=full \
 		--errors-for-leak-kinds=definite" \
 		$(RUN_TESTS) $(or $(TESTS),$(VALGRIND_BIN))
 

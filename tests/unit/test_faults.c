@@ -319,8 +319,9 @@ static int note_id(void *arg, const struct sop_txn_prepared *p)
 	return 0;
 }
 
-/* Handles of programs that have ended: nobody may use them, and nobody frees them. */
-static struct sop_txn *ended[4];
+/* Handles of programs that have ended: nobody may use them, and nobody frees them. (Volatile: what
+ * is never read would not be kept, and they were lost.) */
+static struct sop_txn *volatile ended[4];
 static unsigned n_ended;
 
 static uint64_t prepare(

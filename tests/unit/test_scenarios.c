@@ -153,10 +153,10 @@ static void first_commit(struct actor *a)
 
 	for (unsigned i = 0; i < 20; i++) {
 		char text[64];
-		struct sop_key k = sop_key_json(text);
+		struct sop_key k;
 
 		snprintf(text, sizeof(text), "{\"actor\":%u,\"n\":%u}", a->id, i);
-		k.len = strlen(text);
+		k = sop_key_json(text);
 		fine(a, sop_kv_add(t, c->store, &k, text, k.len, NULL, &a->e), "add");
 	}
 	if (fine(a, sop_txn_commit(t, 0, &a->e), "one of the first commits"))
