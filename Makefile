@@ -277,8 +277,8 @@ check-tools: all tests
 check-packages: all tests
 	@TEST_TIMEOUT=3600 $(RUN_TESTS) $(or $(TESTS),$(call SH_TESTS,packages))
 
-# Under sanitizers, on request: a quarter of an hour each on 2 cores. SMALL=1: what would take hours is done
-# by fewer, of each kind some.
+# Under sanitizers, on request: in minutes, on cores with nothing else to do. SMALL=1: what would take hours is
+# done by fewer, of each kind some.
 # TSan sees nothing in a process that was forked while the tester had threads, and would end it for beginning some.
 SAN_ENV := SMALL=1 TEST_TIMEOUT=1800
 san_check = +@$(SAN_ENV) TSAN_OPTIONS=die_after_fork=0 $(MAKE) --no-print-directory SAN=$(1) check-all TESTS='$(2)'
