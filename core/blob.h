@@ -112,9 +112,11 @@ int sop_blob_read(struct sop_segments *s, const struct sop_blobref *ref, void *b
 	uint64_t off, struct sop_err *e);
 
 /* Verify all k+m shards. good: bit i = shard i verifies, or was repaired. 0 when the blob can be
- * read (of each block row at least k shards verify), else SOP_ELOST. repair: write the bad shards
- * anew in place (where the disk is online; a missing file is made), fsynced by the next sync. A
- * shard that cannot be written is reported and stays out of good: no error. */
+ * read (of each block row at least k shards verify), else SOP_ELOST; SOP_EDISKS, -EIO, ...: it
+ * cannot, but no shard that should be right is wrong, so that disks which are missing or cannot be
+ * read may have it. repair: write the bad shards anew in place (where the disk is online; a missing
+ * file is made), fsynced by the next sync. A shard that cannot be written is reported and stays out
+ * of good: no error. */
 int sop_blob_verify(struct sop_segments *s, const struct sop_blobref *ref, bool repair,
 	uint32_t *good, struct sop_err *e);
 

@@ -764,12 +764,34 @@ static int lost_code(const struct grid *g)
 	return SOP_ELOST;
 }
 
-static int say_lost(const struct grid *g, struct sop_err *e)
+static int say_lost(const struct grid *g, int code, struct sop_err *e)
 {
 	const struct blob *b = g->b;
 
-	return sop_fail(e, lost_code(g), "blob of %u bytes at %016" PRIx64 "+%" PRIu64, b->ref->len,
+	return sop_fail(e, code, "blob of %u bytes at %016" PRIx64 "+%" PRIu64, b->ref->len,
 		b->ref->segment, b->ref->off);
+}
+
+/* The same of a verify, which has read all that is here. Only a disk that has missed nothing, and
+ * answers, tells that a blob is lost, or was never written: what others lack may be on one that is
+ * not here. */
+static int verify_code(const struct grid *g)
+{
+	const struct blob *b = g->b;
+	int code = lost_code(g);
+
+	if (code != SOP_ELOST)
+		return code;
+	code = SOP_EDISKS;
+	for (unsigned i = 0; i < b->n; i++) {
+		if (!g->rc[i] || (b->stale | b->absent) & 1u << i ||
+			sop_members_behind(b->s->mem, sop_segment_disk(b->seg, i)))
+			continue;
+		if (g->rc[i] == SOP_ECORRUPT || g->rc[i] == -ENODATA || g->rc[i] == -ENOENT)
+			return SOP_ELOST;
+		code = g->rc[i];
+	}
+	return code;
 }
 
 static int grid_fill(struct grid *g, struct sop_err *e)
@@ -816,7 +838,7 @@ static int pieces_grid(const struct blob *b, struct piece *pieces, size_t n, str
 	if (!rc)
 		rc = grid_rebuild(&g, true, &lost, e);
 	if (!rc && lost)
-		rc = say_lost(&g, e);
+		rc = say_lost(&g, lost_code(&g), e);
 	for (size_t i = 0; !rc && i < n; i++)
 		for (uint32_t r = first_row(&pieces[i]);
 			!pieces[i].done && r <= last_row(&pieces[i]); r++)
@@ -1046,7 +1068,7 @@ static int verify(struct blob *b, struct grid *g, bool build, uint32_t *good, ui
 	report(g, "verify");
 	rc = grid_rebuild(g, build, &lost, e);
 	if (!rc && lost)
-		rc = say_lost(g, e);
+		rc = say_lost(g, verify_code(g), e);
 	return rc;
 }
 

@@ -2,6 +2,7 @@
  *
  * Records covered by a barrier are on the media with their blobs. Past the last barrier a record
  * counts only when every blob it names verifies; the first that does not ends the history for good.
+ * Where nobody can tell, for want of disks or because of errors, the mount fails instead.
  * When all is applied, a checkpoint is written: what was accepted is durable before anything builds
  * on it, and the torn end of the journal is behind us. A crash in here starts over from the same
  * place. */
@@ -18,6 +19,7 @@ struct replay {
 struct verify {
 	struct sop_volume *v;
 	bool bad;
+	struct sop_err *e;
 };
 
 static int verify_op(void *arg, enum sop_op_type type, unsigned flags, uint64_t store,
@@ -26,7 +28,9 @@ static int verify_op(void *arg, enum sop_op_type type, unsigned flags, uint64_t 
 	struct verify *w = arg;
 	struct sop_disk_blobref raw;
 	struct sop_blobref ref;
+	struct sop_err why = {0};
 	uint32_t good;
+	int rc;
 
 	(void)flags;
 	(void)store;
@@ -41,8 +45,20 @@ static int verify_op(void *arg, enum sop_op_type type, unsigned flags, uint64_t 
 	memcpy(&raw, key, sizeof(raw));
 	ref = sop_blobref_decode(&raw);
 	/* Shards that the power cut tore are made whole again from the others. */
-	w->bad = sop_blob_verify(w->v->seg, &ref, !w->v->opts.read_only, &good, NULL) != 0;
-	return w->bad;
+	rc = sop_blob_verify(w->v->seg, &ref, !w->v->opts.read_only, &good, &why);
+	if (!rc)
+		return 0;
+	if (rc == -ENOMEM || rc == -EMFILE || rc == -ENFILE)
+		return sop_say(w->e, rc, "%s", why.text);
+	w->bad = rc == SOP_ELOST || rc == SOP_ECORRUPT || w->v->opts.part_journal;
+	if (w->bad)
+		return 1;
+	/* Nothing says that it was never there, and to end the history here would be for good. */
+	return sop_say(w->e, SOP_ELOST,
+		"%s: cannot be read now, and may have been on the media; bring back missing disks "
+		"and mount again, or fsck.sopfs -y --discard-lost gives up what was committed from "
+		"there on",
+		why.text);
 }
 
 static int replay_record(void *arg, const struct sop_record_out *rec, bool durable)
@@ -52,7 +68,7 @@ static int replay_record(void *arg, const struct sop_record_out *rec, bool durab
 	int rc = 0;
 
 	if (!durable) {
-		struct verify w = {.v = v};
+		struct verify w = {.v = v, .e = r->e};
 
 		rc = sop_ops_each(rec->payload, rec->payload_len, verify_op, &w, r->e);
 		if (w.bad)

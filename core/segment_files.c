@@ -1097,6 +1097,31 @@ static bool names_shard(const struct sop_calls *calls, unsigned member, unsigned
 	return false;
 }
 
+/* Nobody has shown it. Where as many disks as can hold it by themselves could not be asked, that
+ * does not say that it is not there. */
+static int not_found(struct sop_segments *s, const struct sop_calls *calls)
+{
+	const struct sop_label *l = sop_members_label(s->mem);
+	unsigned silent = 0, enough = SOP_EC_MAX;
+	int rc = -ENOENT;
+
+	for (unsigned p = 0; p < l->profiles; p++)
+		if (l->profile[p].name[0])
+			enough = SOP_MIN(enough, (unsigned)l->profile[p].k);
+	for (size_t i = 0; i < calls->n; i++) {
+		int one = calls->call[i].rc;
+
+		if (one == -ENOMEM || one == -EMFILE || one == -ENFILE)
+			return one;
+		if (one == -ENODEV || one == -ENOENT || one == SOP_ECORRUPT ||
+			one == SOP_EFOREIGN || one == SOP_EVERSION)
+			continue;
+		silent++;
+		rc = one;
+	}
+	return silent < enough ? -ENOENT : rc;
+}
+
 int sop_shard_lookup(
 	struct sop_segments *s, uint64_t id, struct sop_segment_info *out, struct sop_err *e)
 {
@@ -1112,6 +1137,8 @@ int sop_shard_lookup(
 		*out = calls->call[i].info;
 		rc = 0;
 	}
+	if (rc)
+		rc = not_found(s, calls);
 	/* A shard that has been moved lies where its file is; while its old file is there as well,
 	 * that one is whole, and the new one perhaps not. */
 	for (size_t i = 0; i < calls->n && !rc; i++) {

@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "tests/lib/fixture.h"
+#include "tests/lib/scenario.h"
 
 static int setup(void **state)
 {
@@ -598,6 +598,79 @@ static struct {
 #define CROWD 400u /* entries that take several nodes */
 
 /* Nodes come and go: a crowd enters a store, and leaves it in the next. */
+/* On the media, and no barrier says so yet; then the power goes. */
+static uint64_t durable_then_power_cut(struct fixture *f)
+{
+	uint64_t store;
+
+	fill_random(one, BIG, 1);
+	fixture_ok(f, fixture_store(f, "s", &store));
+	fixture_ok(f, fixture_upsert(f, store, "a", one, BIG, true));
+	sim_power_on(f->sim, SIM_KEEP_SYNCED_ONLY, 1);
+	sop_volume_close(f->v, NULL);
+	f->v = NULL;
+	return store;
+}
+
+/* What cannot be read just now is not what was never written: a mount that cannot tell fails, and
+ * the next one finds all. */
+static void an_error_of_the_moment_in_recovery_ends_no_history(void **state)
+{
+	(void)state;
+	/* One error where there is no parity; a disk that fails from then on where there is. */
+	for (unsigned m = 0; m < 2; m++) {
+		struct fixture f, g;
+		uint64_t store;
+		bool hit = true;
+
+		fixture_init(&f, m + 1, m, 0);
+		f.opts.journal_bytes = 64 << 10; /* small machines to copy */
+		fixture_ok(&f, fixture_open(&f));
+		store = durable_then_power_cut(&f);
+		for (unsigned n = 1; hit; n++) {
+			scenario_clone(&g, &f, f.sim, n);
+			sim_fail_io(g.sim, n, -EIO, m);
+			if (fixture_open(&g))
+				g.v = NULL;
+			hit = sim_io_failed(g.sim);
+			sim_fail_io(g.sim, 0, 0, false);
+			for (unsigned i = 0; i < g.disks; i++)
+				sim_disk_error(g.sim, g.path[i], 0, 0, 0);
+			if (!g.v)
+				fixture_ok(&g, fixture_open(&g));
+			assert_int_equal(fixture_has(&g, store, "a", one, BIG), 1);
+			fixture_release(&g);
+		}
+		fixture_release(&f);
+	}
+}
+
+/* One disk missed the last commits, another is late at the next mount: what is here cannot say
+ * whether they were on the media. */
+static void a_history_that_a_late_disk_knows_is_not_ended_without_it(void **state)
+{
+	struct fixture f;
+	uint64_t store;
+
+	(void)state;
+	fixture_init(&f, 3, 1, 0);
+	fixture_ok(&f, fixture_open(&f));
+	sim_disk_gone(f.sim, f.path[3], true);
+	store = durable_then_power_cut(&f);
+	sim_disk_gone(f.sim, f.path[3], false);
+	sim_disk_gone(f.sim, f.path[2], true);
+	for (unsigned degraded = 0; degraded < 2; degraded++) {
+		f.opts.degraded = degraded;
+		assert_int_equal(fixture_open(&f), SOP_ELOST);
+		assert_non_null(strstr(f.e.text, "--discard-lost"));
+	}
+	sim_disk_gone(f.sim, f.path[2], false);
+	fixture_ok(&f, fixture_open(&f));
+	assert_int_equal(fixture_has(&f, store, "a", one, BIG), 1);
+	fixture_settle(&f);
+	fixture_release(&f);
+}
+
 static void commit_one(void)
 {
 	bool enter = busy.commits++ % 2 == 0;
@@ -678,6 +751,8 @@ int main(void)
 		TEST(an_extent_that_could_not_be_looked_up_is_not_a_hole),
 		TEST(a_commit_that_cannot_be_made_durable_stands),
 		TEST(a_check_during_commits_that_never_pause_finds_nothing),
+		cmocka_unit_test(an_error_of_the_moment_in_recovery_ends_no_history),
+		cmocka_unit_test(a_history_that_a_late_disk_knows_is_not_ended_without_it),
 		cmocka_unit_test(a_failed_checkpoint_takes_nothing_with_it),
 		cmocka_unit_test(
 			a_disk_that_fills_up_in_a_checkpoint_refuses_it_and_stays_a_replica),
