@@ -9,8 +9,9 @@
  * Threads: any. An append reserves its place under a short lock and writes outside of it.
  *
  * A write succeeds when at least k shards of every blob (all k+m, less disks already set aside) are
- * written: a disk that fails is reported (sop_members_event), the segment is sealed
- * and its shard marked stale, and the next append picks another segment without that disk. */
+ * written, and every disk that lacks one has been set aside: a disk that fails is reported
+ * (sop_members_event), the segment is sealed and its shard marked stale, and the next append picks
+ * another segment without that disk. */
 #ifndef SOP_BLOB_H
 #define SOP_BLOB_H
 

@@ -273,11 +273,14 @@ int sop_segments_prepare(struct sop_append **out, struct sop_segments *s, unsign
 	return rc;
 }
 
+/* What a disk lacks must be on record before anything counts that it lacks: the labels of the
+ * others say that it is set aside. Of one that is not (it is full, or the trouble is ours) nothing
+ * would say so after a crash: then the append does not count, and goes elsewhere. */
 static int finish_part(struct sop_append *a, struct part *p, struct sop_err *e)
 {
 	struct segment *seg = p->place.seg;
-	uint32_t ok = 0;
-	int first = 0;
+	uint32_t ok = 0, unrecorded = 0;
+	int first = 0, why = 0;
 
 	SOP_EACH_BIT(l, p->place.present)
 	sop_segment_note(a->s, sop_segment_disk(seg, l), SOP_EVENT_WRITE,
@@ -301,10 +304,15 @@ static int finish_part(struct sop_append *a, struct part *p, struct sop_err *e)
 			" shard=%u disk=%u code=%s: shard not written",
 			seg->info.id, i, sop_segment_disk(seg, i), sop_err_name(rc));
 		sop_segment_blame(a->s, sop_segment_disk(seg, i), SOP_EVENT_WRITE, rc);
+		if (p->place.file[i]->file->disk !=
+			sop_members_disk(a->s->mem, sop_segment_disk(seg, i)))
+			continue;
+		unrecorded |= 1u << i;
+		why = why ? why : rc;
 	}
-	sop_segment_wrote(a->s, seg, p->place.present, ok);
+	sop_segment_wrote(a->s, seg, p->place.present, ok, unrecorded);
 	if ((unsigned)__builtin_popcount(ok) >= seg->info.k)
-		return 0;
+		return why ? sop_fail(e, why, "segment %016" PRIx64, seg->info.id) : 0;
 	return sop_fail(e, first ? first : SOP_EDISKS,
 		"segment %016" PRIx64 ": %d of %u shards written, %u are needed", seg->info.id,
 		__builtin_popcount(ok), seg->n, seg->info.k);

@@ -429,7 +429,7 @@ static int group_write(struct sop_volume *v, struct group *g, uint64_t time_ns, 
 		if (!v->shared)
 			sop_journal_forget(v->journal);
 		group_abandon(v, g);
-		rc = blobs == -ENOSPC ? blobs : -EAGAIN;
+		rc = -EAGAIN;
 	} else if (v->shared) {
 		rc = group_place(v, g, time_ns, e);
 		/* Of a volume that is dead now nobody knows: the blobs may be wanted. */

@@ -777,14 +777,15 @@ static void note_written(struct segment *seg, uint32_t ok)
 		seg->written[SOP_WRITTEN_SETS - 1] &= ok;
 }
 
-void sop_segment_wrote(struct sop_segments *s, struct segment *seg, uint32_t tried, uint32_t ok)
+void sop_segment_wrote(struct sop_segments *s, struct segment *seg, uint32_t tried, uint32_t ok,
+	uint32_t unrecorded)
 {
 	SOP_LOCK_GUARD(&s->lock);
 	/* What k shards do not hold is not a blob: nobody waits for it to be synced. */
-	if ((unsigned)__builtin_popcount(ok) >= seg->info.k)
+	if ((unsigned)__builtin_popcount(ok) >= seg->info.k && !unrecorded)
 		note_written(seg, ok);
 	seg->dirty |= ok;
-	seg->info.stale |= sop_segment_all(seg) & ~ok;
+	seg->info.stale |= sop_segment_all(seg) & ~ok & ~unrecorded;
 	if (seg->in_table)
 		dirty_list_add(s, seg);
 	if (tried != ok)
@@ -858,7 +859,7 @@ static int collect(struct sop_segments *s, struct sync_item **out, size_t *n)
 	return 0;
 }
 
-/* -ENOMEM: not all of them; a shortage of ours is no failure of the disk. */
+/* -ENOMEM, -EMFILE, -ENFILE: not all of them; a shortage of ours is no failure of the disk. */
 static int add_requests(struct sop_segments *s, struct sync_item *it, struct sop_batch *b)
 {
 	int rc = 0;
@@ -873,8 +874,8 @@ static int add_requests(struct sop_segments *s, struct sync_item *it, struct sop
 			it->rc[i] = it->request[i];
 	}
 	SOP_EACH_BIT(i, it->dirty)
-	if (it->rc[i] == -ENOMEM)
-		rc = -ENOMEM;
+	if (it->rc[i] == -ENOMEM || it->rc[i] == -EMFILE || it->rc[i] == -ENFILE)
+		rc = it->rc[i];
 	return rc;
 }
 
@@ -901,7 +902,7 @@ static void take_results(struct sop_segments *s, struct sync_item *it, struct so
 		if (!it->rc[i])
 			continue;
 		it->failed |= 1u << i;
-		sop_segment_blame(s, sop_segment_disk(it->seg, i), SOP_EVENT_WRITE, it->rc[i]);
+		sop_segment_unsynced(s, sop_segment_disk(it->seg, i), it->rc[i]);
 		sop_log(sop_members_log(s->mem), SOP_LOG_WARNING, "blob",
 			"op=sync segment=%016" PRIx64 " disk=%u code=%s: shard not synced",
 			it->seg->info.id, sop_segment_disk(it->seg, i), sop_err_name(it->rc[i]));
@@ -970,7 +971,7 @@ static void items_put(struct sop_segments *s, struct sync_item *items, size_t n)
 	free(items);
 }
 
-/* -ENOMEM: all is as it was. */
+/* For want of something of ours: all is as it was. */
 static int items_begin(
 	struct sop_segments *s, struct sync_item *items, size_t n, struct sop_batch *b)
 {

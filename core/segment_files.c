@@ -917,7 +917,7 @@ int sop_shard_names_sync(
 
 		if (c->rc) {
 			*failed |= 1u << c->shard;
-			sop_segment_blame(s, c->member, SOP_EVENT_WRITE, c->rc);
+			sop_segment_unsynced(s, c->member, c->rc);
 			continue;
 		}
 		sop_lock(&s->lock);

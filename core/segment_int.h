@@ -178,8 +178,10 @@ struct sop_segment_place {
 int sop_segment_reserve(struct sop_segment_place *out, struct sop_segments *s, unsigned profile,
 	enum sop_stream stream, const struct sop_blob_put *puts, size_t n, uint32_t fill_bytes,
 	struct sop_err *e);
-/* An append to the shards `tried` has ended, well on those in `ok`. */
-void sop_segment_wrote(struct sop_segments *s, struct segment *seg, uint32_t tried, uint32_t ok);
+/* An append to the shards `tried` has ended, well on those in `ok`; because of those in
+ * `unrecorded` it does not count, and they lack nothing. */
+void sop_segment_wrote(struct sop_segments *s, struct segment *seg, uint32_t tried, uint32_t ok,
+	uint32_t unrecorded);
 /* A repair wrote to this shard. */
 void sop_segment_mended(struct sop_segments *s, struct segment *seg, unsigned shard);
 
@@ -259,6 +261,15 @@ static inline void sop_segment_blame(
 {
 	if (!sop_segment_blameless(rc))
 		sop_members_event(s->mem, member, what, rc);
+}
+
+/* A sync has failed: what was to be written may be lost, and the next one would not say so. So the
+ * disk is set aside, whatever the reason: one that is full is no better than one that is broken. */
+static inline void sop_segment_unsynced(struct sop_segments *s, unsigned member, int rc)
+{
+	if (rc != -ENODEV) /* it has been */
+		sop_members_event(s->mem, member, SOP_EVENT_WRITE,
+			rc == -ENOSPC || rc == -EDQUOT || sop_segment_blameless(rc) ? -EIO : rc);
 }
 
 /* --- calls with a bound ---------------------------------------------------------------------

@@ -1009,11 +1009,13 @@ int sop_space_put(struct sop_space *s, unsigned profile, enum sop_stream stream,
 	for (unsigned attempt = 0; attempt < PUT_TRIES; attempt++) {
 		struct sop_batch *b = sop_batch_new(s->v->io);
 		struct sop_append *a;
+		bool placed;
 
 		if (!b)
 			return sop_fail(e, -ENOMEM, "write of %zu blobs", n);
 		rc = sop_space_prepare(&a, s, profile, stream, puts, n, 0, b, e);
-		if (!rc) {
+		placed = !rc;
+		if (placed) {
 			sop_batch_run(b,
 				stream == SOP_STREAM_BULK ? SOP_IO_PARALLEL : SOP_IO_SERIAL, 0,
 				sop_members_timeout_ms(s->v->mem));
@@ -1023,7 +1025,9 @@ int sop_space_put(struct sop_space *s, unsigned profile, enum sop_stream stream,
 					sop_space_abandon(s, &puts[i].ref);
 		}
 		sop_batch_put(b);
-		if (rc != -EIO && rc != -ETIMEDOUT && rc != SOP_ETIMEOUT)
+		/* A disk that turned out to be full is not chosen again. */
+		if (rc != -EIO && rc != -ETIMEDOUT && rc != SOP_ETIMEOUT &&
+			!(rc == -ENOSPC && placed))
 			break;
 	}
 	return rc;

@@ -671,6 +671,38 @@ static void a_history_that_a_late_disk_knows_is_not_ended_without_it(void **stat
 	fixture_release(&f);
 }
 
+/* What a disk lacks is in no record: either it is set aside, which the labels say, or nothing
+ * counts that it lacks. */
+static void what_a_full_disk_lacks_is_known_after_a_crash(void **state)
+{
+	(void)state;
+	for (unsigned sync = 0; sync < 2; sync++) {
+		struct fixture f;
+		uint64_t store;
+		int rc;
+
+		fixture_init(&f, 2, 1, 0);
+		f.opts.clock = &fixture_clock;
+		fixture_ok(&f, fixture_open(&f));
+		store = two_files(&f);
+		fixture_ok(&f, sop_volume_sync(f.v, &f.e));
+		sim_disk_error(f.sim, f.path[2], 0, sync ? 0 : -ENOSPC, sync ? -ENOSPC : 0);
+		rc = fixture_upsert(&f, store, "c", one, BIG, true);
+		assert_true(!rc || rc == -ENOSPC);
+		sim_disk_error(f.sim, f.path[2], 0, 0, 0);
+		/* A barrier covers it: recovery does not look at its blobs. */
+		fixture_ok(&f, fixture_upsert(&f, store, "d", "x", 1, true));
+		sim_power_on(f.sim, SIM_KEEP_SYNCED_ONLY, 1);
+		sop_volume_close(f.v, NULL);
+		fixture_ok(&f, fixture_open(&f));
+		assert_int_equal(fixture_has(&f, store, "c", one, BIG), !rc);
+		assert_int_equal(fixture_has(&f, store, "d", "x", 1), 1);
+		fixture_skipped_ms += 60000; /* a disk that was full is tried again */
+		fixture_settle(&f);
+		fixture_release(&f);
+	}
+}
+
 static void commit_one(void)
 {
 	bool enter = busy.commits++ % 2 == 0;
@@ -753,6 +785,7 @@ int main(void)
 		TEST(a_check_during_commits_that_never_pause_finds_nothing),
 		cmocka_unit_test(an_error_of_the_moment_in_recovery_ends_no_history),
 		cmocka_unit_test(a_history_that_a_late_disk_knows_is_not_ended_without_it),
+		cmocka_unit_test(what_a_full_disk_lacks_is_known_after_a_crash),
 		cmocka_unit_test(a_failed_checkpoint_takes_nothing_with_it),
 		cmocka_unit_test(
 			a_disk_that_fills_up_in_a_checkpoint_refuses_it_and_stays_a_replica),
