@@ -192,7 +192,9 @@ static void name_holders(const char *dir)
 	while (all && (entry = readdir(all))) {
 		sop_autoclose int proc = -1;
 
-		if (entry->d_name[strspn(entry->d_name, "0123456789")])
+		/* Who runs this there is told of his shell. */
+		if (entry->d_name[strspn(entry->d_name, "0123456789")] ||
+			strtol(entry->d_name, NULL, 10) == getpid())
 			continue;
 		proc = openat(dirfd(all), entry->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		if (proc < 0 ||

@@ -50,6 +50,9 @@ wait_until 20 test -s "$WORK/tail"
 expect_exit 32 umount "$MNT"
 grep -q "busy" "$WORK/err" || fail "umount does not say busy"
 grep -q "process $holder (tail)" "$WORK/err" || fail "umount does not name the holder"
+(cd "$MNT" && expect_exit 32 umount.sopfs "$MNT")
+grep -q "process $holder (tail)" "$WORK/err" || fail "umount.sopfs does not name the holder"
+! grep -q '(umount' "$WORK/err" || fail "umount.sopfs names itself: $(cat "$WORK/err")"
 is_mounted "$MNT" || fail "a busy mount went"
 kill "$holder"
 wait "$holder" || true
