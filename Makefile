@@ -296,7 +296,7 @@ check-tsan:
 
 # What the sanitizers do not see: use of what was never set. Without io_uring, whose results valgrind does not
 # see arrive, and without the tests of many threads, which it runs one at a time.
-VALGRIND_BIN = $(filter-out %/test_io %_threads %/test_fs_% %/test_lock %/test_pins,$(UNIT_BIN))
+VALGRIND_BIN = $(filter-out %/test_io %_threads %/test_lock %/test_pins,$(UNIT_BIN))
 check-valgrind: $(UNIT_BIN)
 	@$(SAN_ENV) NO_URING=1 RUN_UNDER="valgrind -q --fair-sched=yes --error-exitcode=9 --leak-check=full \
 		--errors-for-leak-kinds=definite" \
