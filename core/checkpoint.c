@@ -242,22 +242,23 @@ static void doubt_over(struct sop_volume *v)
 	v->doubt = NULL;
 }
 
-/* The nodes are on the media. From here on they count, or (an error) do not. */
+/* The nodes; and the journal's file that goes on from here: that it is missing one day must mean
+ * that it was lost. */
+static int sync_written(struct ckpt *k, struct sop_err *e)
+{
+	struct sop_volume *v = k->v;
+
+	return k->beside ? sop_segments_sync(v->seg, e) : sop_barrier_sync(v, e);
+}
+
+/* Both are on the media. From here on the nodes count, or (an error) do not. */
 static int publish(struct ckpt *k, bool *doubt, struct sop_err *e)
 {
 	struct sop_volume *v = k->v;
-	int rc;
 
-	if (k->beside) {
-		fill_flips(k);
-		return sop_registry_overlay_add(v->reg, k->c.flips, k->c.n_flips, k->c.lsn, e);
-	}
-	/* The file that goes on from here: that it is missing one day must mean that it was lost.
-	 */
-	rc = sop_journal_sync(v->journal, e);
-	if (rc)
-		return rc;
 	fill_flips(k);
+	if (k->beside)
+		return sop_registry_overlay_add(v->reg, k->c.flips, k->c.n_flips, k->c.lsn, e);
 	return sop_checkpoint_store(v->mem, &k->c, k->needed, doubt, e);
 }
 
@@ -300,7 +301,7 @@ static int run(struct ckpt *k, bool clean, struct sop_err *e)
 	if (!rc)
 		rc = write_nodes(k, e);
 	if (!rc)
-		rc = sop_segments_sync(v->seg, e);
+		rc = sync_written(k, e);
 	if (!rc)
 		rc = publish(k, &doubt, e);
 	if (rc) {

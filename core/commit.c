@@ -13,9 +13,6 @@
  * nobody was told, else not; after it, the record counts. */
 #include "core/coordinate.h"
 #include "core/shared.h"
-#include "core/sync.h"
-
-#include <stdatomic.h>
 
 #define GROUP_MAX    64
 #define GROUP_BYTES  (4u << 20)
@@ -840,10 +837,9 @@ int sop_txn_run(struct sop_volume *v, const struct sop_txn_opts *o, unsigned tri
 	return rc;
 }
 
-/* ---- the engine's own commits, and durability ---- */
+/* ---- the engine's own commits ---- */
 
-/* One record without blobs. Commit lock held. */
-static int append_one(struct sop_volume *v, const struct sop_record_in *in, struct sop_err *e)
+int sop_commit_append(struct sop_volume *v, const struct sop_record_in *in, struct sop_err *e)
 {
 	struct sop_batch *b = sop_batch_new(v->io);
 	int rc;
@@ -895,7 +891,7 @@ int sop_commit_locked(struct sop_volume *v, const struct sop_buf *ops, struct so
 	rc = sop_apply_prefault(v, ops->p, ops->len, e);
 	if (rc)
 		return rc;
-	rc = v->shared ? place_one(v, &in, e) : append_one(v, &in, e);
+	rc = v->shared ? place_one(v, &in, e) : sop_commit_append(v, &in, e);
 	if (rc)
 		return rc;
 	sop_event_ring_begin(v->events, lsn);
@@ -914,106 +910,4 @@ int sop_commit_locked(struct sop_volume *v, const struct sop_buf *ops, struct so
 	sop_pins_publish(v->pins, lsn);
 	sop_event_ring_show(v->events);
 	return 0;
-}
-
-int sop_barrier_mark(struct sop_volume *v, struct sop_err *e)
-{
-	struct sop_record_in in = {.type = SOP_RECORD_BARRIER};
-	uint64_t noted;
-	int rc = 0;
-
-	if (v->shared)
-		return 0;
-
-	sop_lock(&v->barrier);
-	in.lsn = v->durable_lsn;
-	sop_unlock(&v->barrier);
-	sop_lock(&v->commit);
-	if (!v->dead && in.lsn > v->barrier_noted) {
-		in.time_ns = v->clock->wall_ns(v->clock->ctx);
-		in.next_ino = v->next_ino;
-		rc = append_one(v, &in, e);
-		if (!rc)
-			v->barrier_noted = in.lsn;
-	}
-	noted = v->barrier_noted;
-	sop_unlock(&v->commit);
-	if (rc || noted <= v->barrier_marked)
-		return rc;
-	rc = sop_journal_sync(v->journal, e);
-	if (!rc)
-		sop_barrier_marked(v, noted);
-	return rc;
-}
-
-void sop_barrier_marked(struct sop_volume *v, uint64_t lsn)
-{
-	uint64_t now = v->barrier_marked;
-
-	while (now < lsn && !atomic_compare_exchange_weak(&v->barrier_marked, &now, lsn))
-		;
-}
-
-/* Journal and segments side by side: a record that reaches the media before its blobs does not
- * verify there, and nothing counts as durable before both have. */
-static int sync_both(struct sop_volume *v, struct sop_err *e)
-{
-	struct sop_batch *b = sop_batch_new(v->io);
-	struct sop_segments_syncing *seg;
-	struct sop_journal_syncing *journal;
-	int rc, one;
-
-	if (!b)
-		return sop_fail(e, -ENOMEM, "sync");
-	rc = sop_journal_sync_begin(&journal, v->journal, b, e);
-	if (!rc) {
-		rc = sop_segments_sync_begin(&seg, v->seg, b, e);
-		sop_batch_run(b, SOP_IO_PARALLEL, 0, sop_members_timeout_ms(v->mem));
-		if (!rc)
-			rc = sop_segments_sync_end(seg, e);
-		one = sop_journal_sync_end(journal, rc ? NULL : e);
-		rc = rc ? rc : one;
-	}
-	sop_batch_put(b);
-	return rc;
-}
-
-int sop_barrier(struct sop_volume *v, uint64_t lsn, struct sop_err *e)
-{
-	uint64_t target, noted;
-	int rc;
-
-	/* What is in a slot is on the media. */
-	if (v->shared)
-		return 0;
-	sop_lock(&v->barrier);
-	while (v->durable_lsn < lsn && v->barrier_running)
-		sop_cond_wait(&v->barrier_cond, &v->barrier, -1);
-	if (v->durable_lsn >= lsn) {
-		sop_unlock(&v->barrier);
-		return 0;
-	}
-	v->barrier_running = true;
-	sop_unlock(&v->barrier);
-
-	/* All that was published is written; who comes now waits for the next round. */
-	target = sop_pins_published(v->pins);
-	noted = v->barrier_noted;
-	rc = sync_both(v, e);
-	if (!rc)
-		sop_barrier_marked(v, noted);
-
-	sop_lock(&v->barrier);
-	if (!rc)
-		v->durable_lsn = SOP_MAX(v->durable_lsn, target);
-	v->barrier_running = false;
-	pthread_cond_broadcast(&v->barrier_cond);
-	sop_unlock(&v->barrier);
-	return rc ? sop_wrap(e, rc, "making commits durable") : 0;
-}
-
-int sop_barrier_wait(struct sop_volume *v, uint64_t lsn, struct sop_err *e)
-{
-	v->waited_lsn = sop_pins_published(v->pins);
-	return sop_barrier(v, lsn, e);
 }

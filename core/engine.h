@@ -554,6 +554,13 @@ int sop_ops_each(const void *ops, size_t len,
 		const uint8_t *key, size_t klen, const uint8_t *val, size_t vlen),
 	void *arg, struct sop_err *e);
 
+/* A commit made by the engine itself, under the commit lock. */
+int sop_commit_locked(struct sop_volume *v, const struct sop_buf *ops, struct sop_err *e);
+/* One record without blobs, under the commit lock, not in a shared volume. */
+int sop_commit_append(struct sop_volume *v, const struct sop_record_in *in, struct sop_err *e);
+
+/* ---- barrier.c ----------------------------------------------------------------------------- */
+
 /* Everything applied so far is on the media afterwards. Shared by those who wait at once.
  * sop_barrier_mark: and a BARRIER record that says so, too. */
 int sop_barrier(struct sop_volume *v, uint64_t lsn, struct sop_err *e);
@@ -561,8 +568,8 @@ int sop_barrier(struct sop_volume *v, uint64_t lsn, struct sop_err *e);
 int sop_barrier_wait(struct sop_volume *v, uint64_t lsn, struct sop_err *e);
 int sop_barrier_mark(struct sop_volume *v, struct sop_err *e);
 void sop_barrier_marked(struct sop_volume *v, uint64_t lsn);
-/* A commit made by the engine itself, under the commit lock. */
-int sop_commit_locked(struct sop_volume *v, const struct sop_buf *ops, struct sop_err *e);
+/* All that was written to journal and segments, by calls that have returned, side by side. */
+int sop_barrier_sync(struct sop_volume *v, struct sop_err *e);
 
 /* ---- checkpoint.c, recover.c, reap.c ------------------------------------------------------- */
 
@@ -624,9 +631,14 @@ struct sop_volume {
 	struct sop_prepared *prepared; /* under commit */
 
 	_Atomic uint64_t waited_lsn; /* newest when somebody last waited for the media; 0: never */
-	struct sop_lock barrier;     /* LEAF: the fields below */
-	pthread_cond_t barrier_cond;
+	struct sop_lock barrier;     /* LEAF: the fields below; see barrier.c */
+	pthread_cond_t barrier_cond; /* a round is over */
+	pthread_cond_t barrier_come; /* so many are there as the next round waits for */
 	bool barrier_running;
+	unsigned barrier_waiting;  /* who will be served by the next round of syncs */
+	unsigned barrier_expected; /* so many may come for it */
+	uint64_t barrier_rounds;   /* begun */
+	uint64_t barrier_ns;	   /* what the last round took */
 	uint64_t durable_lsn;
 
 	struct sop_lock ckpt_lock;	    /* VOLUME: one checkpoint at a time */

@@ -52,7 +52,7 @@ void sop_batch_put(struct sop_batch *b); /* the owner lets go; NULL is fine */
 void *sop_batch_alloc(struct sop_batch *b, size_t len_bytes);
 
 /* So many zeros, to be written from: iovecs know no const. */
-#define SOP_IO_ZEROS (128u << 10)
+#define SOP_IO_ZEROS (512u << 10)
 void *sop_io_zeros(void);
 
 /* Add a request; returns its index (0, 1, ...) or -ENOMEM. iov is copied; the data is not. */

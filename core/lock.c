@@ -95,6 +95,14 @@ void sop_unlock(struct sop_lock *l)
 	must(pthread_mutex_unlock(&l->mutex));
 }
 
+uint64_t sop_monotonic_ns(void)
+{
+	struct timespec t;
+
+	must(clock_gettime(CLOCK_MONOTONIC, &t));
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 void sop_cond_init(pthread_cond_t *c)
 {
 	pthread_condattr_t attr;
@@ -105,26 +113,25 @@ void sop_cond_init(pthread_cond_t *c)
 	must(pthread_condattr_destroy(&attr));
 }
 
-bool sop_cond_wait(pthread_cond_t *c, struct sop_lock *l, long wait_ms)
+bool sop_cond_wait_until(pthread_cond_t *c, struct sop_lock *l, uint64_t monotonic_ns)
 {
-	struct timespec until;
+	struct timespec until = {.tv_sec = (time_t)(monotonic_ns / 1000000000u),
+		.tv_nsec = (long)(monotonic_ns % 1000000000u)};
 	int rc;
 
 	note_wait(l);
-	if (wait_ms < 0) {
-		must(pthread_cond_wait(c, &l->mutex));
-		return true;
-	}
-	must(clock_gettime(CLOCK_MONOTONIC, &until));
-	until.tv_sec += wait_ms / 1000;
-	until.tv_nsec += wait_ms % 1000 * 1000000;
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_sec++;
-		until.tv_nsec -= 1000000000;
-	}
 	rc = pthread_cond_timedwait(c, &l->mutex, &until);
 	if (rc == ETIMEDOUT)
 		return false;
 	must(rc);
+	return true;
+}
+
+bool sop_cond_wait(pthread_cond_t *c, struct sop_lock *l, long wait_ms)
+{
+	if (wait_ms >= 0)
+		return sop_cond_wait_until(c, l, sop_monotonic_ns() + (uint64_t)wait_ms * 1000000u);
+	note_wait(l);
+	must(pthread_cond_wait(c, &l->mutex));
 	return true;
 }

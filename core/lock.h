@@ -50,6 +50,8 @@ void sop_unlock(struct sop_lock *l);
 /* Condition variables run on CLOCK_MONOTONIC. wait_ms < 0: no bound. False when the bound came. */
 void sop_cond_init(pthread_cond_t *c);
 bool sop_cond_wait(pthread_cond_t *c, struct sop_lock *l, long wait_ms);
+bool sop_cond_wait_until(pthread_cond_t *c, struct sop_lock *l, uint64_t monotonic_ns);
+uint64_t sop_monotonic_ns(void);
 
 static inline void sop_unlock_p(struct sop_lock **l)
 {

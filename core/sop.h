@@ -78,7 +78,7 @@ struct sop_open_opts {
 	 * blob has to fit). */
 	int (*open_disk)(void *ctx, struct sop_disk **out, const char *path, struct sop_err *e);
 	void *open_disk_ctx;
-	unsigned fill_bytes; /* zeros written ahead while somebody waits for syncs; 0: 128 KiB */
+	unsigned fill_bytes; /* zeros written ahead while somebody waits for syncs; 0: 512 KiB */
 	bool inline_io;
 	bool no_threads;
 	uint64_t segment_bytes;

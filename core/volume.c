@@ -222,6 +222,7 @@ static void volume_free(struct sop_volume *v)
 	sop_lock_release(&v->ckpt_lock);
 	sop_lock_release(&v->bg_lock);
 	pthread_cond_destroy(&v->barrier_cond);
+	pthread_cond_destroy(&v->barrier_come);
 	pthread_cond_destroy(&v->bg_cond);
 	free(v);
 }
@@ -344,6 +345,7 @@ static int open_once(struct sop_volume **out, const char *const *paths, size_t n
 	sop_lock_init(&v->ckpt_lock, SOP_RANK_VOLUME, "checkpoint");
 	sop_lock_init(&v->bg_lock, SOP_RANK_LEAF, "background");
 	sop_cond_init(&v->barrier_cond);
+	sop_cond_init(&v->barrier_come);
 	sop_cond_init(&v->bg_cond);
 	rc = open_parts(v, paths, n, e);
 	if (rc) {

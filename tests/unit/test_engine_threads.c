@@ -1,5 +1,6 @@
 /* The engine from many threads, on full disks, and with every single I/O failing once. */
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -7,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "core/engine.h"
 #include "tests/lib/fixture.h"
 
 #define THREADS 8
@@ -236,6 +238,118 @@ static void many_threads_commit_and_nothing_is_lost(void **state)
 	fixture_release(&f);
 }
 
+/* ---- rounds of syncs ---- */
+
+/* The test plays the round that runs when the others come. */
+static void begin_round(struct sop_volume *v)
+{
+	SOP_LOCK_GUARD(&v->barrier);
+
+	v->barrier_running = true;
+}
+
+static void end_round(struct sop_volume *v, bool served)
+{
+	SOP_LOCK_GUARD(&v->barrier);
+
+	if (served)
+		v->durable_lsn = sop_pins_published(v->pins);
+	v->barrier_running = false;
+	pthread_cond_broadcast(&v->barrier_cond);
+}
+
+static unsigned waiting(struct sop_volume *v)
+{
+	SOP_LOCK_GUARD(&v->barrier);
+
+	return v->barrier_waiting;
+}
+
+static void *write_durably(void *arg)
+{
+	struct worker *w = arg;
+	struct sop_err e = {0};
+	struct sop_txn *t;
+	char key[32];
+	int rc = sop_txn_begin(&t, w->c->f->v, &(struct sop_txn_opts){.mode = SOP_TXN_SESSION}, &e);
+
+	snprintf(key, sizeof(key), "durable%u", w->id);
+	if (!rc) {
+		rc = sop_upsert(t, SOP_NAME(w->c->store, key), key, strlen(key), &e);
+		rc = rc ? (sop_txn_rollback(t), rc) : sop_txn_commit(t, SOP_COMMIT_DURABLE, &e);
+	}
+	if (rc)
+		wrong(w->c, "durable item", rc, &e);
+	return NULL;
+}
+
+/* So many commit, and wait for the media while a round runs. */
+static void start_waiting(struct crowd *c, struct worker *w)
+{
+	for (unsigned i = 0; i < THREADS; i++) {
+		w[i] = (struct worker){.c = c, .id = i};
+		assert_int_equal(pthread_create(&w[i].thread, NULL, write_durably, &w[i]), 0);
+	}
+	while (waiting(c->f->v) < THREADS && !c->wrong)
+		sched_yield();
+}
+
+static void join_all(struct worker *w)
+{
+	for (unsigned i = 0; i < THREADS; i++)
+		pthread_join(w[i].thread, NULL);
+}
+
+static void those_who_wait_for_the_media_share_the_next_round(void **state)
+{
+	static struct fixture f;
+	static struct worker w[THREADS];
+	struct crowd c = {.f = &f};
+	uint64_t rounds;
+
+	(void)state;
+	fixture_init(&f, 2, 2, 0);
+	f.opts.inline_io = false;
+	fixture_ok(&f, fixture_open(&f));
+	fixture_ok(&f, fixture_store(&f, "s", &c.store));
+	rounds = f.v->barrier_rounds;
+	begin_round(f.v);
+	start_waiting(&c, w);
+	end_round(f.v, false);
+	join_all(w);
+	assert_int_equal(c.wrong, 0);
+	assert_int_equal(f.v->barrier_rounds, rounds + 1);
+	assert_int_equal(f.v->durable_lsn, sop_pins_published(f.v->pins));
+	/* As many may come again, and nobody is there any more. */
+	assert_int_equal(f.v->barrier_expected, THREADS);
+	assert_int_equal(f.v->barrier_waiting, 0);
+	fixture_ok(&f, fixture_close(&f));
+	fixture_release(&f);
+}
+
+static void who_is_served_by_a_round_that_ran_before_is_not_waited_for(void **state)
+{
+	static struct fixture f;
+	static struct worker w[THREADS];
+	struct crowd c = {.f = &f};
+	uint64_t rounds;
+
+	(void)state;
+	fixture_init(&f, 2, 2, 0);
+	f.opts.inline_io = false;
+	fixture_ok(&f, fixture_open(&f));
+	fixture_ok(&f, fixture_store(&f, "s", &c.store));
+	rounds = f.v->barrier_rounds;
+	begin_round(f.v);
+	start_waiting(&c, w);
+	end_round(f.v, true);
+	join_all(w);
+	assert_int_equal(c.wrong, 0);
+	assert_int_equal(f.v->barrier_rounds, rounds);
+	assert_int_equal(f.v->barrier_waiting, 0);
+	fixture_release(&f);
+}
+
 /* ---- full disks ---- */
 
 /* Put items of 64 KiB until there is no room; how many are there. */
@@ -403,6 +517,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(many_threads_commit_and_nothing_is_lost),
+		cmocka_unit_test(those_who_wait_for_the_media_share_the_next_round),
+		cmocka_unit_test(who_is_served_by_a_round_that_ran_before_is_not_waited_for),
 		cmocka_unit_test(a_full_volume_keeps_what_it_has_and_lets_removes_through),
 		cmocka_unit_test(any_single_failure_is_an_error_or_is_survived),
 	};
