@@ -191,9 +191,13 @@ int sop_segments_unproven(struct sop_segments *s, unsigned member,
 	int (*fn)(void *arg, const struct sop_segment_info *info, uint32_t shards), void *arg,
 	struct sop_err *e);
 
-/* Give [off, off+len) of every shard file back to the file systems (whole 4 KiB pages of it). */
-int sop_segments_punch(
-	struct sop_segments *s, uint64_t id, uint64_t off, uint64_t len, struct sop_err *e);
+struct sop_range64 {
+	uint64_t off, len;
+};
+
+/* Give these ranges of every shard file back to the file systems (whole 4 KiB pages of them). */
+int sop_segments_punch(struct sop_segments *s, uint64_t id, const struct sop_range64 *range,
+	size_t n, struct sop_err *e);
 /* Remove all shard files of a segment. Missing ones are fine. */
 int sop_segments_remove(struct sop_segments *s, uint64_t id, struct sop_err *e);
 /* Calls fn for each segment id that has a shard file on some disk; it may remove the segment. */

@@ -36,6 +36,7 @@ static void calls_free(struct sop_calls *c)
 {
 	for (size_t i = 0; i < c->n; i++) {
 		free(c->call[i].ids);
+		free(c->call[i].range);
 		let_go(&c->call[i]);
 	}
 	pthread_cond_destroy(&c->changed);

@@ -405,6 +405,15 @@ static int call_punch(struct sop_call *c)
 	return c->file->ops->punch(c->file, c->off, c->len);
 }
 
+static int call_punch_all(struct sop_call *c)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < c->n_ranges && !rc; i++)
+		rc = c->file->ops->punch(c->file, c->range[i].off, c->range[i].len);
+	return rc;
+}
+
 /* --- making files ---------------------------------------------------------------------------
  */
 
@@ -706,24 +715,39 @@ void sop_shard_files_sizes(struct sop_segments *s, struct segment *seg, uint32_t
 /* --- looking at files -----------------------------------------------------------------------
  */
 
+/* To each call its own: a disk that hangs may hold it longer than the caller waits. */
+static int copy_ranges(struct sop_calls *calls, const struct sop_range64 *range, size_t n)
+{
+	for (size_t i = 0; i < calls->n && n; i++) {
+		struct sop_call *c = &calls->call[i];
+
+		c->range = malloc(n * sizeof(*range));
+		if (!c->range)
+			return -ENOMEM;
+		memcpy(c->range, range, n * sizeof(*range));
+		c->n_ranges = n;
+	}
+	return 0;
+}
+
 /* Run fn on the open files of a segment. each() gets the calls that have ended, in order. */
 static int on_files(struct sop_segments *s, struct segment *seg, bool write,
-	int (*fn)(struct sop_call *c), uint64_t off, uint64_t len,
+	int (*fn)(struct sop_call *c), const struct sop_range64 *range, size_t n,
 	void (*each)(void *arg, struct sop_call *c), void *arg)
 {
 	struct sop_shard_file *files[SOP_EC_MAX] = {NULL};
 	int rcs[SOP_EC_MAX] = {0};
 	struct sop_calls *calls = sop_calls_new(seg->n);
 
-	if (!calls)
+	if (!calls || copy_ranges(calls, range, n)) {
+		sop_calls_put(calls);
 		return -ENOMEM;
+	}
 	sop_shard_files_get(s, seg, sop_segment_all(seg), write, files, rcs);
 	for (unsigned i = 0; i < seg->n; i++) {
 		struct sop_call *c = &calls->call[i];
 
 		call_fill(c, s, seg, i, fn);
-		c->off = off;
-		c->len = len;
 		if (files[i]) {
 			c->file = files[i]->file;
 			sop_file_get(c->file);
@@ -766,12 +790,12 @@ bool sop_shard_files_end_at(struct sop_segments *s, struct segment *seg)
 {
 	struct sizes z = {.want = seg->info.end, .all = true};
 
-	return !on_files(s, seg, true, call_size, 0, 0, each_size, &z) && z.all;
+	return !on_files(s, seg, true, call_size, NULL, 0, each_size, &z) && z.all;
 }
 
 static int call_cut(struct sop_call *c)
 {
-	return c->file->ops->truncate(c->file, c->off);
+	return c->file->ops->truncate(c->file, c->range->off);
 }
 
 static void each_cut(void *arg, struct sop_call *c)
@@ -783,15 +807,16 @@ static void each_cut(void *arg, struct sop_call *c)
 
 bool sop_shard_files_cut(struct sop_segments *s, struct segment *seg)
 {
+	struct sop_range64 beyond = {.off = seg->info.end};
 	bool all = true;
 
-	return !on_files(s, seg, true, call_cut, seg->info.end, 0, each_cut, &all) && all;
+	return !on_files(s, seg, true, call_cut, &beyond, 1, each_cut, &all) && all;
 }
 
 static int file_end(struct sop_segments *s, struct segment *seg, uint64_t *end)
 {
 	struct sizes z = {.all = true};
-	int rc = on_files(s, seg, false, call_size, 0, 0, each_size, &z);
+	int rc = on_files(s, seg, false, call_size, NULL, 0, each_size, &z);
 
 	if (!rc && !z.end)
 		rc = z.rc ? z.rc : -ENOENT;
@@ -810,6 +835,8 @@ int sop_segments_file_end(struct sop_segments *s, uint64_t id, uint64_t *end, st
 	sop_segment_put(s, seg);
 	return rc ? sop_fail(e, rc, "segment %016" PRIx64 ": size", id) : 0;
 }
+
+#define PUNCHES 64 /* in one call on a disk, whose time is bounded */
 
 struct punches {
 	struct sop_segments *s;
@@ -830,7 +857,8 @@ static void each_punch(void *arg, struct sop_call *c)
 
 /* Whoever mends the segment punches it again in what he writes. Without memory to tell him, space
  * leaks until the segment goes. */
-static void punch_begin(struct sop_segments *s, struct segment *seg, uint64_t off, uint64_t len)
+static void punch_begin(
+	struct sop_segments *s, struct segment *seg, const struct sop_range64 *range, size_t n)
 {
 	struct sop_mending *m;
 
@@ -839,8 +867,8 @@ static void punch_begin(struct sop_segments *s, struct segment *seg, uint64_t of
 	m = seg->mending;
 	if (!m)
 		return;
-	if (m->n == m->cap) {
-		size_t cap = m->cap ? 2 * m->cap : 64;
+	if (m->cap - m->n < n) {
+		size_t cap = 2 * m->cap + n;
 		struct sop_range64 *p = reallocarray(m->hole, cap, sizeof(*p));
 
 		if (!p)
@@ -848,32 +876,51 @@ static void punch_begin(struct sop_segments *s, struct segment *seg, uint64_t of
 		m->hole = p;
 		m->cap = cap;
 	}
-	m->hole[m->n++] = (struct sop_range64){off, len};
+	memcpy(m->hole + m->n, range, n * sizeof(*range));
+	m->n += n;
 }
 
-int sop_segments_punch(
-	struct sop_segments *s, uint64_t id, uint64_t off, uint64_t len, struct sop_err *e)
+/* At most PUNCHES of whole pages. */
+static int punch_some(
+	struct sop_segments *s, struct segment *seg, const struct sop_range64 *range, size_t n)
 {
 	struct punches p = {.s = s};
-	struct segment *seg = NULL;
-	uint64_t end;
 	int rc;
 
-	if (off < SOP_SHARD_HEADER || sop_add_over(&end, off, len) || end > SOP_SEGMENT_BYTES)
-		return sop_fail(e, -EINVAL, "segment %016" PRIx64 ": punch at %" PRIu64, id, off);
-	off = sop_round_up(off, 4096);
-	end -= end % 4096;
-	if (off >= end)
-		return 0;
-	rc = sop_segment_get(&seg, s, id, e);
+	punch_begin(s, seg, range, n);
+	rc = on_files(s, seg, true, call_punch_all, range, n, each_punch, &p);
+	sop_segment_busy_end(s, seg);
+	return rc ? rc : p.rc;
+}
+
+int sop_segments_punch(struct sop_segments *s, uint64_t id, const struct sop_range64 *range,
+	size_t n, struct sop_err *e)
+{
+	struct sop_range64 pages[PUNCHES];
+	struct segment *seg = NULL;
+	size_t fit = 0;
+	int rc = sop_segment_get(&seg, s, id, e);
+
 	if (rc)
 		return rc;
-	punch_begin(s, seg, off, end - off);
-	rc = on_files(s, seg, true, call_punch, off, end - off, each_punch, &p);
-	sop_segment_busy_end(s, seg);
+	for (size_t i = 0; i < n && !rc; i++) {
+		uint64_t off = range[i].off, end;
+
+		if (off < SOP_SHARD_HEADER || sop_add_over(&end, off, range[i].len) ||
+			end > SOP_SEGMENT_BYTES) {
+			rc = -EINVAL;
+			break;
+		}
+		off = sop_round_up(off, 4096);
+		end -= end % 4096;
+		if (off < end)
+			pages[fit++] = (struct sop_range64){off, end - off};
+		if (fit == PUNCHES || (fit && i + 1 == n)) {
+			rc = punch_some(s, seg, pages, fit);
+			fit = 0;
+		}
+	}
 	sop_segment_put(s, seg);
-	if (!rc)
-		rc = p.rc;
 	return rc ? sop_fail(e, rc, "segment %016" PRIx64 ": punch", id) : 0;
 }
 

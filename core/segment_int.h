@@ -106,9 +106,6 @@ static inline void sop_segment_disk_set(struct segment *seg, unsigned shard, uns
 }
 
 /* Holes punched while a segment is mended. */
-struct sop_range64 {
-	uint64_t off, len;
-};
 struct sop_mending {
 	struct sop_range64 *hole;
 	size_t n, cap;
@@ -283,6 +280,8 @@ struct sop_call {
 	int rc; /* out: what fn returned, or -ETIMEDOUT: then look at nothing else here */
 	/* in, as fn needs them */
 	uint64_t id, off, len;
+	struct sop_range64 *range; /* freed with the calls */
+	size_t n_ranges;
 	unsigned shard;
 	int flags;
 	struct sop_file *file; /* held, and let go of when fn has returned */

@@ -902,9 +902,8 @@ static void end(struct mend *m, bool written)
 	sop_unlock(&s->lock);
 	/* Holes punched meanwhile, in what was written over them. */
 	again = written && m->punched.n;
-	for (size_t i = 0; again && i < m->punched.n; i++)
-		(void)sop_segments_punch(
-			s, m->info.id, m->punched.hole[i].off, m->punched.hole[i].len, NULL);
+	if (again)
+		(void)sop_segments_punch(s, m->info.id, m->punched.hole, m->punched.n, NULL);
 	SOP_EACH_BIT(i, m->want)
 	if (m->target[i])
 		m->target[i]->ops->file_close(m->target[i]);

@@ -534,24 +534,29 @@ static int garbage_order(const void *a, const void *b)
 	return (x->off > y->off) - (x->off < y->off);
 }
 
+/* In order, so that those of one segment follow each other. */
 struct punches {
-	struct garbage *p;
+	struct punched {
+		uint64_t segment;
+		struct sop_range64 range;
+	} * p;
 	size_t n, cap;
 	bool failed;
 };
 
 static void punch_add(struct punches *ps, uint64_t segment, uint64_t off, uint64_t len)
 {
+	struct punched *last = ps->n ? &ps->p[ps->n - 1] : NULL;
+
 	if (!len)
 		return;
-	if (ps->n && ps->p[ps->n - 1].segment == segment &&
-		ps->p[ps->n - 1].off + ps->p[ps->n - 1].len == off) {
-		ps->p[ps->n - 1].len += len;
+	if (last && last->segment == segment && last->range.off + last->range.len == off) {
+		last->range.len += len;
 		return;
 	}
 	if (ps->n == ps->cap) {
 		size_t cap = ps->cap ? 2 * ps->cap : 64;
-		struct garbage *p = realloc(ps->p, cap * sizeof(*p));
+		struct punched *p = realloc(ps->p, cap * sizeof(*p));
 
 		if (!p) {
 			ps->failed = true;
@@ -560,7 +565,21 @@ static void punch_add(struct punches *ps, uint64_t segment, uint64_t off, uint64
 		ps->p = p;
 		ps->cap = cap;
 	}
-	ps->p[ps->n++] = (struct garbage){segment, off, len};
+	ps->p[ps->n++] = (struct punched){segment, {off, len}};
+}
+
+/* All of a segment in one call. */
+static int punch_all(struct sop_space *s, const struct punches *ps, struct sop_err *e)
+{
+	sop_autofree struct sop_range64 *range = malloc((ps->n + 1) * sizeof(*range));
+	int rc = range ? 0 : sop_fail(e, -ENOMEM, "reclaim");
+
+	for (size_t i = 0, n; i < ps->n && !rc; i += n) {
+		for (n = 0; i + n < ps->n && ps->p[i + n].segment == ps->p[i].segment; n++)
+			range[n] = ps->p[i + n].range;
+		rc = sop_segments_punch(s->v->seg, ps->p[i].segment, range, n, e);
+	}
+	return rc;
 }
 
 /* Pages at the ends of dead ranges, until the next page or segment comes. */
@@ -844,14 +863,16 @@ static int emptied_add(struct sop_space *s, uint64_t id, struct sop_err *e)
 /* Give back what an empty segment takes up; its files and headers stay for now. */
 static int hollow(struct sop_space *s, uint64_t id, struct sop_err *e)
 {
+	struct sop_range64 all = {.off = SOP_SHARD_HEADER};
 	uint64_t end;
 	int rc = sop_segments_file_end(s->v->seg, id, &end, e);
 
 	if (rc == -ENOENT)
 		return 0;
-	if (!rc && end > SOP_SHARD_HEADER)
-		rc = sop_segments_punch(s->v->seg, id, SOP_SHARD_HEADER, end - SOP_SHARD_HEADER, e);
-	return rc;
+	if (rc || end <= SOP_SHARD_HEADER)
+		return rc;
+	all.len = end - SOP_SHARD_HEADER;
+	return sop_segments_punch(s->v->seg, id, &all, 1, e);
 }
 
 /* Segments that lost their last blob before they were sealed: at most max of them. */
@@ -906,8 +927,8 @@ int sop_space_reclaim(struct sop_space *s, size_t max, size_t *left, struct sop_
 		rc = sop_fail(e, -ENOMEM, "reclaim");
 	/* Outside of the commit lock: punching is slow. The checkpoint, which would forget that
 	 * these are to be punched, is held off by the caller. */
-	for (size_t i = 0; i < ps.n && !rc; i++)
-		rc = sop_segments_punch(s->v->seg, ps.p[i].segment, ps.p[i].off, ps.p[i].len, e);
+	if (!rc)
+		rc = punch_all(s, &ps, e);
 	for (size_t i = 0; i < n_remove && !rc; i++)
 		rc = hollow(s, remove[i], e);
 	free(ps.p);
@@ -1363,8 +1384,8 @@ int sop_space_settle(struct sop_space *s, struct sop_err *e)
 		}
 	if (!rc)
 		rc = changes_apply(s->v, &cs, e);
-	for (size_t i = 0; i < ps.n && !rc; i++)
-		rc = sop_segments_punch(s->v->seg, ps.p[i].segment, ps.p[i].off, ps.p[i].len, e);
+	if (!rc)
+		rc = punch_all(s, &ps, e);
 	free(cs.c);
 	free(ps.p);
 	return rc;

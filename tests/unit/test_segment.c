@@ -653,6 +653,11 @@ static uint64_t allocated(struct volume *v)
 	return sum;
 }
 
+static int punch(struct volume *v, uint64_t segment, uint64_t off, uint64_t len, struct sop_err *e)
+{
+	return sop_segments_punch(v->segs, segment, &(struct sop_range64){off, len}, 1, e);
+}
+
 static void punch_gives_back_whole_pages_and_hurts_no_neighbour(void **state)
 {
 	struct sop_blobref refs[3];
@@ -665,18 +670,38 @@ static void punch_gives_back_whole_pages_and_hurts_no_neighbour(void **state)
 	for (unsigned i = 0; i < 3; i++)
 		refs[i] = put_seed(&v, 200001, i);
 	before = allocated(&v);
-	assert_ok(sop_segments_punch(v.segs, refs[1].segment, refs[1].off,
-			  sop_blob_shard_bytes(200001, 2), &e),
-		&e);
+	assert_ok(punch(&v, refs[1].segment, refs[1].off, sop_blob_shard_bytes(200001, 2), &e), &e);
 	assert_in_range(before - allocated(&v), 4 * 92000, 4 * 101000);
 	assert_int_equal(get_seed(&v, &refs[0], 0), 0);
 	assert_int_equal(get_seed(&v, &refs[1], 1), SOP_ELOST);
 	assert_int_equal(get_seed(&v, &refs[2], 2), 0);
-	assert_ok(sop_segments_punch(v.segs, refs[1].segment, refs[2].off + 1, 4095, &e), &e);
+	assert_ok(punch(&v, refs[1].segment, refs[2].off + 1, 4095, &e), &e);
 	assert_int_equal(get_seed(&v, &refs[2], 2), 0);
-	assert_int_equal(sop_segments_punch(v.segs, refs[1].segment, 0, 8192, &e), -EINVAL);
-	assert_int_equal(
-		sop_segments_punch(v.segs, refs[1].segment, 8192, UINT64_MAX, &e), -EINVAL);
+	assert_int_equal(punch(&v, refs[1].segment, 0, 8192, &e), -EINVAL);
+	assert_int_equal(punch(&v, refs[1].segment, 8192, UINT64_MAX, &e), -EINVAL);
+	volume_free(&v);
+}
+
+/* More of them than go out in one call; every other blob is hit. */
+static void punch_takes_many_ranges(void **state)
+{
+	struct sop_range64 range[150];
+	struct sop_blobref refs[300];
+	struct sop_err e = {0};
+	struct volume v;
+	uint64_t before;
+
+	(void)state;
+	volume_new(&v, 4, 2, 2);
+	for (unsigned i = 0; i < 300; i++)
+		refs[i] = put_seed(&v, 20001, i);
+	for (unsigned i = 0; i < 150; i++)
+		range[i] = (struct sop_range64){refs[2 * i].off, sop_blob_shard_bytes(20001, 2)};
+	before = allocated(&v);
+	assert_ok(sop_segments_punch(v.segs, refs[0].segment, range, 150, &e), &e);
+	assert_in_range(before - allocated(&v), 150 * 4 * 4096, 150 * 4 * 12288);
+	for (unsigned i = 0; i < 300; i++)
+		assert_int_equal(get_seed(&v, &refs[i], i), i % 2 ? 0 : SOP_ELOST);
 	volume_free(&v);
 }
 
@@ -885,6 +910,7 @@ int main(void)
 		cmocka_unit_test(a_sync_looks_at_what_each_append_reached),
 		cmocka_unit_test(writes_to_a_disk_that_went_and_came_back_do_not_count_as_synced),
 		cmocka_unit_test(punch_gives_back_whole_pages_and_hurts_no_neighbour),
+		cmocka_unit_test(punch_takes_many_ranges),
 		cmocka_unit_test(scan_names_each_segment_once_and_remove_removes_it),
 		cmocka_unit_test(a_file_in_the_way_is_not_hurt),
 		cmocka_unit_test(open_files_are_bounded),
