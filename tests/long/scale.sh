@@ -202,12 +202,13 @@ sys.exit(rc)' "$SOPCTL" import "$SOURCE" many --key=string
 	said "$(cat "$WORK/check.out")"
 }
 
-# The disks' own file systems, mounted anew: nothing of them is in memory.
+# The disks' own file systems, mounted anew: nothing of them is in memory. They are not to read ahead what they
+# may need, either.
 cold() {
 	local d
 	for d in "${DISKS[@]}"; do
 		umount "$d"
-		mount -o loop "$d.img" "$d"
+		mount -o loop,noinit_itable,no_prefetch_block_bitmaps "$d.img" "$d"
 	done
 }
 
@@ -222,19 +223,21 @@ read_kib() {
 	echo $((sum / 2))
 }
 
-# What a mount reads goes to $read, in KiB.
+# What a mount reads goes to $read, in KiB, and how many files it has open then to $opened.
 mount_cold() {
 	local was
 	cold
 	was=$(read_kib)
 	up commit=1h,checkpoint=1h,journal=1G
 	read=$(($(read_kib) - was))
+	opened=$(find "/proc/$PID/fd" -type l | wc -l)
 }
 
-# large GIB: sets read_clean and read_killed.
+# large GIB: sets read_clean and read_killed, opened_clean and opened_killed.
 large() {
 	local gib=$1 mib=$(($1 * 1024)) i size
-	size=$((mib * 3 / 2 + 4096))
+	# The same for all: what ext4 itself needs to know is as much as it is large.
+	size=$((LARGE_GIB * 1536 + 4096))
 	rm -rf --one-file-system "$WORK"/d?
 	for ((i = 1; i <= DISKS_OF_LARGE; i++)); do
 		small_ext4 "$WORK/d$i" "$size"
@@ -245,8 +248,8 @@ large() {
 	bounded "$gib GiB written"
 	unmount_volume
 	mount_cold
-	read_clean=$read
-	said "a mount of $gib GiB read $read KiB"
+	read_clean=$read opened_clean=$opened
+	said "a mount of $gib GiB read $read KiB and has $opened files open"
 	"$drive" sread "$MNT/f" $mib
 	bounded "$gib GiB read"
 	unmount_volume
@@ -261,8 +264,8 @@ large() {
 	"$drive" create "$MNT/d" 2000 1000
 	kill_daemon
 	mount_cold
-	read_killed=$read
-	said "a mount of $gib GiB after a kill, 2000 commits in the journal, read $read KiB"
+	read_killed=$read opened_killed=$opened
+	said "a mount of $gib GiB after a kill, 2000 commits in the journal, read $read KiB and has $opened files open"
 	"$drive" read "$MNT/d" 2000 1000
 	"$drive" rcheck "$MNT/f" $mib "$WRITES"
 	bounded "recovery of $gib GiB"
@@ -278,16 +281,20 @@ large() {
 }
 
 large_and_small() {
-	local small_clean small_killed
+	local small_clean small_killed files_clean files_killed
 	requires_root
 	requires mkfs.ext4 findmnt
 	large 1
 	small_clean=$read_clean small_killed=$read_killed
+	files_clean=$opened_clean files_killed=$opened_killed
 	large "$LARGE_GIB"
 	[ "$read_clean" -le $((small_clean + 1024)) ] ||
 		fail "a mount reads $read_clean KiB of $LARGE_GIB GiB, and $small_clean of one"
 	[ "$read_killed" -le $((small_killed + 1024)) ] ||
 		fail "a mount after a kill reads $read_killed KiB of $LARGE_GIB GiB, and $small_killed of one"
+	if [ "$opened_clean" -gt $((files_clean + 8)) ] || [ "$opened_killed" -gt $((files_killed + 8)) ]; then
+		fail "a mount of $LARGE_GIB GiB opens $opened_clean files, or $opened_killed, and of one $files_clean and $files_killed"
+	fi
 }
 
 for part in ${PARTS:-dirs sparse items large}; do
