@@ -36,9 +36,10 @@ struct option_entry {
 	const char *help;
 };
 
-/* Of a file or directory that the kernel knows, and memory for them beside their share of cache=.
+/* Of a file or directory that the kernel knows, with what a listing of it leaves; and memory for
+ * them beside their share of cache=.
  */
-#define KNOWN_BYTES 384u
+#define KNOWN_BYTES 512u
 #define KNOWN_FREE  (UINT64_C(16) << 20)
 
 #define AT(member) offsetof(struct sopfs_options, member)

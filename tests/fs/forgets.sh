@@ -11,9 +11,9 @@ known() {
 }
 
 new_volume 1 1+0
-# Of 9.5 MiB, at 384 bytes each.
+# Of 9.5 MiB, at 512 bytes each.
 mount_volume cache=8M
-limit=25941
+limit=19456
 mkdir -p "$MNT/old/here/below" "$MNT/old/bound" "$WORK/outside" "$MNT/t"
 echo read >"$MNT/old/read"
 echo before >"$MNT/old/write"

@@ -202,99 +202,67 @@ sys.exit(rc)' "$SOPCTL" import "$SOURCE" many --key=string
 	said "$(cat "$WORK/check.out")"
 }
 
-# The disks' own file systems, mounted anew: nothing of them is in memory. They are not to read ahead what they
-# may need, either.
-cold() {
-	local d
-	for d in "${DISKS[@]}"; do
-		umount "$d"
-		mount -o loop,noinit_itable,no_prefetch_block_bitmaps "$d.img" "$d"
-	done
-}
-
-# What was read of all disks, in KiB: the loop devices count it.
-read_kib() {
-	local d dev sectors sum=0
-	for d in "${DISKS[@]}"; do
-		dev=$(findmnt -no SOURCE "$d")
-		read -r _ _ sectors _ <"/sys/block/${dev#/dev/}/stat"
-		sum=$((sum + sectors))
-	done
-	echo $((sum / 2))
-}
-
-# What a mount reads goes to $read, in KiB, and how many files it has open then to $opened.
-mount_cold() {
-	local was
-	cold
-	was=$(read_kib)
+# What a mount reads goes to $read, in KiB, by the daemon's own count: what the disks' file systems read for
+# themselves depends on how full they are. How often, to $calls; and how many files it has open then to $opened.
+mount_counted() {
 	up commit=1h,checkpoint=1h,journal=1G
-	read=$(($(read_kib) - was))
+	read=$(awk '/^rchar/ { print int($2 / 1024) }' "/proc/$PID/io")
+	calls=$(awk '/^syscr/ { print $2 }' "/proc/$PID/io")
 	opened=$(find "/proc/$PID/fd" -type l | wc -l)
 }
 
-# large GIB: sets read_clean and read_killed, opened_clean and opened_killed.
+# large GIB: sets $clean and $killed, "read calls opened" of a mount after an unmount and after a kill.
 large() {
-	local gib=$1 mib=$(($1 * 1024)) i size
-	# The same for all: what ext4 itself needs to know is as much as it is large.
-	size=$((LARGE_GIB * 1536 + 4096))
-	rm -rf --one-file-system "$WORK"/d?
-	for ((i = 1; i <= DISKS_OF_LARGE; i++)); do
-		small_ext4 "$WORK/d$i" "$size"
-	done
-	new_volume "$DISKS_OF_LARGE" "$EC"
+	local gib=$1 mib=$(($1 * 1024)) i
+	fresh "$DISKS_OF_LARGE" "$EC"
 	up
 	"$drive" write "$MNT/f" $mib sync
 	bounded "$gib GiB written"
 	unmount_volume
-	mount_cold
-	read_clean=$read opened_clean=$opened
-	said "a mount of $gib GiB read $read KiB and has $opened files open"
+	up
 	"$drive" sread "$MNT/f" $mib
 	bounded "$gib GiB read"
-	unmount_volume
-	up
 	"$drive" rread "$MNT/f" $mib "$WRITES"
 	"$drive" rwrite "$MNT/f" $mib "$WRITES"
 	"$drive" rcheck "$MNT/f" $mib "$WRITES"
 	bounded "$WRITES pages written anywhere in $gib GiB"
 	unmount_volume
-	mount_cold
-	mkdir "$MNT/d"
-	"$drive" create "$MNT/d" 2000 1000
-	kill_daemon
-	mount_cold
-	read_killed=$read opened_killed=$opened
-	said "a mount of $gib GiB after a kill, 2000 commits in the journal, read $read KiB and has $opened files open"
-	"$drive" read "$MNT/d" 2000 1000
+	# As many commits lie in the journal, each time.
+	for i in clean killed; do
+		mount_counted
+		printf -v $i '%s' "$read $calls $opened"
+		said "a mount of $gib GiB ($i): $read KiB read in $calls calls, $opened files open"
+		mkdir "$MNT/$i"
+		"$drive" create "$MNT/$i" 2000 1000
+		kill_daemon
+	done
+	up
+	"$drive" read "$MNT/killed" 2000 1000
 	"$drive" rcheck "$MNT/f" $mib "$WRITES"
 	bounded "recovery of $gib GiB"
 	rm "$MNT/f"
 	unmount_volume
 	check_volume
 	said "$(cat "$WORK/check.out")"
-	for i in "${DISKS[@]}"; do
-		umount "$i"
-		rm "$i.img"
-	done
-	LOOPS=()
+}
+
+# no_more SMALL LARGE: of the first, each count may be so much larger in the second.
+no_more() {
+	local -a small large
+	read -ra small <<<"$1"
+	read -ra large <<<"$2"
+	[ "${large[0]}" -le $((small[0] + 256)) ] || fail "a mount reads ${large[0]} KiB of $LARGE_GIB GiB, ${small[0]} of one"
+	[ "${large[1]}" -le $((small[1] + 64)) ] || fail "a mount reads ${large[1]} times of $LARGE_GIB GiB, ${small[1]} of one"
+	[ "${large[2]}" -le $((small[2] + 8)) ] || fail "a mount opens ${large[2]} files of $LARGE_GIB GiB, ${small[2]} of one"
 }
 
 large_and_small() {
-	local small_clean small_killed files_clean files_killed
-	requires_root
-	requires mkfs.ext4 findmnt
+	local clean killed small_clean small_killed
 	large 1
-	small_clean=$read_clean small_killed=$read_killed
-	files_clean=$opened_clean files_killed=$opened_killed
+	small_clean=$clean small_killed=$killed
 	large "$LARGE_GIB"
-	[ "$read_clean" -le $((small_clean + 1024)) ] ||
-		fail "a mount reads $read_clean KiB of $LARGE_GIB GiB, and $small_clean of one"
-	[ "$read_killed" -le $((small_killed + 1024)) ] ||
-		fail "a mount after a kill reads $read_killed KiB of $LARGE_GIB GiB, and $small_killed of one"
-	if [ "$opened_clean" -gt $((files_clean + 8)) ] || [ "$opened_killed" -gt $((files_killed + 8)) ]; then
-		fail "a mount of $LARGE_GIB GiB opens $opened_clean files, or $opened_killed, and of one $files_clean and $files_killed"
-	fi
+	no_more "$small_clean" "$clean"
+	no_more "$small_killed" "$killed"
 }
 
 for part in ${PARTS:-dirs sparse items large}; do
