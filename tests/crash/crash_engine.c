@@ -67,6 +67,8 @@ static const struct broken {
 	{"no-checkpoint-name-sync", "", true, NULL},
 	{"no-registry-sync", "registry/", false, NULL},
 	{"no-registry-name-sync", "registry", true, NULL},
+	{"no-slot-sync", "slots/", false, NULL},
+	{"no-slot-name-sync", "slots", true, NULL},
 	{"barrier-before-shards", "segments/", false, "registry/"},
 	{"flips-before-checkpoint", "", true, "registry/"},
 };
@@ -795,7 +797,7 @@ int main(int argc, char **argv)
 {
 	bool heavy = getenv("LONG") && *getenv("LONG");
 	unsigned long points = heavy ? 1000000 : getenv("SMALL") ? 1 : 10000;
-	unsigned per_seq = heavy ? 40 : getenv("SMALL") ? 1 : 4;
+	unsigned per_seq = heavy ? 40 : getenv("SMALL") ? 1 : 3;
 	unsigned jobs = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
 	uint64_t seed = 1, step = 0, choice = 0;
 	struct seq only = {0};
