@@ -23,6 +23,7 @@
 #define OPS_MAX	   24
 #define POINTS_MAX 4096
 #define LONG_OPS   20
+#define FSCK	   24 /* one point of so many is gone over by it: that takes as long as some points */
 #define LONGS	   100 /* sequences of a round */
 #define THREES	   400
 #define FEWER	   5 /* SMALL=1: one sequence in so many, but those of one operation all */
@@ -564,7 +565,7 @@ static void look_at(struct run *r, const struct point *p, uint64_t choice)
 		crash_recovery(&g, &rng);
 		power_cut(&g, keep, next_random(&rng));
 	}
-	if (!g.opts.degraded && next_random(&rng) % 8 == 0)
+	if (!g.opts.degraded && next_random(&rng) % FSCK == 0)
 		examine(r, &g, true);
 	reopen(r, &g);
 	if (p->unborn)
@@ -577,7 +578,7 @@ static void look_at(struct run *r, const struct point *p, uint64_t choice)
 		r->f.e = g.e;
 		die(r, "close after recovery");
 	}
-	if (!g.opts.degraded && next_random(&rng) % 8 == 0)
+	if (!g.opts.degraded && next_random(&rng) % FSCK == 0)
 		examine(r, &g, false);
 	sim_free(g.sim);
 	r->history[0].hash = born;
