@@ -312,7 +312,7 @@ fuzz-run: $(FUZZ_BIN)
 fuzz-seeds: $(BUILD)/fuzz/seeds
 	$(BUILD)/fuzz/seeds tests/fuzz/corpus
 
-# A night: the million crash points alone take two processors for an hour.
+# A night: the million crash points alone take two processors for twenty minutes.
 check-long: all tests
 	@LONG=1 TEST_TIMEOUT=14400 $(RUN_TESTS) $(UNIT_BIN) $(MODEL_BIN) \
 		$(call SH_TESTS,crash fs tools long packages)

@@ -421,6 +421,9 @@ static void check(struct run *r, struct fixture *g)
 	struct ids ids = {.n = 0};
 	int rc = r->q->c->shared && !g->opts.degraded ? scenario_scrub_alone(g) : 0;
 
+	/* A disk that is to be healed may have had to wait for one that is being replaced. */
+	if (!rc && r->moved)
+		rc = sop_volume_tick(g->v, &g->e);
 	/* With a disk away all its shards are missing, and that is that. */
 	if (!rc)
 		rc = sop_volume_check(g->v, !g->opts.degraded, report, NULL, &rep, &g->e);
