@@ -8,7 +8,7 @@ rules=0
 
 for rule in $("$engine" --broken list); do
 	rules=$((rules + 1))
-	if out=$("$engine" --broken "$rule" --points 10000 2>&1); then
+	if out=$("$engine" --broken "$rule" --points 10000 --per-sequence 20 2>&1); then
 		echo "$out"
 		echo "FAILED: a program with $rule passes"
 		exit 1
