@@ -454,9 +454,9 @@ static int encode_text(struct sop_keybuf *out, const struct sop_keying *k, const
 		rc = parse_double(&key.f, name, len);
 	if (!rc)
 		rc = sop_key_encode(out, k, &key, NULL);
-	return rc == -ENAMETOOLONG ? sop_fail(e, rc, "key")
-	       : rc		   ? not_canonical(name, len, k, e)
-				   : 0;
+	if (rc == -ENAMETOOLONG || rc == -ENOMEM)
+		return sop_fail(e, rc, "key");
+	return rc ? not_canonical(name, len, k, e) : 0;
 }
 
 int sop_key_name_encode(struct sop_keybuf *out, const struct sop_keying *k, const char *name,
