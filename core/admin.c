@@ -354,8 +354,9 @@ static int lay_out(struct layout *l, const struct sop_extent *x, struct sop_err 
 	if (rc)
 		return rc;
 	/* What cannot be read shows in the states of the shards. */
-	if (l->verify)
-		(void)sop_blob_verify(l->v->seg, &x->ref, false, &good, NULL);
+	rc = l->verify ? sop_blob_verify(l->v->seg, &x->ref, false, &good, NULL) : 0;
+	if (sop_blob_untold(rc))
+		return sop_fail(e, rc, "verify");
 	out.k = info.k;
 	out.m = info.m;
 	for (unsigned i = 0; i < out.k + out.m; i++) {

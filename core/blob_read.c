@@ -759,7 +759,7 @@ static void report(struct grid *g, const char *op)
 static int lost_code(const struct grid *g)
 {
 	for (unsigned i = 0; i < g->b->n; i++)
-		if (g->rc[i] == -ENOMEM || g->rc[i] == -EMFILE || g->rc[i] == -ENFILE)
+		if (sop_blob_untold(g->rc[i]))
 			return g->rc[i];
 	return SOP_ELOST;
 }
@@ -898,7 +898,7 @@ static int read_headers(struct blob *b, uint32_t shards, uint32_t *good, uint8_t
 	struct sop_segments *s = b->s;
 	struct sop_shard_file *files[SOP_EC_MAX] = {NULL};
 	struct sop_disk_fragment *raw[SOP_EC_MAX] = {NULL}, want;
-	int request[SOP_EC_MAX], rcs[SOP_EC_MAX] = {0};
+	int request[SOP_EC_MAX], rcs[SOP_EC_MAX] = {0}, rc = 0;
 	struct sop_batch *batch = sop_batch_new(s->io);
 
 	*good = 0;
@@ -926,6 +926,8 @@ static int read_headers(struct blob *b, uint32_t shards, uint32_t *good, uint8_t
 		if (!rcs[j])
 			rcs[j] = sop_batch_result(batch, request[j]);
 		sop_shard_file_put(s, files[j]);
+		if (sop_blob_untold(rcs[j]))
+			rc = rcs[j];
 		if (rcs[j])
 			continue;
 		sop_frag_header(&want, &b->seg->info, b->ref, raw[j]->kind, j);
@@ -935,7 +937,7 @@ static int read_headers(struct blob *b, uint32_t shards, uint32_t *good, uint8_t
 		*kind = raw[j]->kind;
 	}
 	sop_batch_put(batch);
-	return 0;
+	return rc;
 }
 
 /* Read every cell of every shard that can be read, whatever is good already. */
@@ -949,6 +951,8 @@ static int grid_read_all(struct grid *g, struct sop_err *e)
 		*cell_at(g, i, r) |= CELL_PLAN;
 	/* late: with the full bound */
 	rc = shards ? grid_read(g, shards, true) : 0;
+	for (unsigned i = 0; i < g->b->n && !rc; i++)
+		rc = sop_blob_untold(g->rc[i]) ? g->rc[i] : 0;
 	return rc ? sop_fail(e, rc, "verify") : 0;
 }
 
@@ -1017,9 +1021,10 @@ static uint32_t whole_shards(struct grid *g)
 	return whole;
 }
 
-static void repair_shards(struct grid *g, uint32_t shards, uint8_t kind, uint32_t *good)
+static int repair_shards(struct grid *g, uint32_t shards, uint8_t kind, uint32_t *good)
 {
 	const struct blob *b = g->b;
+	int untold = 0;
 
 	SOP_EACH_BIT(i, shards)
 	{
@@ -1031,12 +1036,15 @@ static void repair_shards(struct grid *g, uint32_t shards, uint8_t kind, uint32_
 		rc = repair_shard(g, i, kind);
 		if (!rc)
 			*good |= 1u << i;
+		if (sop_blob_untold(rc))
+			untold = rc;
 		sop_log(sop_members_log(b->s->mem), rc ? SOP_LOG_WARNING : SOP_LOG_INFO, "blob",
 			"op=repair segment=%016" PRIx64 " off=%" PRIu64
 			" shard=%u disk=%u code=%s: shard %s",
 			b->ref->segment, b->ref->off, i, member, rc ? sop_err_name(rc) : "0",
 			rc ? "not written" : "written anew");
 	}
+	return untold;
 }
 
 /* All that a verify finds out, in g. */
@@ -1047,10 +1055,11 @@ static int verify(struct blob *b, struct grid *g, bool build, uint32_t *good, ui
 	bool lost = false;
 	int rc = grid_read_all(g, e);
 
-	if (!rc)
-		rc = read_headers(b, readable(g), &headers, kind);
 	if (rc)
 		return rc;
+	rc = read_headers(b, readable(g), &headers, kind);
+	if (rc)
+		return sop_fail(e, rc, "verify");
 	*good = whole_shards(g) & headers;
 	for (unsigned i = 0; i < b->n; i++) {
 		uint32_t bit = 1u << i;
@@ -1088,7 +1097,7 @@ int sop_blob_verify(struct sop_segments *s, const struct sop_blobref *ref, bool 
 	if (!rc) {
 		rc = verify(&b, &g, repair, good, &kind, e);
 		if (!rc && repair)
-			repair_shards(&g, sop_segment_all(b.seg) & ~*good, kind, good);
+			rc = repair_shards(&g, sop_segment_all(b.seg) & ~*good, kind, good);
 		grid_release(&g);
 	}
 	sop_segment_put(s, b.seg);

@@ -148,8 +148,9 @@ static int blob_verify(struct sop_check *c, const struct sop_blobref *ref)
 	uint32_t good = 0, here, bad;
 	int rc;
 
-	if (sop_blob_verify(c->v->seg, ref, false, &good, NULL))
-		return 1;
+	rc = sop_blob_verify(c->v->seg, ref, false, &good, NULL);
+	if (rc)
+		return sop_blob_untold(rc) ? sop_fail(c->e, rc, "check") : 1;
 	rc = sop_segments_info(c->v->seg, ref->segment, &info, c->e);
 	if (rc)
 		return rc;
@@ -157,8 +158,11 @@ static int blob_verify(struct sop_check *c, const struct sop_blobref *ref)
 	bad = here & ~good;
 	if (!bad)
 		return 0;
-	if (c->o.repair && sop_blob_verify(c->v->seg, ref, true, &good, NULL))
+	if (c->o.repair && (rc = sop_blob_verify(c->v->seg, ref, true, &good, NULL))) {
+		if (sop_blob_untold(rc))
+			return sop_fail(c->e, rc, "check");
 		good = 0;
+	}
 	r = sop_check_found(c, SOP_CHECK_SHARDS);
 	if (!r)
 		return sop_check_no_memory(c);

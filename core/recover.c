@@ -48,7 +48,7 @@ static int verify_op(void *arg, enum sop_op_type type, unsigned flags, uint64_t 
 	rc = sop_blob_verify(w->v->seg, &ref, !w->v->opts.read_only, &good, &why);
 	if (!rc)
 		return 0;
-	if (rc == -ENOMEM || rc == -EMFILE || rc == -ENFILE)
+	if (sop_blob_untold(rc))
 		return sop_say(w->e, rc, "%s", why.text);
 	w->bad = rc == SOP_ELOST || rc == SOP_ECORRUPT || w->v->opts.part_journal;
 	if (w->bad)

@@ -1158,7 +1158,7 @@ static int not_found(struct sop_segments *s, const struct sop_calls *calls)
 	for (size_t i = 0; i < calls->n; i++) {
 		int one = calls->call[i].rc;
 
-		if (one == -ENOMEM || one == -EMFILE || one == -ENFILE)
+		if (sop_blob_untold(one))
 			return one;
 		if (one == -ENODEV || one == -ENOENT || one == SOP_ECORRUPT ||
 			one == SOP_EFOREIGN || one == SOP_EVERSION)
