@@ -387,6 +387,8 @@ static int skip_hole(struct mend *m, uint32_t at)
 
 	if ((m->off + at) % SOP_BLOCK_BYTES || m->len - at < SOP_BLOCK_BYTES || !others)
 		return 0;
+	if ((in_place & ~m->fresh) && (unsigned)__builtin_popcount(m->have & ~in_place) < m->k)
+		return 0;
 	SOP_EACH_BIT(i, others)
 	if (!all_zero(m->buf[i] + at, SOP_BLOCK_BYTES))
 		return 0;
@@ -568,24 +570,27 @@ static int end_writes(struct mend *m, struct sop_err *e)
  */
 
 /* Verifying: what is bad is written anew by the way that reads use, which also tells health. */
-static void check_found(struct mend *m)
+static int check_found(struct mend *m, struct sop_err *e)
 {
 	struct found *f = &m->at;
 	uint32_t bad = m->loaded & ~f->whole, good = 0;
+	int rc;
 
 	if (!bad || f->punched)
-		return;
+		return 0;
 	if (!f->recoverable) {
 		m->r->lost++;
 		if (m->o->lost)
 			m->o->lost(m->o->arg, &f->ref, f->kind);
-		return;
+		return 0;
 	}
-	if (sop_blob_verify(m->s, &f->ref, !m->o->no_repair, &good, NULL))
-		return;
+	rc = sop_blob_verify(m->s, &f->ref, !m->o->no_repair, &good, e);
+	if (rc)
+		return sop_blob_untold(rc) ? rc : 0;
 	m->r->corrected += (unsigned)__builtin_popcount(good & bad);
 	m->r->repaired_bytes += (uint64_t)__builtin_popcount(good & bad) * f->shape.bytes;
 	m->r->bad += (unsigned)__builtin_popcount(bad & ~good);
+	return 0;
 }
 
 static bool find_header(struct mend *m, uint32_t at)
@@ -660,7 +665,7 @@ static int walk(struct mend *m, uint32_t *used, struct sop_err *e)
 			continue;
 		}
 		if (m->o->verify)
-			check_found(m);
+			rc = check_found(m, e);
 		else if (m->at.complete)
 			rc = emit(m, at, e);
 		else if (!m->at.punched) {
@@ -807,8 +812,9 @@ static int open_sources(struct mend *m, struct sop_err *e)
 	SOP_EACH_BIT(l, m->seg->ours ? 0 : m->have)
 	m->end = SOP_MAX(m->end, m->size[l]);
 	m->end = SOP_MIN(m->end, (uint64_t)SOP_SEGMENT_BYTES);
-	/* A shard that is to be copied can be read where it is, or k others can. */
-	if ((unsigned)__builtin_popcount(m->have & ~m->want) < m->k &&
+	/* A shard that is to be copied can be read where it is, or k can. One that has missed
+	 * something has what was written before. */
+	if ((unsigned)__builtin_popcount(m->have) < m->k &&
 		(!m->moved || m->want != m->moved || m->want & ~m->have))
 		return m->have && m->o->verify ? 0 : too_few(m, e);
 	return 0;
