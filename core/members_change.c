@@ -32,17 +32,53 @@ struct enlist {
 	struct sop_label label; /* looking: the one found; making: the one to store */
 	int label_rc;
 	char stranger[64]; /* something in the folder */
+	unsigned begun;	   /* a mask */
 	int rc;
 	struct sop_err e;
 };
+
+/* What an attempt to make it a member leaves that was cut off. */
+static const char *const begun[] = {SOP_PATH_SEGMENTS, SOP_PATH_REGISTRY, SOP_PATH_JOURNAL};
 
 static int stranger(void *arg, const char *name)
 {
 	struct enlist *x = arg;
 
-	if (strcmp(name, "lost+found") != 0 && !x->stranger[0])
+	for (size_t i = 0; i < SOP_ARRAY_LEN(begun); i++)
+		if (!strcmp(name, begun[i])) {
+			x->begun |= 1u << i;
+			return 0;
+		}
+	if (strcmp(name, "lost+found") && strcmp(name, SOP_PATH_LOCK) && !x->stranger[0])
 		snprintf(x->stranger, sizeof(x->stranger), "%s", name);
 	return 0;
+}
+
+static int any_name(void *arg, const char *name)
+{
+	(void)name;
+	*(bool *)arg = true;
+	return 0;
+}
+
+/* Is there anything in the folder that is not to be lost? */
+static int look_for_strangers(struct enlist *x)
+{
+	struct sop_disk *d = x->at->disk;
+	int rc = d->ops->list(d, "", stranger, x);
+
+	for (size_t i = 0; i < SOP_ARRAY_LEN(begun) && rc >= 0 && !x->stranger[0]; i++) {
+		bool any = false;
+
+		if (!(x->begun >> i & 1))
+			continue;
+		rc = d->ops->list(d, begun[i], any_name, &any);
+		if (rc == -ENOTDIR)
+			rc = any = true;
+		if (any)
+			snprintf(x->stranger, sizeof(x->stranger), "%s", begun[i]);
+	}
+	return rc < 0 ? sop_fail(&x->e, rc, "%s", x->path) : 0;
 }
 
 static int look_at(struct enlist *x)
@@ -63,8 +99,7 @@ static int look_at(struct enlist *x)
 	if (x->label_rc && x->label_rc != SOP_ENOTVOLUME && x->label_rc != SOP_ECORRUPT &&
 		x->label_rc != SOP_EVERSION)
 		return x->label_rc;
-	rc = d->ops->list(d, "", stranger, x);
-	return rc < 0 ? sop_fail(&x->e, rc, "%s", x->path) : 0;
+	return look_for_strangers(x);
 }
 
 static int make_member(struct enlist *x)
@@ -87,7 +122,11 @@ static int make_member(struct enlist *x)
 		rc = d->ops->syncdir(d, "");
 	if (rc)
 		return sop_fail(&x->e, rc, "%s: making the directories", x->path);
-	return sop_label_store(d, &x->label, &x->e);
+	rc = sop_label_store(d, &x->label, &x->e);
+	/* No member, as far as it can be helped: so that it may be tried again. */
+	if (rc)
+		(void)sop_members_wipe_labels(d);
+	return rc;
 }
 
 static void enlist_run(struct sop_errand *errand)
