@@ -7,13 +7,22 @@
 
 static atomic_ulong count, fail_at;
 static atomic_bool hit, fail_all;
+static bool (*choose)(void *arg);
+static void *choose_arg;
 
 void failing_arm(unsigned long n, bool stays)
 {
 	count = 0;
 	hit = false;
 	fail_all = stays;
+	choose = NULL;
 	fail_at = n;
+}
+
+void failing_choose(bool (*here)(void *arg), void *arg)
+{
+	choose = here;
+	choose_arg = arg;
 }
 
 bool failing_hit(void)
@@ -27,6 +36,10 @@ static bool fails(void)
 
 	if (!at || (n != at && !(fail_all && n > at)))
 		return false;
+	if (n == at && choose && !choose(choose_arg)) {
+		fail_at = at + 1;
+		return false;
+	}
 	hit = true;
 	errno = ENOMEM;
 	return true;

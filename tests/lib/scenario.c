@@ -772,6 +772,11 @@ bool scenario_is_txn(unsigned op)
 	return ops[op].txn;
 }
 
+bool scenario_is_fault(unsigned op)
+{
+	return ops[op].fault;
+}
+
 bool scenario_changes_disks(unsigned op)
 {
 	int (*act)(struct fixture * f) = ops[op].act;

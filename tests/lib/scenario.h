@@ -36,6 +36,7 @@ int scenario_fsck(struct fixture *f, bool repair, bool tell, struct sop_fsck_rep
 unsigned scenario_ops(void);
 const char *scenario_name(unsigned op);
 bool scenario_is_txn(unsigned op);	  /* else it is something done to the volume */
+bool scenario_is_fault(unsigned op);	  /* what SCENARIO_NO_FAULTS leaves out */
 bool scenario_changes_disks(unsigned op); /* replaces, adds, removes... */
 int scenario_find(const char *name);	  /* -1: there is none */
 

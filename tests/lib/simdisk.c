@@ -533,6 +533,8 @@ struct sim {
 	uint64_t ios, fail_io; /* reads and steps */
 	int fail_io_rc;
 	bool fail_io_stays;
+	bool (*choose_io)(void *arg, unsigned disk);
+	void *choose_io_arg;
 	void (*watch)(void *arg);
 	void *watch_arg;
 	bool watch_due;
@@ -575,6 +577,19 @@ static struct machine_disk *disk_at(struct handle *h)
 
 enum access { ACCESS_READ, ACCESS_WRITE, ACCESS_SYNC, ACCESS_LOOK };
 
+/* Is it the one of sim_fail_io()? */
+static bool io_fails(struct handle *h, enum access access)
+{
+	struct sim *s = h->sim;
+
+	if ((access != ACCESS_WRITE && s->fail_io_rc == -ENOSPC) || ++s->ios != s->fail_io)
+		return false;
+	if (!s->choose_io || s->choose_io(s->choose_io_arg, h->i))
+		return true;
+	s->fail_io++;
+	return false;
+}
+
 /* Begin an operation: take the lock, after the delay of the disk. 0, or the error it ends with; the
  * lock is held either way, and leave() drops it. LOOK is for what a device does not see. */
 static int enter(struct handle *h, uint64_t boot, enum access access)
@@ -596,7 +611,7 @@ static int enter(struct handle *h, uint64_t boot, enum access access)
 		return -EIO;
 	if (access == ACCESS_LOOK)
 		return 0;
-	if ((access == ACCESS_WRITE || s->fail_io_rc != -ENOSPC) && ++s->ios == s->fail_io) {
+	if (io_fails(h, access)) {
 		if (s->fail_io_stays)
 			d->read_rc = d->write_rc = d->sync_rc = s->fail_io_rc;
 		return s->fail_io_rc;
@@ -1571,6 +1586,15 @@ void sim_fail_io(struct sim *s, uint64_t n, int rc, bool stays)
 	s->fail_io = n ? s->ios + n : 0;
 	s->fail_io_rc = rc;
 	s->fail_io_stays = stays;
+	s->choose_io = NULL;
+	pthread_mutex_unlock(&s->lock);
+}
+
+void sim_choose_io(struct sim *s, bool (*here)(void *arg, unsigned disk), void *arg)
+{
+	pthread_mutex_lock(&s->lock);
+	s->choose_io = here;
+	s->choose_io_arg = arg;
 	pthread_mutex_unlock(&s->lock);
 }
 

@@ -41,6 +41,9 @@ void sim_fail_step(struct sim *s, uint64_t step, int rc); /* that step fails, on
 /* The n-th I/O from now on, reads counted too, fails (0: none); stays: and all later ones of its
  * disk. With -ENOSPC only what may take room counts. */
 void sim_fail_io(struct sim *s, uint64_t n, int rc, bool stays);
+/* But the first from there on for which `here` says so, told the disk. Until the next
+ * sim_fail_io(). */
+void sim_choose_io(struct sim *s, bool (*here)(void *arg, unsigned disk), void *arg);
 bool sim_io_failed(struct sim *s);
 /* fn is called at every step, when the machine is as sim_crash_at() would have stopped it there:
  * with the change of this step done and not synced, a sync not begun. It may clone, and set faults.
