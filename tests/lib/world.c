@@ -161,9 +161,11 @@ bool fine(struct actor *a, int rc, const char *text)
 
 struct sop_txn *actor_begin(struct actor *a, enum sop_txn_mode mode)
 {
+	/* However slow the machine is. */
+	const struct sop_txn_opts o = {.mode = mode, .timeout_ms = SOP_TXN_UNBOUNDED};
 	struct sop_txn *t = NULL;
 
-	fine(a, sop_txn_begin(&t, a->w->f.v, &(struct sop_txn_opts){.mode = mode}, &a->e), "begin");
+	fine(a, sop_txn_begin(&t, a->w->f.v, &o, &a->e), "begin");
 	return t;
 }
 
