@@ -584,9 +584,14 @@ int sop_prepared_note(struct sop_txn *t, struct sop_err *e)
 	else if (!rc)
 		rc = bad(e);
 	sop_buf_release(&p.b);
-	/* Without a note in memory nobody would be held off. */
-	if (rc)
-		(void)resolve_locked(t->v, t->prepared_id, false, NULL);
+	/* Without a note in memory nobody would be held off. What cannot be rolled back either
+	 * would be there at the next mount, over whatever was committed by then: so nothing is. */
+	if (rc && resolve_locked(t->v, t->prepared_id, false, NULL)) {
+		t->v->dead = rc;
+		sop_log(t->v->log, SOP_LOG_ERROR, "commit",
+			"op=prepare id=%llu code=%s: stands, and is held by nobody",
+			(unsigned long long)t->prepared_id, sop_err_name(rc));
+	}
 	t->prepared = !rc;
 	return rc;
 }
