@@ -477,6 +477,21 @@ static void wipe(struct sop_members *m, unsigned i, struct sop_attached *at)
 	sop_errand_put(errand);
 }
 
+/* Under the lock: who takes over from member i is in its place, and a copy of the registry besides
+ * i's is current. It was so a moment ago; but what was written last may have failed there. */
+static bool may_leave(const struct sop_members *m, unsigned i)
+{
+	int to = (int)m->label.member[i].to - 1;
+
+	if (to >= 0 && !atomic_load(&m->usable[to]))
+		return false;
+	for (unsigned j = 0; j < m->label.members; j++)
+		if (j != i && atomic_load(&m->usable[j]) && m->label.member[j].current_since &&
+			m->label.member[j].role & SOP_ROLE_REGISTRY)
+			return true;
+	return false;
+}
+
 int sop_members_remove(struct sop_members *m, unsigned i, struct sop_err *e)
 {
 	struct sop_attached *at;
@@ -486,6 +501,11 @@ int sop_members_remove(struct sop_members *m, unsigned i, struct sop_err *e)
 
 	assert(i < sop_members_count(m));
 	sop_lock(&m->lock);
+	if (!may_leave(m, i)) {
+		sop_unlock(&m->lock);
+		return sop_say(
+			e, -EAGAIN, "disk %u: what is to take over has just been set aside", i);
+	}
 	present = atomic_load(&m->usable[i]) != NULL;
 	at = m->slot[i].at;
 	m->slot[i].aside = true;
