@@ -642,6 +642,155 @@ static void writes_to_a_disk_that_went_and_came_back_do_not_count_as_synced(void
 	volume_free(&v);
 }
 
+/* --- mending --- */
+
+#define ALL 7u
+
+/* An append that reaches shard 2 alone, so that nobody has it. */
+static void put_in_vain(struct volume *v, const struct sop_segment_info *at)
+{
+	static uint8_t data[60000];
+	struct sop_blob_put put = {.data = data, .len = sizeof(data), .kind = SOP_BLOB_DATA};
+	struct sop_batch *b = sop_batch_new(v->io);
+	struct sop_append *a = NULL;
+	struct sop_err e = {0};
+
+	assert_non_null(b);
+	test_fill(data, sizeof(data), 9);
+	for (unsigned i = 0; i < 2; i++)
+		sim_disk_error(v->sim, v->path[at->disks[i]], 0, -EIO, 0);
+	assert_ok(sop_segments_prepare(&a, v->segs, 0, SOP_STREAM_SMALL, &put, 1, 0, b, &e), &e);
+	assert_int_equal(put.ref.segment, at->id);
+	sop_batch_run(b, SOP_IO_SERIAL, 0, 0);
+	assert_int_not_equal(sop_segments_finish(a, &e), 0);
+	sop_batch_put(b);
+	for (unsigned i = 0; i < 2; i++)
+		sim_disk_error(v->sim, v->path[at->disks[i]], 0, 0, 0);
+}
+
+/* A blob of 2+1 that is well, in a segment of which shards 0 and 1 have missed something; the files
+ * of `gone` are not there. Mounted anew. */
+static struct sop_blobref missed_by_two(struct volume *v, uint32_t gone)
+{
+	struct sop_segment_info info;
+	struct sop_blobref ref;
+	struct sop_err e = {0};
+
+	volume_new(v, 4, 2, 1);
+	ref = put_seed(v, 600000, 1);
+	assert_ok(sop_segments_sync(v->segs, &e), &e);
+	info = info_of(v, ref.segment);
+	put_in_vain(v, &info);
+	info = info_of(v, ref.segment);
+	assert_int_equal(info.stale, 3);
+	volume_close(v);
+	SOP_EACH_BIT(i, gone)
+	assert_int_equal(sim_remove(v->sim, v->path[info.disks[i]], shard_name(info.id, i)), 0);
+	volume_open(v);
+	for (unsigned i = 0; i < 2; i++)
+		assert_ok(sop_members_online(v->mem, info.disks[i], NULL, &e), &e);
+	assert_ok(sop_segments_add(v->segs, &info, &e), &e);
+	return ref;
+}
+
+/* Shards are mended, in place or (to >= 0) on another member. */
+static void mend(struct volume *v, uint64_t id, uint32_t shards, int to, bool ignore_lost)
+{
+	struct sop_segment_info info = info_of(v, id);
+	struct sop_mend_opts o = {.shards = shards, .ignore_lost = ignore_lost};
+	struct sop_mend_report r;
+	struct sop_err e = {0};
+
+	if (to >= 0) {
+		SOP_EACH_BIT(i, shards)
+		info.disks[i] = (uint16_t)to;
+		o.to = info.disks;
+	}
+	assert_ok(sop_segment_mend(v->segs, id, &o, &r, &e), &e);
+	assert_int_equal(info_of(v, id).stale & shards, 0);
+}
+
+/* The member that has nothing of the segment. */
+static int spare(struct volume *v, uint64_t id)
+{
+	struct sop_segment_info info = info_of(v, id);
+
+	return 0 + 1 + 2 + 3 - info.disks[0] - info.disks[1] - info.disks[2];
+}
+
+static void is_whole(struct volume *v, const struct sop_blobref *ref)
+{
+	struct sop_err e = {0};
+	uint32_t good = 0;
+
+	assert_int_equal(info_of(v, ref->segment).stale, 0);
+	assert_ok(sop_blob_verify(v->segs, ref, false, &good, &e), &e);
+	assert_int_equal(good, ALL);
+	assert_int_equal(get_seed(v, ref, 1), 0);
+}
+
+static void shards_that_missed_something_mend_each_other(void **state)
+{
+	struct sop_blobref ref;
+	struct volume v;
+
+	(void)state;
+	/* Both at once: with the files of both, and where one has to be made anew. */
+	for (uint32_t gone = 0; gone < 3; gone++) {
+		ref = missed_by_two(&v, gone);
+		mend(&v, ref.segment, 3, -1, false);
+		is_whole(&v, &ref);
+		volume_free(&v);
+	}
+}
+
+/* What is to be moved is read where it lies, and so is what has missed something. */
+static void a_shard_that_moves_mends_one_that_missed_something(void **state)
+{
+	struct sop_blobref ref;
+	struct volume v;
+
+	(void)state;
+	/* x moves; of the two others one has missed something, or both have. */
+	for (unsigned x = 0; x < 3; x++) {
+		uint32_t rest = 3u & ~(1u << x);
+
+		for (uint32_t gone = 0; gone < 3; gone++) {
+			ref = missed_by_two(&v, gone);
+			mend(&v, ref.segment, rest, -1, false);
+			mend(&v, ref.segment, 1u << x, spare(&v, ref.segment), false);
+			is_whole(&v, &ref);
+			volume_free(&v);
+
+			ref = missed_by_two(&v, gone);
+			mend(&v, ref.segment, 1u << x, spare(&v, ref.segment), false);
+			mend(&v, ref.segment, rest, -1, false);
+			is_whole(&v, &ref);
+			volume_free(&v);
+		}
+	}
+}
+
+static void a_shard_that_missed_something_waits_for_no_disk_that_is_replaced(void **state)
+{
+	struct sop_blobref ref;
+	struct volume v;
+
+	(void)state;
+	/* The disk of x answers no more. What was written in vain may be on it, for all that is
+	 * known: but nobody wants it. */
+	for (unsigned x = 0; x < 3; x++) {
+		uint32_t rest = 3u & ~(1u << x);
+
+		ref = missed_by_two(&v, 0);
+		sim_disk_gone(v.sim, shard_disk(&v, ref.segment, x), true);
+		mend(&v, ref.segment, rest, -1, true);
+		mend(&v, ref.segment, 1u << x, spare(&v, ref.segment), true);
+		is_whole(&v, &ref);
+		volume_free(&v);
+	}
+}
+
 /* --- space and files --- */
 
 static uint64_t allocated(struct volume *v)
@@ -909,6 +1058,9 @@ int main(void)
 		cmocka_unit_test(a_sync_fails_only_when_fewer_than_k_shards_are_left),
 		cmocka_unit_test(a_sync_looks_at_what_each_append_reached),
 		cmocka_unit_test(writes_to_a_disk_that_went_and_came_back_do_not_count_as_synced),
+		cmocka_unit_test(shards_that_missed_something_mend_each_other),
+		cmocka_unit_test(a_shard_that_moves_mends_one_that_missed_something),
+		cmocka_unit_test(a_shard_that_missed_something_waits_for_no_disk_that_is_replaced),
 		cmocka_unit_test(punch_gives_back_whole_pages_and_hurts_no_neighbour),
 		cmocka_unit_test(punch_takes_many_ranges),
 		cmocka_unit_test(scan_names_each_segment_once_and_remove_removes_it),
