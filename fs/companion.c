@@ -69,7 +69,9 @@ bool sopfs_has_companion(struct sopfs *f, uint64_t store, const char *name, size
 	return has;
 }
 
-/* item.lock and s.lock held. What it has written until now is committed. */
+/* item.lock and s.lock held. What it has written until now is committed. If another has made it
+ * live, it may be that its pages are still to be dropped: it is no further than that when its own
+ * opening of the companion is answered. */
 static int make_live(struct sopfs *f, struct sopfs_session *s, void *arg, struct sop_err *e)
 {
 	struct sopfs_notes *notes = arg;
@@ -77,13 +79,14 @@ static int make_live(struct sopfs *f, struct sopfs_session *s, void *arg, struct
 	if (s->append || !s->view)
 		return 0;
 	(void)sopfs_session_commit(f, s, notes, e); /* its own users are told */
-	if (s->dead || atomic_load(&s->live))
+	if (s->dead)
 		return 0;
 	sop_txn_rollback(s->txn);
 	s->txn = NULL;
 	s->value = NULL;
 	pthread_mutex_lock(&f->lock);
-	s->item->direct += s->handles;
+	if (!atomic_load(&s->live))
+		s->item->direct += s->handles;
 	atomic_store(&s->live, true);
 	sopfs_note_data(f, notes, s->view);
 	pthread_mutex_unlock(&f->lock);

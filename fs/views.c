@@ -1245,6 +1245,9 @@ static int claim_direct(struct sopfs *f, int tid, struct sopfs_view *v, struct s
 	if (again && v != item->current && open_shared(v, h))
 		return 0;
 	if (again || item->nameless || (v == item->current && !v->readers)) {
+		/* What it has shown may be of any version. */
+		if (v != item->current && !is_live(v))
+			sopfs_note_data(f, notes, v);
 		h->direct = true;
 		v->direct++;
 		item->direct++;
