@@ -80,6 +80,7 @@ struct sopfs_item {
 	unsigned direct;	       /* open handles with session=write, and of live sessions */
 	struct sop_txn *attic;	       /* attic.h; under item.lock */
 	struct sopfs_session *orphan;  /* session=write, unlinked: where their bytes live */
+	atomic_bool telling;	       /* a write waits for what sopfs_notify_pages() tells */
 };
 
 /* In the nodeids of worlds (worlds.h): no address of a view has it. */

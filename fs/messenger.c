@@ -14,7 +14,8 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-#define LANES	    4 /* one worker and the notifier write at a time; more would wait their turn */
+#define LANES	    5 /* a worker and the notifier's two threads write; more would wait their turn */
+#define PAGES_LANE  0
 #define PAIRS	    (LANES + 1)
 #define CONTROL	    LANES
 #define MESSAGE_MAX 1024
@@ -209,13 +210,23 @@ int sopfs_messenger_attach(struct sopfs_messenger *m, int fuse_fd, struct sop_er
 	return 0;
 }
 
-static int take_lane(struct sopfs_messenger *m)
+/* What drops pages alone must get through while all others wait for one directory: a write may wait
+ * for it, and the directory's holder for the write's file. */
+static bool for_pages(const struct iovec *iov)
+{
+	struct fuse_out_header head = {0};
+
+	memcpy(&head, iov->iov_base, SOP_MIN(iov->iov_len, sizeof(head)));
+	return head.error == FUSE_NOTIFY_INVAL_INODE;
+}
+
+static int take_lane(struct sopfs_messenger *m, bool pages)
 {
 	int i;
 
 	pthread_mutex_lock(&m->lock);
 	for (;;) {
-		for (i = 0; i < LANES && m->busy[i]; i++)
+		for (i = pages ? PAGES_LANE : PAGES_LANE + 1; i < LANES && m->busy[i]; i++)
 			;
 		if (i < LANES)
 			break;
@@ -230,7 +241,7 @@ static void give_lane(struct sopfs_messenger *m, int lane)
 {
 	pthread_mutex_lock(&m->lock);
 	m->busy[lane] = false;
-	pthread_cond_signal(&m->freed);
+	pthread_cond_broadcast(&m->freed);
 	pthread_mutex_unlock(&m->lock);
 }
 
@@ -268,7 +279,7 @@ bool sopfs_messenger_send(
 	}
 	if (total > MESSAGE_MAX)
 		return false;
-	lane = take_lane(m);
+	lane = take_lane(m, for_pages(iov));
 	done = exchange(m->fd[lane], &msg, &rc);
 	give_lane(m, lane);
 	if (!done)

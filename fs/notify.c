@@ -29,13 +29,18 @@ struct sopfs_note {
 	char name[];
 };
 
-struct sopfs_notifier {
+struct lane {
+	struct sopfs *f;
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	struct sopfs_note *first, **tail;
 	bool stop;
-	atomic_bool busy; /* a worker notifies on its own */
+};
+
+struct sopfs_notifier {
+	struct lane all, pages; /* pages: none there waits for a directory */
+	atomic_bool busy;	/* a worker notifies on its own */
 };
 
 static struct sopfs_note *note_new(
@@ -191,10 +196,9 @@ static void tell_all(struct sopfs *f, struct sopfs_note *note)
 	}
 }
 
-static void *notifier_main(void *arg)
+static void *lane_main(void *arg)
 {
-	struct sopfs *f = arg;
-	struct sopfs_notifier *q = f->notifier;
+	struct lane *q = arg;
 
 	pthread_mutex_lock(&q->lock);
 	while (q->first || !q->stop) {
@@ -207,39 +211,24 @@ static void *notifier_main(void *arg)
 		q->first = NULL;
 		q->tail = &q->first;
 		pthread_mutex_unlock(&q->lock);
-		tell_all(f, batch);
+		tell_all(q->f, batch);
 		pthread_mutex_lock(&q->lock);
 	}
 	pthread_mutex_unlock(&q->lock);
 	return NULL;
 }
 
-int sopfs_notifier_start(struct sopfs *f, struct sop_err *e)
+static int lane_start(struct sopfs *f, struct lane *q)
 {
-	struct sopfs_notifier *q = calloc(1, sizeof(*q));
-	int rc;
-
-	if (!q)
-		return sop_fail(e, -ENOMEM, "notifier");
+	q->f = f;
+	q->tail = &q->first;
 	pthread_mutex_init(&q->lock, NULL);
 	pthread_cond_init(&q->wake, NULL);
-	q->tail = &q->first;
-	f->notifier = q;
-	rc = pthread_create(&q->thread, NULL, notifier_main, f);
-	if (rc) {
-		free(q);
-		f->notifier = NULL;
-		return sop_fail(e, -rc, "notifier thread");
-	}
-	return 0;
+	return -pthread_create(&q->thread, NULL, lane_main, q);
 }
 
-void sopfs_notifier_stop(struct sopfs *f)
+static void lane_stop(struct lane *q)
 {
-	struct sopfs_notifier *q = f->notifier;
-
-	if (!q)
-		return;
 	pthread_mutex_lock(&q->lock);
 	q->stop = true;
 	pthread_cond_signal(&q->wake);
@@ -247,14 +236,43 @@ void sopfs_notifier_stop(struct sopfs *f)
 	pthread_join(q->thread, NULL);
 	pthread_cond_destroy(&q->wake);
 	pthread_mutex_destroy(&q->lock);
-	free(q);
+}
+
+int sopfs_notifier_start(struct sopfs *f, struct sop_err *e)
+{
+	struct sopfs_notifier *n = calloc(1, sizeof(*n));
+	int rc;
+
+	if (!n)
+		return sop_fail(e, -ENOMEM, "notifier");
+	rc = lane_start(f, &n->all);
+	if (!rc) {
+		rc = lane_start(f, &n->pages);
+		if (rc)
+			lane_stop(&n->all);
+	}
+	if (rc) {
+		free(n);
+		return sop_fail(e, rc, "notifier thread");
+	}
+	f->notifier = n;
+	return 0;
+}
+
+void sopfs_notifier_stop(struct sopfs *f)
+{
+	struct sopfs_notifier *n = f->notifier;
+
+	if (!n)
+		return;
+	lane_stop(&n->pages);
+	lane_stop(&n->all);
+	free(n);
 	f->notifier = NULL;
 }
 
-static void queue(struct sopfs *f, struct sopfs_note *first)
+static void queue(struct lane *q, struct sopfs_note *first)
 {
-	struct sopfs_notifier *q = f->notifier;
-
 	pthread_mutex_lock(&q->lock);
 	*q->tail = first;
 	while (*q->tail)
@@ -263,18 +281,25 @@ static void queue(struct sopfs *f, struct sopfs_note *first)
 	pthread_mutex_unlock(&q->lock);
 }
 
+static struct sopfs_note *note_done(void (*done)(void *arg), void *arg)
+{
+	struct sopfs_note *note = note_new(NOTE_DONE, 0, NULL, 0);
+
+	note->done = done;
+	note->arg = arg;
+	return note;
+}
+
 void sopfs_notify_in_order(
 	struct sopfs *f, struct sopfs_notes *n, void (*done)(void *arg), void *arg)
 {
-	struct sopfs_note *first = n->first, *end = note_new(NOTE_DONE, 0, NULL, 0), **p;
+	struct sopfs_note *first = n->first, **p;
 
 	n->first = NULL;
-	end->done = done;
-	end->arg = arg;
 	for (p = &first; *p; p = &(*p)->next)
 		;
-	*p = end;
-	queue(f, first);
+	*p = note_done(done, arg);
+	queue(&f->notifier->all, first);
 }
 
 void sopfs_notify(struct sopfs *f, struct sopfs_notes *n, void (*done)(void *arg), void *arg)
@@ -288,7 +313,7 @@ void sopfs_notify(struct sopfs *f, struct sopfs_notes *n, void (*done)(void *arg
 			sopfs_notify_in_order(f, n, done, arg);
 		} else {
 			n->first = NULL;
-			queue(f, first);
+			queue(&f->notifier->all, first);
 		}
 		return;
 	}
@@ -343,7 +368,36 @@ void sopfs_notify_later(struct sopfs *f, struct sopfs_notes *n)
 	n->first = *now_end = *wait_end = NULL;
 	tell_all(f, now);
 	if (waits)
-		queue(f, wait);
+		queue(&f->notifier->all, wait);
 	else
 		tell_all(f, wait);
+}
+
+bool sopfs_notify_pages(struct sopfs *f, struct sopfs_notes *n, struct sopfs_item *item,
+	void (*done)(void *arg), void *arg)
+{
+	struct sopfs_note *pages = NULL, **end = &pages;
+
+	if (!n->first || f->world || atomic_exchange(&item->telling, true))
+		return false;
+	for (struct sopfs_note **p = &n->first; *p;) {
+		struct sopfs_note *note = *p;
+
+		if (note->kind != NOTE_DATA) {
+			p = &note->next;
+			continue;
+		}
+		*p = note->next;
+		note->next = NULL;
+		*end = note;
+		end = &note->next;
+	}
+	if (!pages) {
+		atomic_store(&item->telling, false);
+		return false;
+	}
+	*end = note_done(done, arg);
+	sopfs_notify_later(f, n);
+	queue(&f->notifier->pages, pages);
+	return true;
 }

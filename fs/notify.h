@@ -54,5 +54,13 @@ void sopfs_notify_later(struct sopfs *f, struct sopfs_notes *n);
 /* As sopfs_notify, and done is called after all that was handed over until now has been sent. */
 void sopfs_notify_in_order(
 	struct sopfs *f, struct sopfs_notes *n, void (*done)(void *arg), void *arg);
+/* For a write, while whose caller the kernel holds the file's lock and may hold pages of the nodeid
+ * written by: the notes go out as by _later, but done is called when the pages of other nodeids are
+ * dropped, from a thread that waits for no directory. False: none is to be dropped, or another
+ * write to the item waits here already, and the caller goes on as ever: of two that wait each might
+ * hold the page that the other wants dropped. done sets item->telling to false before it answers.
+ */
+bool sopfs_notify_pages(struct sopfs *f, struct sopfs_notes *n, struct sopfs_item *item,
+	void (*done)(void *arg), void *arg);
 
 #endif

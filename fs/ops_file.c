@@ -137,6 +137,37 @@ void sopfs_op_read(
 		fuse_reply_buf(req, buf, (size_t)n);
 }
 
+struct writing {
+	fuse_req_t req;
+	struct sopfs_item *item;
+	size_t count;
+};
+
+static void writing_done(void *arg)
+{
+	struct writing *w = arg;
+
+	atomic_store(&w->item->telling, false);
+	fuse_reply_write(w->req, w->count);
+	free(w);
+}
+
+/* Who shares the file by another nodeid (companion.h) must not find the bytes of before in its
+ * pages when this has been answered. False: it has not, and will not be. */
+static bool reply_shared_write(struct sopfs *f, fuse_req_t req, struct sopfs_item *item,
+	size_t count, struct sopfs_notes *notes)
+{
+	struct writing *w = malloc(sizeof(*w));
+
+	if (!w)
+		return false;
+	*w = (struct writing){req, item, count};
+	if (sopfs_notify_pages(f, notes, item, writing_done, w))
+		return true;
+	free(w);
+	return false;
+}
+
 void sopfs_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
 	struct fuse_file_info *fi)
 {
@@ -145,6 +176,7 @@ void sopfs_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size
 	struct sopfs_notes notes = {0};
 	struct sop_err e = {0};
 	struct sopfs_handle *h = sopfs_handle_of(fi);
+	bool direct = sopfs_handle_direct(h);
 	ssize_t n = 0;
 
 	if (!sopfs_session_unpaged(h->session))
@@ -155,6 +187,9 @@ void sopfs_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size
 	if (!n)
 		n = sopfs_write(f, h, fi->writepage ? 0 : ctx->pid, ctx->uid, buf, size,
 			(uint64_t)off, &notes, &e);
+	if (n >= 0 && direct && notes.first &&
+		reply_shared_write(f, req, h->view->item, (size_t)n, &notes))
+		return;
 	/* The kernel holds the file's lock and may hold its pages while it waits for us. */
 	sopfs_notify_later(f, &notes);
 	if (n < 0)
