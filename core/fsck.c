@@ -408,6 +408,9 @@ static int open_and_repair(struct fsck *f, struct look *k)
 	int rc;
 
 	open_opts(f, &oo, true);
+	/* Only what has been found lost before is given up, and not what cannot be read just now.
+	 */
+	oo.part_journal = oo.part_journal && any(&k->l, SOP_FOUND_LOST);
 	rc = sop_volume_open(&v, k->paths, k->n, &oo, f->e);
 	if (rc)
 		return rc;

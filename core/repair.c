@@ -474,12 +474,37 @@ static int look(struct repair *r, bool data)
 	return rc;
 }
 
+/* What cannot be read while a disk is set aside may be all there when it answers again. fsck asks
+ * before it begins whether all disks are here (force: without them); one may have failed since. */
+static int nothing_may_come_back(struct repair *r)
+{
+	struct sop_members *mem = r->v->mem;
+	bool loses = false;
+
+	for (size_t i = 0; i < sop_check_count(r->c); i++)
+		loses = loses || discards[sop_check_record(r->c, i)->kind];
+	for (unsigned i = 0; loses && !r->o->force && i < sop_members_count(mem); i++) {
+		struct sop_member_status s;
+
+		sop_members_status(mem, i, &s);
+		if (!s.present && s.state != SOP_MEMBER_REMOVED)
+			return sop_say(r->e, SOP_EDISKS,
+				"nothing is discarded while a disk is set aside, which may have "
+				"what seems lost: "
+				"%s (%s); run it again, or with -f when the disk is gone for good",
+				s.path, s.reason);
+	}
+	return 0;
+}
+
 static int round_of(struct repair *r)
 {
 	int rc = 0;
 
 	r->changed = r->moved = false;
 	if (r->o->discard_lost)
+		rc = nothing_may_come_back(r);
+	if (!rc && r->o->discard_lost)
 		rc = fix_each(r, discards);
 	if (rc || r->changed || !sop_check_complete(r->c))
 		return rc;

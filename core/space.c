@@ -405,7 +405,10 @@ static void change_add(struct changes *cs, uint64_t store, const void *key, size
 		memcpy(c->val, val, vlen);
 }
 
-/* Commit lock held. The changes are derived state: no journal record, a crash makes them again. */
+/* Commit lock held. The changes are derived state: no journal record, a crash makes them again. All
+ * of them, from the last checkpoint on: were some of them in the next one, what they count would be
+ * counted twice, and a block be punched that is not all dead. So once one has failed there is no
+ * checkpoint any more. */
 static int changes_apply(struct sop_volume *v, struct changes *cs, struct sop_err *e)
 {
 	int rc = cs->failed ? sop_fail(e, -ENOMEM, "space accounts") : 0;
@@ -430,6 +433,11 @@ static int changes_apply(struct sop_volume *v, struct changes *cs, struct sop_er
 			v, c->store, c->key, c->klen, c->vlen ? c->val : NULL, c->vlen, e);
 	}
 	sop_apply_end(v);
+	if (rc) {
+		v->dead = rc;
+		sop_log(v->log, SOP_LOG_ERROR, "space", "op=account code=%s: %s", sop_err_name(rc),
+			sop_err_text(rc));
+	}
 	return rc;
 }
 
