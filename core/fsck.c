@@ -491,6 +491,23 @@ static int nothing_may_come_back(struct fsck *f, const struct look *k)
 		path);
 }
 
+/* The replacing of a disk, or its removal, ends with the repair: those given may be no members any
+ * more, and only the others tell of the volume. */
+static int look_again(struct fsck *f, const struct look *before, struct look *now)
+{
+	sop_autofree const char **paths = reallocarray(NULL, f->n + before->n, sizeof(*paths));
+	struct fsck all = *f;
+
+	*now = (struct look){0};
+	if (!paths)
+		return sop_fail(f->e, -ENOMEM, "check");
+	memcpy(paths, f->paths, f->n * sizeof(*paths));
+	memcpy(paths + f->n, before->paths, before->n * sizeof(*paths));
+	all.paths = paths;
+	all.n += before->n;
+	return look_once(&all, now, true, !f->o->no_data);
+}
+
 static int look_and_repair(struct fsck *f)
 {
 	struct look before, now;
@@ -512,7 +529,7 @@ static int look_and_repair(struct fsck *f)
 		look_release(&before);
 		return rc;
 	}
-	rc = look_once(f, &now, true, !f->o->no_data);
+	rc = look_again(f, &before, &now);
 	tell_difference(f, &before, &now);
 	look_release(&now);
 	look_release(&before);

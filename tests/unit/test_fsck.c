@@ -583,6 +583,36 @@ static void a_commit_of_a_shared_volume_that_was_cut_off_is_settled(void **state
 	sim_free(start);
 }
 
+/* A repair ends what has been begun: afterwards none of the folders given is a member any more. */
+static void the_only_disk_may_be_replaced_by_a_repair(void **state)
+{
+	struct told t;
+
+	(void)state;
+	fixture_release(&f);
+	fixture_init(&f, 1, 0, 0);
+	sim_add_disk(f.sim, "/new", 0);
+	fixture_ok(&f, fixture_open(&f));
+	fixture_ok(&f, fixture_store(&f, "a", &store_a));
+	fixture_ok(&f, fixture_upsert(&f, store_a, "file", value, sizeof(value), true));
+	fixture_ok(&f, sop_disk_replace(f.v, "d1", "/new", SOP_ADMIN_FORCE, &f.e));
+	fixture_ok(&f, fixture_upsert(&f, store_a, "other", "text", 4, true));
+	sim_power_on(f.sim, SIM_KEEP_ALL, 1);
+	(void)sop_volume_close(f.v, NULL);
+	f.v = NULL;
+	t = fsck(true, false);
+	assert_true(t.count[SOP_FOUND_FIXED] > 0);
+	assert_int_equal(t.count[SOP_FOUND_LOST], 0);
+	assert_int_equal(t.count[SOP_FOUND_FIXABLE], 0);
+	f.paths[0] = "/new";
+	t = fsck(false, false);
+	assert_int_equal(t.count[SOP_FOUND_FIXABLE] + t.count[SOP_FOUND_HELP], 0);
+	fixture_ok(&f, fixture_open(&f));
+	assert_int_equal(fixture_has(&f, store_a, "file", value, sizeof(value)), 1);
+	assert_int_equal(fixture_has(&f, store_a, "other", "text", 4), 1);
+	fixture_check(&f, true);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -601,6 +631,7 @@ int main(void)
 		T(a_crash_in_a_repair_at_any_step_costs_nothing),
 		T(a_lost_table_of_segments_is_made_anew_from_the_shard_files),
 		T(a_commit_of_a_shared_volume_that_was_cut_off_is_settled),
+		T(the_only_disk_may_be_replaced_by_a_repair),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
