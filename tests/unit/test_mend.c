@@ -194,6 +194,29 @@ static void a_dead_disk_is_replaced_from_the_others(void **state)
 	fixture_check(f, true);
 }
 
+/* Nobody else has what it holds: the copy is read back by itself. */
+static void the_only_disk_can_be_replaced(void **state)
+{
+	struct fixture *f = *state;
+	struct sop_volume_disk d;
+
+	fixture_release(f);
+	fixture_init(f, 1, 0, 0);
+	sim_add_disk(f->sim, "/new", 0);
+	fixture_ok(f, fixture_open(f));
+	put_items(f, "a");
+	fixture_ok(f, sop_disk_replace(f->v, "d1", "/new", SOP_ADMIN_FORCE, &f->e));
+	put_items(f, "b");
+	tick(f);
+	assert_false(disk_named(f, "/d1", &d));
+	assert_int_equal(files_on(f, "/d1"), 0);
+	f->paths[0] = "/new";
+	fixture_reopen(f);
+	check_items(f, "a");
+	check_items(f, "b");
+	fixture_check(f, true);
+}
+
 static void a_cancelled_replacement_goes_on_with_both_disks(void **state)
 {
 	struct fixture *f = *state;
@@ -1003,6 +1026,7 @@ int main(void)
 		T(a_replaced_disk_is_let_go_and_the_new_one_has_all),
 		T(a_removed_disk_leaves_its_shards_to_the_others),
 		T(a_dead_disk_is_replaced_from_the_others),
+		T(the_only_disk_can_be_replaced),
 		T(a_cancelled_replacement_goes_on_with_both_disks),
 		T(offline_by_hand_stays_so_over_mounts),
 		T(a_profile_is_looked_at_while_its_disks_change),
