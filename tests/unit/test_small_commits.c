@@ -179,6 +179,7 @@ static void a_small_commit_writes_four_times_the_payload_and_a_kilobyte(void **s
 /* Operations of each kind in the newest journal file. */
 struct seen {
 	char file[64];
+	size_t size;
 	unsigned ops[256];
 };
 
@@ -186,10 +187,11 @@ static void newest_file(void *arg, const char *file, uint64_t size, uint64_t all
 {
 	struct seen *s = arg;
 
-	(void)size;
 	(void)allocated;
-	if (!strncmp(file, "journal/0", 9) && strcmp(file, s->file) > 0)
+	if (!strncmp(file, "journal/0", 9) && strcmp(file, s->file) > 0) {
 		snprintf(s->file, sizeof(s->file), "%s", file);
+		s->size = (size_t)size;
+	}
 }
 
 static int count_op(void *arg, enum sop_op_type type, unsigned flags, uint64_t store,
@@ -209,16 +211,16 @@ static int count_op(void *arg, enum sop_op_type type, unsigned flags, uint64_t s
 
 static struct seen journal(struct fixture *f)
 {
-	const size_t room = 1 << 20;
-	uint8_t *p = calloc(1, room);
 	struct seen s = {0};
 	struct sop_disk_record r;
+	uint8_t *p;
 
 	sim_each_file(f->sim, f->path[0], newest_file, &s);
-	assert_int_equal(sim_peek(f->sim, f->path[0], s.file, 0, p, room), 0);
-	for (size_t at = SOP_JOURNAL_HEADER; at + sizeof(r) < room; at += le32_get(r.len)) {
+	p = calloc(1, s.size);
+	assert_int_equal(sim_peek(f->sim, f->path[0], s.file, 0, p, s.size), 0);
+	for (size_t at = SOP_JOURNAL_HEADER; at + sizeof(r) < s.size; at += le32_get(r.len)) {
 		memcpy(&r, p + at, sizeof(r));
-		if (le32_get(r.magic) != SOP_RECORD_MAGIC || le32_get(r.len) > room - at)
+		if (le32_get(r.magic) != SOP_RECORD_MAGIC || le32_get(r.len) > s.size - at)
 			break;
 		assert_int_equal(
 			sop_ops_each(p + at + sizeof(r), le32_get(r.payload), count_op, &s, NULL),
