@@ -210,14 +210,14 @@ int sopfs_messenger_attach(struct sopfs_messenger *m, int fuse_fd, struct sop_er
 	return 0;
 }
 
-/* What drops pages alone must get through while all others wait for one directory: a write may wait
- * for it, and the directory's holder for the write's file. */
+/* What concerns pages alone must get through while all others wait for one directory: a write may
+ * wait for it, and the directory's holder for the write's file. */
 static bool for_pages(const struct iovec *iov)
 {
 	struct fuse_out_header head = {0};
 
 	memcpy(&head, iov->iov_base, SOP_MIN(iov->iov_len, sizeof(head)));
-	return head.error == FUSE_NOTIFY_INVAL_INODE;
+	return head.error == FUSE_NOTIFY_INVAL_INODE || head.error == FUSE_NOTIFY_STORE;
 }
 
 static int take_lane(struct sopfs_messenger *m, bool pages)

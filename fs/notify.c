@@ -17,12 +17,12 @@ struct notify_prune {
 #define PRUNE_EVERY 64u	 /* names: then that many */
 #define PRUNE_MAX   120u /* the most that one message holds */
 
-enum note_kind { NOTE_ENTRY, NOTE_ATTR, NOTE_DATA, NOTE_PRUNE, NOTE_TOLD, NOTE_DONE };
+enum note_kind { NOTE_ENTRY, NOTE_ATTR, NOTE_DATA, NOTE_END, NOTE_PRUNE, NOTE_TOLD, NOTE_DONE };
 
 struct sopfs_note {
 	struct sopfs_note *next;
 	enum note_kind kind;
-	uint64_t nodeid;
+	uint64_t nodeid, end; /* end: of the file, NOTE_END alone */
 	void (*done)(void *arg);
 	void *arg;
 	size_t len;
@@ -158,6 +158,23 @@ static void tell_prune(struct sopfs *f, const struct sopfs_note *note)
 		atomic_store(&f->no_prune, true);
 }
 
+/* The last byte of the file: where it ends the kernel takes from this at once, while the size in an
+ * answer is thrown away if any note about the inode has overtaken it, and a read that has asked is
+ * cut short where the file ended before. */
+static void tell_end(struct sopfs *f, const struct sopfs_note *note)
+{
+	struct fuse_notify_store_out at = {
+		.nodeid = note->nodeid, .offset = note->end - 1, .size = 1};
+	struct fuse_out_header head = {
+		.error = FUSE_NOTIFY_STORE, .len = (uint32_t)(sizeof(head) + sizeof(at) + 1)};
+	char body[sizeof(at) + 1];
+	struct iovec iov[2] = {{&head, sizeof(head)}, {body, sizeof(body)}};
+
+	memcpy(body, &at, sizeof(at));
+	body[sizeof(at)] = note->name[0];
+	(void)sopfs_channel_notify(f->se, iov, 2);
+}
+
 /* The kernel says ENOENT when it has nothing of the kind any more; ENODEV and the like mean that it
  * is gone altogether. Nothing is left to invalidate in any case. */
 static void tell(struct sopfs *f, struct sopfs_note *note)
@@ -171,6 +188,9 @@ static void tell(struct sopfs *f, struct sopfs_note *note)
 		break;
 	case NOTE_DATA:
 		(void)fuse_lowlevel_notify_inval_inode(f->se, note->nodeid, 0, 0);
+		break;
+	case NOTE_END:
+		tell_end(f, note);
 		break;
 	case NOTE_TOLD:
 		told(f, note->arg);
@@ -374,7 +394,7 @@ void sopfs_notify_later(struct sopfs *f, struct sopfs_notes *n)
 }
 
 bool sopfs_notify_pages(struct sopfs *f, struct sopfs_notes *n, struct sopfs_item *item,
-	void (*done)(void *arg), void *arg)
+	uint64_t file_end, char last, void (*done)(void *arg), void *arg)
 {
 	struct sopfs_note *pages = NULL, **end = &pages;
 
@@ -389,6 +409,11 @@ bool sopfs_notify_pages(struct sopfs *f, struct sopfs_notes *n, struct sopfs_ite
 		}
 		*p = note->next;
 		note->next = NULL;
+		if (file_end) {
+			*end = note_new(NOTE_END, note->nodeid, &last, 1);
+			(*end)->end = file_end;
+			end = &(*end)->next;
+		}
 		*end = note;
 		end = &note->next;
 	}

@@ -59,8 +59,8 @@ void sopfs_notify_in_order(
  * dropped, from a thread that waits for no directory. False: none is to be dropped, or another
  * write to the item waits here already, and the caller goes on as ever: of two that wait each might
  * hold the page that the other wants dropped. done sets item->telling to false before it answers.
- */
+ * file_end: the file ends there now, with the byte last; 0: it ends elsewhere. */
 bool sopfs_notify_pages(struct sopfs *f, struct sopfs_notes *n, struct sopfs_item *item,
-	void (*done)(void *arg), void *arg);
+	uint64_t file_end, char last, void (*done)(void *arg), void *arg);
 
 #endif

@@ -155,14 +155,17 @@ static void writing_done(void *arg)
 /* Who shares the file by another nodeid (companion.h) must not find the bytes of before in its
  * pages when this has been answered. False: it has not, and will not be. */
 static bool reply_shared_write(struct sopfs *f, fuse_req_t req, struct sopfs_item *item,
-	size_t count, struct sopfs_notes *notes)
+	const char *buf, size_t count, uint64_t end, struct sopfs_notes *notes)
 {
 	struct writing *w = malloc(sizeof(*w));
+	struct sop_attr a;
 
 	if (!w)
 		return false;
+	if (!count || sopfs_item_attr(f, item, &a, NULL) || a.size != end)
+		end = 0;
 	*w = (struct writing){req, item, count};
-	if (sopfs_notify_pages(f, notes, item, writing_done, w))
+	if (sopfs_notify_pages(f, notes, item, end, end ? buf[count - 1] : 0, writing_done, w))
 		return true;
 	free(w);
 	return false;
@@ -188,7 +191,8 @@ void sopfs_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size
 		n = sopfs_write(f, h, fi->writepage ? 0 : ctx->pid, ctx->uid, buf, size,
 			(uint64_t)off, &notes, &e);
 	if (n >= 0 && direct && notes.first &&
-		reply_shared_write(f, req, h->view->item, (size_t)n, &notes))
+		reply_shared_write(
+			f, req, h->view->item, buf, (size_t)n, (uint64_t)off + (size_t)n, &notes))
 		return;
 	/* The kernel holds the file's lock and may hold its pages while it waits for us. */
 	sopfs_notify_later(f, &notes);

@@ -48,6 +48,23 @@ for i in range(rounds):
         if got != want:
             p = next(k for k in range(len(got)) if got[k] != want[k])
             sys.exit('round %d: written by %d, read by %d: byte %d is %r' % (i, w, (w + 1 + r) % len(fds), p, got[p:p + 1]))
+# One makes the file longer, page by page, and goes on while another reads what it has been told of: all of it is
+# there, though the kernel hears of the next change while it asks where the file ends.
+told = os.pipe()
+pid = os.fork()
+if not pid:
+    for i in range(pages, pages + rounds):
+        os.pwrite(fds[0], bytes([48 + i % 70]) * page, i * page)
+        os.write(told[1], b'.')
+    os._exit(0)
+os.close(told[1])
+for i in range(pages, pages + rounds):
+    if os.read(told[0], 1) != b'.':
+        sys.exit('the writer failed')
+    got = os.pread(fds[1], page, i * page)
+    if got != bytes([48 + i % 70]) * page:
+        sys.exit('page %d: %d bytes' % (i, len(got)))
+os.waitpid(pid, 0)
 # All at once, each its own part of each page: whoever waits holds up nobody whom it waits for. Who has a lock
 # sees it all.
 part = page // len(fds)
