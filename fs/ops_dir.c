@@ -77,10 +77,7 @@ static void plus_entry(struct sopfs *f, struct sopfs_item *dir, const struct sop
 	if (!dir || d->cookie <= SOPFS_COOKIE_DOTDOT ||
 		sopfs_entry_of(f, dir, d->name, d->len, &d->attr, epoch, &entry))
 		return;
-	p->ino = sopfs_view_nodeid(f, entry.view);
-	p->generation = entry.view->generation;
-	p->attr_timeout = entry.cache && sopfs_may_cache(f) ? SOPFS_CACHE_SECONDS : 0;
-	p->entry_timeout = entry.fleeting ? 0 : p->attr_timeout;
+	sopfs_entry_param(f, &entry, p);
 }
 
 /* Lets go of d->lock before it replies: once the caller has its answer it may close the directory,

@@ -86,10 +86,7 @@ void sopfs_op_create(
 		sopfs_reply_rc(f, req, rc, &e);
 		return;
 	}
-	p.ino = sopfs_view_nodeid(f, entry.view);
-	p.generation = entry.view->generation;
-	sopfs_stat_of(&entry.attr, &p.attr);
-	p.entry_timeout = entry.cache && sopfs_may_cache(f) ? SOPFS_CACHE_SECONDS : 0;
+	sopfs_entry_param(f, &entry, &p);
 	/* This inode is the session's own: what changes its attributes comes through it. But that
 	 * one who may read comes to the end of the file must be seen. */
 	p.attr_timeout = (opened.handle->session && opened.handle->session->reads) || f->shared

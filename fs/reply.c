@@ -58,15 +58,20 @@ void sopfs_stat_of(const struct sop_attr *a, struct stat *st)
 	}
 }
 
+void sopfs_entry_param(struct sopfs *f, const struct sopfs_entry *entry, struct fuse_entry_param *p)
+{
+	p->ino = sopfs_view_nodeid(f, entry->view);
+	p->generation = entry->view->generation;
+	sopfs_stat_of(&entry->attr, &p->attr);
+	p->attr_timeout = entry->cache && sopfs_may_cache(f) ? SOPFS_CACHE_SECONDS : 0;
+	p->entry_timeout = entry->fleeting ? 0 : p->attr_timeout;
+}
+
 void sopfs_reply_entry(struct sopfs *f, struct fuse_req *req, struct sopfs_entry *entry)
 {
 	struct fuse_entry_param p = {0};
 
-	p.ino = sopfs_view_nodeid(f, entry->view);
-	p.generation = entry->view->generation;
-	sopfs_stat_of(&entry->attr, &p.attr);
-	p.attr_timeout = entry->cache && sopfs_may_cache(f) ? SOPFS_CACHE_SECONDS : 0;
-	p.entry_timeout = entry->fleeting ? 0 : p.attr_timeout;
+	sopfs_entry_param(f, entry, &p);
 	/* A reply that does not reach the kernel leaves no reference there. */
 	if (fuse_reply_entry(req, &p) == -ENOENT)
 		sopfs_forget(f, entry->view, 1);

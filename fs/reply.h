@@ -5,6 +5,11 @@
 #include "fs/views.h"
 
 struct fuse_req;
+struct fuse_entry_param;
+
+/* What the kernel is told of an entry, and for how long it may keep that. *p was zero. */
+void sopfs_entry_param(
+	struct sopfs *f, const struct sopfs_entry *entry, struct fuse_entry_param *p);
 
 /* rc: 0 or a negative code. Answers the request. What a user could not explain by himself (a lost
  * shard, a failed volume) is logged with its message. */

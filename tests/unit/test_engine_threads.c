@@ -300,25 +300,33 @@ static void join_all(struct worker *w)
 		pthread_join(w[i].thread, NULL);
 }
 
+/* A crowd waits while a round runs, which was enough for it or not. The number of rounds it takes.
+ */
+static uint64_t rounds_of_a_crowd(struct fixture *f, bool enough)
+{
+	static struct worker w[THREADS];
+	struct crowd c = {.f = f};
+	uint64_t rounds;
+
+	fixture_init(f, 2, 2, 0);
+	f->opts.inline_io = false;
+	fixture_ok(f, fixture_open(f));
+	fixture_ok(f, fixture_store(f, "s", &c.store));
+	rounds = f->v->barrier_rounds;
+	begin_round(f->v);
+	start_waiting(&c, w);
+	end_round(f->v, enough);
+	join_all(w);
+	assert_int_equal(c.wrong, 0);
+	return f->v->barrier_rounds - rounds;
+}
+
 static void those_who_wait_for_the_media_share_the_next_round(void **state)
 {
 	static struct fixture f;
-	static struct worker w[THREADS];
-	struct crowd c = {.f = &f};
-	uint64_t rounds;
 
 	(void)state;
-	fixture_init(&f, 2, 2, 0);
-	f.opts.inline_io = false;
-	fixture_ok(&f, fixture_open(&f));
-	fixture_ok(&f, fixture_store(&f, "s", &c.store));
-	rounds = f.v->barrier_rounds;
-	begin_round(f.v);
-	start_waiting(&c, w);
-	end_round(f.v, false);
-	join_all(w);
-	assert_int_equal(c.wrong, 0);
-	assert_int_equal(f.v->barrier_rounds, rounds + 1);
+	assert_int_equal(rounds_of_a_crowd(&f, false), 1);
 	assert_int_equal(f.v->durable_lsn, sop_pins_published(f.v->pins));
 	/* As many may come again, and nobody is there any more. */
 	assert_int_equal(f.v->barrier_expected, THREADS);
@@ -330,22 +338,9 @@ static void those_who_wait_for_the_media_share_the_next_round(void **state)
 static void who_is_served_by_a_round_that_ran_before_is_not_waited_for(void **state)
 {
 	static struct fixture f;
-	static struct worker w[THREADS];
-	struct crowd c = {.f = &f};
-	uint64_t rounds;
 
 	(void)state;
-	fixture_init(&f, 2, 2, 0);
-	f.opts.inline_io = false;
-	fixture_ok(&f, fixture_open(&f));
-	fixture_ok(&f, fixture_store(&f, "s", &c.store));
-	rounds = f.v->barrier_rounds;
-	begin_round(f.v);
-	start_waiting(&c, w);
-	end_round(f.v, true);
-	join_all(w);
-	assert_int_equal(c.wrong, 0);
-	assert_int_equal(f.v->barrier_rounds, rounds);
+	assert_int_equal(rounds_of_a_crowd(&f, true), 0);
 	assert_int_equal(f.v->barrier_waiting, 0);
 	fixture_release(&f);
 }
