@@ -31,6 +31,12 @@ and a newline"
 	chmod 4755 "$1/d/file3"
 	chmod 1777 "$1/d/e/f"
 	chown 1234:55 "$1/d/file4"
+	# What a tool made in the same second it takes for right: everything has a time of its own in the past.
+	local t=1000000000
+	find "$1" -depth -print0 | while IFS= read -r -d '' i; do
+		t=$((t + 86413))
+		touch -h -d "@$t.$((RANDOM + 100000000))" "$i"
+	done
 	touch -d '1999-01-02 03:04:05.678901234' "$1/d/file5"
 	touch -d '2038-01-20' "$1/d/file6"
 	touch -d '1950-06-07 08:09:10' "$1/empty"
