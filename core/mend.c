@@ -724,7 +724,7 @@ static bool heal(struct sop_mender *m, struct sop_err *e)
 	free(s.seg);
 	if (failed)
 		m->heal_ms = now_ms(m) + RETRY_MS;
-	else
+	else if (!stopping(m)) /* the next mount goes on with what is left */
 		finish(m, SOP_TASK_HEAL, -1, SOP_TASK_FINISHED);
 	return !failed;
 }
