@@ -374,7 +374,13 @@ void sop_members_set_back_noted(struct sop_members *m, unsigned i)
 	m->slot[i].noted = true;
 }
 
-int sop_members_replica_current(struct sop_members *m, unsigned i, struct sop_err *e)
+uint64_t sop_members_stay(struct sop_members *m, unsigned i)
+{
+	SOP_LOCK_GUARD(&m->lock);
+	return m->slot[i].returns + 1;
+}
+
+int sop_members_replica_current(struct sop_members *m, unsigned i, uint64_t stay, struct sop_err *e)
 {
 	uint64_t seq;
 	int rc;
@@ -389,6 +395,10 @@ int sop_members_replica_current(struct sop_members *m, unsigned i, struct sop_er
 	if (m->label.member[i].current_since) {
 		sop_unlock(&m->lock);
 		return 0;
+	}
+	if (m->slot[i].returns + 1 != stay) {
+		sop_unlock(&m->lock);
+		return sop_say(e, -EAGAIN, "%s: was set aside meanwhile", m->given.member[i].path);
 	}
 	/* Taken in again since its shards were looked through. */
 	if (m->label.member[i].flags & SOP_MEMBER_SET_BACK && !m->slot[i].noted &&

@@ -108,9 +108,13 @@ bool sop_members_behind(struct sop_members *m, unsigned i);
 bool sop_members_set_back(struct sop_members *m, unsigned i);
 /* All of its shards are stale, in memory: what the next checkpoint records. */
 void sop_members_set_back_noted(struct sop_members *m, unsigned i);
+/* Which stay of member i this is, from 1 on: another one each time it is taken in again. */
+uint64_t sop_members_stay(struct sop_members *m, unsigned i);
 /* It is so no more: its replica, if it has that role, is healed, and the segment table on the media
- * says which of its shards are stale. Raises and stores the generation. */
-int sop_members_replica_current(struct sop_members *m, unsigned i, struct sop_err *e);
+ * says which of its shards are stale. Both was done in this stay: what it missed between two is in
+ * neither (-EAGAIN). Raises and stores the generation. */
+int sop_members_replica_current(
+	struct sop_members *m, unsigned i, uint64_t stay, struct sop_err *e);
 
 /* Take member i in again: it was set aside or absent, and answers now. Opens it at path (NULL: the
  * last known), checks label and lock. Its replica is current only if nothing was committed without

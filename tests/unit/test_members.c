@@ -346,7 +346,7 @@ static void absent_members_up_to_parity_are_recorded_and_come_back_stale(void **
 	assert_int_equal(present(m), 0x1f);
 	assert_int_equal(replicas(m), 0x5);
 	assert_int_equal(member_on(r, "/d1", 1).state, SOP_MEMBER_ONLINE);
-	assert_int_equal(sop_members_replica_current(m, 1, NULL), 0);
+	assert_int_equal(sop_members_replica_current(m, 1, sop_members_stay(m, 1), NULL), 0);
 	assert_int_equal(replicas(m), 0x7);
 	assert_int_equal(member_on(r, "/d3", 1).current_since, generation_on(r, "/d3"));
 	sop_members_close(m);
@@ -871,7 +871,7 @@ static void all_disks_failing_ends_without_hanging(void **unused)
 	sop_members_event(m, 0, SOP_EVENT_WRITE, -EIO);
 	assert_int_equal(present(m), 0);
 	assert_int_equal(sop_members_place(m, 0, 0, disks, &absent, &e), SOP_EDISKS);
-	assert_int_not_equal(sop_members_replica_current(m, 0, &e), 0);
+	assert_int_not_equal(sop_members_replica_current(m, 0, sop_members_stay(m, 0), &e), 0);
 	sop_members_close(m);
 	for (unsigned i = 0; i < 3; i++)
 		sim_disk_error(r->sim, paths[i], 0, 0, 0);
@@ -909,7 +909,7 @@ static void a_member_comes_back_online_with_a_stale_replica(void **unused)
 	assert_int_equal(present(m), 0xf);
 	assert_int_equal(replicas(m), 0x4);
 	assert_string_equal(member_on(r, "/d3", 0).path, "/new/d1");
-	assert_int_equal(sop_members_replica_current(m, 0, &e), 0);
+	assert_int_equal(sop_members_replica_current(m, 0, sop_members_stay(m, 0), &e), 0);
 	assert_int_equal(replicas(m), 0x5);
 	sop_members_close(m);
 	m = must_open(r);
