@@ -120,8 +120,8 @@ int sop_members_replica_current(
  * last known), checks label and lock. Its replica is current only if nothing was committed without
  * it. -EBUSY: a call on it still hangs. */
 int sop_members_online(struct sop_members *m, unsigned i, const char *path, struct sop_err *e);
-/* Set member i aside on request; it stays so over mounts. SOP_EDISKS: the volume cannot do without.
- */
+/* Set member i aside on request, or leave it so that has failed or is missing; it stays so over
+ * mounts. SOP_EDISKS: the volume cannot do without. */
 int sop_members_offline(struct sop_members *m, unsigned i, struct sop_err *e);
 /* Could it? As sop_members_offline(), and nothing is done. */
 int sop_members_may_go(struct sop_members *m, unsigned i, struct sop_err *e);

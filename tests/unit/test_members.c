@@ -971,6 +971,80 @@ static void offline_on_request_keeps_what_parity_does_not_make_up_for(void **unu
 	rig_free(r);
 }
 
+/* Where it would stay: the next mount has nothing to go on with, though every disk is well. */
+static void offline_on_request_keeps_a_failed_disk_that_holds_the_last_replica(void **unused)
+{
+	struct rig *r = rig_new(3, 2, 1);
+	struct sop_members *m = must_open(r);
+	struct sop_member_set back;
+	struct sop_err e = {0};
+
+	(void)unused;
+	for (unsigned i = 0; i < 3; i++)
+		sim_disk_error(r->sim, paths[i], 0, -EIO, -EIO);
+	sop_members_event(m, 0, SOP_EVENT_WRITE, -EIO);
+	assert_int_equal(present(m), 0);
+	assert_int_equal(sop_members_may_go(m, 1, &e), SOP_EDISKS);
+	assert_int_equal(sop_members_offline(m, 1, &e), SOP_EDISKS);
+	assert_non_null(strstr(e.text, "/d2: is needed"));
+	for (unsigned i = 0; i < 3; i++)
+		sim_disk_error(r->sim, paths[i], 0, 0, 0);
+	assert_true(sop_members_watch(m, true, &back));
+	assert_int_equal(present(m), 0x7);
+	sop_members_close(m);
+	m = must_open(r);
+	assert_int_equal(replicas(m), 0x2);
+	sop_members_close(m);
+	rig_free(r);
+}
+
+static void offline_on_request_keeps_a_failed_disk_whose_shards_are_needed(void **unused)
+{
+	struct rig *r = rig_new(3, 2, 1);
+	struct sop_members *m = must_open(r);
+	struct sop_member_set back;
+	struct sop_err e = {0};
+
+	(void)unused;
+	sop_members_event(m, 2, SOP_EVENT_WRITE, -EIO);
+	assert_int_equal(sop_members_offline(m, 2, &e), 0);
+	sop_members_event(m, 0, SOP_EVENT_WRITE, -EIO);
+	assert_int_equal(sop_members_offline(m, 0, &e), SOP_EDISKS);
+	assert_non_null(strstr(e.text, "/d1: is needed"));
+	assert_true(sop_members_watch(m, true, &back));
+	assert_int_equal(present(m), 0x3); /* by hand, and not by hand */
+	sop_members_close(m);
+	m = must_open(r);
+	assert_int_equal(present(m), 0x3);
+	sop_members_close(m);
+	rig_free(r);
+}
+
+/* What it would do without is not yet written off: the next mount may have other disks. */
+static void a_mount_that_lacks_a_disk_that_is_offline_by_hand_writes_nothing(void **unused)
+{
+	struct rig *r = rig_new(3, 2, 1);
+	struct sop_members_opts o = opts(r);
+	struct sop_members *m = must_open(r);
+	struct sop_err e = {0};
+	uint64_t generation;
+
+	(void)unused;
+	assert_int_equal(sop_members_offline(m, 2, &e), 0);
+	sop_members_close(m);
+	generation = generation_on(r, "/d2");
+	sim_disk_gone(r->sim, "/d1", true);
+	o.degraded = true;
+	assert_int_equal(sop_members_open(&m, paths, 3, &o, &e), SOP_EDISKS);
+	assert_int_equal(generation_on(r, "/d2"), generation);
+	assert_int_not_equal(member_on(r, "/d2", 0).current_since, 0);
+	o.read_only = true;
+	assert_int_equal(sop_members_open(&m, paths, 3, &o, &e), 0);
+	assert_int_equal(present(m), 0x6);
+	sop_members_close(m);
+	rig_free(r);
+}
+
 /* --- placing and room ------------------------------------------------------ */
 
 static void place_takes_k_plus_m_and_rotates_the_shards(void **unused)
@@ -1431,6 +1505,10 @@ int main(void)
 		cmocka_unit_test(a_member_that_does_not_answer_stays_aside),
 		cmocka_unit_test(offline_on_request_keeps_what_is_needed),
 		cmocka_unit_test(offline_on_request_keeps_what_parity_does_not_make_up_for),
+		cmocka_unit_test(
+			offline_on_request_keeps_a_failed_disk_that_holds_the_last_replica),
+		cmocka_unit_test(offline_on_request_keeps_a_failed_disk_whose_shards_are_needed),
+		cmocka_unit_test(a_mount_that_lacks_a_disk_that_is_offline_by_hand_writes_nothing),
 		cmocka_unit_test(place_takes_k_plus_m_and_rotates_the_shards),
 		cmocka_unit_test(place_prefers_free_disks_and_lets_equal_ones_take_turns),
 		cmocka_unit_test(place_goes_on_with_absent_disks_down_to_k),
