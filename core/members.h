@@ -143,11 +143,10 @@ enum sop_members_add_flags { SOP_MEMBERS_FORCE = 1, SOP_MEMBERS_DRY_RUN = 2 };
  * a label that nobody else knows: it is no member, and nobody is replaced. */
 int sop_members_add(struct sop_members *m, const char *path, uint8_t role, int replaces,
 	unsigned flags, uint64_t min_bytes, unsigned *member, struct sop_err *e);
-/* Nothing new goes to member i from now on: its content goes to the others. */
-int sop_members_drain(struct sop_members *m, unsigned i, struct sop_err *e);
+/* Nothing new goes to member i from now on: its content goes to the others. In the same round of
+ * labels the heir (-1: none) gets the REGISTRY role: its replica is not current yet. */
+int sop_members_drain(struct sop_members *m, unsigned i, int heir, struct sop_err *e);
 int sop_members_undrain(struct sop_members *m, unsigned i, struct sop_err *e);
-/* Member i gets the REGISTRY role too: its replica is not current yet. */
-int sop_members_promote(struct sop_members *m, unsigned i, struct sop_err *e);
 /* It is no member any more: nothing of the volume lies on it. Its label goes first, then (best
  * effort) what else it holds of ours. */
 int sop_members_remove(struct sop_members *m, unsigned i, struct sop_err *e);

@@ -1045,6 +1045,24 @@ static void a_mount_that_lacks_a_disk_that_is_offline_by_hand_writes_nothing(voi
 	rig_free(r);
 }
 
+/* A crash leaves both or neither: asked for again there is not one replica more than before. */
+static void who_leaves_and_its_heir_are_told_in_one_round(void **unused)
+{
+	struct rig *r = rig_new(4, 2, 1);
+	struct sop_members *m = must_open(r);
+	uint64_t generation = generation_on(r, "/d2");
+
+	(void)unused;
+	assert_int_equal(member_on(r, "/d2", 3).role, SOP_ROLE_DATA);
+	assert_int_equal(sop_members_drain(m, 0, 3, NULL), 0);
+	assert_int_equal(generation_on(r, "/d2"), generation + 1);
+	assert_int_equal(member_on(r, "/d2", 0).state, SOP_MEMBER_DRAINING);
+	assert_int_equal(member_on(r, "/d2", 3).role, SOP_ROLE_DATA | SOP_ROLE_REGISTRY);
+	assert_int_equal(member_on(r, "/d2", 3).current_since, 0);
+	sop_members_close(m);
+	rig_free(r);
+}
+
 /* --- placing and room ------------------------------------------------------ */
 
 static void place_takes_k_plus_m_and_rotates_the_shards(void **unused)
@@ -1509,6 +1527,7 @@ int main(void)
 			offline_on_request_keeps_a_failed_disk_that_holds_the_last_replica),
 		cmocka_unit_test(offline_on_request_keeps_a_failed_disk_whose_shards_are_needed),
 		cmocka_unit_test(a_mount_that_lacks_a_disk_that_is_offline_by_hand_writes_nothing),
+		cmocka_unit_test(who_leaves_and_its_heir_are_told_in_one_round),
 		cmocka_unit_test(place_takes_k_plus_m_and_rotates_the_shards),
 		cmocka_unit_test(place_prefers_free_disks_and_lets_equal_ones_take_turns),
 		cmocka_unit_test(place_goes_on_with_absent_disks_down_to_k),
