@@ -105,6 +105,10 @@ static bool here(void *arg, unsigned disk)
 	if (p->n == PLACES)
 		loop_die(l, "more places than expected", PLACES);
 	p->at[p->n++] = place;
+	if (l->of->stride[l->mode] && (p->n - 1) % l->of->stride[l->mode]) {
+		l->n++;
+		return false;
+	}
 	return true;
 }
 
