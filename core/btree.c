@@ -24,6 +24,39 @@ int sop_node_place(const struct sop_page *p, const struct sop_tree *t, int level
 	return 0;
 }
 
+void sop_node_bounds(struct bounds *b, const struct sop_page *p, unsigned slot)
+{
+	if (slot)
+		b->low = sop_page_key(p, slot, &b->low_len);
+	if (slot + 1 < sop_page_count(p))
+		b->high = sop_page_key(p, slot + 1, &b->high_len);
+	b->place = sop_page_handle(p) << 20 | (slot + 1);
+}
+
+int sop_node_prove(struct version *v, const struct bounds *b, struct sop_err *e)
+{
+	const struct sop_page *p = v->page;
+	unsigned first = sop_page_level(p) ? 1 : 0; /* the first key of an inner page is empty */
+	unsigned count = sop_page_count(p);
+	const void *key;
+	size_t klen;
+
+	if (atomic_load_explicit(&v->proven, memory_order_relaxed) == b->place)
+		return 0;
+	if (b->low && first < count) {
+		key = sop_page_key(p, first, &klen);
+		if (sop_bytes_cmp(key, klen, b->low, b->low_len) < 0)
+			return sop_node_corrupt(e, sop_page_handle(p), "has a key below its range");
+	}
+	if (b->high && first < count) {
+		key = sop_page_key(p, count - 1, &klen);
+		if (sop_bytes_cmp(key, klen, b->high, b->high_len) >= 0)
+			return sop_node_corrupt(e, sop_page_handle(p), "has a key above its range");
+	}
+	atomic_store_explicit(&v->proven, b->place, memory_order_relaxed);
+	return 0;
+}
+
 /* ---- reading -------------------------------------------------------------------------------
  */
 
@@ -38,8 +71,7 @@ struct place {
 /* A leaf met, and the separators around it; valid under the lock. */
 struct way {
 	const struct sop_page *leaf;
-	const void *low, *high; /* NULL: none */
-	size_t low_len, high_len;
+	struct bounds b;
 };
 
 static unsigned pick_child(const struct sop_page *p, const struct place *at)
@@ -64,17 +96,17 @@ static int go_down(struct reader *r, const struct sop_tree *t, const struct plac
 	uint64_t handle = t->root;
 	int level = -1;
 
-	w->low = NULL;
-	w->high = NULL;
+	w->b = (struct bounds){0};
 	if (!handle)
 		return -ENOENT;
 	r->chances = t->cache == SOP_TREE_HOT ? 4 : t->cache == SOP_TREE_COLD ? 0 : 1;
 	for (;;) {
-		const struct sop_page *p = NULL;
+		const struct sop_page *p;
+		struct version *v = NULL;
 		unsigned slot;
 		int rc;
 
-		switch (sop_reader_page(r, handle, &p)) {
+		switch (sop_reader_page(r, handle, &v)) {
 		case SOP_SEE_LOAD:
 			return WAY_LOAD;
 		case SOP_SEE_NOTHING:
@@ -85,7 +117,10 @@ static int go_down(struct reader *r, const struct sop_tree *t, const struct plac
 		case SOP_SEE_PAGE:
 			break;
 		}
+		p = v->page;
 		rc = sop_node_place(p, t, level, e);
+		if (!rc)
+			rc = sop_node_prove(v, &w->b, e);
 		if (rc)
 			return rc;
 		level = (int)sop_page_level(p);
@@ -94,10 +129,7 @@ static int go_down(struct reader *r, const struct sop_tree *t, const struct plac
 			return 0;
 		}
 		slot = pick_child(p, at);
-		if (slot)
-			w->low = sop_page_key(p, slot, &w->low_len);
-		if (slot + 1 < sop_page_count(p))
-			w->high = sop_page_key(p, slot + 1, &w->high_len);
+		sop_node_bounds(&w->b, p, slot);
 		handle = sop_page_child(p, slot);
 		level--;
 	}
@@ -201,10 +233,10 @@ static int scan_up(struct scan *s, const struct way *w, bool *end)
 		rc = scan_entry(s, w->leaf, i++, end);
 	if (*end)
 		return rc;
-	*end = !w->high || beyond(s->range, w->high, w->high_len);
+	*end = !w->b.high || beyond(s->range, w->b.high, w->b.high_len);
 	if (!*end) {
-		memcpy(s->key, w->high, w->high_len);
-		s->at = (struct place){.key = s->key, .klen = w->high_len};
+		memcpy(s->key, w->b.high, w->b.high_len);
+		s->at = (struct place){.key = s->key, .klen = w->b.high_len};
 		s->exclusive = false;
 	}
 	return 0;
@@ -227,11 +259,11 @@ static int scan_down(struct scan *s, const struct way *w, bool *end)
 	if (*end)
 		return rc;
 	/* All that is left is less than low. */
-	*end = !w->low || (s->range->to && sop_bytes_cmp(w->low, w->low_len, s->range->to,
-						   s->range->to_len) <= 0);
+	*end = !w->b.low || (s->range->to && sop_bytes_cmp(w->b.low, w->b.low_len, s->range->to,
+						     s->range->to_len) <= 0);
 	if (!*end) {
-		memcpy(s->key, w->low, w->low_len);
-		s->at = (struct place){.key = s->key, .klen = w->low_len, .below = true};
+		memcpy(s->key, w->b.low, w->b.low_len);
+		s->at = (struct place){.key = s->key, .klen = w->b.low_len, .below = true};
 		s->exclusive = true;
 	}
 	return 0;
@@ -293,8 +325,8 @@ int sop_tree_skip(struct sop_nodes *n, const struct sop_tree *t, uint64_t lsn, u
 			memcpy(key, found, *klen);
 			rc = 1;
 		} else if (!rc) {
-			const void *edge = descending ? w.low : w.high;
-			size_t len = descending ? w.low_len : w.high_len;
+			const void *edge = descending ? w.b.low : w.b.high;
+			size_t len = descending ? w.b.low_len : w.b.high_len;
 
 			skip -= sop_page_count(w.leaf);
 			rc = edge ? 0 : -ENOENT;
@@ -339,13 +371,13 @@ struct check {
 static int copy_page(struct check *c, uint64_t handle, struct sop_page **copy, struct sop_err *e)
 {
 	for (;;) {
-		const struct sop_page *p = NULL;
+		struct version *v = NULL;
 		enum sop_see see;
 		int rc;
 
 		sop_reader_lock(&c->r);
-		see = sop_reader_page(&c->r, handle, &p);
-		*copy = see == SOP_SEE_PAGE ? sop_page_clone(p) : NULL;
+		see = sop_reader_page(&c->r, handle, &v);
+		*copy = see == SOP_SEE_PAGE ? sop_page_clone(v->page) : NULL;
 		sop_reader_unlock(&c->r);
 		if (see == SOP_SEE_NOTHING)
 			return -ENOENT;

@@ -42,6 +42,7 @@ static int find_path(struct sop_nodes *n, const struct sop_tree *t, const void *
 	struct path *path, struct sop_err *e)
 {
 	uint64_t handle = t->root;
+	struct bounds b = {0};
 	int level = -1;
 
 	path->depth = 0;
@@ -52,6 +53,8 @@ static int find_path(struct sop_nodes *n, const struct sop_tree *t, const void *
 
 		if (!rc)
 			rc = sop_node_place(page_of(s), t, level, e);
+		if (!rc)
+			rc = sop_node_prove(s->node->newest, &b, e);
 		if (rc)
 			return rc;
 		p = page_of(s);
@@ -61,6 +64,7 @@ static int find_path(struct sop_nodes *n, const struct sop_tree *t, const void *
 			break;
 		}
 		s->slot = sop_page_child_slot(p, key, klen);
+		sop_node_bounds(&b, p, s->slot);
 		handle = sop_page_child(p, s->slot);
 		level--;
 	}
@@ -740,21 +744,37 @@ int sop_tree_prune(struct sop_nodes *n, struct sop_tree *t, uint64_t handle, con
 	size_t klen, struct sop_err *e)
 {
 	struct path path = {.depth = 0};
-	unsigned first;
+	uint64_t at = t->root;
+	unsigned first = 0;
+	bool met = false;
+	int level = -1, rc;
 
 	assert(sop_nodes_inside(n));
-	for (uint64_t at = t->root; at != handle;) {
-		struct step *s = &path.step[path.depth++];
-		int rc = sop_nodes_get(n, at, &s->node, e);
+	/* The last place on the way that names it: of two, one above the other, the upper one may
+	 * be where it belongs. */
+	for (;;) {
+		struct step *s = &path.step[path.depth];
+		struct sop_err why = {0};
 
-		if (rc)
-			return rc;
-		if (!sop_page_level(page_of(s)) || path.depth == SOP_DEPTH_MAX)
-			return sop_fail(e, -ENOENT, "node %llu", (unsigned long long)handle);
+		if (at == handle) {
+			met = true;
+			first = path.depth;
+		}
+		rc = sop_nodes_get(n, at, &s->node, &why);
+		if (!rc)
+			rc = sop_node_place(page_of(s), t, level, &why);
+		if (rc == -ENOMEM || (rc && !met))
+			return sop_say(e, rc, "%s", why.text);
+		if (rc || !sop_page_level(page_of(s)) || path.depth + 1 == SOP_DEPTH_MAX)
+			break;
 		s->slot = sop_page_child_slot(page_of(s), key, klen);
 		at = sop_page_child(page_of(s), s->slot);
+		level = (int)sop_page_level(page_of(s)) - 1;
+		path.depth++;
 	}
-	first = path.depth;
+	if (!met)
+		return sop_fail(e, -ENOENT, "node %llu", (unsigned long long)handle);
+	path.depth = first;
 	while (first && sop_page_count(page_of(&path.step[first - 1])) == 1)
 		first--;
 	return del_nodes(n, t, &path, first, e);

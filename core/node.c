@@ -528,7 +528,19 @@ static int check_header(const struct sop_disk_node *h, size_t len, struct sop_er
 	return 0;
 }
 
-/* One entry at data[off..len): its size, or 0 when it is not a whole entry in order. */
+/* Is the entry at data[off..], a whole one, above the one before? */
+static bool in_order(const struct sop_page *p, unsigned i, size_t off)
+{
+	const uint8_t *e = p->data + off, *before;
+
+	if (!i)
+		return true;
+	before = entry_at(p, i - 1);
+	return sop_bytes_cmp(before + ENTRY_HEADER, entry_klen(before), e + ENTRY_HEADER,
+		       entry_klen(e)) < 0;
+}
+
+/* One entry at data[off..len): its size, or 0 when it is not a whole entry. */
 static size_t check_entry(const struct sop_page *p, unsigned i, size_t off, size_t len)
 {
 	const uint8_t *e = p->data + off;
@@ -547,13 +559,6 @@ static size_t check_entry(const struct sop_page *p, unsigned i, size_t off, size
 			return 0;
 		memcpy(&child, e + ENTRY_HEADER + klen, sizeof(child));
 		if (!le64_get(child))
-			return 0;
-	}
-	if (i) {
-		const uint8_t *before = entry_at(p, i - 1);
-
-		if (sop_bytes_cmp(
-			    before + ENTRY_HEADER, entry_klen(before), e + ENTRY_HEADER, klen) >= 0)
 			return 0;
 	}
 	return ENTRY_HEADER + klen + vlen;
@@ -584,10 +589,10 @@ int sop_page_decode(
 	for (unsigned i = 0; i < le32_get(h.count); i++) {
 		size_t n = check_entry(p, i, off, body);
 
-		if (!n) {
+		if (!n || !in_order(p, i, off)) {
 			sop_page_free(p);
-			return sop_fail(e, SOP_ECORRUPT, "node %llu: entry %u",
-				(unsigned long long)le64_get(h.handle), i);
+			return sop_fail(e, SOP_ECORRUPT, "entry %u %s", i,
+				n ? "is out of order" : "is not whole");
 		}
 		*slot_at(p, i) = (uint32_t)off;
 		p->count = i + 1;

@@ -409,6 +409,7 @@ static int install(struct sop_nodes *n, struct version *v, struct sop_page *page
 		node->store = sop_page_store(page);
 	}
 	atomic_store_explicit(&v->touched, 1, memory_order_relaxed);
+	atomic_store_explicit(&v->proven, 0, memory_order_relaxed);
 	sop_nodes_recount(n, v);
 	return 0;
 }
@@ -608,7 +609,7 @@ void sop_reader_unlock(struct reader *r)
 		must(pthread_rwlock_unlock(&r->n->lock));
 }
 
-enum sop_see sop_reader_page(struct reader *r, uint64_t handle, const struct sop_page **page)
+enum sop_see sop_reader_page(struct reader *r, uint64_t handle, struct version **version)
 {
 	struct node *node = sop_nodes_find(r->n, handle);
 	struct version *v;
@@ -628,7 +629,7 @@ enum sop_see sop_reader_page(struct reader *r, uint64_t handle, const struct sop
 		atomic_store_explicit(&node->kept,
 			atomic_load_explicit(&r->n->writing, memory_order_relaxed),
 			memory_order_relaxed);
-	*page = v->page;
+	*version = v;
 	return SOP_SEE_PAGE;
 }
 

@@ -34,9 +34,11 @@ struct version {
 	struct link link; /* on the clock or dirty list, or on none */
 	struct version *older;
 	struct node *node;
-	struct sop_page *page;	 /* NULL: not in memory, or a tombstone */
-	uint64_t lsn;		 /* of the last change in it */
-	struct sop_blobref ref;	 /* where it lies, when it is clean */
+	struct sop_page *page;	/* NULL: not in memory, or a tombstone */
+	uint64_t lsn;		/* of the last change in it */
+	struct sop_blobref ref; /* where it lies, when it is clean */
+	_Atomic uint64_t
+		proven; /* the place in which its keys have been found to belong; 0: none */
 	_Atomic uint8_t touched; /* chances left; set under the shared lock */
 	bool dirty, frozen, superseded, tombstone, unknown;
 	uint8_t on; /* enum on: which list it is on */
@@ -106,6 +108,19 @@ int sop_node_place(
 	const struct sop_page *p, const struct sop_tree *t, int level, struct sop_err *e);
 int sop_node_corrupt(struct sop_err *e, uint64_t handle, const char *what);
 
+/* The separators around a node; NULL: none. */
+struct bounds {
+	const void *low, *high;
+	size_t low_len, high_len;
+	uint64_t place; /* parent and slot; 0: a root */
+};
+
+/* Those of the child at slot, in p, which lies within b. */
+void sop_node_bounds(struct bounds *b, const struct sop_page *p, unsigned slot);
+/* Are the keys of a page within its bounds? Looked at once for each place it is met in: changes
+ * keep it so. Were they not, a key could be there and not be found. SOP_ECORRUPT. */
+int sop_node_prove(struct version *v, const struct bounds *b, struct sop_err *e);
+
 /* ---- reading ------------------------------------------------------------------------------- */
 
 /* A reader on its way through a tree. Nodes it had to load are held, so that a cache too small for
@@ -128,10 +143,10 @@ void sop_reader_release(struct reader *r); /* lets go of what is held; the lock 
 void sop_reader_lock(struct reader *r);
 void sop_reader_unlock(struct reader *r);
 
-/* Under the lock: the page of a handle as of r->lsn. SOP_SEE_LOAD: it must be loaded first
- * (r->missing is set); SOP_SEE_NOTHING: there is no such node at that LSN. */
+/* Under the lock: the version of a handle as of r->lsn, with its page. SOP_SEE_LOAD: it must be
+ * loaded first (r->missing is set); SOP_SEE_NOTHING: there is no such node at that LSN. */
 enum sop_see { SOP_SEE_PAGE, SOP_SEE_NOTHING, SOP_SEE_LOAD };
-enum sop_see sop_reader_page(struct reader *r, uint64_t handle, const struct sop_page **page);
+enum sop_see sop_reader_page(struct reader *r, uint64_t handle, struct version **version);
 
 /* Not under the lock (unless inside): load r->missing. 0: look again from the root, for anything
  * may have changed. A load that fails is tried twice, because the node may have been removed
