@@ -270,7 +270,17 @@ int sop_txn_item(struct sop_txn *t, uint64_t store, const void *key, size_t klen
 	return 0;
 }
 
-int sop_txn_inode(struct sop_txn *t, struct sop_name name, struct sop_place *place,
+/* A name leads to an inode that is not there: the volume contradicts itself, or (without a
+ * snapshot) both have just gone. Then the next look does not find the name either. */
+#define LOOKS_FOR_INODE 4
+
+static int inode_missing(struct sop_err *e, uint64_t ino)
+{
+	return sop_fail(
+		e, SOP_ECORRUPT, "the name is there, inode %llu is not", (unsigned long long)ino);
+}
+
+static int look_for_inode(struct sop_txn *t, struct sop_name name, struct sop_place *place,
 	struct sop_item *it, uint8_t *buf, struct sop_err *e)
 {
 	int rc;
@@ -292,6 +302,29 @@ int sop_txn_inode(struct sop_txn *t, struct sop_name name, struct sop_place *pla
 	place->key = place->master;
 	place->klen = SOP_MASTER_KEY;
 	return sop_txn_item(t, place->store, place->key, place->klen, it, buf, e);
+}
+
+static bool removed_here(struct sop_txn *t, const struct sop_place *place)
+{
+	const struct sop_wentry *w =
+		t->wset.count ? sop_wset_find(&t->wset, place->store, place->key, place->klen)
+			      : NULL;
+
+	return w && w->write == SOP_WRITE_DEL;
+}
+
+int sop_txn_inode(struct sop_txn *t, struct sop_name name, struct sop_place *place,
+	struct sop_item *it, uint8_t *buf, struct sop_err *e)
+{
+	unsigned looks = t->lsn == SOP_LSN_LATEST ? LOOKS_FOR_INODE : 1;
+	int rc = 0;
+
+	for (unsigned i = 0; i < looks; i++) {
+		rc = look_for_inode(t, name, place, it, buf, e);
+		if (rc != -ENOENT || !name.key || !place->linked || removed_here(t, place))
+			return rc;
+	}
+	return inode_missing(e, be64_get(place->master));
 }
 
 struct sop_wentry *sop_txn_entry(
@@ -417,7 +450,7 @@ static int lookup_typed(
 }
 
 /* The common case, without copying the record: latest handle, attributes alone. */
-static int lookup_latest(struct sop_txn *t, struct sop_name name, bool tree_key,
+static int lookup_latest(struct sop_txn *t, struct sop_name name, bool tree_key, unsigned looks,
 	struct sop_attr *out, struct sop_err *e)
 {
 	uint8_t master[SOP_MASTER_KEY];
@@ -442,19 +475,23 @@ static int lookup_latest(struct sop_txn *t, struct sop_name name, bool tree_key,
 	if (!rc)
 		rc = sop_tree_find(
 			t->v->nodes, &view.tree, t->lsn, master, sizeof(master), attr_entry, &o, e);
+	if (rc == -ENOENT && name.key)
+		return looks ? lookup_latest(t, name, tree_key, looks - 1, out, e)
+			     : inode_missing(e, be64_get(master));
 	return !rc && S_ISDIR(out->mode) ? directory_attr(t, out, e) : rc;
 }
 
 int sop_lookup(struct sop_txn *t, struct sop_name name, struct sop_attr *out, struct sop_err *e)
 {
 	if (t->latest)
-		return lookup_latest(t, name, false, out, e);
+		return lookup_latest(t, name, false, LOOKS_FOR_INODE, out, e);
 	return name.key ? lookup_typed(t, name, out, e) : lookup_txn(t, name, NULL, out, e);
 }
 
 int sop_at_lookup(struct sop_txn *t, struct sop_name name, struct sop_attr *out, struct sop_err *e)
 {
-	return t->latest ? lookup_latest(t, name, true, out, e) : lookup_txn(t, name, NULL, out, e);
+	return t->latest ? lookup_latest(t, name, true, LOOKS_FOR_INODE, out, e)
+			 : lookup_txn(t, name, NULL, out, e);
 }
 
 /* kb not NULL: an item whose key has another text is another one. */
