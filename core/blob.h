@@ -121,7 +121,8 @@ static inline bool sop_blob_untold(int rc)
 /* Verify all k+m shards. good: bit i = shard i verifies, or was repaired. 0 when the blob can be
  * read (of each block row at least k shards verify), else SOP_ELOST; SOP_EDISKS, -EIO, ...: it
  * cannot, but no shard that should be right is wrong, so that disks which are missing or cannot be
- * read may have it. repair: write the bad shards anew in place (where the disk is online; a missing
+ * read may have it; SOP_ECORRUPT: there is a blob, but not as long as ref says, or ref is not one.
+ * repair: write the bad shards anew in place (where the disk is online; a missing
  * file is made), fsynced by the next sync. A shard that cannot be written is reported and stays out
  * of good: no error, unless it is an untold one. */
 int sop_blob_verify(struct sop_segments *s, const struct sop_blobref *ref, bool repair,

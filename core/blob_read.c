@@ -891,9 +891,23 @@ int sop_blob_read(struct sop_segments *s, const struct sop_blobref *ref, void *b
 /* --- verify and repair -------------------------------------------------------------------------
  */
 
+/* A whole header of this blob, but for the length it tells; 0: it is none. */
+static uint32_t other_len(const struct blob *b, const struct sop_disk_fragment *raw, unsigned shard)
+{
+	struct sop_blobref ref = *b->ref;
+	struct sop_disk_fragment want;
+
+	ref.len = le32_get(raw->len);
+	if (!ref.len || ref.len > SOP_BLOB_MAX || ref.len == b->ref->len)
+		return 0;
+	sop_frag_header(&want, &b->seg->info, &ref, raw->kind, shard);
+	return memcmp(&want, raw, sizeof(want)) ? 0 : ref.len;
+}
+
 /* Read the header of each shard's fragment. The mask of those that are what they should be; *kind:
- * what they say. */
-static int read_headers(struct blob *b, uint32_t shards, uint32_t *good, uint8_t *kind)
+ * what they say; *other: another length of the blob that whole headers tell, or 0. */
+static int read_headers(
+	struct blob *b, uint32_t shards, uint32_t *good, uint8_t *kind, uint32_t *other)
 {
 	struct sop_segments *s = b->s;
 	struct sop_shard_file *files[SOP_EC_MAX] = {NULL};
@@ -902,6 +916,7 @@ static int read_headers(struct blob *b, uint32_t shards, uint32_t *good, uint8_t
 	struct sop_batch *batch = sop_batch_new(s->io);
 
 	*good = 0;
+	*other = 0;
 	if (!batch)
 		return -ENOMEM;
 	sop_shard_files_get(s, b->seg, shards, false, files, rcs);
@@ -931,8 +946,10 @@ static int read_headers(struct blob *b, uint32_t shards, uint32_t *good, uint8_t
 		if (rcs[j])
 			continue;
 		sop_frag_header(&want, &b->seg->info, b->ref, raw[j]->kind, j);
-		if (memcmp(&want, raw[j], sizeof(want)))
+		if (memcmp(&want, raw[j], sizeof(want))) {
+			*other = SOP_MAX(*other, other_len(b, raw[j], j));
 			continue;
+		}
 		*good |= 1u << j;
 		*kind = raw[j]->kind;
 	}
@@ -1051,15 +1068,21 @@ static int repair_shards(struct grid *g, uint32_t shards, uint8_t kind, uint32_t
 static int verify(struct blob *b, struct grid *g, bool build, uint32_t *good, uint8_t *kind,
 	struct sop_err *e)
 {
-	uint32_t headers = 0;
+	uint32_t headers = 0, other = 0;
 	bool lost = false;
 	int rc = grid_read_all(g, e);
 
 	if (rc)
 		return rc;
-	rc = read_headers(b, readable(g), &headers, kind);
+	rc = read_headers(b, readable(g), &headers, kind, &other);
 	if (rc)
 		return sop_fail(e, rc, "verify");
+	/* It is the address that is wrong. By another length a block that verifies may be another
+	 * part of the data: nothing is taken from it, and nothing written. */
+	if (!headers && other)
+		return sop_fail(e, SOP_ECORRUPT,
+			"blob of %u bytes at %016" PRIx64 "+%" PRIu64 ": is said to have %u bytes",
+			other, b->ref->segment, b->ref->off, b->ref->len);
 	*good = whole_shards(g) & headers;
 	for (unsigned i = 0; i < b->n; i++) {
 		uint32_t bit = 1u << i;

@@ -6,10 +6,13 @@
  * hides what is behind it: the walk goes on beside it, and from then on nothing that was not met
  * is called a leak. Runs under the checkpoint and commit locks: nothing changes meanwhile. */
 #include "core/check_own.h"
+#include "core/salvage.h"
 #include "core/shared.h"
 
 #include <stdio.h>
 #include <sys/stat.h>
+
+#define PAGE 4096u /* what is given back is pages of this size */
 
 /* ---- memory ---- */
 
@@ -59,9 +62,8 @@ struct sop_check_record *sop_check_found(struct sop_check *c, enum sop_check_kin
 			return NULL;
 	}
 	c->n_rec++;
-	if (sop_check_lost(kind))
-		c->incomplete = c->incomplete || kind == SOP_CHECK_NODE ||
-				kind == SOP_CHECK_RECORD || kind == SOP_CHECK_STATE;
+	c->incomplete = c->incomplete || kind == SOP_CHECK_NODE || kind == SOP_CHECK_RECORD ||
+			kind == SOP_CHECK_STATE || kind == SOP_CHECK_SHAPE;
 	return r;
 }
 
@@ -140,7 +142,7 @@ static uint32_t shards_here(struct sop_check *c, const struct sop_segment_info *
 	return here;
 }
 
-/* 0: fine or repaired or noted; 1: lost. */
+/* 0: fine or repaired or noted; 1: lost; 2: it is not what the reference says. */
 static int blob_verify(struct sop_check *c, const struct sop_blobref *ref)
 {
 	struct sop_segment_info info;
@@ -150,7 +152,9 @@ static int blob_verify(struct sop_check *c, const struct sop_blobref *ref)
 
 	rc = sop_blob_verify(c->v->seg, ref, false, &good, NULL);
 	if (rc)
-		return sop_blob_untold(rc) ? sop_fail(c->e, rc, "check") : 1;
+		return sop_blob_untold(rc)  ? sop_fail(c->e, rc, "check")
+		       : rc == SOP_ECORRUPT ? 2
+					    : 1;
 	rc = sop_segments_info(c->v->seg, ref->segment, &info, c->e);
 	if (rc)
 		return rc;
@@ -174,7 +178,7 @@ static int blob_verify(struct sop_check *c, const struct sop_blobref *ref)
 	return 0;
 }
 
-/* 0: fine, or noted; 1: the blob cannot be read; negative: an error. */
+/* 0: fine, or noted; 1: the blob cannot be read; 2: no such blob is there; negative: an error. */
 static int met_add(struct sop_check *c, const struct sop_blobref *ref, bool verify)
 {
 	struct sop_segment_info info;
@@ -206,7 +210,7 @@ static int met_add(struct sop_check *c, const struct sop_blobref *ref, bool veri
 	if (c->o.stop && c->o.stop(c->o.ctx))
 		return sop_fail(c->e, -ECANCELED, "check");
 	rc = verify ? blob_verify(c, ref) : 0;
-	m->lost = rc > 0;
+	m->lost = (uint8_t)SOP_MAX(rc, 0);
 	return rc;
 }
 
@@ -219,6 +223,19 @@ static uint32_t block_end(uint32_t at, uint32_t len, unsigned k)
 	uint32_t row = (at - begin) / SOP_BLOCK_BYTES;
 
 	return SOP_MIN(begin + slice, begin + (row + 1) * SOP_BLOCK_BYTES);
+}
+
+/* The reference is to something that there is not: what can be read there is not the value's. */
+static int reference_wrong(struct sop_check *c, const struct sop_extent *x)
+{
+	struct sop_check_record *r = sop_check_found(c, SOP_CHECK_EXTENT);
+
+	if (!r)
+		return sop_check_no_memory(c);
+	r->off = x->off;
+	r->len = x->len;
+	r->ref = x->ref;
+	return 0;
 }
 
 /* The bytes of the blob that cannot be read, told of the value at `off`. */
@@ -271,7 +288,7 @@ static int extent_met(struct sop_check *c, const struct sop_extent *x, uint64_t 
 	*at = x->off + x->len;
 	/* Nobody will read what is being removed. */
 	rc = met_add(c, &x->ref, c->o.data && c->who.store != SOP_STORE_DOOMED);
-	return rc > 0 ? data_lost(c, x) : rc;
+	return rc == 2 ? reference_wrong(c, x) : rc > 0 ? data_lost(c, x) : rc;
 }
 
 /* ---- walking ---- */
@@ -310,9 +327,10 @@ static int note_item(struct sop_check *c, struct sop_check_record *r)
 static int node_record(
 	struct sop_check *c, uint64_t handle, const struct sop_range *keys, int rc, const char *why)
 {
-	struct sop_check_record *r = found_of(c, SOP_CHECK_NODE, c->store);
+	bool there = rc == SOP_ECORRUPT && keys && sop_salvage_any(c->v, c->store, handle, keys);
+	struct sop_check_record *r =
+		found_of(c, there ? SOP_CHECK_SHAPE : SOP_CHECK_NODE, c->store);
 
-	(void)rc;
 	if (!r || note_item(c, r))
 		return sop_check_no_memory(c);
 	r->handle = handle;
@@ -446,6 +464,25 @@ static int extent_entry(void *arg, const void *key, size_t klen, const void *val
 	return 0;
 }
 
+/* A name of a directory has been met. All inodes have been before: what it has when its own is not
+ * there is looked at, too. */
+static int entries_alone(struct sop_check *c, uint64_t ino)
+{
+	struct inode *in = sop_check_inode(c, ino);
+	struct sop_state_view view;
+	int rc;
+
+	if (in->here || in->entries)
+		return 0;
+	rc = sop_stores_view(c->v->stores, ino, SOP_LSN_LATEST, &view, NULL);
+	if (rc == -ENOMEM)
+		return sop_check_no_memory(c);
+	if (rc)
+		return 0;
+	in->entries = true;
+	return todo_add(c, ino, false, 0);
+}
+
 /* `inode`: of MASTER, under ino; else an entry of a directory. */
 static int item_walk(struct sop_check *c, const void *val, size_t vlen, bool inode, uint64_t ino)
 {
@@ -457,9 +494,11 @@ static int item_walk(struct sop_check *c, const void *val, size_t vlen, bool ino
 	rc = sop_item_decode(&it, val, vlen, NULL);
 	if (rc || (inode && (it.link || it.attr.ino != ino)))
 		return record_bad(c);
+	c->ino_max = SOP_MAX(c->ino_max, SOP_MAX(it.attr.ino, it.tree));
 	if (it.link) {
 		c->subdirs += S_ISDIR(it.attr.mode);
-		return sop_check_link_met(c, it.attr.ino, S_ISDIR(it.attr.mode));
+		rc = sop_check_link_met(c, it.attr.ino, S_ISDIR(it.attr.mode));
+		return rc || !S_ISDIR(it.attr.mode) ? rc : entries_alone(c, it.attr.ino);
 	}
 	c->who.ino = it.attr.ino;
 	if (inode) {
@@ -519,14 +558,26 @@ static int master_entry(void *arg, const void *key, size_t klen, const void *val
 	return rc;
 }
 
+static int dead_met(struct sop_check *c, const uint8_t *key, const void *val)
+{
+	struct le16 bytes;
+
+	if (grow(&c->dead, &c->cap_dead, c->n_dead, sizeof(*c->dead)))
+		return sop_check_no_memory(c);
+	memcpy(&bytes, val, sizeof(bytes));
+	c->dead[c->n_dead++] = (struct dead_page){
+		.segment = be64_get(key), .page = be64_get(key + 8), .bytes = le16_get(bytes)};
+	return 0;
+}
+
 static int system_entry(void *arg, const void *key, size_t klen, const void *val, size_t vlen)
 {
 	struct sop_check *c = arg;
 	int rc = 0;
 
-	(void)val;
-	(void)vlen;
 	c->seen++;
+	if (c->store == SOP_STORE_DEAD && klen == 16 && vlen == sizeof(struct le16))
+		return dead_met(c, key, val);
 	if (c->store == SOP_STORE_DOOMED && klen == 8) {
 		c->who = (struct who){.store = SOP_STORE_DOOMED};
 		rc = todo_add(c, be64_get(key), true, UINT64_MAX);
@@ -671,6 +722,58 @@ static int places_check(const struct sums *s)
 	return 0;
 }
 
+/* The first blob that may reach into the page. */
+static size_t first_in(const struct sums *s, const struct dead_page *d)
+{
+	size_t low = 0, high = s->n;
+
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+		const struct sop_blobref *ref = &s->ref[mid];
+
+		if (ref->segment < d->segment ||
+			(ref->segment == d->segment && ref->off < d->page * PAGE))
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low && s->ref[low - 1].segment == d->segment ? low - 1 : low;
+}
+
+/* A page of which too many bytes are counted as dead would be given back with live ones in it. */
+static int dead_check(const struct sums *s)
+{
+	struct sop_check *c = s->c;
+
+	for (size_t i = 0; i < c->n_dead; i++) {
+		const struct dead_page *d = &c->dead[i];
+		struct sop_segment_info info;
+		struct sop_check_record *r;
+		uint64_t live = 0, from = d->page * PAGE;
+
+		if (sop_segments_info(c->v->seg, d->segment, &info, NULL))
+			continue;
+		for (size_t k = first_in(s, d); k < s->n; k++) {
+			const struct sop_blobref *ref = &s->ref[k];
+			uint64_t end = ref->off + sop_blob_shard_bytes(ref->len, info.k);
+
+			if (ref->segment != d->segment || ref->off >= from + PAGE)
+				break;
+			if (end > from)
+				live += SOP_MIN(end, from + PAGE) - SOP_MAX(ref->off, from);
+		}
+		if (live + d->bytes <= PAGE)
+			continue;
+		r = found_of(c, SOP_CHECK_DEAD, SOP_STORE_DEAD);
+		if (!r)
+			return sop_check_no_memory(c);
+		r->ref = (struct sop_blobref){.segment = d->segment, .off = from};
+		r->is = d->bytes;
+		r->want = PAGE - SOP_MIN(live, (uint64_t)PAGE);
+	}
+	return 0;
+}
+
 static int accounts_check(struct sop_check *c)
 {
 	struct sums s = {.c = c, .ref = calloc(c->n_met + 1, sizeof(*s.ref))};
@@ -685,6 +788,8 @@ static int accounts_check(struct sop_check *c)
 	rc = places_check(&s);
 	if (!rc)
 		rc = sop_space_each(c->v->space, segment_check, &s);
+	if (!rc)
+		rc = dead_check(&s);
 	free(s.ref);
 	return rc;
 }
@@ -742,6 +847,9 @@ static int walk(struct sop_check *c)
 		rc = tree_walk(c, SOP_STORE_SHARED, shared_entry);
 	if (!rc)
 		rc = sop_check_names(c);
+	/* (Who shares a volume draws from a range of his own.) */
+	if (!rc && !c->v->shared && c->ino_max >= c->v->next_ino)
+		rc = found_count(c, SOP_CHECK_NEXT, SOP_STORE_ROOT, c->v->next_ino, c->ino_max + 1);
 	/* What was not met may be behind what cannot be read. */
 	if (rc || c->incomplete)
 		return rc;
@@ -787,6 +895,7 @@ static void release(struct sop_check *c)
 			free((void *)(uintptr_t)c->todo[i].who.key);
 	sop_check_names_release(c);
 	free(c->changed);
+	free(c->dead);
 	free(c->rec);
 	free(c->todo);
 	free(c->met);

@@ -16,16 +16,21 @@ enum sop_check_kind {
 	SOP_CHECK_RECORD,   /* lost: an entry that is no item or extent */
 	SOP_CHECK_STATE,    /* lost: a store whose state is not there */
 	SOP_CHECK_DANGLING, /* lost: a name whose inode is not there */
+	SOP_CHECK_NO_INODE, /* a directory that is there but for its inode */
 	SOP_CHECK_ORPHAN,   /* an inode without a name */
 	SOP_CHECK_LINKS,    /* an inode with another number of names */
 	SOP_CHECK_PARENT,   /* a directory that names another parent */
-	SOP_CHECK_EXTENT,   /* an extent that overlaps the one before or lies past the end */
-	SOP_CHECK_COUNT,    /* a store with another number of entries */
-	SOP_CHECK_SUBDIRS,  /* a store with another number of directories */
-	SOP_CHECK_ITEMS,    /* a volume with another number of names */
-	SOP_CHECK_REFS,	    /* a blob with another number of references */
-	SOP_CHECK_ACCOUNT,  /* a segment with another number of live bytes */
-	SOP_CHECK_PLACE,    /* a blob that overlaps another or lies past the end of its segment */
+	SOP_CHECK_EXTENT,  /* lost: an extent that overlaps the one before, lies past the end, or is
+			      of no blob */
+	SOP_CHECK_COUNT,   /* a store with another number of entries */
+	SOP_CHECK_SUBDIRS, /* a store with another number of directories */
+	SOP_CHECK_ITEMS,   /* a volume with another number of names */
+	SOP_CHECK_REFS,	   /* a blob with another number of references */
+	SOP_CHECK_ACCOUNT, /* a segment with another number of live bytes */
+	SOP_CHECK_SHAPE, /* a leaf of a tree that is out of order or out of place; with its keys */
+	SOP_CHECK_DEAD,	 /* a page with more dead bytes than live ones leave room for */
+	SOP_CHECK_NEXT,	 /* the next inode number to be given out is in use */
+	SOP_CHECK_PLACE, /* a blob that overlaps another or lies past the end of its segment */
 	SOP_CHECK_KINDS
 };
 

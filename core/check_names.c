@@ -77,20 +77,20 @@ static uint64_t parent_of(const struct inode *i)
 	return i->names ? i->names->store : 0;
 }
 
-/* Does this directory hang on the root? Those met on the way are marked. */
-static bool hangs_on_root(struct sop_check *c, struct inode *i)
-{
-	uint64_t number = i->ino;
+/* Where the way up from a directory leads: to the root, to itself, or (NOWHERE) into what hangs on
+ * nothing. Those met are marked. */
+enum way { WAY_ROOT, WAY_CIRCLE, WAY_NOWHERE };
 
-	for (unsigned depth = 0; i && depth < 100000; depth++) {
+static enum way way_up(struct sop_check *c, struct inode *from)
+{
+	for (struct inode *i = from; i; i = sop_check_inode(c, parent_of(i))) {
 		if (i->ino == SOP_STORE_ROOT || i->reached == 1)
-			return true;
-		if (i->reached == number)
-			return false; /* a circle */
-		i->reached = number;
-		i = sop_check_inode(c, parent_of(i));
+			return WAY_ROOT;
+		if (i->reached == from->ino)
+			return i == from ? WAY_CIRCLE : WAY_NOWHERE;
+		i->reached = from->ino;
 	}
-	return false;
+	return WAY_NOWHERE;
 }
 
 static void mark_reached(struct sop_check *c, struct inode *i)
@@ -105,7 +105,7 @@ static int inode_record(struct sop_check *c, const struct inode *i, const struct
 {
 	struct sop_check_record *r;
 
-	c->who = (struct who){.ino = i->ino};
+	c->who = (struct who){.store = SOP_STORE_MASTER, .ino = i->ino};
 	if (name) {
 		c->who.store = name->store;
 		c->who.key = name->key;
@@ -130,6 +130,25 @@ static int dangling_names(struct sop_check *c, const struct inode *i)
 	return rc;
 }
 
+static int inode_check(struct sop_check *c, struct inode *i)
+{
+	enum way way = i->dir && i->links ? way_up(c, i) : WAY_ROOT;
+
+	if (!i->links || way == WAY_CIRCLE)
+		return c->incomplete ? 0 : inode_record(c, i, i->names, SOP_CHECK_ORPHAN, 0, 1);
+	/* It comes along with what it hangs on, and is looked at then. */
+	if (way == WAY_NOWHERE)
+		return 0;
+	if (i->dir)
+		mark_reached(c, i);
+	if (i->dir && i->links == 1 && i->parent != parent_of(i))
+		return inode_record(c, i, i->names, SOP_CHECK_PARENT, i->parent, parent_of(i));
+	if ((i->dir ? 1 : i->nlink) != i->links && !c->incomplete)
+		return inode_record(
+			c, i, i->names, SOP_CHECK_LINKS, i->dir ? 1 : i->nlink, i->links);
+	return 0;
+}
+
 int sop_check_names(struct sop_check *c)
 {
 	bool dangling = false;
@@ -139,21 +158,13 @@ int sop_check_names(struct sop_check *c)
 		for (struct inode *i = c->inode[k]; i && !rc; i = i->next) {
 			if (i->ino == SOP_STORE_ROOT && i->here)
 				continue;
-			dangling |= !i->here;
-			if (!i->here)
+			dangling |= !i->here && !i->entries;
+			if (i->here)
+				rc = inode_check(c, i);
+			else if (i->entries)
+				rc = inode_record(c, i, i->names, SOP_CHECK_NO_INODE, 0, 0);
+			else
 				rc = dangling_names(c, i);
-			else if (!i->links || (i->dir && !hangs_on_root(c, i)))
-				rc = c->incomplete
-					     ? 0
-					     : inode_record(c, i, i->names, SOP_CHECK_ORPHAN, 0, 1);
-			else if (i->dir && i->links == 1 && i->parent != parent_of(i))
-				rc = inode_record(
-					c, i, i->names, SOP_CHECK_PARENT, i->parent, parent_of(i));
-			else if ((i->dir ? 1 : i->nlink) != i->links && !c->incomplete)
-				rc = inode_record(c, i, i->names, SOP_CHECK_LINKS,
-					i->dir ? 1 : i->nlink, i->links);
-			if (i->here && i->links && i->dir)
-				mark_reached(c, hangs_on_root(c, i) ? i : NULL);
 		}
 	c->incomplete |= dangling; /* what that inode had is met by nobody */
 	return rc;

@@ -10,7 +10,7 @@ struct met { /* a blob met, and how often */
 	uint32_t times;
 	bool used;
 	bool counted; /* its references are as SHARED says */
-	bool lost;    /* too few shards are left */
+	uint8_t lost; /* 1: too few shards are left; 2: there is no such blob */
 };
 
 struct name {
@@ -28,6 +28,7 @@ struct inode { /* of MASTER, or named by a link */
 	uint64_t links;	    /* names met */
 	struct name *names; /* the same */
 	bool here, dir;
+	bool entries;	  /* a directory that is not here, and whose tree is */
 	uint64_t reached; /* number of the search that came by */
 };
 
@@ -45,6 +46,11 @@ struct todo {
 	uint64_t size;
 };
 
+struct dead_page { /* as DEAD counts it */
+	uint64_t segment, page;
+	uint32_t bytes;
+};
+
 struct sop_check {
 	struct sop_volume *v;
 	struct sop_check_opts o;
@@ -60,6 +66,9 @@ struct sop_check {
 	size_t n_inode, cap_inode;
 	struct sop_frozen *changed; /* nodes that the registry has as they were, or not yet */
 	size_t n_changed;
+	struct dead_page *dead; /* in order */
+	size_t n_dead, cap_dead;
+	uint64_t ino_max; /* the highest number of an inode or a store met */
 	struct who who;
 	uint64_t store;		/* being walked */
 	uint64_t seen, subdirs; /* entries of it */

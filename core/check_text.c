@@ -82,10 +82,10 @@ void sop_check_path(
 	size_t at;
 
 	buf[0] = '\0';
-	if (r->kind == SOP_CHECK_ITEMS) {
+	if (r->kind == SOP_CHECK_ITEMS || r->kind == SOP_CHECK_NEXT) {
 		put_text(buf, size, 0, "(volume)");
 	} else if (r->kind == SOP_CHECK_ACCOUNT || r->kind == SOP_CHECK_REFS ||
-		   (r->kind == SOP_CHECK_PLACE && !r->store)) {
+		   r->kind == SOP_CHECK_DEAD || (r->kind == SOP_CHECK_PLACE && !r->store)) {
 		snprintf(buf, size, "(segment %016llx)", (unsigned long long)r->ref.segment);
 	} else if (is_orphaned_tree(r)) {
 		put_text(buf, size, 0, system_name(SOP_STORE_DOOMED));
@@ -98,7 +98,8 @@ void sop_check_path(
 		put_inode(c, r->ino, buf, size);
 	} else if (r->store && r->store < SOP_STORE_ROOT) {
 		put_text(buf, size, 0, system_name(r->store));
-	} else if (r->key && r->kind != SOP_CHECK_NODE && r->kind != SOP_CHECK_ORPHAN) {
+	} else if (r->key && r->kind != SOP_CHECK_NODE && r->kind != SOP_CHECK_SHAPE &&
+		   r->kind != SOP_CHECK_ORPHAN) {
 		at = put_directory(c, r->store, buf, size, 0, 0);
 		put_name(buf, size, at, r->key, r->klen);
 	} else if (r->kind == SOP_CHECK_ORPHAN) {
@@ -146,8 +147,13 @@ static void node_text(const struct sop_check_record *r, char *buf, size_t size)
 	} else {
 		keys_text(r, keys, sizeof(keys));
 	}
-	snprintf(buf, size, "%s: tree node %llu cannot be read: %s", keys,
-		(unsigned long long)r->handle, r->why);
+	if (r->kind == SOP_CHECK_SHAPE)
+		snprintf(buf, size,
+			"%s: tree node %llu cannot be used, but what is in it can be read: %s",
+			keys, (unsigned long long)r->handle, r->why);
+	else
+		snprintf(buf, size, "%s: tree node %llu cannot be read: %s", keys,
+			(unsigned long long)r->handle, r->why);
 }
 
 void sop_check_what(
@@ -172,6 +178,7 @@ void sop_check_what(
 		snprintf(buf, size, "extended attributes: too few shards are left");
 		break;
 	case SOP_CHECK_NODE:
+	case SOP_CHECK_SHAPE:
 		node_text(r, buf, size);
 		break;
 	case SOP_CHECK_RECORD:
@@ -185,8 +192,16 @@ void sop_check_what(
 		snprintf(buf, size, "the name is there, inode %llu is not",
 			(unsigned long long)r->ino);
 		break;
+	case SOP_CHECK_NO_INODE:
+		snprintf(buf, size,
+			"its inode %llu is not there, its entries are: owner, mode and attributes "
+			"are lost, and become those of root, 0700",
+			(unsigned long long)r->ino);
+		break;
 	case SOP_CHECK_ORPHAN:
-		snprintf(buf, size, "no name leads to it");
+		snprintf(buf, size, "%s",
+			r->key ? "a directory that lies in itself: no way leads to it from the root"
+			       : "no name leads to it");
 		break;
 	case SOP_CHECK_LINKS:
 		snprintf(buf, size, "counts %llu names and has %llu", is, want);
@@ -196,7 +211,15 @@ void sop_check_what(
 			buf, size, "names directory %llu as its parent and lies in %llu", is, want);
 		break;
 	case SOP_CHECK_EXTENT:
-		snprintf(buf, size, "an extent overlaps the one before or lies past the end");
+		if (r->ref.segment)
+			snprintf(buf, size,
+				"there is no blob of %u bytes at %016llx:%llu: what can be read "
+				"there is not of this file",
+				r->ref.len, (unsigned long long)r->ref.segment,
+				(unsigned long long)r->ref.off);
+		else
+			snprintf(buf, size,
+				"an extent overlaps the one before or lies past the end");
 		break;
 	case SOP_CHECK_COUNT:
 		snprintf(buf, size, "counts %llu entries and has %llu", is, want);
@@ -214,6 +237,15 @@ void sop_check_what(
 	case SOP_CHECK_ACCOUNT:
 		snprintf(buf, size, "%llu bytes of a shard are live by account, %llu were met", is,
 			want);
+		break;
+	case SOP_CHECK_DEAD:
+		snprintf(buf, size,
+			"page at %llu: %llu bytes of it are dead by account, at most %llu can be",
+			(unsigned long long)r->ref.off, is, want);
+		break;
+	case SOP_CHECK_NEXT:
+		snprintf(buf, size, "the next inode number is %llu, and %llu is in use", is,
+			want - 1);
 		break;
 	case SOP_CHECK_KINDS:
 		break;

@@ -445,7 +445,24 @@ static int put_right(struct fsck *f, struct look *k)
 	return rc ? rc : open_and_repair(f, k);
 }
 
-static void tell_difference(struct fsck *f, const struct look *before, const struct look *now)
+/* What is lost hides what else may be there: names and accounts are not touched before. */
+static void tell_left(struct fsck *f, struct look *now)
+{
+	bool lost = any(&now->l, SOP_FOUND_LOST);
+
+	for (size_t i = 0; i < now->l.n; i++) {
+		struct found x = now->l.f[i];
+		char waits[] =
+			"it waits for what is lost: bring back missing disks, or run it with "
+			"--discard-lost";
+
+		if (lost && x.state == SOP_FOUND_FIXABLE && !x.steady && !x.next[0])
+			x.next = waits;
+		tell(f, &x, x.state);
+	}
+}
+
+static void tell_difference(struct fsck *f, const struct look *before, struct look *now)
 {
 	for (size_t i = 0; i < before->l.n; i++) {
 		const struct found *x = &before->l.f[i];
@@ -458,7 +475,7 @@ static void tell_difference(struct fsck *f, const struct look *before, const str
 		else
 			tell(f, x, x->state == SOP_FOUND_NOTE ? SOP_FOUND_NOTE : SOP_FOUND_FIXED);
 	}
-	tell_all(f, &now->l);
+	tell_left(f, now);
 }
 
 static bool work_to_do(const struct fsck *f, const struct look *k)

@@ -122,7 +122,6 @@ static void call_release(struct sop_errand *x)
 struct heal {
 	struct sop_volume *v;
 	unsigned member, source;
-	uint64_t stay;
 	struct sop_disk *to, *from;
 	unsigned wait_ms;
 	struct sop_err *e;
@@ -413,7 +412,11 @@ static int complete(struct heal *h)
 	if (rc)
 		return rc;
 	sop_registry_forget(v->reg, h->member);
-	return sop_members_replica_current(v->mem, h->member, h->stay, h->e);
+	/* Set aside and taken in again meanwhile it would be another disk than the one copied to.
+	 */
+	if (sop_members_disk(v->mem, h->member) != h->to)
+		return sop_fail(h->e, -EIO, "%s: was set aside meanwhile", h->to->name);
+	return sop_members_replica_current(v->mem, h->member, h->e);
 }
 
 static int finish(struct heal *h)
@@ -465,12 +468,11 @@ static int heal(struct heal *h)
 	return rc;
 }
 
-int sop_mend_replica(struct sop_volume *v, unsigned i, uint64_t stay, struct sop_err *e)
+int sop_mend_replica(struct sop_volume *v, unsigned i, struct sop_err *e)
 {
 	unsigned current[SOP_MEMBERS_MAX], n = sop_members_replicas(v->mem, current);
 	struct heal h = {.v = v,
 		.member = i,
-		.stay = stay,
 		.to = sop_members_disk(v->mem, i),
 		.wait_ms = sop_members_timeout_ms(v->mem),
 		.e = e};
@@ -487,8 +489,7 @@ int sop_mend_replica(struct sop_volume *v, unsigned i, uint64_t stay, struct sop
 			continue;
 		rc = heal(&h);
 		/* Another source is of no use when it is the target that fails. */
-		if (sop_members_disk(v->mem, i) != h.to || rc == -ENOSPC || rc == -ENOMEM ||
-			rc == -EAGAIN)
+		if (sop_members_disk(v->mem, i) != h.to || rc == -ENOSPC || rc == -ENOMEM)
 			break;
 	}
 	sop_registry_track(v->reg, false);

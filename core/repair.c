@@ -1,9 +1,10 @@
 /* Making an open volume whole again, in rounds: walk, put right, walk again until nothing is left
  * to do.
  *
- * What is lost goes first, when that is wanted, then names and inodes are made to agree, and only
- * when all is reached and agrees are counts and accounts corrected by what was met. A volume some
- * of which could not be reached keeps its accounts: what was not met may still be wanted.
+ * What is lost goes first, when that is wanted, then trees are put in order, then names and inodes
+ * are made to agree, and only when all is reached and agrees are counts and accounts corrected by
+ * what was met. A volume some of which could not be reached keeps its accounts: what was not met
+ * may still be wanted.
  *
  * Names and items change by ordinary commits. Counts, accounts and nodes let go of have no record
  * in the journal: each round begins with a checkpoint, which makes what the round before did last.
@@ -12,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "core/fsck_own.h"
+#include "core/salvage.h"
 
 #define ROUNDS	   12
 #define LOST_FOUND "lost+found"
@@ -23,7 +25,8 @@ struct repair {
 	struct sop_err *e;
 	bool changed; /* in this round */
 	bool any;
-	bool moved; /* a directory of a circle has been moved: the others may hang on it */
+	uint64_t ordered; /* the store whose tree has been put in order last */
+	bool moved;	  /* a directory of a circle has been moved: the others may hang on it */
 };
 
 /* ---- commits ---- */
@@ -241,6 +244,27 @@ static int is_in(void *arg, uint64_t store, const void *key, size_t klen, bool d
 	return store == *parent;
 }
 
+/* A directory gets an inode, for its owner's eyes alone until somebody says whose it is. */
+static int make_inode(struct repair *r, const struct sop_check_record *rec)
+{
+	struct sop_item it = {.attr = {.ino = rec->ino,
+				      .mode = S_IFDIR | 0700,
+				      .nlink = 1,
+				      .rdev = rec->store,
+				      .mtime = sop_now(r->v)}};
+	uint8_t key[SOP_MASTER_KEY];
+	struct sop_buf ops = {0};
+	int rc;
+
+	it.attr.atime = it.attr.ctime = it.attr.btime = it.attr.mtime;
+	sop_master_key(key, rec->ino, 'i');
+	rc = op_item(r, &ops, SOP_STORE_MASTER, key, sizeof(key), &it, SOP_OPF_QUIET);
+	if (!rc)
+		return commit(r, &ops);
+	sop_buf_release(&ops);
+	return rc;
+}
+
 /* Files: the names there are count. A directory has one, in the parent that it names. */
 static int fix_links(struct repair *r, const struct sop_check_record *rec)
 {
@@ -359,6 +383,126 @@ static int discard_names(struct repair *r, const struct sop_check_record *rec)
 	return sop_check_each_name(r->c, rec->ino, drop_name, r);
 }
 
+/* ---- trees out of order ---- */
+
+/* Entries, one behind the other: key length, value length, key, value. */
+static int gather(void *arg, const void *key, size_t klen, const void *val, size_t vlen)
+{
+	size_t lens[2] = {klen, vlen};
+	uint8_t *p = sop_buf_grow(arg, sizeof(lens) + klen + vlen);
+
+	if (!p)
+		return -ENOMEM;
+	memcpy(p, lens, sizeof(lens));
+	memcpy(p + sizeof(lens), key, klen);
+	memcpy(p + sizeof(lens) + klen, val, vlen);
+	return 0;
+}
+
+static int is_there(void *arg, const void *key, size_t klen, const void *val, size_t vlen)
+{
+	(void)arg;
+	(void)key;
+	(void)klen;
+	(void)val;
+	(void)vlen;
+	return 1;
+}
+
+/* Each goes where it belongs, unless its key is there. */
+static int put_back(struct repair *r, struct sop_tree *tree, const struct sop_buf *entries)
+{
+	const uint8_t *p = entries->p, *end = entries->p + entries->len;
+
+	while (p < end) {
+		const uint8_t *key = p + 2 * sizeof(size_t);
+		size_t lens[2];
+		bool was;
+		int rc;
+
+		memcpy(lens, p, sizeof(lens));
+		rc = sop_tree_find(
+			r->v->nodes, tree, SOP_LSN_LATEST, key, lens[0], is_there, NULL, r->e);
+		if (rc == -ENOENT)
+			rc = sop_tree_put(r->v->nodes, tree, key, lens[0], key + lens[0], lens[1],
+				&was, r->e);
+		if (rc < 0)
+			return rc;
+		p = key + lens[0] + lens[1];
+	}
+	return 0;
+}
+
+/* All leaves of a tree that are out of order at once, since the entries of one may belong in
+ * another. None of it is in the journal: the next checkpoint has all of it, or none. */
+static int reorder(struct repair *r, uint64_t store, const struct sop_buf *entries)
+{
+	struct sop_volume *v = r->v;
+	struct sop_state *st;
+	struct sop_tree tree;
+	int rc;
+
+	sop_lock(&v->commit);
+	rc = sop_stores_load(v->stores, store, &st, r->e);
+	if (rc) {
+		sop_unlock(&v->commit);
+		return rc;
+	}
+	sop_apply_begin(v, v->lsn_next - 1);
+	tree = sop_state_tree(st);
+	for (size_t i = 0; i < sop_check_count(r->c) && !rc; i++) {
+		const struct sop_check_record *rec = sop_check_record(r->c, i);
+
+		if (rec->kind == SOP_CHECK_SHAPE && rec->store == store)
+			rc = sop_tree_prune(v->nodes, &tree, rec->handle, rec->key ? rec->key : "",
+				rec->key ? rec->klen : 0, r->e);
+	}
+	if (!rc)
+		rc = put_back(r, &tree, entries);
+	if (!rc)
+		rc = sop_stores_change(v->stores, st, v->lsn_next - 1, r->e);
+	if (!rc)
+		st->now.root = tree.root;
+	sop_apply_end(v);
+	if (rc)
+		v->dead = rc; /* no checkpoint of a half of it */
+	sop_unlock(&v->commit);
+	r->changed = r->changed || !rc;
+	return rc;
+}
+
+/* A part of the tree is lost: some of what is to be put back may belong there. */
+static bool lacks_nodes(const struct repair *r, uint64_t store)
+{
+	for (size_t i = 0; i < sop_check_count(r->c); i++) {
+		const struct sop_check_record *rec = sop_check_record(r->c, i);
+
+		if (rec->kind == SOP_CHECK_NODE && rec->store == store)
+			return true;
+	}
+	return false;
+}
+
+static int fix_order(struct repair *r, const struct sop_check_record *rec)
+{
+	struct sop_buf entries = {0};
+	int rc = 0;
+
+	if (rec->store == r->ordered || lacks_nodes(r, rec->store))
+		return 0;
+	r->ordered = rec->store;
+	for (size_t i = 0; i < sop_check_count(r->c) && !rc; i++) {
+		const struct sop_check_record *x = sop_check_record(r->c, i);
+
+		if (x->kind == SOP_CHECK_SHAPE && x->store == rec->store)
+			rc = sop_salvage_each(r->v, x->store, x->handle, gather, &entries, r->e);
+	}
+	if (!rc)
+		rc = reorder(r, rec->store, &entries);
+	sop_buf_release(&entries);
+	return rc;
+}
+
 /* ---- a round ---- */
 
 static int fix_parent(struct repair *r, const struct sop_check_record *rec)
@@ -406,9 +550,26 @@ static int correct_account(struct repair *r, const struct sop_check_record *rec)
 	return 0;
 }
 
+/* Without a count nothing of the page is given back before its segment is. */
+static int correct_dead(struct repair *r, const struct sop_check_record *rec)
+{
+	int rc;
+
+	sop_lock(&r->v->commit);
+	rc = sop_space_forget_dead(r->v->space, &rec->ref, r->e);
+	sop_unlock(&r->v->commit);
+	return rc;
+}
+
+static int correct_next(struct repair *r, const struct sop_check_record *rec)
+{
+	r->v->next_ino = SOP_MAX((uint64_t)r->v->next_ino, rec->want);
+	return 0;
+}
+
 typedef int (*fix_fn)(struct repair *r, const struct sop_check_record *rec);
 
-/* What is done about each kind of thing, in three steps: the next one begins in a round in which
+/* What is done about each kind of thing, in steps: the next one begins in a round in which
  * the one before had nothing to do. */
 static const fix_fn discards[SOP_CHECK_KINDS] = {
 	[SOP_CHECK_DATA] = discard_item,
@@ -420,7 +581,15 @@ static const fix_fn discards[SOP_CHECK_KINDS] = {
 	[SOP_CHECK_EXTENT] = discard_item,
 	[SOP_CHECK_PLACE] = discard_item,
 };
+/* Before anything else: what is made on the way gets a number. */
+static const fix_fn numbers[SOP_CHECK_KINDS] = {
+	[SOP_CHECK_NEXT] = correct_next,
+};
+static const fix_fn shapes[SOP_CHECK_KINDS] = {
+	[SOP_CHECK_SHAPE] = fix_order,
+};
 static const fix_fn names[SOP_CHECK_KINDS] = {
+	[SOP_CHECK_NO_INODE] = make_inode,
 	[SOP_CHECK_ORPHAN] = adopt,
 	[SOP_CHECK_LINKS] = fix_links,
 	[SOP_CHECK_PARENT] = fix_parent,
@@ -431,6 +600,7 @@ static const fix_fn counts[SOP_CHECK_KINDS] = {
 	[SOP_CHECK_ITEMS] = correct_items,
 	[SOP_CHECK_REFS] = correct_references,
 	[SOP_CHECK_ACCOUNT] = correct_account,
+	[SOP_CHECK_DEAD] = correct_dead,
 };
 
 static int fix_each(struct repair *r, const fix_fn *fix)
@@ -499,13 +669,17 @@ static int nothing_may_come_back(struct repair *r)
 
 static int round_of(struct repair *r)
 {
-	int rc = 0;
+	int rc;
 
 	r->changed = r->moved = false;
-	if (r->o->discard_lost)
+	r->ordered = 0;
+	rc = fix_each(r, numbers);
+	if (!rc && r->o->discard_lost)
 		rc = nothing_may_come_back(r);
 	if (!rc && r->o->discard_lost)
 		rc = fix_each(r, discards);
+	if (!rc && !r->changed)
+		rc = fix_each(r, shapes);
 	if (rc || r->changed || !sop_check_complete(r->c))
 		return rc;
 	rc = fix_each(r, names);

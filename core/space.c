@@ -1465,6 +1465,19 @@ int sop_space_correct_references(
 	return rc;
 }
 
+int sop_space_forget_dead(struct sop_space *s, const struct sop_blobref *page, struct sop_err *e)
+{
+	struct changes cs = {0};
+	uint8_t key[16];
+	int rc;
+
+	ref_key(key, page->segment, page->off / PAGE);
+	change_add(&cs, SOP_STORE_DEAD, key, sizeof(key), NULL, 0);
+	rc = changes_apply(s->v, &cs, e);
+	free(cs.c);
+	return rc;
+}
+
 int sop_space_list(
 	struct sop_space *s, int (*fn)(void *arg, const struct sop_space_seg *g), void *arg)
 {

@@ -204,7 +204,7 @@ static void a_circle_of_directories_is_opened(void **state)
 	(void)state;
 	drop(SOP_ROOT, "a", SOP_OPF_SUBDIR);
 	put_link(store_b, "a", store_a);
-	is_put_right("no name leads to it");
+	is_put_right("a directory that lies in itself");
 	assert_int_equal(fixture_has(&f, store_b, "file", value, sizeof(value)), 1);
 }
 
