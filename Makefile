@@ -87,7 +87,7 @@ UNIT_FS_BIN := $(filter $(BUILD)/unit/test_fs_%,$(UNIT_BIN))
 MODEL_BIN   := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/model/*.c tests/crash/*.c))
 FUZZ_BIN    := $(patsubst tests/%.c,$(BUILD)/%,$(filter-out %/seeds.c,$(wildcard tests/fuzz/*.c)))
 FAILING_BIN := $(filter $(BUILD)/crash/failing%,$(MODEL_BIN))
-EXAMPLE_BIN := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/examples/*.c))
+EXAMPLE_BIN := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/examples/*.c tests/images/*.c))
 LIBSOP_BENCH := $(BUILD)/bench/libsop
 BENCH_BIN   := $(filter-out $(LIBSOP_BENCH),$(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/bench/*.c tests/fs/*.c)))
 # Tools: mount-helpers/mkfs_sopfs.c -> mkfs.sopfs, mount-helpers/sopctl.c -> sopctl, each with the files
