@@ -459,11 +459,12 @@ static void wipe_release(struct sop_errand *errand)
 static void wipe(struct sop_members *m, unsigned i, struct sop_attached *at)
 {
 	struct wipe *x = calloc(1, sizeof(*x));
-	struct sop_errand *errand = &x->errand;
+	struct sop_errand *errand;
 	int rc;
 
 	if (!x)
 		return;
+	errand = &x->errand;
 	sop_errand_init(errand, wipe_run, wipe_release);
 	x->at = sop_attached_get(at);
 	sop_errands_run(&errand, 1, m->threads, m->timeout_ms);
