@@ -275,10 +275,7 @@ int sop_disk_remove(struct sop_volume *v, const char *which, unsigned flags, str
 	rc = check_remove(v, i, e);
 	if (rc || flags & SOP_ADMIN_DRY_RUN)
 		return rc;
-	if (s.role & SOP_ROLE_REGISTRY && heir(v, i) >= 0)
-		rc = sop_members_promote(v->mem, (unsigned)heir(v, i), e);
-	if (!rc)
-		rc = sop_members_drain(v->mem, i, e);
+	rc = sop_members_drain(v->mem, i, s.role & SOP_ROLE_REGISTRY ? heir(v, i) : -1, e);
 	sop_mender_kick(v->mender);
 	return rc;
 }

@@ -374,7 +374,13 @@ void sop_members_set_back_noted(struct sop_members *m, unsigned i)
 	m->slot[i].noted = true;
 }
 
-int sop_members_replica_current(struct sop_members *m, unsigned i, struct sop_err *e)
+uint64_t sop_members_stay(struct sop_members *m, unsigned i)
+{
+	SOP_LOCK_GUARD(&m->lock);
+	return m->slot[i].returns + 1;
+}
+
+int sop_members_replica_current(struct sop_members *m, unsigned i, uint64_t stay, struct sop_err *e)
 {
 	uint64_t seq;
 	int rc;
@@ -389,6 +395,10 @@ int sop_members_replica_current(struct sop_members *m, unsigned i, struct sop_er
 	if (m->label.member[i].current_since) {
 		sop_unlock(&m->lock);
 		return 0;
+	}
+	if (m->slot[i].returns + 1 != stay) {
+		sop_unlock(&m->lock);
+		return sop_say(e, -EAGAIN, "%s: was set aside meanwhile", m->given.member[i].path);
 	}
 	/* Taken in again since its shards were looked through. */
 	if (m->label.member[i].flags & SOP_MEMBER_SET_BACK && !m->slot[i].noted &&
@@ -425,7 +435,7 @@ int sop_members_may_go(struct sop_members *m, unsigned i, struct sop_err *e)
 {
 	assert(i < sop_members_count(m));
 	SOP_LOCK_GUARD(&m->lock);
-	return atomic_load(&m->usable[i]) ? check_leaving(m, i, e) : 0;
+	return check_leaving(m, i, e);
 }
 
 int sop_members_offline(struct sop_members *m, unsigned i, struct sop_err *e)
@@ -438,21 +448,19 @@ int sop_members_offline(struct sop_members *m, unsigned i, struct sop_err *e)
 	if (!m->read_only && sop_members_disk(m, i))
 		sop_members_part(m);
 	sop_lock(&m->lock);
-	if (!atomic_load(&m->usable[i])) {
-		/* It has failed, or is missing: it is not to be taken in again by itself. */
-		m->label.member[i].flags |= SOP_MEMBER_BY_HAND;
-		seq = ++m->change_seq;
-		sop_unlock(&m->lock);
-		return sop_members_store_labels(m, seq, e);
-	}
+	/* One that has failed, or is missing, too: it would not be taken in again by itself, not
+	 * even at the next mount, and may hold the last current replica. */
 	rc = check_leaving(m, i, e);
 	if (rc) {
 		sop_unlock(&m->lock);
 		return rc;
 	}
-	seq = set_aside(m, i);
+	if (atomic_load(&m->usable[i])) {
+		(void)set_aside(m, i);
+		snprintf(m->slot[i].reason, sizeof(m->slot[i].reason), "taken offline by hand");
+	}
 	m->label.member[i].flags |= SOP_MEMBER_BY_HAND;
-	snprintf(m->slot[i].reason, sizeof(m->slot[i].reason), "taken offline by hand");
+	seq = ++m->change_seq;
 	sop_unlock(&m->lock);
 	return sop_members_store_labels(m, seq, e);
 }

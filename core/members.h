@@ -108,16 +108,20 @@ bool sop_members_behind(struct sop_members *m, unsigned i);
 bool sop_members_set_back(struct sop_members *m, unsigned i);
 /* All of its shards are stale, in memory: what the next checkpoint records. */
 void sop_members_set_back_noted(struct sop_members *m, unsigned i);
+/* Which stay of member i this is, from 1 on: another one each time it is taken in again. */
+uint64_t sop_members_stay(struct sop_members *m, unsigned i);
 /* It is so no more: its replica, if it has that role, is healed, and the segment table on the media
- * says which of its shards are stale. Raises and stores the generation. */
-int sop_members_replica_current(struct sop_members *m, unsigned i, struct sop_err *e);
+ * says which of its shards are stale. Both was done in this stay: what it missed between two is in
+ * neither (-EAGAIN). Raises and stores the generation. */
+int sop_members_replica_current(
+	struct sop_members *m, unsigned i, uint64_t stay, struct sop_err *e);
 
 /* Take member i in again: it was set aside or absent, and answers now. Opens it at path (NULL: the
  * last known), checks label and lock. Its replica is current only if nothing was committed without
  * it. -EBUSY: a call on it still hangs. */
 int sop_members_online(struct sop_members *m, unsigned i, const char *path, struct sop_err *e);
-/* Set member i aside on request; it stays so over mounts. SOP_EDISKS: the volume cannot do without.
- */
+/* Set member i aside on request, or leave it so that has failed or is missing; it stays so over
+ * mounts. SOP_EDISKS: the volume cannot do without. */
 int sop_members_offline(struct sop_members *m, unsigned i, struct sop_err *e);
 /* Could it? As sop_members_offline(), and nothing is done. */
 int sop_members_may_go(struct sop_members *m, unsigned i, struct sop_err *e);
@@ -139,11 +143,10 @@ enum sop_members_add_flags { SOP_MEMBERS_FORCE = 1, SOP_MEMBERS_DRY_RUN = 2 };
  * a label that nobody else knows: it is no member, and nobody is replaced. */
 int sop_members_add(struct sop_members *m, const char *path, uint8_t role, int replaces,
 	unsigned flags, uint64_t min_bytes, unsigned *member, struct sop_err *e);
-/* Nothing new goes to member i from now on: its content goes to the others. */
-int sop_members_drain(struct sop_members *m, unsigned i, struct sop_err *e);
+/* Nothing new goes to member i from now on: its content goes to the others. In the same round of
+ * labels the heir (-1: none) gets the REGISTRY role: its replica is not current yet. */
+int sop_members_drain(struct sop_members *m, unsigned i, int heir, struct sop_err *e);
 int sop_members_undrain(struct sop_members *m, unsigned i, struct sop_err *e);
-/* Member i gets the REGISTRY role too: its replica is not current yet. */
-int sop_members_promote(struct sop_members *m, unsigned i, struct sop_err *e);
 /* It is no member any more: nothing of the volume lies on it. Its label goes first, then (best
  * effort) what else it holds of ours. */
 int sop_members_remove(struct sop_members *m, unsigned i, struct sop_err *e);

@@ -381,13 +381,17 @@ int sop_members_add(struct sop_members *m, const char *path, uint8_t role, int r
 
 /* --- draining -------------------------------------------------------------- */
 
-int sop_members_drain(struct sop_members *m, unsigned i, struct sop_err *e)
+int sop_members_drain(struct sop_members *m, unsigned i, int heir, struct sop_err *e)
 {
 	uint64_t seq;
 
-	assert(i < sop_members_count(m));
+	assert(i < sop_members_count(m) && heir < (int)sop_members_count(m));
 	sop_lock(&m->lock);
 	drain_to(m, i, -1);
+	if (heir >= 0 && !(m->label.member[heir].role & SOP_ROLE_REGISTRY)) {
+		m->label.member[heir].role |= SOP_ROLE_REGISTRY;
+		m->label.member[heir].current_since = 0;
+	}
 	seq = ++m->change_seq;
 	sop_unlock(&m->lock);
 	return sop_members_store_labels(m, seq, e);
@@ -404,23 +408,6 @@ int sop_members_undrain(struct sop_members *m, unsigned i, struct sop_err *e)
 		who->state = who->flags & SOP_MEMBER_AWAY ? SOP_MEMBER_OFFLINE : SOP_MEMBER_ONLINE;
 	who->flags &= (uint8_t)~SOP_MEMBER_AWAY;
 	who->to = 0;
-	seq = ++m->change_seq;
-	sop_unlock(&m->lock);
-	return sop_members_store_labels(m, seq, e);
-}
-
-int sop_members_promote(struct sop_members *m, unsigned i, struct sop_err *e)
-{
-	uint64_t seq;
-
-	assert(i < sop_members_count(m));
-	sop_lock(&m->lock);
-	if (m->label.member[i].role & SOP_ROLE_REGISTRY) {
-		sop_unlock(&m->lock);
-		return 0;
-	}
-	m->label.member[i].role |= SOP_ROLE_REGISTRY;
-	m->label.member[i].current_since = 0;
 	seq = ++m->change_seq;
 	sop_unlock(&m->lock);
 	return sop_members_store_labels(m, seq, e);

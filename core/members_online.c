@@ -89,6 +89,7 @@ static int install(
 	m->slot[i].reason[0] = '\0';
 	m->slot[i].errors = 0;
 	m->slot[i].back_ms = m->clock->monotonic_ms(m->clock->ctx);
+	m->slot[i].returns++;
 	if (found < m->slot[i].stored) {
 		who->flags |= SOP_MEMBER_SET_BACK;
 		m->slot[i].noted = false;

@@ -245,9 +245,12 @@ static void log_ignored(const struct search *s)
 
 /* --- judging --------------------------------------------------------------- */
 
+/* One that is offline by hand is not used, but for reading alone: judged so before the labels say
+ * of others that they are missing. */
 static bool is_here(const struct sop_members *m, unsigned i)
 {
-	return atomic_load(&m->usable[i]) && i + 1 != m->leaving;
+	return atomic_load(&m->usable[i]) && i + 1 != m->leaving &&
+	       (m->read_only || !(m->label.member[i].flags & SOP_MEMBER_BY_HAND));
 }
 
 static void missing_text(const struct sop_members *m, char *text, size_t size)

@@ -43,6 +43,7 @@ struct sop_slot {
 	uint64_t retry_ms;	 /* monotonic: when it may be tried again */
 	unsigned retry_wait_ms;	 /* 0: has not failed lately */
 	uint64_t back_ms;	 /* when it was taken in again */
+	uint64_t returns;	 /* how often that was */
 	uint64_t errors_ms;	 /* since when `errors` are counted */
 	unsigned errors;	 /* reads that failed since */
 	uint64_t aside_seq;	 /* the change that set it aside */

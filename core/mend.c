@@ -56,7 +56,7 @@ struct sop_mender {
 	/* The thread's alone. */
 	uint64_t replica_ms[SOP_MEMBERS_MAX]; /* not before */
 	uint64_t heal_ms, drain_ms;	      /* not before */
-	bool surveyed[SOP_MEMBERS_MAX];
+	uint64_t surveyed[SOP_MEMBERS_MAX];   /* the stay that was; 0: none */
 	struct sop_blobref *suspect; /* fragments nobody could read: perhaps of freed blobs */
 	uint8_t *suspect_kind;
 	size_t n_suspect;
@@ -535,15 +535,17 @@ static void survey(struct sop_mender *m)
 	sop_lock(&m->lock);
 	for (unsigned i = 0; i < SOP_MEMBERS_MAX; i++)
 		if (m->again[i])
-			m->again[i] = m->surveyed[i] = false;
+			m->surveyed[i] = m->again[i] = false;
 	sop_unlock(&m->lock);
 	for (unsigned i = 0; i < sop_members_count(m->v->mem); i++) {
+		uint64_t stay = sop_members_stay(m->v->mem, i);
 		struct sop_member_status s;
 
 		sop_members_status(m->v->mem, i, &s);
-		if (!s.present || !(s.role & SOP_ROLE_DATA) || m->surveyed[i])
+		if (!s.present || !(s.role & SOP_ROLE_DATA) || m->surveyed[i] == stay)
 			continue;
-		m->surveyed[i] = !sop_segments_survey(m->v->seg, i, NULL);
+		if (!sop_segments_survey(m->v->seg, i, NULL))
+			m->surveyed[i] = stay;
 	}
 }
 
@@ -558,10 +560,8 @@ static bool watch(struct sop_mender *m)
 	sop_unlock(&m->lock);
 	any = sop_members_watch(m->v->mem, at_once, &back);
 	for (unsigned i = 0; i < SOP_MEMBERS_MAX; i++)
-		if (!sop_members_disk(m->v->mem, i) || back.bits[i / 64] >> (i % 64) & 1) {
-			m->surveyed[i] = false;
+		if (!sop_members_disk(m->v->mem, i) || back.bits[i / 64] >> (i % 64) & 1)
 			m->replica_ms[i] = 0;
-		}
 	survey(m);
 	if (any)
 		m->heal_ms = m->drain_ms = 0;
@@ -653,20 +653,21 @@ static bool replicas(struct sop_mender *m)
 	bool any = false;
 
 	for (unsigned i = 0; i < sop_members_count(v->mem) && !stopping(m); i++) {
+		uint64_t stay = sop_members_stay(v->mem, i);
 		struct sop_member_status s;
 		struct sop_err e = {0};
 		int rc;
 
 		sop_members_status(v->mem, i, &s);
 		if (!s.present || !s.role || s.current || now_ms(m) < m->replica_ms[i] ||
-			(s.role & SOP_ROLE_DATA && !m->surveyed[i]))
+			(s.role & SOP_ROLE_DATA && m->surveyed[i] != stay))
 			continue;
 		note_missing(m);
 		rc = sop_checkpoint_run(v, false, &e);
 		if (!rc)
 			rc = s.role & SOP_ROLE_REGISTRY
-				     ? sop_mend_replica(v, i, &e)
-				     : sop_members_replica_current(v->mem, i, &e);
+				     ? sop_mend_replica(v, i, stay, &e)
+				     : sop_members_replica_current(v->mem, i, stay, &e);
 		any = any || !rc;
 		if (!rc)
 			continue;

@@ -36,8 +36,9 @@ void sop_mender_repair(void *ctx, const struct sop_blobref *ref);
 int sop_mender_load(struct sop_mender *m, struct sop_err *e);
 int sop_mender_flush(struct sop_mender *m, struct sop_err *e);
 
-/* Bring the replica of member i up to date, and make it current (mend_replica.c). */
-int sop_mend_replica(struct sop_volume *v, unsigned i, struct sop_err *e);
+/* Bring the replica of member i up to date, and make it current, when it is here without a break
+ * since this stay of it began (mend_replica.c). */
+int sop_mend_replica(struct sop_volume *v, unsigned i, uint64_t stay, struct sop_err *e);
 
 /* Member i was put online: it is looked through, whether or not its absence was noticed. */
 void sop_mender_returned(struct sop_mender *m, unsigned i);

@@ -122,6 +122,7 @@ static void call_release(struct sop_errand *x)
 struct heal {
 	struct sop_volume *v;
 	unsigned member, source;
+	uint64_t stay;
 	struct sop_disk *to, *from;
 	unsigned wait_ms;
 	struct sop_err *e;
@@ -412,11 +413,7 @@ static int complete(struct heal *h)
 	if (rc)
 		return rc;
 	sop_registry_forget(v->reg, h->member);
-	/* Set aside and taken in again meanwhile it would be another disk than the one copied to.
-	 */
-	if (sop_members_disk(v->mem, h->member) != h->to)
-		return sop_fail(h->e, -EIO, "%s: was set aside meanwhile", h->to->name);
-	return sop_members_replica_current(v->mem, h->member, h->e);
+	return sop_members_replica_current(v->mem, h->member, h->stay, h->e);
 }
 
 static int finish(struct heal *h)
@@ -468,11 +465,12 @@ static int heal(struct heal *h)
 	return rc;
 }
 
-int sop_mend_replica(struct sop_volume *v, unsigned i, struct sop_err *e)
+int sop_mend_replica(struct sop_volume *v, unsigned i, uint64_t stay, struct sop_err *e)
 {
 	unsigned current[SOP_MEMBERS_MAX], n = sop_members_replicas(v->mem, current);
 	struct heal h = {.v = v,
 		.member = i,
+		.stay = stay,
 		.to = sop_members_disk(v->mem, i),
 		.wait_ms = sop_members_timeout_ms(v->mem),
 		.e = e};
@@ -489,7 +487,8 @@ int sop_mend_replica(struct sop_volume *v, unsigned i, struct sop_err *e)
 			continue;
 		rc = heal(&h);
 		/* Another source is of no use when it is the target that fails. */
-		if (sop_members_disk(v->mem, i) != h.to || rc == -ENOSPC || rc == -ENOMEM)
+		if (sop_members_disk(v->mem, i) != h.to || rc == -ENOSPC || rc == -ENOMEM ||
+			rc == -EAGAIN)
 			break;
 	}
 	sop_registry_track(v->reg, false);

@@ -45,6 +45,7 @@ struct loops {
 	void (*make)(struct fixture *base, unsigned config, enum loop_mode mode);
 	/* Is there such a loop, and, unless long_run, is it worth its time? */
 	bool (*has)(enum loop_mode mode, unsigned config, unsigned op, bool variant, bool long_run);
+	unsigned stride[LOOP_MODES];	 /* unless LONG=1: one place in so many; 0: each */
 	void (*measure)(struct loop *l); /* nothing fails */
 	bool (*round)(struct loop *l);	 /* false: the fault did not come up any more */
 };

@@ -346,7 +346,7 @@ static void absent_members_up_to_parity_are_recorded_and_come_back_stale(void **
 	assert_int_equal(present(m), 0x1f);
 	assert_int_equal(replicas(m), 0x5);
 	assert_int_equal(member_on(r, "/d1", 1).state, SOP_MEMBER_ONLINE);
-	assert_int_equal(sop_members_replica_current(m, 1, NULL), 0);
+	assert_int_equal(sop_members_replica_current(m, 1, sop_members_stay(m, 1), NULL), 0);
 	assert_int_equal(replicas(m), 0x7);
 	assert_int_equal(member_on(r, "/d3", 1).current_since, generation_on(r, "/d3"));
 	sop_members_close(m);
@@ -871,7 +871,7 @@ static void all_disks_failing_ends_without_hanging(void **unused)
 	sop_members_event(m, 0, SOP_EVENT_WRITE, -EIO);
 	assert_int_equal(present(m), 0);
 	assert_int_equal(sop_members_place(m, 0, 0, disks, &absent, &e), SOP_EDISKS);
-	assert_int_not_equal(sop_members_replica_current(m, 0, &e), 0);
+	assert_int_not_equal(sop_members_replica_current(m, 0, sop_members_stay(m, 0), &e), 0);
 	sop_members_close(m);
 	for (unsigned i = 0; i < 3; i++)
 		sim_disk_error(r->sim, paths[i], 0, 0, 0);
@@ -909,7 +909,7 @@ static void a_member_comes_back_online_with_a_stale_replica(void **unused)
 	assert_int_equal(present(m), 0xf);
 	assert_int_equal(replicas(m), 0x4);
 	assert_string_equal(member_on(r, "/d3", 0).path, "/new/d1");
-	assert_int_equal(sop_members_replica_current(m, 0, &e), 0);
+	assert_int_equal(sop_members_replica_current(m, 0, sop_members_stay(m, 0), &e), 0);
 	assert_int_equal(replicas(m), 0x5);
 	sop_members_close(m);
 	m = must_open(r);
@@ -967,6 +967,98 @@ static void offline_on_request_keeps_what_parity_does_not_make_up_for(void **unu
 	assert_int_equal(sop_members_offline(m, 5, &e), SOP_EDISKS);
 	assert_non_null(strstr(e.text, "/d6: is needed"));
 	assert_int_equal(present(m), 0x2f);
+	sop_members_close(m);
+	rig_free(r);
+}
+
+/* Where it would stay: the next mount has nothing to go on with, though every disk is well. */
+static void offline_on_request_keeps_a_failed_disk_that_holds_the_last_replica(void **unused)
+{
+	struct rig *r = rig_new(3, 2, 1);
+	struct sop_members *m = must_open(r);
+	struct sop_member_set back;
+	struct sop_err e = {0};
+
+	(void)unused;
+	for (unsigned i = 0; i < 3; i++)
+		sim_disk_error(r->sim, paths[i], 0, -EIO, -EIO);
+	sop_members_event(m, 0, SOP_EVENT_WRITE, -EIO);
+	assert_int_equal(present(m), 0);
+	assert_int_equal(sop_members_may_go(m, 1, &e), SOP_EDISKS);
+	assert_int_equal(sop_members_offline(m, 1, &e), SOP_EDISKS);
+	assert_non_null(strstr(e.text, "/d2: is needed"));
+	for (unsigned i = 0; i < 3; i++)
+		sim_disk_error(r->sim, paths[i], 0, 0, 0);
+	assert_true(sop_members_watch(m, true, &back));
+	assert_int_equal(present(m), 0x7);
+	sop_members_close(m);
+	m = must_open(r);
+	assert_int_equal(replicas(m), 0x2);
+	sop_members_close(m);
+	rig_free(r);
+}
+
+static void offline_on_request_keeps_a_failed_disk_whose_shards_are_needed(void **unused)
+{
+	struct rig *r = rig_new(3, 2, 1);
+	struct sop_members *m = must_open(r);
+	struct sop_member_set back;
+	struct sop_err e = {0};
+
+	(void)unused;
+	sop_members_event(m, 2, SOP_EVENT_WRITE, -EIO);
+	assert_int_equal(sop_members_offline(m, 2, &e), 0);
+	sop_members_event(m, 0, SOP_EVENT_WRITE, -EIO);
+	assert_int_equal(sop_members_offline(m, 0, &e), SOP_EDISKS);
+	assert_non_null(strstr(e.text, "/d1: is needed"));
+	assert_true(sop_members_watch(m, true, &back));
+	assert_int_equal(present(m), 0x3); /* by hand, and not by hand */
+	sop_members_close(m);
+	m = must_open(r);
+	assert_int_equal(present(m), 0x3);
+	sop_members_close(m);
+	rig_free(r);
+}
+
+/* What it would do without is not yet written off: the next mount may have other disks. */
+static void a_mount_that_lacks_a_disk_that_is_offline_by_hand_writes_nothing(void **unused)
+{
+	struct rig *r = rig_new(3, 2, 1);
+	struct sop_members_opts o = opts(r);
+	struct sop_members *m = must_open(r);
+	struct sop_err e = {0};
+	uint64_t generation;
+
+	(void)unused;
+	assert_int_equal(sop_members_offline(m, 2, &e), 0);
+	sop_members_close(m);
+	generation = generation_on(r, "/d2");
+	sim_disk_gone(r->sim, "/d1", true);
+	o.degraded = true;
+	assert_int_equal(sop_members_open(&m, paths, 3, &o, &e), SOP_EDISKS);
+	assert_int_equal(generation_on(r, "/d2"), generation);
+	assert_int_not_equal(member_on(r, "/d2", 0).current_since, 0);
+	o.read_only = true;
+	assert_int_equal(sop_members_open(&m, paths, 3, &o, &e), 0);
+	assert_int_equal(present(m), 0x6);
+	sop_members_close(m);
+	rig_free(r);
+}
+
+/* A crash leaves both or neither: asked for again there is not one replica more than before. */
+static void who_leaves_and_its_heir_are_told_in_one_round(void **unused)
+{
+	struct rig *r = rig_new(4, 2, 1);
+	struct sop_members *m = must_open(r);
+	uint64_t generation = generation_on(r, "/d2");
+
+	(void)unused;
+	assert_int_equal(member_on(r, "/d2", 3).role, SOP_ROLE_DATA);
+	assert_int_equal(sop_members_drain(m, 0, 3, NULL), 0);
+	assert_int_equal(generation_on(r, "/d2"), generation + 1);
+	assert_int_equal(member_on(r, "/d2", 0).state, SOP_MEMBER_DRAINING);
+	assert_int_equal(member_on(r, "/d2", 3).role, SOP_ROLE_DATA | SOP_ROLE_REGISTRY);
+	assert_int_equal(member_on(r, "/d2", 3).current_since, 0);
 	sop_members_close(m);
 	rig_free(r);
 }
@@ -1431,6 +1523,11 @@ int main(void)
 		cmocka_unit_test(a_member_that_does_not_answer_stays_aside),
 		cmocka_unit_test(offline_on_request_keeps_what_is_needed),
 		cmocka_unit_test(offline_on_request_keeps_what_parity_does_not_make_up_for),
+		cmocka_unit_test(
+			offline_on_request_keeps_a_failed_disk_that_holds_the_last_replica),
+		cmocka_unit_test(offline_on_request_keeps_a_failed_disk_whose_shards_are_needed),
+		cmocka_unit_test(a_mount_that_lacks_a_disk_that_is_offline_by_hand_writes_nothing),
+		cmocka_unit_test(who_leaves_and_its_heir_are_told_in_one_round),
 		cmocka_unit_test(place_takes_k_plus_m_and_rotates_the_shards),
 		cmocka_unit_test(place_prefers_free_disks_and_lets_equal_ones_take_turns),
 		cmocka_unit_test(place_goes_on_with_absent_disks_down_to_k),
