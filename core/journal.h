@@ -118,6 +118,11 @@ int sop_journal_replay(struct sop_members *mem, uint64_t number, uint64_t lsn, u
 int sop_journal_reach(struct sop_members *mem, unsigned member, uint64_t number, uint64_t lsn,
 	uint32_t chain, struct sop_journal_end *end, uint64_t *off, struct sop_err *e);
 
+/* Is file `number` on this disk of a member whole up to `bytes`, which is the end of a record?
+ * SOP_ECORRUPT: it is not. The disk need not be one of a current replica. */
+int sop_journal_verify(struct sop_members *mem, unsigned member, struct sop_disk *d,
+	uint64_t number, uint64_t bytes, unsigned timeout_ms, struct sop_err *e);
+
 /* Remove every journal file below `number`, and all when number is UINT64_MAX, on every replica. */
 int sop_journal_clean(struct sop_members *mem, uint64_t number, struct sop_err *e);
 

@@ -45,7 +45,8 @@ struct replay {
 	struct sop_members *mem;
 	struct source *src;
 	unsigned n;
-	unsigned flags; /* enum sop_replay_flags */
+	unsigned flags;	     /* enum sop_replay_flags */
+	unsigned timeout_ms; /* 0: as for any call */
 	int (*fn)(void *arg, const struct sop_record_out *r, bool durable);
 	void *arg;
 };
@@ -62,7 +63,7 @@ struct walk {
 
 static unsigned timeout(const struct replay *r)
 {
-	return sop_members_timeout_ms(r->mem);
+	return r->timeout_ms ? r->timeout_ms : sop_members_timeout_ms(r->mem);
 }
 
 /* --- one replica ---------------------------------------------------------------------------------
@@ -549,6 +550,55 @@ int sop_journal_reach(struct sop_members *mem, unsigned member, uint64_t number,
 	source_close(&src);
 	free(src.buf);
 	return rc;
+}
+
+static int verify_file(struct replay *r, uint64_t number, uint64_t bytes)
+{
+	const struct sop_label *label = sop_members_label(r->mem);
+	struct source *s = &r->src[0];
+	struct sop_journal_header h;
+	const uint8_t *p = NULL;
+	struct place at;
+	size_t len;
+	int rc = source_open(r, s, number);
+
+	if (!rc)
+		rc = source_get(r, s, 0, SOP_JOURNAL_HEADER, &p, &len);
+	if (rc || s->unreadable)
+		return rc ? rc : -EIO;
+	if (len < SOP_JOURNAL_HEADER || sop_journal_header_decode(&h, p, NULL) ||
+		h.number != number || !sop_uuid_equal(&h.volume, &label->volume_uuid))
+		return SOP_ECORRUPT;
+	at = (struct place){.number = number,
+		.off = SOP_JOURNAL_HEADER,
+		.lsn = h.first_lsn - 1,
+		.chain = h.chain,
+		.epoch = h.epoch,
+		.salt = h.salt};
+	while (at.off < bytes) {
+		struct sop_record_out out;
+
+		rc = source_record(r, s, &at, &out, &at.chain, &len);
+		if (rc < 0 || s->unreadable)
+			return rc < 0 ? rc : -EIO;
+		if (!rc)
+			return SOP_ECORRUPT;
+		at.off += len;
+		at.lsn += out.type == SOP_RECORD_TXN;
+	}
+	return at.off == bytes ? 0 : SOP_ECORRUPT;
+}
+
+int sop_journal_verify(struct sop_members *mem, unsigned member, struct sop_disk *d,
+	uint64_t number, uint64_t bytes, unsigned timeout_ms, struct sop_err *e)
+{
+	struct source src = {.member = member, .disk = d};
+	struct replay r = {.mem = mem, .src = &src, .n = 1, .timeout_ms = timeout_ms};
+	int rc = verify_file(&r, number, bytes);
+
+	source_close(&src);
+	free(src.buf);
+	return rc ? sop_fail(e, rc, "%s: journal file %" PRIu64, d->name, number) : 0;
 }
 
 /* --- cleaning --- */

@@ -8,22 +8,31 @@
  *   3. commits are held off. What the newest journal file has by now is copied and synced, and a
  *      round of labels calls the replica current. The next append begins a file that it has, too
  *
+ * What is copied is right. Any of the current replicas may be damaged, or have lost a write,
+ * without anybody knowing: so each block of the registry is that of the replica where it is newest
+ * and whole, a journal file has to verify to the end of what counts, and the checkpoint is the
+ * newest there is. Only replicas that are current when a file is begun are read: they have all that
+ * was written so far, and what is written later is copied later.
+ *
  * A crash before the labels say so leaves a replica that nobody believes. The disk that is healed
  * gets a short bound in step 3: it holds up everybody. */
 #include "core/mend.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 
 #include "core/errand.h"
+#include "core/journal_file.h"
+#include "core/registry_block.h"
 
-#define COPY_BYTES (1u << 20)
+#define COPY_BYTES (128u * SOP_REGISTRY_PAIR)
 #define SHORT_MS   2000u
 #define ROUNDS_MAX 4
 #define NAMES_MAX  65536u
 
 /* ---- calls with a bound ---- */
 
-enum what { OPEN, LIST, UNLINK, MKDIR, TRUNCATE, SYNC, SYNCDIR, SIZE, PUBLISH, READ_WHOLE };
+enum what { OPEN, LIST, UNLINK, MKDIR, TRUNCATE, SYNC, SYNCDIR, PUBLISH };
 
 struct call {
 	struct sop_errand errand;
@@ -32,32 +41,54 @@ struct call {
 	struct sop_file *file; /* held */
 	char path[96];
 	int flags;
-	uint64_t len;
-	void *buf; /* PUBLISH, READ_WHOLE */
+	uint64_t len; /* TRUNCATE: to be; OPEN: as it is */
+	void *buf;    /* PUBLISH */
 	size_t buf_len;
 	struct sop_file *opened;
-	char (*name)[24];
+	uint32_t *number; /* LIST: of registry files */
 	size_t n, cap;
 	int rc;
 };
 
+static void registry_path(char *path, size_t size, uint32_t number)
+{
+	snprintf(path, size, "%s/%08" PRIx32, SOP_PATH_REGISTRY, number);
+}
+
+/* Only names that we would write ourselves are ours. */
 static int add_name(void *arg, const char *name)
 {
 	struct call *c = arg;
+	char own[16];
+	uint32_t number;
 
-	if (sop_disk_is_temp(name) || strlen(name) >= sizeof(c->name[0]))
+	if (sscanf(name, "%" SCNx32, &number) != 1)
+		return 0;
+	snprintf(own, sizeof(own), "%08" PRIx32, number);
+	if (strcmp(own, name))
 		return 0;
 	if (c->n == c->cap) {
 		size_t cap = c->cap ? 2 * c->cap : 64;
-		void *p = reallocarray(c->name, cap, sizeof(c->name[0]));
+		void *p = reallocarray(c->number, cap, sizeof(c->number[0]));
 
 		if (!p || cap > NAMES_MAX)
 			return -ENOMEM;
-		c->name = p;
+		c->number = p;
 		c->cap = cap;
 	}
-	strcpy(c->name[c->n++], name);
+	c->number[c->n++] = number;
 	return 0;
+}
+
+static int run_open(struct call *c)
+{
+	int rc = c->disk->ops->file_open(&c->opened, c->disk, c->path, c->flags);
+
+	if (rc) {
+		c->opened = NULL;
+		return rc == -ENOENT && !(c->flags & SOP_OPEN_CREATE) ? 0 : rc;
+	}
+	return c->opened->ops->size(c->opened, &c->len);
 }
 
 static void call_run(struct sop_errand *x)
@@ -67,7 +98,7 @@ static void call_run(struct sop_errand *x)
 
 	switch (c->what) {
 	case OPEN:
-		c->rc = d->ops->file_open(&c->opened, d, c->path, c->flags);
+		c->rc = run_open(c);
 		break;
 	case LIST:
 		c->rc = d->ops->list(d, c->path, add_name, c);
@@ -93,14 +124,8 @@ static void call_run(struct sop_errand *x)
 	case SYNCDIR:
 		c->rc = d->ops->syncdir(d, c->path);
 		break;
-	case SIZE:
-		c->rc = c->file->ops->size(c->file, &c->len);
-		break;
 	case PUBLISH:
 		c->rc = sop_disk_publish(d, c->path, c->buf, c->buf_len, NULL);
-		break;
-	case READ_WHOLE:
-		c->rc = sop_disk_read_file(d, c->path, &c->buf, &c->buf_len, c->len, NULL);
 		break;
 	}
 	if (c->file)
@@ -115,18 +140,51 @@ static void call_release(struct sop_errand *x)
 	if (c->opened)
 		c->opened->ops->file_close(c->opened);
 	free(c->buf);
-	free(c->name);
+	free(c->number);
 	free(c);
 }
 
 struct heal {
 	struct sop_volume *v;
-	unsigned member, source;
+	unsigned member;
 	uint64_t stay;
-	struct sop_disk *to, *from;
+	struct sop_disk *to;
 	unsigned wait_ms;
 	struct sop_err *e;
 };
+
+/* A replica that has what is wanted. */
+struct origin {
+	unsigned member;
+	struct sop_disk *disk;
+	struct sop_file *file; /* NULL: it has no such file */
+	uint64_t size;
+};
+
+static unsigned origins(struct heal *h, struct origin *o)
+{
+	unsigned idx[SOP_MEMBERS_MAX], all = sop_members_replicas(h->v->mem, idx), n = 0;
+
+	for (unsigned i = 0; i < all; i++) {
+		struct sop_disk *d = sop_members_disk(h->v->mem, idx[i]);
+
+		if (d && idx[i] != h->member)
+			o[n++] = (struct origin){.member = idx[i], .disk = d};
+	}
+	return n;
+}
+
+static int no_origin(struct heal *h)
+{
+	return sop_fail(h->e, -EIO, "%s: no replica to copy from", h->to->name);
+}
+
+static void origins_close(struct origin *o, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (o[i].file)
+			o[i].file->ops->file_close(o[i].file);
+}
 
 static struct call *call_new(
 	enum what what, struct sop_disk *d, struct sop_file *f, const char *path)
@@ -145,8 +203,9 @@ static struct call *call_new(
 	return c;
 }
 
-/* Trouble is the disk's, and told to its health. */
-static int call_wait(struct heal *h, struct call *c, struct sop_disk *d)
+/* Trouble is the disk's, and told to its health. from: the disk that is read; NULL: it is the one
+ * that is healed. */
+static int call_wait(struct heal *h, struct call *c, const struct origin *from)
 {
 	struct sop_errand *x = &c->errand;
 	int rc;
@@ -155,55 +214,53 @@ static int call_wait(struct heal *h, struct call *c, struct sop_disk *d)
 	rc = x->finished ? c->rc : -ETIMEDOUT;
 	if (!rc || rc == -ENOMEM)
 		return rc;
-	sop_members_event(h->v->mem, d == h->to ? h->member : h->source,
-		d == h->to ? SOP_EVENT_WRITE : SOP_EVENT_READ, rc);
-	return sop_fail(h->e, rc, "%s: %s", d->name, c->path[0] ? c->path : "copy of the replica");
+	sop_members_event(h->v->mem, from ? from->member : h->member,
+		from ? SOP_EVENT_READ : SOP_EVENT_WRITE, rc);
+	return sop_fail(h->e, rc, "%s: %s", from ? from->disk->name : h->to->name,
+		c->path[0] ? c->path : "copy of the replica");
 }
 
-static int simple(struct heal *h, enum what what, struct sop_disk *d, struct sop_file *f,
-	const char *path, uint64_t len)
+/* On the disk that is healed. */
+static int simple(
+	struct heal *h, enum what what, struct sop_file *f, const char *path, uint64_t len)
 {
-	struct call *c = call_new(what, d, f, path);
+	struct call *c = call_new(what, h->to, f, path);
 	int rc;
 
 	if (!c)
 		return -ENOMEM;
 	c->len = len;
-	rc = call_wait(h, c, d);
+	rc = call_wait(h, c, NULL);
 	sop_errand_put(&c->errand);
 	return rc;
 }
 
-static int open_file(
-	struct heal *h, struct sop_disk *d, const char *path, int flags, struct sop_file **out)
+static int open_file(struct heal *h, const struct origin *from, const char *path, int flags,
+	struct sop_file **out, uint64_t *size)
 {
-	struct call *c = call_new(OPEN, d, NULL, path);
+	struct call *c = call_new(OPEN, from ? from->disk : h->to, NULL, path);
 	int rc;
 
 	if (!c)
 		return -ENOMEM;
 	c->flags = flags;
-	rc = call_wait(h, c, d);
+	rc = call_wait(h, c, from);
 	if (!rc) {
 		*out = c->opened;
+		*size = c->len;
 		c->opened = NULL;
 	}
 	sop_errand_put(&c->errand);
 	return rc;
 }
 
-static int file_size(struct heal *h, struct sop_file *f, uint64_t *len)
+/* A file that is to be so long, and is all holes. */
+static int make_file(struct heal *h, const char *path, uint64_t size, struct sop_file **out)
 {
-	struct call *c = call_new(SIZE, f->disk, f, NULL);
-	int rc;
+	uint64_t was;
+	int rc = open_file(h, NULL, path, SOP_OPEN_WRITE | SOP_OPEN_CREATE, out, &was);
 
-	if (!c)
-		return -ENOMEM;
-	rc = call_wait(h, c, f->disk);
-	if (!rc)
-		*len = c->len;
-	sop_errand_put(&c->errand);
-	return rc;
+	return rc ? rc : simple(h, TRUNCATE, *out, path, size);
 }
 
 /* ---- files ---- */
@@ -213,74 +270,159 @@ static bool all_zero(const uint8_t *p, size_t len)
 	return !len || (!p[0] && !memcmp(p, p + 1, len - 1));
 }
 
-static int transfer(struct heal *h, enum sop_io_op op, struct sop_batch *b, struct sop_file *f,
-	void *buf, size_t len, uint64_t off)
+static int told(struct heal *h, const struct origin *from, int rc)
+{
+	if (rc && rc != -ENOMEM)
+		sop_members_event(h->v->mem, from ? from->member : h->member,
+			from ? SOP_EVENT_READ : SOP_EVENT_WRITE, rc);
+	return rc ? sop_fail(h->e, rc, "%s: copy of the replica",
+			    from ? from->disk->name : h->to->name)
+		  : 0;
+}
+
+/* len bytes of the batch's memory. Holes stay holes: registry files are mostly that. */
+static int write_piece(struct heal *h, struct sop_batch *b, struct sop_file *f, void *buf,
+	size_t len, uint64_t off)
 {
 	struct iovec iov = {buf, len};
-	int at = sop_batch_add(b, op, f, &iov, 1, off), rc;
+	int at;
 
+	if (all_zero(buf, len))
+		return 0;
+	at = sop_batch_add(b, SOP_IO_WRITE, f, &iov, 1, off);
 	if (at < 0)
 		return at;
 	sop_batch_run(b, SOP_IO_PARALLEL, 0, h->wait_ms);
-	rc = sop_batch_result(b, at);
-	if (!rc || rc == -ENOMEM)
-		return rc;
-	sop_members_event(h->v->mem, op == SOP_IO_WRITE ? h->member : h->source,
-		op == SOP_IO_WRITE ? SOP_EVENT_WRITE : SOP_EVENT_READ, rc);
-	return sop_fail(h->e, rc, "%s: copy of the replica", f->disk->name);
+	return told(h, NULL, sop_batch_result(b, at));
 }
 
-/* [off, off+len), by way of one batch for the read and one for the write, since either may hang. */
-static int copy_piece(
-	struct heal *h, struct sop_file *to, struct sop_file *from, uint64_t off, size_t len)
-{
-	struct sop_batch *in = sop_batch_new(h->v->io), *out = sop_batch_new(h->v->io);
-	void *buf = in ? sop_batch_alloc(in, len) : NULL;
-	void *copy = out ? sop_batch_alloc(out, len) : NULL;
-	int rc = buf && copy ? 0 : -ENOMEM;
+/* ---- the registry ---- */
 
-	if (!rc)
-		rc = transfer(h, SOP_IO_READ, in, from, buf, len, off);
-	/* Holes stay holes: registry files are mostly that. */
-	if (!rc && !all_zero(buf, len)) {
-		memcpy(copy, buf, len);
-		rc = transfer(h, SOP_IO_WRITE, out, to, copy, len, off);
+struct copying {
+	struct heal *h;
+	uint32_t number;
+	struct origin from[SOP_MEMBERS_MAX];
+	unsigned n;
+	bool failed; /* some replica does not tell what it has */
+	struct sop_file *out;
+};
+
+/* What each replica has of [off, off + len), zeros where its file ends; the number of those that
+ * answered. */
+static int read_pairs(struct copying *c, struct sop_batch *b, uint64_t off, size_t len,
+	const uint8_t **have, bool *failed)
+{
+	uint8_t *buf[SOP_MEMBERS_MAX];
+	int at[SOP_MEMBERS_MAX], n = 0;
+
+	for (unsigned i = 0; i < c->n; i++) {
+		struct origin *o = &c->from[i];
+		struct iovec iov;
+
+		buf[i] = sop_batch_alloc(b, len);
+		if (!buf[i])
+			return -ENOMEM;
+		memset(buf[i], 0, len);
+		at[i] = -1;
+		if (!o->file || off >= o->size)
+			continue;
+		iov = (struct iovec){buf[i], (size_t)SOP_MIN((uint64_t)len, o->size - off)};
+		at[i] = sop_batch_add(b, SOP_IO_READ, o->file, &iov, 1, off);
+		if (at[i] < 0)
+			return at[i];
 	}
+	sop_batch_run(b, SOP_IO_PARALLEL, 0, c->h->wait_ms);
+	for (unsigned i = 0; i < c->n; i++) {
+		int rc = at[i] < 0 ? 0 : told(c->h, &c->from[i], sop_batch_result(b, at[i]));
+
+		if (rc == -ENOMEM)
+			return rc;
+		if (rc)
+			*failed = true;
+		else
+			have[n++] = buf[i];
+	}
+	return n ? n : -EIO;
+}
+
+/* The blocks of [off, off+len), by way of one batch for the reads and one for the write, since any
+ * of them may hang. */
+static int copy_pairs(struct copying *c, uint64_t off, size_t len)
+{
+	struct heal *h = c->h;
+	const struct sop_uuid *volume = &sop_members_label(h->v->mem)->volume_uuid;
+	struct sop_batch *in = sop_batch_new(h->v->io), *out = sop_batch_new(h->v->io);
+	uint8_t *copy = out ? sop_batch_alloc(out, len) : NULL;
+	const uint8_t *have[SOP_MEMBERS_MAX], *pair[SOP_MEMBERS_MAX];
+	bool failed = c->failed;
+	int n = in && copy ? read_pairs(c, in, off, len, have, &failed) : -ENOMEM;
+	int rc = SOP_MIN(n, 0);
+
+	for (size_t p = 0; p < len && !rc; p += SOP_REGISTRY_PAIR) {
+		struct sop_regplace at = {c->number, (uint32_t)((off + p) / SOP_REGISTRY_PAIR)};
+		bool whole;
+		int best;
+
+		for (int i = 0; i < n; i++)
+			pair[i] = have[i] + p;
+		best = sop_regpair_pick(volume, at, pair, (unsigned)n, &whole);
+		if (best < 0)
+			memset(copy + p, 0, SOP_REGISTRY_PAIR);
+		else if (whole || !failed)
+			memcpy(copy + p, pair[best], SOP_REGISTRY_PAIR);
+		else
+			rc = sop_fail(h->e, -EIO,
+				"registry %08" PRIx32 " block %" PRIu32
+				": not whole on the replicas that answer",
+				at.file, at.block);
+	}
+	if (!rc)
+		rc = write_piece(h, out, c->out, copy, len, off);
 	sop_batch_put(in);
 	sop_batch_put(out);
 	return rc;
 }
 
-/* The first `bytes` of a file (all of it when that is 0), synced. */
-static int copy_file(struct heal *h, const char *path, uint64_t bytes)
+static int copy_registry_file(struct heal *h, uint32_t number)
 {
-	struct sop_file *in = NULL, *out = NULL;
+	struct copying c = {.h = h, .number = number};
+	uint64_t full = (uint64_t)sop_members_label(h->v->mem)->hashmod * SOP_REGISTRY_PAIR;
 	uint64_t size = 0;
-	int rc = open_file(h, h->from, path, SOP_OPEN_READ, &in);
+	char path[96];
+	unsigned n = origins(h, c.from), left = 0;
+	int rc = 0;
 
+	registry_path(path, sizeof(path), number);
+	for (unsigned i = 0; i < n && rc != -ENOMEM; i++) {
+		struct origin o = c.from[i];
+
+		rc = open_file(h, &o, path, SOP_OPEN_READ, &o.file, &o.size);
+		c.failed = c.failed || rc;
+		if (rc)
+			continue;
+		c.from[left++] = o;
+		size = SOP_MAX(size, o.size);
+	}
+	c.n = left;
+	if (rc != -ENOMEM)
+		rc = left ? 0 : no_origin(h);
 	if (!rc)
-		rc = file_size(h, in, &size);
-	if (!rc)
-		rc = open_file(h, h->to, path, SOP_OPEN_WRITE | SOP_OPEN_CREATE, &out);
-	if (bytes)
-		size = SOP_MIN(size, bytes);
-	if (!rc)
-		rc = simple(h, TRUNCATE, h->to, out, path, size);
+		rc = make_file(h, path, full, &c.out);
+	size = SOP_MIN(sop_round_up(size, SOP_REGISTRY_PAIR), full);
 	for (uint64_t off = 0; off < size && !rc; off += COPY_BYTES)
-		rc = copy_piece(h, out, in, off, (size_t)SOP_MIN((uint64_t)COPY_BYTES, size - off));
+		rc = copy_pairs(&c, off, (size_t)SOP_MIN((uint64_t)COPY_BYTES, size - off));
 	if (!rc)
-		rc = simple(h, SYNC, h->to, out, path, 0);
-	if (in)
-		in->ops->file_close(in);
-	if (out)
-		out->ops->file_close(out);
+		rc = simple(h, SYNC, c.out, path, 0);
+	origins_close(c.from, left);
+	if (c.out)
+		c.out->ops->file_close(c.out);
 	return rc;
 }
 
-static int list_names(struct heal *h, struct sop_disk *d, const char *dir, struct call **out)
+static int list_files(struct heal *h, const struct origin *from, struct call **out)
 {
-	struct call *c = call_new(LIST, d, NULL, dir);
-	int rc = c ? call_wait(h, c, d) : -ENOMEM;
+	struct call *c = call_new(LIST, from ? from->disk : h->to, NULL, SOP_PATH_REGISTRY);
+	int rc = c ? call_wait(h, c, from) : -ENOMEM;
 
 	if (rc && c)
 		sop_errand_put(&c->errand);
@@ -289,36 +431,61 @@ static int list_names(struct heal *h, struct sop_disk *d, const char *dir, struc
 	return rc;
 }
 
-static bool has_name(const struct call *c, const char *name)
+static bool has_number(const struct call *c, uint32_t number)
 {
 	for (size_t i = 0; i < c->n; i++)
-		if (!strcmp(c->name[i], name))
+		if (c->number[i] == number)
 			return true;
 	return false;
 }
 
-/* All registry files of the source; what it does not have goes. */
+/* The files that any replica has, in *all, which begins empty. */
+static int list_all(struct heal *h, struct call *all)
+{
+	struct origin from[SOP_MEMBERS_MAX];
+	unsigned n = origins(h, from), listed = 0;
+	int rc = 0;
+
+	for (unsigned i = 0; i < n && rc != -ENOMEM; i++) {
+		struct call *one = NULL;
+		char name[16];
+
+		rc = list_files(h, &from[i], &one);
+		if (rc)
+			continue;
+		listed++;
+		for (size_t k = 0; k < one->n && !rc; k++) {
+			snprintf(name, sizeof(name), "%08" PRIx32, one->number[k]);
+			if (!has_number(all, one->number[k]))
+				rc = add_name(all, name);
+		}
+		sop_errand_put(&one->errand);
+	}
+	if (rc == -ENOMEM)
+		return rc;
+	return listed ? 0 : no_origin(h);
+}
+
+/* All registry files; what no replica has goes. */
 static int copy_registry(struct heal *h)
 {
-	struct call *old = NULL, *now = NULL;
+	struct call *all = call_new(LIST, h->to, NULL, NULL), *old = NULL;
 	char path[96];
-	int rc = list_names(h, h->to, SOP_PATH_REGISTRY, &old);
+	int rc = all ? list_all(h, all) : -ENOMEM;
 
 	if (!rc)
-		rc = list_names(h, h->from, SOP_PATH_REGISTRY, &now);
+		rc = list_files(h, NULL, &old);
 	for (size_t i = 0; !rc && i < old->n; i++) {
-		snprintf(path, sizeof(path), "%s/%s", SOP_PATH_REGISTRY, old->name[i]);
-		if (!has_name(now, old->name[i]))
-			rc = simple(h, UNLINK, h->to, NULL, path, 0);
+		registry_path(path, sizeof(path), old->number[i]);
+		if (!has_number(all, old->number[i]))
+			rc = simple(h, UNLINK, NULL, path, 0);
 	}
-	for (size_t i = 0; !rc && i < now->n; i++) {
-		snprintf(path, sizeof(path), "%s/%s", SOP_PATH_REGISTRY, now->name[i]);
-		rc = copy_file(h, path, 0);
-	}
+	for (size_t i = 0; !rc && i < all->n; i++)
+		rc = copy_registry_file(h, all->number[i]);
 	if (old)
 		sop_errand_put(&old->errand);
-	if (now)
-		sop_errand_put(&now->errand);
+	if (all)
+		sop_errand_put(&all->errand);
 	return rc;
 }
 
@@ -327,61 +494,112 @@ static int copy_touched(struct heal *h, bool *any)
 {
 	uint32_t *file = NULL;
 	size_t n = 0;
-	char path[96];
 	int rc = sop_registry_touched(h->v->reg, &file, &n);
 
 	*any = n > 0;
-	for (size_t i = 0; i < n && !rc; i++) {
-		snprintf(path, sizeof(path), "%s/%08x", SOP_PATH_REGISTRY, file[i]);
-		rc = copy_file(h, path, 0);
-	}
+	for (size_t i = 0; i < n && !rc; i++)
+		rc = copy_registry_file(h, file[i]);
 	free(file);
 	return rc;
 }
 
+/* ---- checkpoint and journal ---- */
+
 static int copy_checkpoint(struct heal *h)
 {
-	struct call *in = call_new(READ_WHOLE, h->from, NULL, SOP_PATH_CHECKPOINT), *out = NULL;
-	int rc = -ENOMEM;
+	struct sop_members *mem = h->v->mem;
+	struct call *out = call_new(PUBLISH, h->to, NULL, SOP_PATH_CHECKPOINT);
+	struct sop_checkpoint c = {0};
+	int rc = out ? sop_checkpoint_load(&c, mem, h->e) : -ENOMEM;
 
-	if (in) {
-		in->len = (size_t)1 << 30;
-		rc = call_wait(h, in, h->from);
-	}
 	if (!rc)
-		out = call_new(PUBLISH, h->to, NULL, SOP_PATH_CHECKPOINT);
-	if (!rc && !out)
-		rc = -ENOMEM;
-	if (!rc) {
-		out->buf = in->buf;
-		out->buf_len = in->buf_len;
-		in->buf = NULL;
-		rc = call_wait(h, out, h->to);
-	}
-	if (in)
-		sop_errand_put(&in->errand);
+		rc = sop_checkpoint_encode(
+			&out->buf, &out->buf_len, &c, &sop_members_label(mem)->volume_uuid, h->e);
+	if (!rc)
+		rc = call_wait(h, out, NULL);
+	sop_checkpoint_release(&c);
 	if (out)
 		sop_errand_put(&out->errand);
 	return rc;
 }
 
+static int copy_piece(
+	struct heal *h, const struct origin *from, struct sop_file *to, uint64_t off, size_t len)
+{
+	struct sop_batch *in = sop_batch_new(h->v->io), *out = sop_batch_new(h->v->io);
+	struct iovec iov = {in ? sop_batch_alloc(in, len) : NULL, len};
+	void *copy = out ? sop_batch_alloc(out, len) : NULL;
+	int rc = iov.iov_base && copy ? sop_batch_add(in, SOP_IO_READ, from->file, &iov, 1, off)
+				      : -ENOMEM;
+
+	if (rc >= 0) {
+		sop_batch_run(in, SOP_IO_PARALLEL, 0, h->wait_ms);
+		rc = told(h, from, sop_batch_result(in, rc));
+	}
+	if (!rc) {
+		memcpy(copy, iov.iov_base, len);
+		rc = write_piece(h, out, to, copy, len, off);
+	}
+	sop_batch_put(in);
+	sop_batch_put(out);
+	return rc;
+}
+
+/* The first `bytes` of a file, synced. */
+static int copy_from(struct heal *h, struct origin *from, const char *path, uint64_t bytes)
+{
+	struct sop_file *out = NULL;
+	int rc = open_file(h, from, path, SOP_OPEN_READ, &from->file, &from->size);
+
+	if (!rc && (!from->file || from->size < bytes))
+		rc = sop_fail(h->e, SOP_ECORRUPT, "%s: %s: is cut off", from->disk->name, path);
+	if (!rc)
+		rc = make_file(h, path, bytes, &out);
+	for (uint64_t off = 0; off < bytes && !rc; off += COPY_BYTES)
+		rc = copy_piece(
+			h, from, out, off, (size_t)SOP_MIN((uint64_t)COPY_BYTES, bytes - off));
+	if (!rc)
+		rc = simple(h, SYNC, out, path, 0);
+	origins_close(from, 1);
+	if (out)
+		out->ops->file_close(out);
+	return rc;
+}
+
+/* From the first replica of which it is right. */
 static int copy_journal(struct heal *h, uint64_t number, uint64_t bytes)
 {
-	char path[96];
+	struct sop_members *mem = h->v->mem;
+	struct origin from[SOP_MEMBERS_MAX];
+	unsigned n = origins(h, from);
+	char path[SOP_JOURNAL_NAME];
+	int rc = n ? SOP_ECORRUPT : no_origin(h);
 
-	snprintf(path, sizeof(path), "%s/%016llx", SOP_PATH_JOURNAL, (unsigned long long)number);
-	return copy_file(h, path, bytes);
+	sop_journal_path(path, number);
+	for (unsigned i = 0; i < n && rc; i++) {
+		rc = copy_from(h, &from[i], path, bytes);
+		if (!rc)
+			rc = sop_journal_verify(
+				mem, h->member, h->to, number, bytes, h->wait_ms, h->e);
+		/* Another source is of no use when it is the target that fails. */
+		if (!rc || rc == -ENOMEM || rc == -ENOSPC || rc == -EDQUOT ||
+			sop_members_disk(mem, h->member) != h->to)
+			break;
+		if (rc == SOP_ECORRUPT)
+			sop_members_event(mem, from[i].member, SOP_EVENT_CHECKSUM, rc);
+	}
+	return rc;
 }
 
 /* ---- the steps ---- */
 
 static int prepare(struct heal *h)
 {
-	int rc = simple(h, MKDIR, h->to, NULL, SOP_PATH_REGISTRY, 0);
+	int rc = simple(h, MKDIR, NULL, SOP_PATH_REGISTRY, 0);
 
 	if (!rc)
-		rc = simple(h, MKDIR, h->to, NULL, SOP_PATH_JOURNAL, 0);
-	return rc ? rc : simple(h, SYNCDIR, h->to, NULL, "", 0);
+		rc = simple(h, MKDIR, NULL, SOP_PATH_JOURNAL, 0);
+	return rc ? rc : simple(h, SYNCDIR, NULL, "", 0);
 }
 
 /* Commit lock not held; checkpoints are held off. */
@@ -394,7 +612,7 @@ static int copy_closed(struct heal *h, struct sop_journal_span *span, size_t n)
 	if (!rc)
 		rc = copy_checkpoint(h);
 	if (!rc)
-		rc = simple(h, SYNCDIR, h->to, NULL, SOP_PATH_REGISTRY, 0);
+		rc = simple(h, SYNCDIR, NULL, SOP_PATH_REGISTRY, 0);
 	return rc;
 }
 
@@ -409,7 +627,7 @@ static int complete(struct heal *h)
 	sop_journal_spans(v->journal, NULL, &last);
 	rc = copy_journal(h, last.number, last.bytes);
 	if (!rc)
-		rc = simple(h, SYNCDIR, h->to, NULL, SOP_PATH_JOURNAL, 0);
+		rc = simple(h, SYNCDIR, NULL, SOP_PATH_JOURNAL, 0);
 	if (rc)
 		return rc;
 	sop_registry_forget(v->reg, h->member);
@@ -467,34 +685,20 @@ static int heal(struct heal *h)
 
 int sop_mend_replica(struct sop_volume *v, unsigned i, uint64_t stay, struct sop_err *e)
 {
-	unsigned current[SOP_MEMBERS_MAX], n = sop_members_replicas(v->mem, current);
 	struct heal h = {.v = v,
 		.member = i,
 		.stay = stay,
 		.to = sop_members_disk(v->mem, i),
 		.wait_ms = sop_members_timeout_ms(v->mem),
 		.e = e};
-	int rc = -EIO;
+	int rc;
 
 	if (!h.to)
 		return sop_say(e, -ENODEV, "d%u is not here", i + 1);
 	sop_registry_track(v->reg, true);
-	for (unsigned j = 0; j < n && rc; j++) {
-		h.source = current[j];
-		h.from = sop_members_disk(v->mem, h.source);
-		h.wait_ms = sop_members_timeout_ms(v->mem);
-		if (!h.from || h.source == i)
-			continue;
-		rc = heal(&h);
-		/* Another source is of no use when it is the target that fails. */
-		if (sop_members_disk(v->mem, i) != h.to || rc == -ENOSPC || rc == -ENOMEM ||
-			rc == -EAGAIN)
-			break;
-	}
+	rc = heal(&h);
 	sop_registry_track(v->reg, false);
-	if (rc == -ENOMEM)
-		return sop_fail(e, rc, "healing a replica");
-	if (rc && e && !e->text[0])
+	if (rc == -ENOMEM || (rc && e && !e->text[0]))
 		return sop_fail(e, rc, "healing a replica");
 	if (!rc)
 		sop_log(v->log, SOP_LOG_INFO, "mend", "op=replica disk=%u: up to date", i);

@@ -78,7 +78,7 @@ struct pair {
 };
 
 static struct pair pair_examine(
-	const struct sop_regblocks *b, struct sop_regplace at, const uint8_t *raw)
+	const struct sop_uuid *volume, struct sop_regplace at, const uint8_t *raw)
 {
 	struct pair p = {.best = -1};
 	bool zero[2], good[2];
@@ -88,8 +88,8 @@ static struct pair pair_examine(
 		const uint8_t *one = raw + i * SOP_REGISTRY_BLOCK;
 
 		zero[i] = is_zero(one);
-		good[i] = !zero[i] &&
-			  !sop_registry_block_check(one, &b->volume, at.file, at.block, NULL);
+		good[i] =
+			!zero[i] && !sop_registry_block_check(one, volume, at.file, at.block, NULL);
 		if (good[i])
 			seq[i] = get_seq(one);
 		good[i] = good[i] && seq[i] % 2 == i && seq[i];
@@ -108,6 +108,28 @@ static struct pair pair_examine(
 	else
 		p.state = p.seq == 1 && zero[0] ? SOP_REG_WHOLE : SOP_REG_DOUBTFUL;
 	return p;
+}
+
+int sop_regpair_pick(const struct sop_uuid *volume, struct sop_regplace at,
+	const uint8_t *const *pair, unsigned n, bool *whole)
+{
+	uint32_t seq = 0;
+	int best = -1;
+
+	*whole = false;
+	for (unsigned i = 0; i < n; i++) {
+		struct pair p = pair_examine(volume, at, pair[i]);
+		bool better = best < 0 || p.seq > seq;
+
+		if (p.state == SOP_REG_EMPTY)
+			continue;
+		if (p.state == SOP_REG_WHOLE ? *whole && !better : *whole || !better)
+			continue;
+		*whole = p.state == SOP_REG_WHOLE;
+		seq = p.seq;
+		best = (int)i;
+	}
+	return best;
 }
 
 /* Right after a crash: could the first write to this block have been cut? Then it was empty before.
@@ -220,7 +242,7 @@ struct verdict {
 static void judge(struct sop_regblocks *b, struct verdict *v, struct sop_regplace at,
 	unsigned member, const uint8_t *pair, uint8_t *raw)
 {
-	struct pair p = pair_examine(b, at, pair);
+	struct pair p = pair_examine(&b->volume, at, pair);
 
 	v->asked++;
 	switch (p.state) {
@@ -377,7 +399,7 @@ static bool bulk_agrees(const struct sop_regblocks *b, const struct bulk *k, uns
 		struct pair p = {.state = SOP_REG_BAD};
 
 		if (k[m].buf && k[m].buf[i])
-			p = pair_examine(b, at, k[m].buf[i]);
+			p = pair_examine(&b->volume, at, k[m].buf[i]);
 		if (p.state != SOP_REG_WHOLE || (m && p.seq != seq))
 			return false;
 		seq = p.seq;
@@ -424,7 +446,7 @@ int sop_regblocks_examine(struct sop_regblocks *b, struct sop_regplace at, unsig
 
 	if (rc)
 		return sop_fail(e, rc, "registry %08x block %u", at.file, at.block);
-	p = pair_examine(b, at, pair);
+	p = pair_examine(&b->volume, at, pair);
 	*state = p.state;
 	*seq = p.seq;
 	return 0;
@@ -475,7 +497,7 @@ void sop_regblocks_repair(struct sop_regblocks *b, struct sop_regplace at)
 		read[i] = !read_pair(b, idx[i], at, SOP_MIN(ms, (unsigned)SOON_MS), pair);
 		if (!read[i])
 			continue;
-		is[i] = pair_examine(b, at, pair);
+		is[i] = pair_examine(&b->volume, at, pair);
 		if (is[i].state != SOP_REG_WHOLE || is[i].seq <= seq)
 			continue;
 		found = true;

@@ -42,6 +42,12 @@ enum sop_regstate { SOP_REG_EMPTY, SOP_REG_WHOLE, SOP_REG_DOUBTFUL, SOP_REG_BAD 
 int sop_regblocks_examine(struct sop_regblocks *b, struct sop_regplace at, unsigned member,
 	enum sop_regstate *state, uint32_t *seq, struct sop_err *e);
 
+/* Of what replicas have of a block, SOP_REGISTRY_PAIR bytes each, the one to make another replica
+ * from: the newest that is whole, else (*whole false) the newest that may be. -1: it is empty on
+ * all. Pure. */
+int sop_regpair_pick(const struct sop_uuid *volume, struct sop_regplace at,
+	const uint8_t *const *pair, unsigned n, bool *whole);
+
 /* The newest version of a block, SOP_REGISTRY_BLOCK bytes; all zeros when it was never written.
  * *damaged: some replica is not as it should be. SOP_ELOST when it is whole nowhere (lenient: when
  * no version verifies). */

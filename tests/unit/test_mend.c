@@ -908,22 +908,24 @@ static void bytes_that_look_like_fragments_hide_nothing(void **state)
 	free(fake);
 }
 
-/* While the replica of a disk is copied: in the moment that a file of it is there again, the disk
- * is set aside, misses nodes of a checkpoint, and is taken in again. And the machine as it is when
- * the labels call the replica current. */
-struct absence {
+/* ---- a replica is copied, and something happens ---- */
+
+/* What happens in the moment that d3 has a file of the registry again; and the machine as it is
+ * when the labels call the replica there current. */
+struct meanwhile {
 	struct fixture *f;
+	void (*what)(struct fixture *f);
 	bool copied, over;
 	struct sim *then;
 };
 
 static void find_file(void *arg, const char *file, uint64_t size, uint64_t allocated)
 {
-	struct absence *a = arg;
+	struct meanwhile *m = arg;
 
 	(void)size;
 	(void)allocated;
-	a->copied = a->copied || !strcmp(file, "registry/00000000");
+	m->copied = m->copied || !strcmp(file, "registry/00000000");
 }
 
 static bool called_current(struct fixture *f, unsigned member)
@@ -935,20 +937,49 @@ static bool called_current(struct fixture *f, unsigned member)
 	return !sop_label_decode(&l, raw, sizeof(raw), NULL) && l.member[member].current_since;
 }
 
-static void be_away(void *arg)
+static void at_step(void *arg)
 {
-	struct absence *a = arg;
-	struct fixture *f = a->f;
+	struct meanwhile *m = arg;
 
-	if (a->over && !a->then && called_current(f, 2))
-		a->then = sim_clone(f->sim, 1);
-	if (a->over)
+	if (m->over && !m->then && called_current(m->f, 2))
+		m->then = sim_clone(m->f->sim, 1);
+	if (m->over)
 		return;
-	a->copied = false;
-	sim_each_file(f->sim, "/d3", find_file, a);
-	if (!a->copied)
-		return;
-	a->over = true;
+	m->copied = false;
+	sim_each_file(m->f->sim, "/d3", find_file, m);
+	m->over = m->copied;
+	if (m->over)
+		m->what(m->f);
+}
+
+/* d3 missed something, is back, and is healed while that happens. *g: the machine as it was when
+ * its replica counted again. */
+static void heal_while(struct fixture *f, void (*what)(struct fixture *f), struct fixture *g)
+{
+	struct meanwhile m = {.f = f, .what = what};
+	struct sop_volume_disk d;
+
+	fixture_ok(f, sop_disk_offline(f->v, "d3", 0, &f->e));
+	put_items(f, "b");
+	sim_remove(f->sim, "/d3", "registry/00000000");
+	fixture_ok(f, sop_disk_online(f->v, "d3", NULL, &f->e));
+	put_items(f, "c");
+	sim_watch(f->sim, at_step, &m);
+	tick(f);
+	tick(f);
+	sim_watch(f->sim, NULL, NULL);
+	assert_true(disk_named(f, "/d3", &d));
+	assert_true(d.current);
+	assert_non_null(m.then);
+	*g = *f;
+	g->v = NULL;
+	g->sim = m.then;
+	g->opts.open_disk_ctx = g->sim;
+	sim_power_on(g->sim, SIM_KEEP_ALL, 1);
+}
+
+static void be_away(struct fixture *f)
+{
 	put_items(f, "d");
 	/* It misses nodes, in the middle of a segment that it has: its file is there, not whole. */
 	sim_disk_error(f->sim, "/d3", 0, -EIO, -EIO);
@@ -959,28 +990,13 @@ static void be_away(void *arg)
 
 static void a_disk_that_was_away_while_it_was_healed_is_not_taken_for_healed(void **state)
 {
-	struct fixture *f = *state, g = *f;
-	struct absence a = {.f = f};
+	struct fixture *f = *state, g;
 	struct sop_volume_disk d;
 
-	fixture_ok(f, sop_disk_offline(f->v, "d3", 0, &f->e));
-	put_items(f, "b");
-	sim_remove(f->sim, "/d3", "registry/00000000");
-	fixture_ok(f, sop_disk_online(f->v, "d3", NULL, &f->e));
-	put_items(f, "c");
-	sim_watch(f->sim, be_away, &a);
-	tick(f);
-	tick(f);
-	sim_watch(f->sim, NULL, NULL);
+	heal_while(f, be_away, &g);
 	check_items(f, "d");
 	fixture_check(f, true);
-	/* The machine stops when the labels call it current: what it lacks is on record, and
-	 * healed. */
-	assert_non_null(a.then);
-	g.v = NULL;
-	g.sim = a.then;
-	g.opts.open_disk_ctx = g.sim;
-	sim_power_on(g.sim, SIM_KEEP_ALL, 1);
+	/* What it lacks is on record, and healed. */
 	fixture_ok(&g, fixture_open(&g));
 	assert_true(disk_named(&g, "/d3", &d));
 	assert_true(d.current);
@@ -988,6 +1004,162 @@ static void a_disk_that_was_away_while_it_was_healed_is_not_taken_for_healed(voi
 	fixture_check(&g, true);
 	fixture_ok(&g, fixture_close(&g));
 	sim_free(g.sim);
+}
+
+struct names {
+	char name[64][64];
+	unsigned n;
+};
+
+static void note_replica(void *arg, const char *file, uint64_t size, uint64_t allocated)
+{
+	struct names *x = arg;
+
+	(void)size;
+	(void)allocated;
+	if (strncmp(file, "registry/", 9) && strncmp(file, "journal/", 8) &&
+		strcmp(file, SOP_PATH_CHECKPOINT))
+		return;
+	assert_in_range(x->n, 0, SOP_ARRAY_LEN(x->name) - 1);
+	snprintf(x->name[x->n++], sizeof(x->name[0]), "%s", file);
+}
+
+/* With nothing left of a disk's replica, but its shards. */
+static void lose_replica(struct fixture *f, const char *disk)
+{
+	struct names x = {.n = 0};
+
+	sim_each_file(f->sim, disk, note_replica, &x);
+	for (unsigned i = 0; i < x.n; i++)
+		sim_remove(f->sim, disk, x.name[i]);
+}
+
+/* What the first disk has of its newest journal file, or of another file, is spoiled. */
+static void spoil(struct fixture *f, const char *begins, bool cut)
+{
+	struct names x = {.n = 0};
+	const char *found = NULL;
+	uint8_t junk[512];
+	bool any = false;
+
+	memset(junk, 0xa5, sizeof(junk));
+	sim_each_file(f->sim, "/d1", note_replica, &x);
+	for (unsigned i = 0; i < x.n; i++)
+		if (!strncmp(x.name[i], begins, strlen(begins)) &&
+			(!found || strcmp(x.name[i], found) > 0))
+			found = x.name[i];
+	assert_non_null(found);
+	if (cut) {
+		assert_int_equal(sim_set_size(f->sim, "/d1", found, 0), 0);
+		return;
+	}
+	/* Wherever there is something. */
+	for (uint64_t off = 4096; off < 65536; off += 4096) {
+		uint8_t was[512];
+
+		if (sim_peek(f->sim, "/d1", found, off, was, sizeof(was)) || !was[0])
+			continue;
+		assert_int_equal(sim_poke(f->sim, "/d1", found, off, junk, sizeof(junk)), 0);
+		any = true;
+	}
+	if (!any)
+		assert_int_equal(sim_poke(f->sim, "/d1", found, 64, junk, 16), 0);
+}
+
+static void registry_rots(struct fixture *f)
+{
+	put_items(f, "d");
+	spoil(f, "registry/", false);
+}
+
+static void registry_is_cut(struct fixture *f)
+{
+	put_items(f, "d");
+	spoil(f, "registry/", true);
+}
+
+static void journal_rots(struct fixture *f)
+{
+	put_items(f, "d");
+	spoil(f, "journal/0", false);
+}
+
+static void journal_is_cut(struct fixture *f)
+{
+	put_items(f, "d");
+	spoil(f, "journal/0", true);
+}
+
+static void checkpoint_rots(struct fixture *f)
+{
+	put_items(f, "d");
+	spoil(f, SOP_PATH_CHECKPOINT, false);
+}
+
+/* It misses a checkpoint, and is read as before. */
+static void first_is_set_aside(struct fixture *f)
+{
+	put_items(f, "d");
+	sim_disk_error(f->sim, "/d1", 0, -EIO, -EIO);
+	fixture_ok(f, sop_volume_checkpoint(f->v, &f->e));
+	sim_disk_error(f->sim, "/d1", 0, 0, 0);
+}
+
+/* Blocks of the registry that later checkpoints, and recovery, do not write anew. */
+static void put_stores(struct fixture *f)
+{
+	struct sop_txn *t = fixture_begin(f, SOP_TXN_WRITE);
+
+	for (unsigned i = 0; i < 400; i++) {
+		struct sop_attr made;
+		char key[16];
+
+		snprintf(key, sizeof(key), "m%u", i);
+		fixture_ok(
+			f, sop_store_create(t, SOP_NAME(SOP_ROOT, key), NULL, NULL, &made, &f->e));
+		fixture_ok(f, sop_upsert(t, SOP_NAME(made.ino, "k"), key, sizeof(key), &f->e));
+	}
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+	fixture_ok(f, sop_volume_checkpoint(f->v, &f->e));
+}
+
+static void a_replica_is_copied_from_what_is_right(void **state)
+{
+	static const struct {
+		const char *name;
+		void (*what)(struct fixture *f);
+	} cases[] = {
+		{"registry rots", registry_rots},
+		{"registry is cut", registry_is_cut},
+		{"journal rots", journal_rots},
+		{"journal is cut", journal_is_cut},
+		{"checkpoint rots", checkpoint_rots},
+		{"the first is set aside", first_is_set_aside},
+	};
+	struct fixture *f = *state;
+
+	for (unsigned i = 0; i < SOP_ARRAY_LEN(cases); i++) {
+		struct fixture g;
+
+		print_message("%s\n", cases[i].name);
+		if (i) {
+			fixture_teardown(state);
+			setup(state);
+			f = *state;
+		}
+		put_stores(f);
+		heal_while(f, cases[i].what, &g);
+		lose_replica(&g, "/d1");
+		lose_replica(&g, "/d2");
+		fixture_ok(&g, fixture_open(&g));
+		check_items(&g, "a");
+		check_items(&g, "b");
+		check_items(&g, "c");
+		check_items(&g, "d");
+		fixture_check(&g, true);
+		fixture_ok(&g, fixture_close(&g));
+		sim_free(g.sim);
+	}
 }
 
 /* ---- the machine stops ---- */
@@ -1125,6 +1297,7 @@ int main(void)
 		T(what_a_kill_cuts_short_is_no_error_of_a_disk),
 		T(bytes_that_look_like_fragments_hide_nothing),
 		T(a_disk_that_was_away_while_it_was_healed_is_not_taken_for_healed),
+		T(a_replica_is_copied_from_what_is_right),
 		T(a_replacement_cut_anywhere_goes_on),
 		T(a_removal_cut_anywhere_goes_on),
 		T(what_moved_before_a_restart_is_read_back_before_its_old_copy_goes),
