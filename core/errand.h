@@ -5,7 +5,11 @@
  *
  * An errand owns everything its run() touches, because run() may go on long after the wait is over:
  * it is counted, and release() frees it when both its thread and its owner have let go. The caller holds
- * no lock of rank LEAF. */
+ * no lock of rank LEAF.
+ *
+ * A call that hangs holds up what comes to the same file or folder after it, as the kernel has it;
+ * a call that has not been made yet does not. By the time run() goes on its disk may be back, and healed.
+ * So a rename, an unlink or a truncation comes first in its errand, and not behind another call. */
 #ifndef SOP_ERRAND_H
 #define SOP_ERRAND_H
 

@@ -381,11 +381,6 @@ static int open_new(struct op *o)
 	int rc;
 
 	rc = d->ops->file_open(&o->file, d, o->to, flags);
-	if (rc == -EEXIST) {
-		rc = d->ops->unlink(d, o->to);
-		if (!rc)
-			rc = d->ops->file_open(&o->file, d, o->to, flags);
-	}
 	/* mkfs makes the folder; it may be missing on a replica made anew. */
 	if (rc == -ENOENT) {
 		rc = d->ops->mkdir(d, SOP_PATH_JOURNAL);
@@ -402,7 +397,10 @@ static int open_new(struct op *o)
 /* Header first, then the name. None of it is synced here, and the media may see it in any order: a
  * name without its header is not accepted by replay (number, first LSN and chain would be others),
  * a header without its name is not looked at, and old records do not have the header's epoch or do
- * not follow it. Nothing in the file counts as durable before sync() has synced file and folder. */
+ * not follow it. Nothing in the file counts as durable before sync() has synced file and folder.
+ *
+ * A name is changed by a call of its own: one that was given up, and goes on when its disk is back
+ * and has been healed, must not put its file in the place of the one that is there by then. */
 static int run_start(struct op *o)
 {
 	struct iovec iov = {.iov_base = &o->header, .iov_len = sizeof(o->header)};
@@ -415,12 +413,11 @@ static int run_start(struct op *o)
 			return rc;
 	}
 	put = o->file->ops->pwritev(o->file, &iov, 1, 0);
-	if (put < 0)
-		return (int)put;
-	return o->from[0] ? o->disk->ops->rename(o->disk, o->from, o->to) : 0;
+	return put < 0 ? (int)put : 0;
 }
 
-int sop_journal_start(struct sop_file **file, struct sop_disk *d, struct sop_file *anchor,
+/* In the spare, or in a new file. -EEXIST: one is in the way. */
+static int start_once(struct sop_file **file, struct sop_disk *d, struct sop_file *anchor,
 	const char *spare, const struct sop_journal_header *h, unsigned timeout_ms)
 {
 	struct op *o = op_new(d, spare ? *file : NULL, anchor, run_start);
@@ -428,8 +425,6 @@ int sop_journal_start(struct sop_file **file, struct sop_disk *d, struct sop_fil
 
 	if (!o)
 		return -ENOMEM;
-	if (spare)
-		set_path(o->from, spare);
 	o->makes_file = !spare;
 	sop_journal_path(o->to, h->number);
 	sop_journal_header_encode(&o->header, h);
@@ -440,6 +435,21 @@ int sop_journal_start(struct sop_file **file, struct sop_disk *d, struct sop_fil
 	}
 	sop_errand_put(&o->errand);
 	return rc;
+}
+
+int sop_journal_start(struct sop_file **file, struct sop_disk *d, struct sop_file *anchor,
+	const char *spare, const struct sop_journal_header *h, unsigned timeout_ms)
+{
+	char path[SOP_JOURNAL_NAME];
+	int rc = start_once(file, d, anchor, spare, h, timeout_ms);
+
+	sop_journal_path(path, h->number);
+	if (!rc && spare)
+		return sop_journal_rename(d, anchor, spare, path, timeout_ms);
+	if (rc != -EEXIST)
+		return rc;
+	rc = sop_journal_unlink(d, anchor, path, timeout_ms);
+	return rc ? rc : start_once(file, d, anchor, spare, h, timeout_ms);
 }
 
 static int run_read(struct op *o)

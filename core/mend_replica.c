@@ -30,9 +30,12 @@
 #define ROUNDS_MAX 4
 #define NAMES_MAX  65536u
 
-/* ---- calls with a bound ---- */
+/* ---- calls with a bound ----
+ *
+ * One that was given up may go on when its disk is back and is healed again, or has been. So none
+ * takes a step that hurts then behind another one that may hang. */
 
-enum what { OPEN, LIST, UNLINK, MKDIR, TRUNCATE, SYNC, SYNCDIR, PUBLISH };
+enum what { OPEN, LIST, UNLINK, MKDIR, TRUNCATE, SYNC, SYNCDIR, STAGE, NAME };
 
 struct call {
 	struct sop_errand errand;
@@ -42,8 +45,9 @@ struct call {
 	char path[96];
 	int flags;
 	uint64_t len; /* TRUNCATE: to be; OPEN: as it is */
-	void *buf;    /* PUBLISH */
+	void *buf;    /* STAGE */
 	size_t buf_len;
+	char temp[SOP_TEMP_PATH]; /* of STAGE, for NAME */
 	struct sop_file *opened;
 	uint32_t *number; /* LIST: of registry files */
 	size_t n, cap;
@@ -114,9 +118,7 @@ static void call_run(struct sop_errand *x)
 		c->rc = d->ops->mkdir(d, c->path);
 		break;
 	case TRUNCATE:
-		c->rc = c->file->ops->truncate(c->file, 0);
-		if (!c->rc)
-			c->rc = c->file->ops->truncate(c->file, c->len);
+		c->rc = c->file->ops->truncate(c->file, c->len);
 		break;
 	case SYNC:
 		c->rc = c->file->ops->datasync(c->file);
@@ -124,8 +126,11 @@ static void call_run(struct sop_errand *x)
 	case SYNCDIR:
 		c->rc = d->ops->syncdir(d, c->path);
 		break;
-	case PUBLISH:
-		c->rc = sop_disk_publish(d, c->path, c->buf, c->buf_len, NULL);
+	case STAGE:
+		c->rc = sop_disk_stage(d, c->path, c->buf, c->buf_len, c->temp, NULL);
+		break;
+	case NAME:
+		c->rc = sop_disk_name(d, c->temp, c->path, NULL);
 		break;
 	}
 	if (c->file)
@@ -260,6 +265,8 @@ static int make_file(struct heal *h, const char *path, uint64_t size, struct sop
 	uint64_t was;
 	int rc = open_file(h, NULL, path, SOP_OPEN_WRITE | SOP_OPEN_CREATE, out, &was);
 
+	if (!rc)
+		rc = simple(h, TRUNCATE, *out, path, 0);
 	return rc ? rc : simple(h, TRUNCATE, *out, path, size);
 }
 
@@ -508,18 +515,25 @@ static int copy_touched(struct heal *h, bool *any)
 static int copy_checkpoint(struct heal *h)
 {
 	struct sop_members *mem = h->v->mem;
-	struct call *out = call_new(PUBLISH, h->to, NULL, SOP_PATH_CHECKPOINT);
+	struct call *stage = call_new(STAGE, h->to, NULL, SOP_PATH_CHECKPOINT);
+	struct call *name = call_new(NAME, h->to, NULL, SOP_PATH_CHECKPOINT);
 	struct sop_checkpoint c = {0};
-	int rc = out ? sop_checkpoint_load(&c, mem, h->e) : -ENOMEM;
+	int rc = stage && name ? sop_checkpoint_load(&c, mem, h->e) : -ENOMEM;
 
 	if (!rc)
-		rc = sop_checkpoint_encode(
-			&out->buf, &out->buf_len, &c, &sop_members_label(mem)->volume_uuid, h->e);
+		rc = sop_checkpoint_encode(&stage->buf, &stage->buf_len, &c,
+			&sop_members_label(mem)->volume_uuid, h->e);
 	if (!rc)
-		rc = call_wait(h, out, NULL);
+		rc = call_wait(h, stage, NULL);
+	if (!rc) {
+		memcpy(name->temp, stage->temp, sizeof(name->temp));
+		rc = call_wait(h, name, NULL);
+	}
 	sop_checkpoint_release(&c);
-	if (out)
-		sop_errand_put(&out->errand);
+	if (stage)
+		sop_errand_put(&stage->errand);
+	if (name)
+		sop_errand_put(&name->errand);
 	return rc;
 }
 

@@ -1252,6 +1252,62 @@ static void a_disk_that_hangs_is_set_aside_after_the_bound(void **state)
 	}
 }
 
+/* A step that hangs until it is let go, once. */
+struct hang {
+	atomic_bool begun, over;
+};
+
+static void hang_once(void *arg)
+{
+	struct hang *h = arg;
+
+	if (atomic_exchange(&h->begun, true))
+		return;
+	while (!atomic_load(&h->over))
+		usleep(1000);
+}
+
+static struct sop_file *made(struct sop_disk *d, const char *path, const char *text)
+{
+	struct iovec iov = {(void *)(uintptr_t)text, strlen(text)};
+	struct sop_file *f;
+
+	assert_int_equal(d->ops->file_open(&f, d, path, SOP_OPEN_WRITE | SOP_OPEN_CREATE), 0);
+	assert_int_equal(f->ops->pwritev(f, &iov, 1, 0), (ssize_t)iov.iov_len);
+	return f;
+}
+
+static void a_file_begun_too_late_takes_nobodys_name(void **state)
+{
+	const struct sop_journal_header h = {.number = 5, .first_lsn = 1};
+	struct sim *s = sim_new(1);
+	struct hang hang = {0};
+	struct sop_file *spare;
+	struct sop_disk *d;
+	char path[SOP_JOURNAL_NAME], text[5] = "";
+
+	(void)state;
+	sim_add_disk(s, "d", 0);
+	d = sim_disk(s, 0);
+	assert_int_equal(d->ops->mkdir(d, SOP_PATH_JOURNAL), 0);
+	spare = made(d, "journal/spare.0", "spare");
+	sim_watch(s, hang_once, &hang);
+	assert_int_equal(sop_journal_start(&spare, d, NULL, "journal/spare.0", &h, 1), -ETIMEDOUT);
+	while (!atomic_load(&hang.begun))
+		usleep(1000);
+	/* The disk is back by now, and has been healed. */
+	sop_journal_path(path, h.number);
+	d->ops->file_close(made(d, path, "healed"));
+	atomic_store(&hang.over, true);
+	while (atomic_load(&spare->extra_refs))
+		usleep(1000);
+	assert_int_equal(sim_peek(s, "d", path, 0, text, sizeof(text)), 0);
+	assert_memory_equal(text, "heale", sizeof(text));
+	sim_watch(s, NULL, NULL);
+	d->ops->file_close(spare);
+	sim_free(s);
+}
+
 /* --- sync beside appends --- */
 
 struct syncer {
@@ -1551,6 +1607,7 @@ int main(void)
 		cmocka_unit_test(a_healed_replica_has_the_next_append),
 		cmocka_unit_test(unreadable_replicas_are_not_taken_for_the_end),
 		cmocka_unit_test(a_disk_that_hangs_is_set_aside_after_the_bound),
+		cmocka_unit_test(a_file_begun_too_late_takes_nobodys_name),
 		cmocka_unit_test(what_finished_before_a_sync_began_is_covered_by_it),
 		cmocka_unit_test(power_may_fail_at_any_step),
 		cmocka_unit_test(any_step_may_fail),

@@ -952,6 +952,16 @@ static void at_step(void *arg)
 		m->what(m->f);
 }
 
+/* *g: a volume like f, not open, on that machine, whose processes are gone. */
+static void as_it_is(const struct fixture *f, struct sim *machine, struct fixture *g)
+{
+	*g = *f;
+	g->v = NULL;
+	g->sim = machine;
+	g->opts.open_disk_ctx = machine;
+	sim_power_on(machine, SIM_KEEP_ALL, 1);
+}
+
 /* d3 missed something, is back, and is healed while that happens. *g: the machine as it was when
  * its replica counted again. */
 static void heal_while(struct fixture *f, void (*what)(struct fixture *f), struct fixture *g)
@@ -971,11 +981,7 @@ static void heal_while(struct fixture *f, void (*what)(struct fixture *f), struc
 	assert_true(disk_named(f, "/d3", &d));
 	assert_true(d.current);
 	assert_non_null(m.then);
-	*g = *f;
-	g->v = NULL;
-	g->sim = m.then;
-	g->opts.open_disk_ctx = g->sim;
-	sim_power_on(g->sim, SIM_KEEP_ALL, 1);
+	as_it_is(f, m.then, g);
 }
 
 static void be_away(struct fixture *f)
@@ -1032,6 +1038,21 @@ static void lose_replica(struct fixture *f, const char *disk)
 	sim_each_file(f->sim, disk, note_replica, &x);
 	for (unsigned i = 0; i < x.n; i++)
 		sim_remove(f->sim, disk, x.name[i]);
+}
+
+/* All is there with nothing but the replica of d3. Frees the machine. */
+static void only_third(struct fixture *g)
+{
+	lose_replica(g, "/d1");
+	lose_replica(g, "/d2");
+	fixture_ok(g, fixture_open(g));
+	check_items(g, "a");
+	check_items(g, "b");
+	check_items(g, "c");
+	check_items(g, "d");
+	fixture_check(g, true);
+	fixture_ok(g, fixture_close(g));
+	sim_free(g->sim);
 }
 
 /* What the first disk has of its newest journal file, or of another file, is spoiled. */
@@ -1149,17 +1170,76 @@ static void a_replica_is_copied_from_what_is_right(void **state)
 		}
 		put_stores(f);
 		heal_while(f, cases[i].what, &g);
-		lose_replica(&g, "/d1");
-		lose_replica(&g, "/d2");
-		fixture_ok(&g, fixture_open(&g));
-		check_items(&g, "a");
-		check_items(&g, "b");
-		check_items(&g, "c");
-		check_items(&g, "d");
-		fixture_check(&g, true);
-		fixture_ok(&g, fixture_close(&g));
-		sim_free(g.sim);
+		only_third(&g);
 	}
+}
+
+/* The first step on d3 that finds a checkpoint on its way there hangs until it is let go. */
+struct hang {
+	struct fixture *f;
+	bool met;
+	atomic_bool begun, over, gone;
+};
+
+static void find_temp(void *arg, const char *file, uint64_t size, uint64_t allocated)
+{
+	struct hang *h = arg;
+
+	(void)size;
+	(void)allocated;
+	h->met = h->met || (strchr(file, '/') == NULL && sop_disk_is_temp(file));
+}
+
+static void hang_at_temp(void *arg)
+{
+	struct hang *h = arg;
+
+	if (atomic_load(&h->begun))
+		return;
+	sim_each_file(h->f->sim, "/d3", find_temp, h);
+	if (!h->met)
+		return;
+	atomic_store(&h->begun, true);
+	while (!atomic_load(&h->over))
+		usleep(1000);
+	atomic_store(&h->gone, true);
+}
+
+static void a_checkpoint_that_comes_too_late_does_not_take_the_newer_ones_place(void **state)
+{
+	struct fixture *f = *state;
+	struct hang h = {.f = f};
+	struct sop_volume_disk d;
+	struct fixture g;
+
+	fixture_ok(f, fixture_close(f));
+	f->opts.inline_io = false;
+	f->opts.no_threads = true;
+	f->opts.disk_timeout_ms = 2000; /* what does not hang answers in that time */
+	fixture_ok(f, fixture_open(f));
+	fixture_ok(f, sop_disk_offline(f->v, "d3", 0, &f->e));
+	put_items(f, "b");
+	fixture_ok(f, sop_disk_online(f->v, "d3", NULL, &f->e));
+	sim_watch(f->sim, hang_at_temp, &h);
+	tick(f);
+	assert_true(atomic_load(&h.begun));
+	assert_true(disk_named(f, "/d3", &d));
+	assert_false(d.current);
+	/* It answers again, but for that call, and is healed. */
+	fixture_ok(f, sop_disk_online(f->v, "d3", NULL, &f->e));
+	tick(f);
+	assert_true(disk_named(f, "/d3", &d));
+	assert_true(d.current);
+	put_items(f, "c");
+	fixture_ok(f, sop_volume_checkpoint(f->v, &f->e));
+	put_items(f, "d");
+	atomic_store(&h.over, true);
+	/* What it does then it does at once. */
+	for (unsigned i = 0; i < 200 || !atomic_load(&h.gone); i++)
+		usleep(1000);
+	sim_watch(f->sim, NULL, NULL);
+	as_it_is(f, sim_clone(f->sim, 1), &g);
+	only_third(&g);
 }
 
 /* ---- the machine stops ---- */
@@ -1298,6 +1378,7 @@ int main(void)
 		T(bytes_that_look_like_fragments_hide_nothing),
 		T(a_disk_that_was_away_while_it_was_healed_is_not_taken_for_healed),
 		T(a_replica_is_copied_from_what_is_right),
+		T(a_checkpoint_that_comes_too_late_does_not_take_the_newer_ones_place),
 		T(a_replacement_cut_anywhere_goes_on),
 		T(a_removal_cut_anywhere_goes_on),
 		T(what_moved_before_a_restart_is_read_back_before_its_old_copy_goes),
