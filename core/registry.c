@@ -654,15 +654,15 @@ static void window_change(
 	}
 }
 
-/* At mount: nothing where handles that the flips do not name were written before is a loss, and no
- * first write that was cut. */
+/* Nothing where handles that the flips do not name were written before is a loss: at mount no first
+ * write that was cut, and later no block to begin anew, over what another replica may have. */
 static int window_whole(const struct job *j, size_t first, size_t last,
 	const struct sop_regplace *at, size_t n, void *const *raw, struct sop_err *e)
 {
 	const struct sop_registry *r = j->r;
 	size_t i = first;
 
-	for (size_t b = 0; b < n && j->lenient; b++) {
+	for (size_t b = 0; b < n; b++) {
 		uint64_t low =
 			((uint64_t)at[b].file * r->hashmod + at[b].block) * SOP_REGISTRY_SLOTS;
 		uint64_t high = SOP_MIN(low + SOP_REGISTRY_SLOTS, r->known), named = 0;

@@ -2,8 +2,10 @@
  *
  * How reading fails: a replica that does not answer soon is passed over while another one may have
  * the block, and asked again with the full bound when none has. A read error, or a place that does
- * not verify, is counted with its member. How writing fails: a replica that could not be written or
- * synced is reported, which sets it aside before this returns; the others go on.
+ * not verify, is counted with its member. One that gave an error is asked once more when no other
+ * is sure; as long as it counts and cannot be read, nobody else's doubt is settled. How writing
+ * fails: a replica that could not be written or synced is reported, which sets it aside before this
+ * returns; the others go on.
  *
  * A file has its full length from the start (a hole where nothing was written), so reads meet no
  * end. A crash may leave it shorter: what is behind the end then was never synced, and reads as
@@ -275,6 +277,11 @@ static int conclude(const struct verdict *v, struct sop_regplace at, bool lenien
 {
 	if (v->whole)
 		return 0;
+	if (lenient && v->wrong && v->failed)
+		return sop_say(e, -EIO,
+			"registry %08x block %u: not whole on one replica, and another one cannot "
+			"be read: try again, or without the disk that gives errors",
+			at.file, at.block);
 	if (lenient && v->best)
 		return 0;
 	if ((v->empty && !v->wrong) || (lenient && v->wrong && v->cut)) {
@@ -289,8 +296,8 @@ int sop_regblocks_read(struct sop_regblocks *b, struct sop_regplace at, bool len
 	bool *damaged, struct sop_err *e)
 {
 	uint8_t pair[SOP_REGISTRY_PAIR];
-	unsigned idx[SOP_MEMBERS_MAX], late[SOP_MEMBERS_MAX];
-	unsigned n = replicas(b, idx), n_late = 0;
+	unsigned idx[SOP_MEMBERS_MAX], late[SOP_MEMBERS_MAX], again[SOP_MEMBERS_MAX];
+	unsigned n = replicas(b, idx), n_late = 0, n_again = 0;
 	unsigned full_ms = sop_members_timeout_ms(b->mem);
 	struct verdict v = {0};
 
@@ -315,8 +322,8 @@ int sop_regblocks_read(struct sop_regblocks *b, struct sop_regplace at, bool len
 		} else if (rc == -ENOMEM) {
 			return sop_fail(e, rc, "registry %08x block %u", at.file, at.block);
 		} else {
-			v.failed++;
 			sop_members_event(b->mem, idx[i], SOP_EVENT_READ, rc);
+			again[n_again++] = idx[i];
 		}
 	}
 	for (unsigned i = 0; i < n_late && !v.whole; i++) {
@@ -325,9 +332,22 @@ int sop_regblocks_read(struct sop_regblocks *b, struct sop_regplace at, bool len
 		if (!rc) {
 			judge(b, &v, at, late[i], pair, raw);
 		} else {
-			v.failed++;
 			sop_members_event(b->mem, late[i], SOP_EVENT_READ, rc);
+			again[n_again++] = late[i];
 		}
+	}
+	for (unsigned i = 0; i < n_again && !v.whole; i++) {
+		int rc;
+
+		if (!sop_members_disk(b->mem, again[i])) /* set aside: it does not count now */
+			continue;
+		rc = read_pair(b, again[i], at, full_ms, pair);
+		if (!rc)
+			judge(b, &v, at, again[i], pair, raw);
+		else if (rc == -ENOMEM)
+			return sop_fail(e, rc, "registry %08x block %u", at.file, at.block);
+		else
+			v.failed++;
 	}
 	*damaged = v.wrong || (v.whole && v.empty);
 	return conclude(&v, at, lenient, raw, e);

@@ -618,6 +618,106 @@ static void apply_again_after_the_daemon_and_then_the_machine_stopped_loses_noth
 	assert_true(crashes > 20);
 }
 
+/* ---- one replica is not sure, and the other does not answer ---- */
+
+/* The newer of the two versions of the block of handle 1 is torn on d1, and whole on d2. */
+static struct rig doubtful(void)
+{
+	struct rig g = rig_new(2);
+	uint8_t junk[64];
+
+	apply_range(&g, 1, 300, 1);
+	apply_range(&g, 1, 300, 2);
+	g.next = 301;
+	rig_remount(&g);
+	memset(junk, 0x5a, sizeof(junk));
+	assert_int_equal(
+		sim_poke(g.sim, "/d1", file_name(1), pair_at(1) + 1000, junk, sizeof(junk)), 0);
+	return g;
+}
+
+static unsigned replicas_of(struct rig *g)
+{
+	unsigned idx[SOP_MEMBERS_MAX];
+
+	return sop_members_replicas(g->mem, idx);
+}
+
+static int apply_one(struct rig *g, uint64_t handle, uint64_t version)
+{
+	struct sop_flip f = flip_of(handle, version);
+
+	return sop_registry_apply(g->r, &f, 1, version, NULL);
+}
+
+static bool on_second(void *arg, unsigned disk)
+{
+	(void)arg;
+	return disk == 1;
+}
+
+/* The n-th I/O on d2 fails, for each n; stays: and all later ones. */
+static void doubt_and_errors(bool stays)
+{
+	unsigned reads = 0;
+	bool failed = true;
+
+	for (unsigned n = 1; failed; n++) {
+		struct rig g = doubtful();
+		int rc;
+
+		sim_fail_io(g.sim, n, -EIO, stays);
+		sim_choose_io(g.sim, on_second, NULL);
+		rc = apply_one(&g, 5, 3);
+		failed = sim_io_failed(g.sim);
+		sim_fail_io(g.sim, 0, 0, false);
+		sim_disk_error(g.sim, "/d2", 0, 0, 0);
+		/* Opening and writing that fails costs the replica. */
+		if (failed && replicas_of(&g) == 2) {
+			reads++;
+			assert_int_equal(rc, stays ? -EIO : 0);
+			assert_int_equal(apply_one(&g, 5, 3), 0);
+			assert_at(&g, 1, 2);
+			assert_at(&g, 5, 3);
+		}
+		rig_free(&g);
+	}
+	assert_in_range(reads, 1, 100);
+}
+
+static void doubt_at_mount_asks_again_where_a_read_failed_once(void **state)
+{
+	(void)state;
+	doubt_and_errors(false);
+}
+
+static void doubt_at_mount_waits_for_a_replica_that_cannot_be_read(void **state)
+{
+	(void)state;
+	doubt_and_errors(true);
+}
+
+static void a_block_that_has_vanished_is_not_begun_anew(void **state)
+{
+	static const uint8_t zeros[SOP_REGISTRY_PAIR];
+	struct rig g = rig_new(2);
+
+	(void)state;
+	apply_range(&g, 1, 300, 1);
+	g.next = 301;
+	rig_remount(&g);
+	assert_int_equal(apply_one(&g, 299, 2), 0);
+	assert_int_equal(sim_poke(g.sim, "/d1", file_name(1), pair_at(1), zeros, sizeof(zeros)), 0);
+	sim_disk_error(g.sim, "/d2", -EIO, 0, 0);
+	assert_int_not_equal(apply_one(&g, 5, 3), 0);
+	sim_disk_error(g.sim, "/d2", 0, 0, 0);
+	rig_remount(&g);
+	assert_int_equal(apply_one(&g, 5, 3), 0);
+	assert_at(&g, 1, 1);
+	assert_at(&g, 5, 3);
+	rig_free(&g);
+}
+
 static void overlay_answers_for_flips_that_cannot_be_applied(void **state)
 {
 	struct rig g = rig_new(1);
@@ -1023,6 +1123,9 @@ int main(void)
 			apply_again_after_a_crash_at_each_step_loses_nothing_on_two_replicas),
 		cmocka_unit_test(
 			apply_again_after_the_daemon_and_then_the_machine_stopped_loses_nothing),
+		cmocka_unit_test(doubt_at_mount_waits_for_a_replica_that_cannot_be_read),
+		cmocka_unit_test(doubt_at_mount_asks_again_where_a_read_failed_once),
+		cmocka_unit_test(a_block_that_has_vanished_is_not_begun_anew),
 		cmocka_unit_test(overlay_answers_for_flips_that_cannot_be_applied),
 		cmocka_unit_test(handles_come_back_from_the_chain_after_a_remount),
 		cmocka_unit_test(chain_of_a_failed_checkpoint_is_written_by_the_next),
