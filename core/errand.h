@@ -4,12 +4,13 @@
  * core/io.h): opening a member folder, locking it, storing its label, asking for its free space.
  *
  * An errand owns everything its run() touches, because run() may go on long after the wait is over:
- * it is counted, and release() frees it when both its thread and its owner have let go. The caller holds
- * no lock of rank LEAF.
+ * it is counted, and release() frees it when both its thread and its owner have let go. The caller
+ * holds no lock of rank LEAF.
  *
  * A call that hangs holds up what comes to the same file or folder after it, as the kernel has it;
- * a call that has not been made yet does not. By the time run() goes on its disk may be back, and healed.
- * So a rename, an unlink or a truncation comes first in its errand, and not behind another call. */
+ * a call that has not been made yet does not. By the time run() goes on its disk may be back, and
+ * healed. So a rename, an unlink or a truncation comes first in its errand, and not behind another
+ * call. */
 #ifndef SOP_ERRAND_H
 #define SOP_ERRAND_H
 
@@ -34,11 +35,11 @@ void sop_errand_init(struct sop_errand *x, void (*run)(struct sop_errand *self),
 
 /* Run all at once, each on a thread, and wait until all have ended or timeout_ms passed. With
  * on_threads false they run here, one after another, without a bound. Once for each errand. */
-void sop_errands_run(struct sop_errand *const *list, size_t n, bool on_threads,
-	unsigned timeout_ms);
+void sop_errands_run(
+	struct sop_errand *const *list, size_t n, bool on_threads, unsigned timeout_ms);
 
-/* Has run() returned since? For who keeps one that did not end in time, so as not to send another to
- * the same place. */
+/* Has run() returned since? For who keeps one that did not end in time, so as not to send another
+ * to the same place. */
 bool sop_errand_over(struct sop_errand *x);
 
 /* The owner lets go; NULL is fine. */

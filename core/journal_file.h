@@ -1,5 +1,5 @@
-/* Journal files on one disk: names, header, records, and the calls that touch names, each with a bound
- * on the wait. For journal.c and journal_replay.c only. */
+/* Journal files on one disk: names, header, records, and the calls that touch names, each with a
+ * bound on the wait. For journal.c and journal_replay.c only. */
 #ifndef SOP_JOURNAL_FILE_H
 #define SOP_JOURNAL_FILE_H
 
@@ -41,8 +41,8 @@ struct sop_journal_names {
 };
 
 /* All of these return 0 or -errno; -ETIMEDOUT: the disk did not answer within timeout_ms. A folder
- * that is missing is empty. anchor: some open file of the disk, which holds it open while a call hangs
- * in it, even beyond the volume's end; NULL while there is none. */
+ * that is missing is empty. anchor: some open file of the disk, which holds it open while a call
+ * hangs in it, even beyond the volume's end; NULL while there is none. */
 int sop_journal_list(struct sop_journal_names *out, struct sop_disk *d, struct sop_file *anchor,
 	unsigned timeout_ms);
 int sop_journal_rename(struct sop_disk *d, struct sop_file *anchor, const char *from,
@@ -52,8 +52,7 @@ int sop_journal_unlink(struct sop_disk *d, struct sop_file *anchor, const char *
 int sop_journal_syncdir(struct sop_disk *d, struct sop_file *anchor, unsigned timeout_ms);
 int sop_journal_allocate(struct sop_file *f, uint64_t off, uint64_t len, unsigned timeout_ms);
 int sop_journal_truncate(struct sop_file *f, uint64_t len, unsigned timeout_ms);
-int sop_journal_open(struct sop_file **out,
-uint64_t *size, struct sop_disk *d, const char *path,
+int sop_journal_open(struct sop_file **out, uint64_t *size, struct sop_disk *d, const char *path,
 	int flags, unsigned timeout_ms);
 /* Make file `number` with this header: of *file, an open spare with the path `spare`, or a new one
  * (spare NULL), which *file is set to. Nothing is synced. A file in the way is replaced. */
@@ -61,7 +60,7 @@ int sop_journal_start(struct sop_file **file, struct sop_disk *d, struct sop_fil
 	const char *spare, const struct sop_journal_header *h, unsigned timeout_ms);
 /* Up to len bytes at off; *buf (malloc'ed, len bytes) is replaced by NULL on a timeout, for then it
  * belongs to the call that hangs. The number of bytes read, or -errno. */
-ssize_t sop_journal_read(struct sop_file *f, void **buf, size_t len, uint64_t off,
-	unsigned timeout_ms);
+ssize_t sop_journal_read(
+	struct sop_file *f, void **buf, size_t len, uint64_t off, unsigned timeout_ms);
 
 #endif
