@@ -612,7 +612,14 @@ static int page_close(struct sop_volume *v, struct page_sum *sum, struct changes
 		return rc;
 	dead = sum->dead + (rc ? le16_get(before) : 0);
 	if (dead >= PAGE) {
-		punch_add(ps, sum->segment, sum->page * PAGE, PAGE);
+		if (dead == PAGE)
+			punch_add(ps, sum->segment, sum->page * PAGE, PAGE);
+		else /* what was counted before was not all dead: who knows what else is there */
+			sop_log(v->log, SOP_LOG_ERROR, "space",
+				"op=reclaim segment=%016llx off=%llu code=SOP_ECORRUPT: more bytes "
+				"of a page are dead than it has; it is kept: run fsck.sopfs",
+				(unsigned long long)sum->segment,
+				(unsigned long long)(sum->page * PAGE));
 		if (rc)
 			change_add(cs, SOP_STORE_DEAD, key, sizeof(key), NULL, 0);
 	} else {
@@ -779,6 +786,24 @@ static size_t take_runnable(struct sop_space *s, struct pending *out, size_t max
 	return n;
 }
 
+/* What is live in a segment of which more has been freed than was, by its account: nobody knows
+ * what else is there, so its files stay until fsck has counted. */
+#define KEPT 1u
+
+static void live_less(struct sop_space *s, struct seg *g, uint64_t bytes)
+{
+	uint64_t left = bytes > g->live ? KEPT : g->live - bytes;
+
+	if (bytes > g->live && g->live != KEPT)
+		sop_log(s->v->log, SOP_LOG_ERROR, "space",
+			"op=reclaim segment=%016llx code=SOP_ECORRUPT: more bytes are freed than "
+			"were live by its account; it is kept: run fsck.sopfs",
+			(unsigned long long)g->id);
+	s->live_bytes -= SOP_MIN((g->live - SOP_MIN(g->live, left)) * g->shards, s->live_bytes);
+	g->live = left;
+	g->dirty = true;
+}
+
 static int reclaim_locked(struct sop_space *s, struct pending *run, size_t n, struct punches *ps,
 	uint64_t *remove, size_t *n_remove, struct sop_err *e)
 {
@@ -802,11 +827,8 @@ static int reclaim_locked(struct sop_space *s, struct pending *run, size_t n, st
 			continue;
 		}
 		bytes = sop_blob_shard_bytes(run[i].ref.len, sg->k);
-		if (run[i].lsn != SOP_LSN_GARBAGE) {
-			sg->live -= SOP_MIN(bytes, sg->live);
-			s->live_bytes -= SOP_MIN(bytes * sg->shards, s->live_bytes);
-			sg->dirty = true;
-		}
+		if (run[i].lsn != SOP_LSN_GARBAGE)
+			live_less(s, sg, bytes);
 		run[i].lsn = SOP_LSN_GARBAGE; /* its reference is gone, whatever happens below */
 		g[ng++] = (struct garbage){run[i].ref.segment, run[i].ref.off, bytes};
 	}

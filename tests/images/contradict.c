@@ -137,6 +137,19 @@ static void drop(uint64_t store, const void *key, size_t klen, unsigned flags)
 	commit(&ops);
 }
 
+/* Nothing wrong by itself: as a mount would do it. */
+static void removed(char **arg)
+{
+	struct at a = find(arg[0], true);
+	struct sop_txn *t;
+
+	ok(sop_txn_begin(&t, v, &(struct sop_txn_opts){.mode = SOP_TXN_WRITE}, &e), "begin");
+	ok(sop_remove(t, (struct sop_name){a.store, a.key, a.klen}, &e), arg[0]);
+	ok(sop_txn_commit(t, SOP_COMMIT_DURABLE, &e), "commit");
+	ok(sop_volume_checkpoint(v, &e), "checkpoint");
+	ok(sop_volume_tick(v, &e), "tick");
+}
+
 static void nlink(char **arg)
 {
 	struct held h;
@@ -451,6 +464,7 @@ static const struct verb {
 	bool node; /* between the beginning and the end of a change of nodes */
 	void (*fn)(char **arg);
 } verbs[] = {
+	{"remove", 1, false, removed},	/* PATH */
 	{"nlink", 2, false, nlink},	/* PATH N: it counts N names */
 	{"parent", 2, false, parent},	/* PATH PATH: the directory names this one as its parent */
 	{"unname", 1, false, unname},	/* PATH: the name goes, and nothing else */
