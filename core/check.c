@@ -501,6 +501,11 @@ static int item_walk(struct sop_check *c, const void *val, size_t vlen, bool ino
 		return rc || !S_ISDIR(it.attr.mode) ? rc : entries_alone(c, it.attr.ino);
 	}
 	c->who.ino = it.attr.ino;
+	rc = sop_check_number_met(c, it.attr.ino);
+	if (rc > 0)
+		rc = sop_check_found(c, SOP_CHECK_TWIN) ? 0 : sop_check_no_memory(c);
+	if (rc)
+		return rc;
 	if (inode) {
 		rc = sop_check_inode_get(c, ino, &in);
 		if (rc)

@@ -16,6 +16,7 @@ enum sop_check_kind {
 	SOP_CHECK_RECORD,   /* lost: an entry that is no item or extent */
 	SOP_CHECK_STATE,    /* lost: a store whose state is not there */
 	SOP_CHECK_DANGLING, /* lost: a name whose inode is not there */
+	SOP_CHECK_TWIN,	    /* an item whose inode number another one has as well */
 	SOP_CHECK_NO_INODE, /* a directory that is there but for its inode */
 	SOP_CHECK_ORPHAN,   /* an inode without a name */
 	SOP_CHECK_LINKS,    /* an inode with another number of names */

@@ -70,6 +70,29 @@ int sop_check_link_met(struct sop_check *c, uint64_t ino, bool dir)
 	return 0;
 }
 
+int sop_check_number_met(struct sop_check *c, uint64_t ino)
+{
+	uint64_t page = ino / 8 / NUMBERS_PAGE;
+	struct numbers **bucket = &c->numbers[page % SOP_ARRAY_LEN(c->numbers)], *n = *bucket;
+	uint8_t *byte, bit = (uint8_t)(1u << ino % 8);
+	int was;
+
+	while (n && n->page != page)
+		n = n->next;
+	if (!n) {
+		n = calloc(1, sizeof(*n));
+		if (!n)
+			return sop_check_no_memory(c);
+		n->page = page;
+		n->next = *bucket;
+		*bucket = n;
+	}
+	byte = &n->bits[ino / 8 % NUMBERS_PAGE];
+	was = (*byte & bit) != 0;
+	*byte |= bit;
+	return was;
+}
+
 /* ---- names against inodes ---- */
 
 static uint64_t parent_of(const struct inode *i)
@@ -190,6 +213,13 @@ uint64_t sop_check_parent(const struct sop_check *c, uint64_t ino)
 
 void sop_check_names_release(struct sop_check *c)
 {
+	for (size_t k = 0; k < SOP_ARRAY_LEN(c->numbers); k++)
+		while (c->numbers[k]) {
+			struct numbers *n = c->numbers[k];
+
+			c->numbers[k] = n->next;
+			free(n);
+		}
 	for (size_t k = 0; k < c->cap_inode; k++)
 		for (struct inode *i = c->inode[k], *next; i; i = next) {
 			next = i->next;

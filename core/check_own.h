@@ -46,6 +46,14 @@ struct todo {
 	uint64_t size;
 };
 
+/* Which inode numbers have been met: a bit for each. They are given out one after the other. */
+#define NUMBERS_PAGE 4096u
+struct numbers {
+	struct numbers *next;
+	uint64_t page; /* number / NUMBERS_PAGE / 8 */
+	uint8_t bits[NUMBERS_PAGE];
+};
+
 struct dead_page { /* as DEAD counts it */
 	uint64_t segment, page;
 	uint32_t bytes;
@@ -68,6 +76,7 @@ struct sop_check {
 	size_t n_changed;
 	struct dead_page *dead; /* in order */
 	size_t n_dead, cap_dead;
+	struct numbers *numbers[1024];
 	uint64_t ino_max; /* the highest number of an inode or a store met */
 	struct who who;
 	uint64_t store;		/* being walked */
@@ -93,6 +102,8 @@ int sop_check_link_met(struct sop_check *c, uint64_t ino, bool dir);
 /* All names have been met: do they agree with the inodes? */
 int sop_check_names(struct sop_check *c);
 void sop_check_names_release(struct sop_check *c);
+/* An item's number has been met: 1 when it was before, 0, or negative. */
+int sop_check_number_met(struct sop_check *c, uint64_t ino);
 
 /* check_text.c */
 void sop_check_report_all(

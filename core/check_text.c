@@ -192,6 +192,10 @@ void sop_check_what(
 		snprintf(buf, size, "the name is there, inode %llu is not",
 			(unsigned long long)r->ino);
 		break;
+	case SOP_CHECK_TWIN:
+		snprintf(buf, size, "its inode number %llu is that of another file, too",
+			(unsigned long long)r->ino);
+		break;
 	case SOP_CHECK_NO_INODE:
 		snprintf(buf, size,
 			"its inode %llu is not there, its entries are: owner, mode and attributes "

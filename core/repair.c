@@ -244,6 +244,24 @@ static int is_in(void *arg, uint64_t store, const void *key, size_t klen, bool d
 	return store == *parent;
 }
 
+/* An entry of a directory gets a number of its own: those of the index have been met before. */
+static int renumber(struct repair *r, const struct sop_check_record *rec)
+{
+	sop_autofree struct held *h = malloc(sizeof(*h));
+	struct sop_buf ops = {0};
+	int rc = h ? item_get(r, rec->store, rec->key, rec->klen, h)
+		   : sop_fail(r->e, -ENOMEM, "repair");
+
+	if (rc || h->it.attr.ino != rec->ino)
+		return rc;
+	h->it.attr.ino = sop_ino_new(r->v);
+	rc = op_item(r, &ops, rec->store, rec->key, rec->klen, &h->it, SOP_OPF_QUIET);
+	if (!rc)
+		return commit(r, &ops);
+	sop_buf_release(&ops);
+	return rc;
+}
+
 /* A directory gets an inode, for its owner's eyes alone until somebody says whose it is. */
 static int make_inode(struct repair *r, const struct sop_check_record *rec)
 {
@@ -589,6 +607,7 @@ static const fix_fn shapes[SOP_CHECK_KINDS] = {
 	[SOP_CHECK_SHAPE] = fix_order,
 };
 static const fix_fn names[SOP_CHECK_KINDS] = {
+	[SOP_CHECK_TWIN] = renumber,
 	[SOP_CHECK_NO_INODE] = make_inode,
 	[SOP_CHECK_ORPHAN] = adopt,
 	[SOP_CHECK_LINKS] = fix_links,

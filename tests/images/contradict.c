@@ -226,6 +226,15 @@ static void bloboff(char **arg)
 	put(&h, SOP_OPF_QUIET);
 }
 
+static void twin(char **arg)
+{
+	struct held h;
+
+	get_file(&h, arg[0]);
+	h.it.attr.ino = find(arg[1], true).attr.ino;
+	put(&h, SOP_OPF_QUIET);
+}
+
 static void share(char **arg)
 {
 	struct held h, of;
@@ -473,6 +482,7 @@ static const struct verb {
 	{"bloblen", 2, false, bloblen}, /* PATH N: its first blob is said to be longer by N */
 	{"bloboff", 2, false, bloboff}, /* PATH N: its first blob is said to lie at N */
 	{"shorter", 2, false, shorter}, /* PATH N: it and its blob are said to be shorter by N */
+	{"twin", 2, false, twin},	/* PATH PATH: it has the second's inode number */
 	{"share", 2, false, share},	/* PATH PATH: it refers to the second's blobs */
 	{"count", 3, false, count}, /* PATH N M: the directory counts N entries, M directories */
 	{"items", 1, false, items}, /* N: the volume counts N names */
