@@ -830,7 +830,9 @@ struct sync_item {
 	int names_rc; /* -ENOMEM: the names were not tried */
 };
 
-/* Take the dirty marks of all segments. The lock is held. */
+/* Take the dirty marks of all segments, and the files that go with them: once a mark is taken, a
+ * thread that opens the file anew cannot tell that something was written through the one before.
+ * The lock is held. */
 static int collect(struct sop_segments *s, struct sync_item **out, size_t *n)
 {
 	struct sync_item *items;
@@ -852,6 +854,7 @@ static int collect(struct sop_segments *s, struct sync_item **out, size_t *n)
 		it->names = seg->new_names;
 		it->n_written = seg->n_written;
 		memcpy(it->written, seg->written, sizeof(it->written));
+		sop_shard_files_dirty(s, seg, it->dirty, it->file, it->rc);
 		seg->dirty = seg->new_names = 0;
 		seg->n_written = 0;
 	}
@@ -862,9 +865,13 @@ static int collect(struct sop_segments *s, struct sync_item **out, size_t *n)
 /* -ENOMEM, -EMFILE, -ENFILE: not all of them; a shortage of ours is no failure of the disk. */
 static int add_requests(struct sop_segments *s, struct sync_item *it, struct sop_batch *b)
 {
+	uint32_t closed = 0;
 	int rc = 0;
 
-	sop_shard_files_get(s, it->seg, it->dirty, true, it->file, it->rc);
+	SOP_EACH_BIT(l, it->dirty)
+	if (!it->file[l] && !it->rc[l])
+		closed |= 1u << l;
+	sop_shard_files_get(s, it->seg, closed, true, it->file, it->rc);
 	SOP_EACH_BIT(i, it->dirty)
 	{
 		if (it->rc[i])
@@ -975,19 +982,19 @@ static void items_put(struct sop_segments *s, struct sync_item *items, size_t n)
 static int items_begin(
 	struct sop_segments *s, struct sync_item *items, size_t n, struct sop_batch *b)
 {
-	size_t added = 0;
 	int rc = 0;
 
-	while (!rc && added < n)
-		rc = add_requests(s, &items[added++], b);
+	for (size_t i = 0; i < n && !rc; i++)
+		rc = add_requests(s, &items[i], b);
 	if (!rc)
 		return 0;
-	for (size_t i = 0; i < added; i++)
-		put_files(s, &items[i]);
 	sop_lock(&s->lock);
 	for (size_t i = 0; i < n; i++)
 		restore(s, &items[i]);
 	sop_unlock(&s->lock);
+	/* Not before they are marked again: until then they may be closed. */
+	for (size_t i = 0; i < n; i++)
+		put_files(s, &items[i]);
 	return rc;
 }
 

@@ -248,6 +248,20 @@ uint32_t sop_shard_files_cached(
 	return got;
 }
 
+void sop_shard_files_dirty(struct sop_segments *s, struct segment *seg, uint32_t mask,
+	struct sop_shard_file **files, int *rc)
+{
+	SOP_EACH_BIT(i, mask)
+	{
+		if (!seg->file[i])
+			continue;
+		if (!is_current(s, seg, i))
+			rc[i] = -ENODEV;
+		else if (seg->file[i]->writable)
+			files[i] = take(s, seg, i);
+	}
+}
+
 void sop_shard_files_drop(struct sop_segments *s, struct segment *seg)
 {
 	struct sop_shard_file *chain = NULL;

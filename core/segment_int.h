@@ -216,6 +216,11 @@ void sop_shard_files_sizes(struct sop_segments *s, struct segment *seg, uint32_t
  * NULL. */
 struct sop_shard_file *sop_shard_file_take(
 	struct sop_segments *s, struct segment *seg, unsigned shard);
+/* Under s->lock: the files that these shards were written through, for a sync. NULL where none is
+ * open for writing; -ENODEV where it is of a disk that is gone, or has been taken in anew: a sync
+ * of the file opened again would say nothing of what was written through that one. */
+void sop_shard_files_dirty(struct sop_segments *s, struct segment *seg, uint32_t mask,
+	struct sop_shard_file **files, int *rc);
 /* Are all shard files exactly info.end long? (Nothing was written behind our back.) */
 bool sop_shard_files_end_at(struct sop_segments *s, struct segment *seg);
 /* Cut them off at the segment's end. False: not all of them; a late one may be yet. */
