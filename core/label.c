@@ -265,15 +265,25 @@ unsigned sop_label_bad_copies(struct sop_disk *d)
 	return bad;
 }
 
+/* A copy that memory was short for may be the newer one, or the only whole one. */
+static int both_load(struct sop_label_copy *c, struct sop_disk *d, struct sop_err *e)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		sop_label_copy_load(&c[i], d, i);
+		if (c[i].rc == -ENOMEM)
+			return sop_fail(e, -ENOMEM, "%s: %s", d->name, copy_path[i]);
+	}
+	return 0;
+}
+
 int sop_label_load(struct sop_label *out, struct sop_disk *d, struct sop_err *e)
 {
 	sop_autofree struct sop_label_copy *c = calloc(2, sizeof(*c));
 	struct sop_label_copy *best, *worse;
+	int rc = c ? both_load(c, d, e) : sop_fail(e, -ENOMEM, "%s: label", d->name);
 
-	if (!c)
-		return sop_fail(e, -ENOMEM, "%s: label", d->name);
-	for (unsigned i = 0; i < 2; i++)
-		sop_label_copy_load(&c[i], d, i);
+	if (rc)
+		return rc;
 	/* A whole copy of a newer format counts, though the other is of ours: a newer program has
 	 * begun to convert this disk. */
 	for (unsigned i = 0; i < 2; i++)
@@ -337,9 +347,10 @@ int sop_label_store(struct sop_disk *d, const struct sop_label *l, struct sop_er
 
 	if (!raw || !c)
 		return sop_fail(e, -ENOMEM, "%s: label", d->name);
+	rc = both_load(c, d, e);
+	if (rc)
+		return rc;
 	sop_label_encode(raw, l);
-	for (unsigned i = 0; i < 2; i++)
-		sop_label_copy_load(&c[i], d, i);
 	/* A crash may spoil the copy written first, so it must not be the only good one. */
 	first = !c[0].rc && (c[1].rc || c[0].label.generation > c[1].label.generation);
 	rc = copy_store(d, first, raw, e);

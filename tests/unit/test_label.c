@@ -492,6 +492,56 @@ static void a_disk_that_gives_errors_is_not_called_unlabelled(void **unused)
 	bench_free(&b);
 }
 
+/* It may be the newer one, or the only whole one: what is not known is not decided. */
+static void a_copy_that_memory_was_short_for_is_not_passed_over(void **unused)
+{
+	static const char *const file[] = {SOP_PATH_LABEL0, SOP_PATH_LABEL1};
+	bool failed = true;
+
+	(void)unused;
+	for (unsigned n = 1; failed; n++)
+		for (unsigned newer = 0; newer < 2; newer++) {
+			struct bench b = bench_new(n);
+			struct sop_label *nine = example(9);
+			int64_t got;
+
+			store(b.disk, 8);
+			poke_label(&b, file[newer], nine);
+			sim_fail_io(b.sim, n, -ENOMEM, false);
+			got = load(b.disk, NULL);
+			failed = sim_io_failed(b.sim);
+			assert_int_equal(got, failed ? -ENOMEM : 9);
+			free(nine);
+			bench_free(&b);
+		}
+}
+
+static void a_label_is_not_stored_over_a_copy_that_could_not_be_read(void **unused)
+{
+	static const char *const file[] = {SOP_PATH_LABEL0, SOP_PATH_LABEL1};
+	static const uint8_t junk[512] = {1};
+	bool failed = true;
+
+	(void)unused;
+	for (unsigned n = 1; failed; n++)
+		for (unsigned good = 0; good < 2; good++) {
+			struct bench b = bench_new(n);
+			struct sop_label *nine = example(9);
+			int rc;
+
+			store(b.disk, 8);
+			sim_poke(b.sim, "/d1", file[!good], 2048, junk, sizeof(junk));
+			sim_fail_io(b.sim, n, -ENOMEM, false);
+			rc = sop_label_store(b.disk, nine, NULL);
+			failed = sim_io_failed(b.sim);
+			sim_fail_io(b.sim, 0, 0, false);
+			assert_int_equal(rc, failed ? -ENOMEM : 0);
+			assert_true(load(b.disk, NULL) >= 8);
+			free(nine);
+			bench_free(&b);
+		}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -508,6 +558,8 @@ int main(void)
 		cmocka_unit_test(a_crash_in_the_first_store_leaves_none_or_the_label),
 		cmocka_unit_test(every_failing_step_is_reported),
 		cmocka_unit_test(a_disk_that_gives_errors_is_not_called_unlabelled),
+		cmocka_unit_test(a_copy_that_memory_was_short_for_is_not_passed_over),
+		cmocka_unit_test(a_label_is_not_stored_over_a_copy_that_could_not_be_read),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
