@@ -165,15 +165,28 @@ static void log_aside(const struct sop_members *m, unsigned i, const char *op, i
 		m->given.member[i].path, sop_err_name(rc));
 }
 
-/* One round, with m->storing held. The number of members that have the label now. */
-static unsigned store_round(struct sop_members *m)
+/* Before anything has been built on it a round may be left as a crash leaves it, and made again. A
+ * shortage of ours must not make a disk count as missing. */
+static bool short_while_opening(const struct sop_members *m, const bool *failed, const int *rcs)
+{
+	bool any = false;
+
+	for (unsigned i = 0; i < m->label.members && m->opening; i++)
+		any = any || (failed[i] && rcs[i] == -ENOMEM);
+	return any;
+}
+
+/* One round, with m->storing held. The number of members that have the label now. -ENOMEM, while
+ * opening: not all have, and nobody is set aside. */
+static int store_round(struct sop_members *m)
 {
 	struct store *list[SOP_MEMBERS_MAX];
 	struct sop_errand *errands[SOP_MEMBERS_MAX];
 	int rcs[SOP_MEMBERS_MAX];
 	bool failed[SOP_MEMBERS_MAX] = {false};
-	unsigned n = 0, stored = 0, taker[SOP_MEMBERS_MAX];
+	unsigned n = 0, taker[SOP_MEMBERS_MAX];
 	uint64_t seq, generation;
+	int stored = 0;
 
 	sop_lock(&m->lock);
 	generation = ++m->label.generation;
@@ -202,6 +215,8 @@ static unsigned store_round(struct sop_members *m)
 		stored += !failed[i];
 		sop_errand_put(errands[j]);
 	}
+	if (short_while_opening(m, failed, rcs))
+		return -ENOMEM;
 	sop_lock(&m->lock);
 	for (unsigned j = 0; j < n; j++)
 		if (!failed[taker[j]])
@@ -225,12 +240,12 @@ static unsigned store_round(struct sop_members *m)
  * members. */
 int sop_members_store_labels(struct sop_members *m, uint64_t seq, struct sop_err *e)
 {
-	unsigned stored = 1;
+	int stored = 1;
 
 	if (m->read_only || m->joined)
 		return 0;
 	sop_lock(&m->lock);
-	while (stored && m->stored_seq < seq) {
+	while (stored > 0 && m->stored_seq < seq) {
 		if (m->storing) {
 			sop_cond_wait(&m->settled, &m->lock, -1);
 			continue;
@@ -246,6 +261,8 @@ int sop_members_store_labels(struct sop_members *m, uint64_t seq, struct sop_err
 		pthread_cond_broadcast(&m->settled);
 	}
 	sop_unlock(&m->lock);
+	if (stored < 0)
+		return sop_fail(e, stored, "labels of the volume");
 	return stored ? 0 : sop_say(e, -EIO, "no disk of the volume takes a label any more");
 }
 

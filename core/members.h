@@ -47,7 +47,8 @@ struct sop_members_opts {
  *
  * Present must be: k members of each profile, in any case; with read_only false, a current replica;
  * and without o->degraded all but m of each profile, more than half of all members, and more than
- * half of those that the newest label found calls online (the others cannot have gone on alone). */
+ * half of those that the newest label found calls online (the others cannot have gone on alone).
+ * -ENOMEM: no member has been called missing for that. */
 int sop_members_open(struct sop_members **out, const char *const *paths, size_t n,
 	const struct sop_members_opts *o, struct sop_err *e);
 /* All that was written is on the media, and nothing more comes before close: an image of a member

@@ -123,6 +123,16 @@ static int folder_add(struct sop_label_check *c, const char *path, bool given, s
 	return 0;
 }
 
+/* A shortage of ours must not make a disk count as missing, or a copy as bad. */
+static bool was_short(const struct look *l)
+{
+	bool any = l->rc == -ENOMEM;
+
+	for (unsigned i = 0; i < SOP_LABEL_COPIES; i++)
+		any = any || l->copy[i].rc == -ENOMEM;
+	return any;
+}
+
 static int visit(struct sop_label_check *c, struct folder *f, struct sop_err *e)
 {
 	struct look *l = calloc(1, sizeof(*l));
@@ -139,6 +149,10 @@ static int visit(struct sop_label_check *c, struct folder *f, struct sop_err *e)
 		return sop_fail(e, -ENOMEM, "labels");
 	}
 	sop_errands_run(&x, 1, !c->o.open_disk, c->o.timeout_ms);
+	if (x->finished && was_short(l)) {
+		sop_errand_put(x);
+		return sop_fail(e, -ENOMEM, "%s: label", f->path);
+	}
 	if (x->finished) {
 		f->look = l;
 		f->rc = l->rc;

@@ -674,6 +674,7 @@ static int members_new(
 
 	if (!m)
 		return sop_fail(e, -ENOMEM, "opening the volume");
+	m->opening = true;
 	m->read_only = o->read_only;
 	m->threads = !o->open_disk || o->threads;
 	m->timeout_ms = o->disk_timeout_ms ? o->disk_timeout_ms : TIMEOUT_DEFAULT_MS;
@@ -825,6 +826,7 @@ int sop_members_open(struct sop_members **out, const char *const *paths, size_t 
 	m->given = m->label;
 	atomic_store(&m->count, m->label.members);
 	m->epoch = m->label.generation;
+	m->opening = false;
 out:
 	search_release(&s);
 	if (rc) {

@@ -63,6 +63,7 @@ struct sop_retired {
 struct sop_members {
 	bool read_only, threads;
 	_Atomic bool joined; /* others may be there: the labels stay as they are */
+	bool opening;	     /* nothing is built on the labels yet */
 	unsigned timeout_ms; /* of opening: what the user gave */
 	/* A request may meet a hung disk in a call, and then in the round of labels that sets it,
 	 * or another one, aside: both together stay below timeout_ms. */

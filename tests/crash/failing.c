@@ -273,9 +273,9 @@ static void answer_is_right(struct loop *l, int rc, bool hit)
 	case NO_MEMORY:
 	case NO_MEMORY_STAYS:
 		/* A label that cannot be written for want of memory sets its disk aside, the last
-		 * one too: that fails closed, while mounting or in a change of the labels. */
+		 * one too: that fails closed. A mount does not, and has missed no disk. */
 		if (rc != -ENOMEM && !(config_of(l)->shared && no_memory_in_slots(l, rc)) &&
-			(l->f.v ? rc != -EIO || !loop_dead(l) : rc != -EIO && rc != SOP_EDISKS))
+			(!l->f.v || rc != -EIO || !loop_dead(l)))
 			loop_die(l, "not -ENOMEM", rc);
 		break;
 	case IO_ONCE:

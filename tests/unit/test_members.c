@@ -971,6 +971,31 @@ static void offline_on_request_keeps_what_parity_does_not_make_up_for(void **unu
 	rig_free(r);
 }
 
+/* Nothing was wrong with any disk, and the one that is believed may be the worse. */
+static void a_mount_that_memory_is_short_for_misses_no_disk(void **unused)
+{
+	bool failed = true;
+
+	(void)unused;
+	for (unsigned n = 1; failed; n++) {
+		struct rig *r = rig_new(3, 2, 1);
+		struct sop_members *m = NULL;
+		int rc;
+
+		sim_fail_io(r->sim, n, -ENOMEM, false);
+		rc = try_open(r, paths, 3, &m, NULL);
+		failed = sim_io_failed(r->sim);
+		sim_fail_io(r->sim, 0, 0, false);
+		assert_true(rc == -ENOMEM || (!rc && present(m) == 0x7));
+		sop_members_close(m);
+		m = must_open(r);
+		assert_int_equal(present(m), 0x7);
+		assert_int_equal(replicas(m), 0x3);
+		sop_members_close(m);
+		rig_free(r);
+	}
+}
+
 /* Where it would stay: the next mount has nothing to go on with, though every disk is well. */
 static void offline_on_request_keeps_a_failed_disk_that_holds_the_last_replica(void **unused)
 {
@@ -1523,6 +1548,7 @@ int main(void)
 		cmocka_unit_test(a_member_that_does_not_answer_stays_aside),
 		cmocka_unit_test(offline_on_request_keeps_what_is_needed),
 		cmocka_unit_test(offline_on_request_keeps_what_parity_does_not_make_up_for),
+		cmocka_unit_test(a_mount_that_memory_is_short_for_misses_no_disk),
 		cmocka_unit_test(
 			offline_on_request_keeps_a_failed_disk_that_holds_the_last_replica),
 		cmocka_unit_test(offline_on_request_keeps_a_failed_disk_whose_shards_are_needed),
