@@ -201,24 +201,75 @@ static int recover(struct loop *l)
 	return scenario_open(&l->f);
 }
 
+static int others_change(struct sop_txn *t, void *arg, struct sop_err *e)
+{
+	sop_autofree uint8_t *bytes = malloc(70000);
+	struct sop_attr file = {.mode = S_IFREG | 0600};
+	uint64_t store;
+	int rc = bytes ? sop_store_at(t, "theirs", SOP_STORE_CREATE, NULL, &store, e) : -ENOMEM;
+
+	(void)arg;
+	for (unsigned i = 0; i < 40 && !rc; i++) {
+		char key[16];
+
+		snprintf(key, sizeof(key), "key%u", i);
+		fill_random(bytes, 70000, i);
+		rc = sop_create(t, SOP_NAME(store, key), &file, bytes, i ? i * 10 : 70000, NULL, e);
+	}
+	if (!rc)
+		rc = sop_rename(t, SOP_NAME(SOP_ROOT, "one"), SOP_NAME(store, "one"), 0, e);
+	return rc ? rc : sop_remove(t, SOP_NAME(SOP_ROOT, "tree"), e);
+}
+
+/* Another mounter comes, commits, makes an image, and leaves: here nothing of it is known yet. */
+static void others_commit(struct loop *l)
+{
+	struct fixture other = l->f;
+	int rc = scenario_open(&other);
+
+	if (!rc)
+		rc = sop_txn_run(other.v, &(struct sop_txn_opts){.mode = SOP_TXN_WRITE}, 0, 0,
+			others_change, NULL, &other.e);
+	if (!rc)
+		rc = sop_volume_checkpoint(other.v, &other.e);
+	if (!rc)
+		rc = fixture_close(&other);
+	l->f.e = other.e;
+	if (rc)
+		loop_die(l, "the other mounter", rc);
+}
+
+static int catch_up(struct loop *l)
+{
+	return sop_volume_tick(l->f.v, &l->f.e);
+}
+
 static const struct look {
 	const char *name;
 	int (*run)(struct loop *l);
 	void (*before)(struct loop *l); /* nothing fails; it may leave the volume closed */
+	bool shared;			/* only of such a volume */
 } looks[] = {
-	{"read", read_all, NULL},
-	{"seek", seek_all, NULL},
-	{"layout", lay_out, NULL},
-	{"check", check_trees, NULL},
-	{"changes", list_changes, NULL},
-	{"prepared", list_prepared, NULL},
-	{"events", follow, NULL},
-	{"recover", recover, die_suddenly},
+	{"read", read_all, NULL, false},
+	{"seek", seek_all, NULL, false},
+	{"layout", lay_out, NULL, false},
+	{"check", check_trees, NULL, false},
+	{"changes", list_changes, NULL, false},
+	{"prepared", list_prepared, NULL, false},
+	{"events", follow, NULL, false},
+	{"recover", recover, die_suddenly, false},
+	{"catch-up", catch_up, others_commit, true},
 };
 
 static const struct look *look_of(const struct loop *l)
 {
 	return l->op < scenario_ops() ? NULL : &looks[l->op - scenario_ops()];
+}
+
+/* What others have committed is seen, whatever fails behind it. */
+static bool is_catch_up(const struct loop *l)
+{
+	return look_of(l) && look_of(l)->run == catch_up;
 }
 
 static const char *name_of(unsigned op)
@@ -250,6 +301,8 @@ static void measure(struct loop *l)
 	l->before = l->f.v ? loop_digest(l) : l->before;
 	l->rc_clean = run(l);
 	l->after = loop_digest(l);
+	if (is_catch_up(l) && l->before == l->after)
+		loop_die(l, "there was nothing to catch up with", 0);
 	fixture_release(&l->f);
 }
 
@@ -396,7 +449,8 @@ static bool one_round(struct loop *l)
 		seen = loop_digest(l);
 		if (seen != after && (after_only || seen != before))
 			loop_die(l, "neither the state before nor the one after", rc);
-		if (seen == after && before != after && !after_only && !l->variant)
+		if (seen == after && before != after && !after_only && !l->variant &&
+			!is_catch_up(l))
 			loop_die(l, "an error, and the state after", rc);
 		/* (Of a shared volume space is given back by who is alone.) */
 		if (l->mode == FULL && hit && !config_of(l)->shared) {
@@ -404,6 +458,8 @@ static bool one_round(struct loop *l)
 			before = after = loop_digest(l);
 		}
 		loop_mend(l);
+		if (is_catch_up(l) && (catch_up(l) || loop_digest(l) != after))
+			loop_die(l, "it does not catch up any more", l->f.e.code);
 		loop_check(l, false);
 	} else if (l->mode == FULL) {
 		loop_die(l, "a full disk has killed the volume", rc);
@@ -414,7 +470,7 @@ static bool one_round(struct loop *l)
 		loop_die(l, "close", rc);
 	loop_open(l, "the volume does not open again");
 	seen = loop_digest(l);
-	if (seen != after && (after_only || seen != before))
+	if (seen != after && (after_only || is_catch_up(l) || seen != before))
 		loop_die(l, "after another mount, neither the state before nor the one after", 0);
 	check_all(l);
 	if (seen == before && before != after)
@@ -447,7 +503,8 @@ static bool has(enum loop_mode mode, unsigned config, unsigned op, bool durable,
 	bool txn = op < scenario_ops() && scenario_is_txn(op);
 	bool stays = mode == NO_MEMORY_STAYS || mode == IO_STAYS;
 
-	if (op < scenario_ops() && scenario_is_fault(op))
+	if (op < scenario_ops() ? scenario_is_fault(op)
+				: looks[op - scenario_ops()].shared && !c->shared)
 		return false;
 	if (!long_run && stays && (c->shared || !c->m))
 		return false;
