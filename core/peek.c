@@ -57,7 +57,10 @@ int sop_peek(struct sop_peek *out, const char *path, struct sop_err *e)
 
 	if (rc)
 		return rc;
-	if (sop_members_open(&m, &path, 1, &o, &why)) {
+	rc = sop_members_open(&m, &path, 1, &o, &why);
+	if (rc == -ENOMEM) /* nothing is known of the others */
+		return sop_say(e, rc, "%s", why.text);
+	if (rc) {
 		fill(out, l);
 		snprintf(out->why_not, sizeof(out->why_not), "%s", why.text);
 		return 0;

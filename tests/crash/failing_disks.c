@@ -8,8 +8,11 @@
  * the modes in which disks fail or are full and stay so too.
  *
  *     failing_disks [--only MODE:CONFIG:OPERATION[:N]] */
+#include <ftw.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
+#include "core/peek.h"
 #include "tests/lib/loops.h"
 #include "tests/lib/scenario.h"
 
@@ -245,6 +248,55 @@ static int share_again(struct loop *l)
 	return share(l, true);
 }
 
+/* ---- a look at labels alone, which goes to real folders ---- */
+
+#define LOOKED_AT 3
+
+static char root[64], folder[LOOKED_AT][80];
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *where)
+{
+	(void)st;
+	(void)type;
+	(void)where;
+	return remove(path);
+}
+
+static void remove_folders(void)
+{
+	nftw(root, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static void make_folders(struct loop *l)
+{
+	const struct sop_format_opts o = {.force = true};
+	const char *tmp = getenv("TMPDIR"), *path[LOOKED_AT];
+
+	if (root[0])
+		return;
+	snprintf(root, sizeof(root), "%.40s/failing.XXXXXX", tmp ? tmp : "/tmp");
+	well(l, mkdtemp(root) && !atexit(remove_folders) ? 0 : -errno);
+	for (unsigned i = 0; i < LOOKED_AT; i++) {
+		snprintf(folder[i], sizeof(folder[i]), "%s/d%u", root, i + 1);
+		path[i] = folder[i];
+		well(l, mkdir(path[i], 0700) ? -errno : 0);
+	}
+	well(l, sop_format(path, LOOKED_AT, &o, NULL, &l->f.e));
+}
+
+static int peek(struct loop *l)
+{
+	struct sop_peek p;
+	int rc = sop_peek(&p, folder[0], &l->f.e);
+
+	if (!rc && (!p.openable || p.disks != LOOKED_AT))
+		loop_die(l, p.why_not, (int)p.disks);
+	for (unsigned i = 0; i < LOOKED_AT && !rc; i++)
+		if (!p.disk[i].found || !p.disk[i].online || strcmp(p.disk[i].path, folder[i]))
+			loop_die(l, "a disk is said to be missing", (int)i);
+	return rc;
+}
+
 static const struct change {
 	const char *name;
 	int (*run)(struct loop *l);
@@ -266,6 +318,7 @@ static const struct change {
 	{"mkfs", format, closed, 1 << ONE, true},
 	{"unshare", unshare, closed, 1 << SHARED, true},
 	{"share", share_again, unshared, 1 << SHARED, true},
+	{"peek", peek, make_folders, 1 << ONE, false},
 };
 
 static const struct change *change_of(const struct loop *l)
@@ -485,9 +538,12 @@ static void make(struct fixture *base, unsigned config, enum loop_mode mode)
 
 static bool has(enum loop_mode mode, unsigned config, unsigned op, bool variant, bool long_run)
 {
-	bool always = mode <= NO_MEMORY_STAYS || mode == IO_ONCE || mode == NO_SPACE_ONCE;
+	bool memory = mode <= NO_MEMORY_STAYS;
+	bool always = memory || mode == IO_ONCE || mode == NO_SPACE_ONCE;
 
-	return !variant && changes[op].configs >> config & 1 && (always || long_run);
+	/* (Real folders do not fail.) */
+	return !variant && changes[op].configs >> config & 1 && (always || long_run) &&
+	       (memory || changes[op].run != peek);
 }
 
 static const char *config_name(unsigned config)
