@@ -159,6 +159,9 @@ void sop_segments_cut(struct sop_segments *s);
 void sop_segments_distrust(struct sop_segments *s, uint64_t id);
 /* These shards (bits) have been repaired, every live blob of them, and synced: no longer stale. */
 void sop_segments_healed(struct sop_segments *s, uint64_t id, uint32_t shards);
+/* A blob has been read on these shards (bits) that no sync is known to have reached: the next one
+ * does, as if they had just been written. */
+void sop_segments_cached(struct sop_segments *s, uint64_t id, uint32_t shards);
 /* Mend a sealed segment as a whole (one that is not is sealed first): see segment_mend.c. */
 struct sop_mend_report {
 	uint64_t done_bytes; /* of each shard file, walked */

@@ -2,10 +2,11 @@
  *
  * Records covered by a barrier are on the media with their blobs. Past the last barrier a record
  * counts only when every blob it names verifies; the first that does not ends the history for good.
- * Where nobody can tell, for want of disks or because of errors, the mount fails instead.
- * When all is applied, a checkpoint is written: what was accepted is durable before anything builds
- * on it, and the torn end of the journal is behind us. A crash in here starts over from the same
- * place. */
+ * Where nobody can tell, for want of disks or because of errors, the mount fails instead. What
+ * verifies there may lie in the page cache alone, when the program died and the machine did not: it
+ * is synced. When all is applied, a checkpoint is written: what was accepted is durable before
+ * anything builds on it, and the torn end of the journal is behind us. A crash in here starts over
+ * from the same place. */
 #include "core/shared.h"
 
 #include <sys/stat.h>
@@ -46,8 +47,13 @@ static int verify_op(void *arg, enum sop_op_type type, unsigned flags, uint64_t 
 	ref = sop_blobref_decode(&raw);
 	/* Shards that the power cut tore are made whole again from the others. */
 	rc = sop_blob_verify(w->v->seg, &ref, !w->v->opts.read_only, &good, &why);
-	if (!rc)
+	if (!rc) {
+		/* Where the program died and the machine did not, it may lie in the page cache
+		 * alone: what is built on it waits for its sync. */
+		if (!w->v->opts.read_only)
+			sop_segments_cached(w->v->seg, ref.segment, good);
 		return 0;
+	}
 	if (sop_blob_untold(rc))
 		return sop_say(w->e, rc, "%s", why.text);
 	w->bad = rc == SOP_ELOST || rc == SOP_ECORRUPT || w->v->opts.part_journal;

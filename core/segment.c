@@ -792,6 +792,20 @@ void sop_segment_wrote(struct sop_segments *s, struct segment *seg, uint32_t tri
 		seal_locked(s, seg);
 }
 
+void sop_segments_cached(struct sop_segments *s, uint64_t id, uint32_t shards)
+{
+	struct segment *seg;
+
+	SOP_LOCK_GUARD(&s->lock);
+	seg = find(s, id);
+	if (!seg)
+		return;
+	note_written(seg, shards);
+	seg->dirty |= shards;
+	seg->new_names |= shards;
+	dirty_list_add(s, seg);
+}
+
 void sop_segment_busy_end(struct sop_segments *s, struct segment *seg)
 {
 	SOP_LOCK_GUARD(&s->lock);

@@ -550,7 +550,7 @@ static void look_at(struct run *r, const struct point *p, uint64_t choice)
 	uint64_t rng = choice * 1000003 + p->step, born = r->history[0].hash;
 	uint64_t kind = next_random(&rng) % 10;
 	bool process = kind < 2;
-	enum sim_keep keep = process	? SIM_KEEP_ALL
+	enum sim_keep keep = process	? SIM_KEEP_CACHED
 			     : kind < 4 ? SIM_KEEP_SYNCED_ONLY
 			     : kind < 7 ? SIM_KEEP_RANDOM
 					: SIM_KEEP_MIXED;

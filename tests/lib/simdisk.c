@@ -1727,11 +1727,22 @@ static bool name_survives(struct power *p, const struct entry *c)
 		return true;
 	case SIM_KEEP_SYNCED_ONLY:
 		return false;
+	case SIM_KEEP_CACHED:
 	case SIM_KEEP_RANDOM:
 	case SIM_KEEP_MIXED:
 		break;
 	}
 	return p->names == FATE_ALL || (p->names == FATE_SOME && mix(p->rng.seed, ~c->op) % 2);
+}
+
+static void power_names(struct power *p, struct node *n)
+{
+	for (size_t i = 0; i < n->names_changes.n; i++)
+		if (name_survives(p, &n->names_changes.e[i]))
+			entries_set(&n->names_durable, n->names_changes.e[i].name,
+				n->names_changes.e[i].node);
+	entries_clear(&n->names_changes);
+	entries_copy(&n->names, &n->names_durable);
 }
 
 static void power_node(struct power *p, struct node *n)
@@ -1750,16 +1761,13 @@ static void power_node(struct power *p, struct node *n)
 	if (seen)
 		return;
 	if (!n->is_dir) {
-		power_file(p, n);
+		if (p->keep != SIM_KEEP_CACHED)
+			power_file(p, n);
 		account(p->disk, n);
 		return;
 	}
-	for (size_t i = 0; i < n->names_changes.n; i++)
-		if (name_survives(p, &n->names_changes.e[i]))
-			entries_set(&n->names_durable, n->names_changes.e[i].name,
-				n->names_changes.e[i].node);
-	entries_clear(&n->names_changes);
-	entries_copy(&n->names, &n->names_durable);
+	if (p->keep != SIM_KEEP_CACHED)
+		power_names(p, n);
 	for (size_t i = 0; i < n->names.n; i++)
 		power_node(p, n->names.e[i].node);
 }

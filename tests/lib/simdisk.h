@@ -61,11 +61,11 @@ uint64_t sim_steps(struct sim *s);
 /* After a crash (or any time: then it is a power cut now): what is left is drawn from what POSIX
  * allows, by `choice` (a seed of its own): any subset of un-synced writes, torn at 512 bytes; sizes
  * with or without data; names not synced there or not (a rename: old or new; a file synced whose
- * name was not: there or not). kept: all = everything written survives (a process crash). All
- * handles are invalid afterwards (their calls give -EIO). */
+ * name was not: there or not). All handles are invalid afterwards (their calls give -EIO). */
 enum sim_keep {
 	SIM_KEEP_SYNCED_ONLY,
-	SIM_KEEP_ALL,
+	SIM_KEEP_ALL,	 /* everything had reached the media */
+	SIM_KEEP_CACHED, /* the program alone has died: all is there, synced or not as it was */
 	SIM_KEEP_RANDOM,
 	SIM_KEEP_MIXED, /* each disk one of these */
 };

@@ -619,7 +619,7 @@ static void places_written_ahead_are_given_back(void **state)
 	fixture_ok(f, fixture_upsert(f, store, "again", value, sizeof(value), true));
 	fixture_ok(f, fixture_upsert(f, store, "more", value, sizeof(value), true));
 	fixture_check(f, true);
-	sim_power_on(f->sim, SIM_KEEP_ALL, 1); /* the process dies */
+	sim_power_on(f->sim, SIM_KEEP_CACHED, 1); /* the process dies */
 	(void)fixture_close(f);
 	fixture_ok(f, fixture_open(f));
 	fixture_ok(f, fixture_store(f, "s", &store));
@@ -763,7 +763,7 @@ static void segments_emptied_since_the_checkpoint_do_not_stop_recovery(void **st
 	fixture_ok(f, sop_volume_tick(f->v, &f->e));
 	fixture_ok(f, sop_volume_tick(f->v, &f->e));
 	assert_true(segment_bytes(f) < 64 << 20);
-	sim_power_on(f->sim, SIM_KEEP_ALL, 1); /* the process dies */
+	sim_power_on(f->sim, SIM_KEEP_CACHED, 1); /* the process dies */
 	sop_volume_close(f->v, NULL);
 	fixture_ok(f, fixture_open(f));
 	assert_int_equal(fixture_has(f, store, "keep", "kept", 4), 1);

@@ -612,6 +612,32 @@ static uint64_t durable_then_power_cut(struct fixture *f)
 	return store;
 }
 
+/* The program dies and the machine does not: the next mount finds in the page cache what no sync
+ * has reached. Once that has been synced it outlives a power cut. */
+static void what_a_dead_program_left_in_the_cache_is_synced(void **state)
+{
+	struct fixture f;
+	uint64_t store;
+
+	(void)state;
+	fixture_init(&f, 1, 1, 0);
+	fixture_ok(&f, fixture_open(&f));
+	fill_random(one, BIG, 1);
+	fixture_ok(&f, fixture_store(&f, "s", &store));
+	fixture_ok(&f, fixture_upsert(&f, store, "a", one, BIG, false));
+	sim_power_on(f.sim, SIM_KEEP_CACHED, 1);
+	sop_volume_close(f.v, NULL);
+	fixture_ok(&f, fixture_open(&f));
+	assert_int_equal(fixture_has(&f, store, "a", one, BIG), 1);
+	fixture_ok(&f, sop_volume_sync(f.v, &f.e));
+	sim_power_on(f.sim, SIM_KEEP_SYNCED_ONLY, 1);
+	sop_volume_close(f.v, NULL);
+	fixture_ok(&f, fixture_open(&f));
+	assert_int_equal(fixture_has(&f, store, "a", one, BIG), 1);
+	fixture_check(&f, true);
+	fixture_release(&f);
+}
+
 /* What cannot be read just now is not what was never written: a mount that cannot tell fails, and
  * the next one finds all. */
 static void an_error_of_the_moment_in_recovery_ends_no_history(void **state)
@@ -787,6 +813,7 @@ int main(void)
 		cmocka_unit_test(a_history_that_a_late_disk_knows_is_not_ended_without_it),
 		cmocka_unit_test(what_a_full_disk_lacks_is_known_after_a_crash),
 		cmocka_unit_test(a_failed_checkpoint_takes_nothing_with_it),
+		cmocka_unit_test(what_a_dead_program_left_in_the_cache_is_synced),
 		cmocka_unit_test(
 			a_disk_that_fills_up_in_a_checkpoint_refuses_it_and_stays_a_replica),
 		cmocka_unit_test_setup_teardown(
