@@ -3,13 +3,15 @@
 
 #include <stdio.h>
 
-#define REPAIRS_MAX  256u
-#define LOST_MAX     256u
-#define SUSPECTS_MAX 4096u
-#define TASKS_MAX    16u
-#define TICK_MS	     1000
-#define RETRY_MS     10000u /* work that could not be done is tried again after this */
-#define ROUNDS_MAX   1000u
+#define REPAIRS_MAX   256u
+#define LOST_MAX      256u
+#define SUSPECTS_MAX  (1u << 20) /* of a kind */
+#define MANY_SUSPECTS 4096u	 /* worth a walk over all items by now */
+#define HELD_MAX      256u	 /* segments that a scrub goes back at most when it is cut */
+#define TASKS_MAX     16u
+#define TICK_MS	      1000
+#define RETRY_MS      10000u /* work that could not be done is tried again after this */
+#define ROUNDS_MAX    1000u
 
 /* What a segment is asked about. */
 struct seg {
@@ -32,6 +34,14 @@ struct work {
 
 enum scrub_state { SCRUB_NONE, SCRUB_RUNNING, SCRUB_PAUSED, SCRUB_FINISHED, SCRUB_STOPPED };
 
+/* Fragments that nobody could read: perhaps of freed blobs. */
+struct suspects {
+	struct sop_blobref *ref;
+	size_t n, cap;
+};
+
+enum { SUSPECT_DATA, SUSPECT_NODES, SUSPECT_KINDS };
+
 struct sop_mender {
 	struct sop_volume *v;
 	struct sop_lock lock; /* LEAF; covers what follows */
@@ -50,6 +60,7 @@ struct sop_mender {
 	enum scrub_state scrub;
 	uint64_t rate, cursor; /* all segments up to the cursor are done */
 	bool scrub_dirty;      /* differs from the record */
+	unsigned begun;	       /* scrubs */
 	uint64_t bucket_ms;    /* pace: when bucket_bytes were allowed from */
 	uint64_t bucket_bytes;
 
@@ -57,9 +68,9 @@ struct sop_mender {
 	uint64_t replica_ms[SOP_MEMBERS_MAX]; /* not before */
 	uint64_t heal_ms, drain_ms;	      /* not before */
 	uint64_t surveyed[SOP_MEMBERS_MAX];   /* the stay that was; 0: none */
-	struct sop_blobref *suspect; /* fragments nobody could read: perhaps of freed blobs */
-	uint8_t *suspect_kind;
-	size_t n_suspect;
+	unsigned this_scrub;		      /* which it is */
+	struct suspects suspect[SUSPECT_KINDS];
+	uint64_t untold; /* what counts as lost, and has not been counted */
 };
 
 /* On disk: how far a scrub has come. Under (be64 1, 't') in the master store. */
@@ -92,12 +103,7 @@ struct sop_mender *sop_mender_new(struct sop_volume *v)
 	m->v = v;
 	sop_lock_init(&m->lock, SOP_RANK_LEAF, "mender");
 	sop_cond_init(&m->cond);
-	m->suspect = calloc(SUSPECTS_MAX, sizeof(*m->suspect));
-	m->suspect_kind = calloc(SUSPECTS_MAX, 1);
-	if (m->suspect && m->suspect_kind)
-		return m;
-	sop_mender_free(m);
-	return NULL;
+	return m;
 }
 
 void sop_mender_free(struct sop_mender *m)
@@ -107,8 +113,8 @@ void sop_mender_free(struct sop_mender *m)
 	sop_mender_stop(m);
 	pthread_cond_destroy(&m->cond);
 	sop_lock_release(&m->lock);
-	free(m->suspect);
-	free(m->suspect_kind);
+	for (unsigned i = 0; i < SUSPECT_KINDS; i++)
+		free(m->suspect[i].ref);
 	free(m);
 }
 
@@ -416,7 +422,7 @@ static int pace(void *arg, const struct sop_mend_report *r)
 	p->corrected = r->corrected;
 	if (p->kind == SOP_TASK_SCRUB) {
 		hold_back(m, read);
-		if (m->scrub != SCRUB_RUNNING)
+		if (m->scrub != SCRUB_RUNNING || m->this_scrub != m->begun)
 			return -ECANCELED;
 	}
 	return m->stop ? -ECANCELED : 0;
@@ -434,8 +440,24 @@ static void lost_more(struct sop_mender *m, enum sop_task_kind kind, int disk, u
 
 	SOP_LOCK_GUARD(&m->lock);
 	w = running(m, kind, disk);
-	if (w)
+	if (w && (kind != SOP_TASK_SCRUB || m->this_scrub == m->begun))
 		w->t.unrecoverable += n;
+}
+
+static bool note_suspect(struct suspects *s, const struct sop_blobref *ref)
+{
+	if (s->n == s->cap) {
+		size_t cap = s->cap ? 2 * s->cap : 64;
+		struct sop_blobref *more =
+			cap > SUSPECTS_MAX ? NULL : reallocarray(s->ref, cap, sizeof(*more));
+
+		if (!more)
+			return false;
+		s->ref = more;
+		s->cap = cap;
+	}
+	s->ref[s->n++] = *ref;
+	return true;
 }
 
 static void suspect(void *arg, const struct sop_blobref *ref, uint8_t kind)
@@ -443,10 +465,19 @@ static void suspect(void *arg, const struct sop_blobref *ref, uint8_t kind)
 	struct pace *p = arg;
 	struct sop_mender *m = p->m;
 
-	if (m->n_suspect == SUSPECTS_MAX)
-		return;
-	m->suspect_kind[m->n_suspect] = kind;
-	m->suspect[m->n_suspect++] = *ref;
+	/* Without room to find out whether anybody refers to it, it counts. */
+	m->untold += !note_suspect(
+		&m->suspect[kind == SOP_BLOB_DATA ? SUSPECT_DATA : SUSPECT_NODES], ref);
+}
+
+static size_t suspects(const struct sop_mender *m)
+{
+	return m->suspect[SUSPECT_DATA].n + m->suspect[SUSPECT_NODES].n + m->untold;
+}
+
+static void forget_suspects(struct sop_mender *m)
+{
+	m->suspect[SUSPECT_DATA].n = m->suspect[SUSPECT_NODES].n = m->untold = 0;
 }
 
 static void count_name(void *arg, const char *name, uint64_t off, uint64_t len)
@@ -463,38 +494,18 @@ static void count_node(void *arg, uint64_t handle)
 	++*(uint64_t *)arg;
 }
 
-/* Nodes to the front; the number of them. The kinds are of no use from here on. */
-static size_t sort_suspects(struct sop_mender *m)
-{
-	size_t nodes = 0;
-
-	for (size_t i = 0; i < m->n_suspect; i++) {
-		struct sop_blobref ref = m->suspect[i];
-
-		if (m->suspect_kind[i] == SOP_BLOB_DATA)
-			continue;
-		m->suspect_kind[i] = m->suspect_kind[nodes];
-		m->suspect[i] = m->suspect[nodes];
-		m->suspect_kind[nodes] = SOP_BLOB_NODE;
-		m->suspect[nodes++] = ref;
-	}
-	return nodes;
-}
-
 /* Does anybody refer to a suspect, for all that is known? */
 static bool in_use(struct sop_mender *m)
 {
+	const struct suspects *data = &m->suspect[SUSPECT_DATA],
+			      *nodes = &m->suspect[SUSPECT_NODES];
 	uint64_t found = 0;
-	size_t nodes;
 
-	if (m->n_suspect == SUSPECTS_MAX)
+	if (m->untold)
 		return true;
-	nodes = sort_suspects(m);
-	if (nodes && sop_refs_nodes(m->v, m->suspect, nodes, count_node, &found, NULL))
+	if (nodes->n && sop_refs_nodes(m->v, nodes->ref, nodes->n, count_node, &found, NULL))
 		return true;
-	if (!found && nodes < m->n_suspect &&
-		sop_refs_name(
-			m->v, m->suspect + nodes, m->n_suspect - nodes, count_name, &found, NULL))
+	if (!found && data->n && sop_refs_name(m->v, data->ref, data->n, count_name, &found, NULL))
 		return true;
 	return found != 0;
 }
@@ -510,7 +521,7 @@ static int mend_shards(struct sop_mender *m, const struct seg *g, uint32_t shard
 
 	p->m = m;
 	p->shards = (unsigned)__builtin_popcount(shards);
-	m->n_suspect = 0;
+	forget_suspects(m);
 	rc = sop_segment_mend(m->v->seg, g->id, &o, &r, e);
 	/* What cannot be read now may be of blobs that nobody has any more. */
 	if (rc == SOP_EDISKS && r.lost && !in_use(m)) {
@@ -518,7 +529,7 @@ static int mend_shards(struct sop_mender *m, const struct seg *g, uint32_t shard
 		p->done = p->read = p->repaired = p->corrected = 0;
 		rc = sop_segment_mend(m->v->seg, g->id, &o, &r, e);
 	}
-	m->n_suspect = 0;
+	forget_suspects(m);
 	if (rc)
 		return rc;
 	if (!to)
@@ -1100,21 +1111,34 @@ static void name_node(void *arg, uint64_t handle)
 	name_lost(arg, name, 0, 0);
 }
 
-/* The suspects that somebody refers to. */
-static int resolve_suspects(struct sop_mender *m, struct sop_err *e)
+/* Those that somebody refers to are named; the number of them. Where that cannot be found out, all
+ * of them count. */
+static uint64_t name_suspects(struct sop_mender *m, unsigned kind)
 {
+	struct suspects *s = &m->suspect[kind];
 	struct naming n = {m, 0};
-	size_t nodes = sort_suspects(m);
+	struct sop_err e = {0};
 	int rc = 0;
 
-	if (nodes)
-		rc = sop_refs_nodes(m->v, m->suspect, nodes, name_node, &n, e);
-	if (!rc && nodes < m->n_suspect)
-		rc = sop_refs_name(
-			m->v, m->suspect + nodes, m->n_suspect - nodes, name_lost, &n, e);
-	lost_more(m, SOP_TASK_SCRUB, -1, n.found);
-	m->n_suspect = 0;
-	return rc;
+	if (s->n)
+		rc = kind == SUSPECT_NODES ? sop_refs_nodes(m->v, s->ref, s->n, name_node, &n, &e)
+					   : sop_refs_name(m->v, s->ref, s->n, name_lost, &n, &e);
+	if (rc)
+		sop_log(m->v->log, SOP_LOG_ERROR, "mend",
+			"op=scrub fragments=%zu code=%s: cannot be read, nor who needs them: %s",
+			s->n, sop_err_name(rc), e.text);
+	return rc ? SOP_MAX(n.found, (uint64_t)s->n) : n.found;
+}
+
+static void resolve_suspects(struct sop_mender *m)
+{
+	uint64_t lost = m->untold;
+
+	for (unsigned kind = 0; kind < SUSPECT_KINDS; kind++)
+		lost += name_suspects(m, kind);
+	if (lost)
+		lost_more(m, SOP_TASK_SCRUB, -1, lost);
+	forget_suspects(m);
 }
 
 static void scrub_metadata(struct sop_mender *m)
@@ -1140,34 +1164,54 @@ static void scrub_metadata(struct sop_mender *m)
 
 static void scrub_end(struct sop_mender *m, enum scrub_state how)
 {
+	bool same;
+
 	sop_lock(&m->lock);
-	if (m->scrub == SCRUB_RUNNING)
+	same = m->this_scrub == m->begun;
+	if (same && m->scrub == SCRUB_RUNNING)
 		m->scrub = how;
 	m->scrub_dirty = true;
 	sop_unlock(&m->lock);
-	finish(m, SOP_TASK_SCRUB, -1, how == SCRUB_FINISHED ? SOP_TASK_FINISHED : SOP_TASK_STOPPED);
+	if (same)
+		finish(m, SOP_TASK_SCRUB, -1,
+			how == SCRUB_FINISHED ? SOP_TASK_FINISHED : SOP_TASK_STOPPED);
 }
 
+/* The one that it began with: another begins at the beginning. */
 static bool scrubbing(struct sop_mender *m)
 {
 	SOP_LOCK_GUARD(&m->lock);
-	return m->scrub == SCRUB_RUNNING && !m->stop;
+	return m->scrub == SCRUB_RUNNING && !m->stop && m->this_scrub == m->begun;
+}
+
+/* All up to `at` is done, and told. */
+static void scrub_done(struct sop_mender *m, uint64_t at)
+{
+	SOP_LOCK_GUARD(&m->lock);
+	if (m->this_scrub != m->begun)
+		return;
+	m->cursor = at;
+	m->scrub_dirty = true;
 }
 
 static bool scrub(struct sop_mender *m, struct sop_err *e)
 {
 	struct segs s = {0};
-	uint64_t total = 0, cursor;
+	uint64_t total = 0, cursor, at;
+	unsigned held = 0;
 	struct work *w;
 	int rc;
 
+	sop_lock(&m->lock);
+	m->this_scrub = m->begun;
+	sop_unlock(&m->lock);
 	if (!scrubbing(m))
 		return false;
 	rc = list_segments(m, &s, e);
 	if (rc)
 		return false;
 	sop_lock(&m->lock);
-	cursor = m->cursor;
+	cursor = at = m->cursor;
 	for (size_t i = 0; i < s.n; i++)
 		if (s.seg[i].id > cursor)
 			total += s.seg[i].info.end * ((unsigned)s.seg[i].info.k + s.seg[i].info.m);
@@ -1187,17 +1231,24 @@ static bool scrub(struct sop_mender *m, struct sop_err *e)
 			sop_log(m->v->log, SOP_LOG_WARNING, "mend",
 				"op=scrub segment=%016llx code=%s: %s",
 				(unsigned long long)s.seg[i].id, sop_err_name(rc), e->text);
-			lost_more(m, SOP_TASK_SCRUB, -1, 1);
+			m->untold++;
 		}
-		sop_lock(&m->lock);
-		m->cursor = s.seg[i].id;
-		m->scrub_dirty = true;
-		sop_unlock(&m->lock);
+		at = s.seg[i].id;
+		/* Cut by an unmount or a crash, it goes on before what has not been told. */
+		held = suspects(m) ? held + 1 : 0;
+		if (held == HELD_MAX || suspects(m) > MANY_SUSPECTS) {
+			resolve_suspects(m);
+			held = 0;
+		}
+		if (!suspects(m))
+			scrub_done(m, at);
 	}
 	free(s.seg);
 	/* What was found so far is named also when it goes on later. */
-	if (!stopping(m))
-		(void)resolve_suspects(m, e);
+	if (!stopping(m)) {
+		resolve_suspects(m);
+		scrub_done(m, at);
+	}
 	if (!scrubbing(m))
 		return false;
 	scrub_metadata(m);
@@ -1226,6 +1277,7 @@ int sop_scrub_start(struct sop_volume *v, uint64_t rate_bytes_per_s, struct sop_
 	m->scrub = SCRUB_RUNNING;
 	m->rate = rate_bytes_per_s;
 	m->cursor = 0;
+	m->begun++;
 	m->scrub_dirty = true;
 	w = begin(m, SOP_TASK_SCRUB, -1);
 	w->t.state = SOP_TASK_RUNNING;

@@ -14,6 +14,7 @@
 #include "core/ec.h"
 #include "core/format.h"
 #include "core/format_volume.h"
+#include "core/mend.h"
 #include "tests/lib/fixture.h"
 
 #define ITEMS 12
@@ -829,6 +830,248 @@ static int note_place(void *arg, const struct sop_extent_layout *x)
 	return 0;
 }
 
+static struct sop_task scrub_task(struct fixture *f)
+{
+	struct sop_task t = {0};
+
+	for (unsigned i = 0; sop_volume_task(f->v, i, &t) && t.kind != SOP_TASK_SCRUB; i++)
+		;
+	assert_int_equal(t.kind, SOP_TASK_SCRUB);
+	return t;
+}
+
+/* A volume on one disk, with segments of one large value each. */
+static void one_disk(struct fixture *f, uint64_t segment_bytes)
+{
+	fixture_release(f);
+	fixture_init(f, 1, 0, 0);
+	f->opts.segment_bytes = segment_bytes;
+	fixture_ok(f, fixture_open(f));
+}
+
+static uint64_t put_large(struct fixture *f, unsigned n)
+{
+	uint64_t store = the_store(f);
+	char key[32];
+
+	for (unsigned i = 0; i < n; i++) {
+		snprintf(key, sizeof(key), "large%u", i);
+		fixture_ok(f, fixture_upsert(f, store, key, content + i, 300000, true));
+	}
+	fixture_ok(f, sop_volume_checkpoint(f->v, &f->e));
+	return store;
+}
+
+static void rot_value(struct fixture *f, uint64_t store, const char *key)
+{
+	struct sop_extent_layout x = {0};
+	uint8_t junk[16];
+	char file[64];
+
+	fill_random(junk, sizeof(junk), 5);
+	fixture_ok(f, sop_value_layout(sop_volume_latest(f->v), SOP_NAME(store, key), false,
+			      note_place, &x, &f->e));
+	snprintf(file, sizeof(file), "segments/%02x/%016llx.0", (unsigned)(x.segment & 0xff),
+		(unsigned long long)x.segment);
+	assert_int_equal(sim_poke(f->sim, "/d1", file, x.segment_off + 100, junk, sizeof(junk)), 0);
+}
+
+static bool stop_mender(void *arg, unsigned disk)
+{
+	struct fixture *f = arg;
+
+	(void)disk;
+	sop_mender_stop(f->v->mender);
+	return true;
+}
+
+/* The volume is unmounted at the n-th access to its disk while a scrub is under way, and the next
+ * mount goes on with it. False: the scrub was over before. */
+static bool cut_scrub(struct fixture *base, uint64_t n)
+{
+	struct fixture f = *base;
+	struct sop_task t;
+	bool cut;
+
+	f.v = NULL;
+	f.sim = sim_clone(base->sim, n);
+	f.opts.open_disk_ctx = f.sim;
+	fixture_ok(&f, fixture_open(&f));
+	fixture_ok(&f, sop_scrub_start(f.v, 0, &f.e));
+	sim_fail_io(f.sim, n, 0, false);
+	sim_choose_io(f.sim, stop_mender, &f);
+	tick(&f);
+	cut = sim_io_failed(f.sim);
+	sim_fail_io(f.sim, 0, 0, false);
+	fixture_reopen(&f);
+	tick(&f);
+	t = scrub_task(&f);
+	if (t.state != SOP_TASK_FINISHED || t.unrecoverable != 1)
+		fail_msg("cut at access %llu: %s, %llu lost", (unsigned long long)n,
+			sop_task_state_name(t.state), (unsigned long long)t.unrecoverable);
+	fixture_ok(&f, fixture_close(&f));
+	sim_free(f.sim);
+	return cut;
+}
+
+static void a_scrub_that_is_cut_tells_what_it_had_found(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t store, n = 1;
+
+	one_disk(f, 400000);
+	store = put_large(f, 6);
+	rot_value(f, store, "large0");
+	fixture_ok(f, fixture_close(f));
+	while (cut_scrub(f, n))
+		n++;
+	print_message("%llu accesses\n", (unsigned long long)n);
+	assert_true(n > 6);
+	fixture_ok(f, fixture_open(f));
+}
+
+/* Blocks of the registry that later checkpoints, and recovery, do not write anew. */
+static void put_stores(struct fixture *f)
+{
+	struct sop_txn *t = fixture_begin(f, SOP_TXN_WRITE);
+
+	for (unsigned i = 0; i < 400; i++) {
+		struct sop_attr made;
+		char key[16];
+
+		snprintf(key, sizeof(key), "m%u", i);
+		fixture_ok(
+			f, sop_store_create(t, SOP_NAME(SOP_ROOT, key), NULL, NULL, &made, &f->e));
+		fixture_ok(f, sop_upsert(t, SOP_NAME(made.ino, "k"), key, sizeof(key), &f->e));
+	}
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+	fixture_ok(f, sop_volume_checkpoint(f->v, &f->e));
+}
+
+static bool scrub_anew(void *arg, unsigned disk)
+{
+	struct fixture *f = arg;
+
+	(void)disk;
+	if (!sop_scrub_stop(f->v, NULL))
+		fixture_ok(f, sop_scrub_start(f->v, 0, &f->e));
+	return true;
+}
+
+static void a_scrub_begun_anew_does_not_go_on_with_the_one_before(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t store, n = 0;
+	bool met = true;
+
+	one_disk(f, 400000);
+	store = put_large(f, 6);
+	rot_value(f, store, "large0");
+	while (met) {
+		fixture_ok(f, sop_scrub_start(f->v, 0, &f->e));
+		sim_fail_io(f->sim, ++n, 0, false);
+		sim_choose_io(f->sim, scrub_anew, f);
+		tick(f);
+		met = sim_io_failed(f->sim);
+		sim_fail_io(f->sim, 0, 0, false);
+		tick(f);
+		if (scrub_task(f).state != SOP_TASK_FINISHED || scrub_task(f).unrecoverable != 1)
+			fail_msg("anew at access %llu: %s, %llu lost", (unsigned long long)n,
+				sop_task_state_name(scrub_task(f).state),
+				(unsigned long long)scrub_task(f).unrecoverable);
+	}
+	assert_true(n > 6);
+}
+
+/* What the segments of the first disk have of a kind. */
+struct rot_kind {
+	struct fixture *f;
+	uint8_t kind;
+	unsigned n;
+};
+
+static void rot_kind(void *arg, const char *file, uint64_t size, uint64_t allocated)
+{
+	static const uint8_t junk[16] = "rotten";
+	struct rot_kind *r = arg;
+	struct sop_disk_fragment h;
+
+	(void)allocated;
+	if (strncmp(file, "segments/", 9))
+		return;
+	for (uint64_t off = 0; off + 4096 <= size; off += 8) {
+		assert_int_equal(sim_peek(r->f->sim, "/d1", file, off, &h, sizeof(h)), 0);
+		if (le32_get(h.magic) != SOP_FRAG_MAGIC || le64_get(h.off) != off ||
+			h.kind != r->kind)
+			continue;
+		off += sizeof(h);
+		assert_int_equal(sim_poke(r->f->sim, "/d1", file, off, junk, sizeof(junk)), 0);
+		r->n++;
+	}
+}
+
+static void rot_registry(void *arg, const char *file, uint64_t size, uint64_t allocated)
+{
+	static const uint8_t junk[16] = "rotten";
+	struct fixture *f = arg;
+
+	(void)allocated;
+	for (uint64_t off = 0; !strncmp(file, "registry/", 9) && off < size; off += 512)
+		assert_int_equal(sim_poke(f->sim, "/d1", file, off, junk, sizeof(junk)), 0);
+}
+
+static void what_nobody_can_tell_of_counts_as_lost(void **state)
+{
+	struct fixture *f = *state;
+	struct rot_kind r = {f, SOP_BLOB_NODE, 0};
+	struct sop_lost lost;
+	uint64_t store;
+
+	one_disk(f, 0);
+	store = put_large(f, 1);
+	put_stores(f);
+	fixture_reopen(f);
+	fixture_check(f, false); /* from here on it has what it needs in memory */
+	rot_value(f, store, "large0");
+	sim_each_file(f->sim, "/d1", rot_kind, &r);
+	assert_true(r.n > 0);
+	/* Who needs a node is told by the registry. */
+	sim_each_file(f->sim, "/d1", rot_registry, f);
+	fixture_ok(f, sop_scrub_start(f->v, 0, &f->e));
+	fixture_ok(f, sop_mend_all(f->v, &f->e));
+	assert_true(scrub_task(f).unrecoverable > r.n);
+	assert_true(sop_volume_lost(f->v, 0, &lost));
+	assert_string_equal(lost.name, "/s/large0");
+}
+
+#define MANY 5000u
+
+static void a_scrub_counts_all_that_is_lost_however_many(void **state)
+{
+	struct fixture *f = *state;
+	struct sop_txn *t;
+	uint64_t store;
+	char key[32];
+
+	one_disk(f, 0);
+	store = the_store(f);
+	t = fixture_begin(f, SOP_TXN_WRITE);
+	for (unsigned i = 0; i < MANY; i++) {
+		snprintf(key, sizeof(key), "%u", i);
+		fixture_ok(f, sop_upsert(t, SOP_NAME(store, key), content + i, 5000, &f->e));
+	}
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+	fixture_ok(f, sop_volume_checkpoint(f->v, &f->e));
+	for (unsigned i = 0; i < MANY; i++) {
+		snprintf(key, sizeof(key), "%u", i);
+		rot_value(f, store, key);
+	}
+	fixture_ok(f, sop_scrub_start(f->v, 0, &f->e));
+	tick(f);
+	assert_int_equal(scrub_task(f).state, SOP_TASK_FINISHED);
+	assert_int_equal(scrub_task(f).unrecoverable, MANY);
+}
+
 #define FAKE_LEN 200000u
 
 /* A value that will lie at `off` of the segment, full of headers that are right for where they will
@@ -1126,24 +1369,6 @@ static void first_is_set_aside(struct fixture *f)
 	sim_disk_error(f->sim, "/d1", 0, 0, 0);
 }
 
-/* Blocks of the registry that later checkpoints, and recovery, do not write anew. */
-static void put_stores(struct fixture *f)
-{
-	struct sop_txn *t = fixture_begin(f, SOP_TXN_WRITE);
-
-	for (unsigned i = 0; i < 400; i++) {
-		struct sop_attr made;
-		char key[16];
-
-		snprintf(key, sizeof(key), "m%u", i);
-		fixture_ok(
-			f, sop_store_create(t, SOP_NAME(SOP_ROOT, key), NULL, NULL, &made, &f->e));
-		fixture_ok(f, sop_upsert(t, SOP_NAME(made.ino, "k"), key, sizeof(key), &f->e));
-	}
-	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
-	fixture_ok(f, sop_volume_checkpoint(f->v, &f->e));
-}
-
 static void a_replica_is_copied_from_what_is_right(void **state)
 {
 	static const struct {
@@ -1374,6 +1599,10 @@ int main(void)
 		T(a_shard_file_that_vanished_is_rebuilt),
 		T(scrub_repairs_and_says_what_is_lost),
 		T(scrub_is_remembered_by_the_next_mount),
+		T(a_scrub_that_is_cut_tells_what_it_had_found),
+		T(a_scrub_begun_anew_does_not_go_on_with_the_one_before),
+		T(what_nobody_can_tell_of_counts_as_lost),
+		T(a_scrub_counts_all_that_is_lost_however_many),
 		T(what_a_kill_cuts_short_is_no_error_of_a_disk),
 		T(bytes_that_look_like_fragments_hide_nothing),
 		T(a_disk_that_was_away_while_it_was_healed_is_not_taken_for_healed),
@@ -1386,5 +1615,7 @@ int main(void)
 		T(an_addition_cut_anywhere_leaves_a_volume),
 	};
 
+	if (getenv("ONLY"))
+		cmocka_set_test_filter(getenv("ONLY"));
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
