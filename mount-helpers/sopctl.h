@@ -123,9 +123,19 @@ static inline uint64_t sopctl_number(const json_t *o, const char *key)
 
 /* ---- progress (sopctl_progress.c) ---- */
 
-/* Follow a task of this kind (and of disk, unless NULL) that was started at or after `since`, to
- * its end. What it exits with. */
-int sopctl_follow_task(struct sopctl_volume *v, const struct sopctl_args *a, const char *kind,
-	const char *disk, time_t since);
+/* Follow a task of this kind that was started at or after `since`, to its end. What it exits with.
+ */
+int sopctl_follow_task(
+	struct sopctl_volume *v, const struct sopctl_args *a, const char *kind, time_t since);
+
+/* What tells a disk from others: a name is given again when its disk has gone. */
+struct sopctl_disk {
+	char name[16], uuid[64];
+};
+
+/* The same for work on a disk, which may begin late and in parts: its state says when it is over.
+ */
+int sopctl_follow_disk(struct sopctl_volume *v, const struct sopctl_args *a, const char *kind,
+	const struct sopctl_disk *disk, time_t since);
 
 #endif

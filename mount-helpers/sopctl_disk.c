@@ -28,21 +28,25 @@ static int set_disk(json_t *request, const char *disk)
 		       : SOPCTL_OK;
 }
 
-/* The name ("d3") of a disk of the volume, by any of its names; "" when there is none. */
-static void name_of(char *out, size_t size, struct sopctl_volume *v, const char *disk)
+/* A disk of the volume, by any of its names; name "": there is none. */
+static void find_disk(struct sopctl_disk *out, struct sopctl_volume *v, const char *disk)
 {
 	sop_autofree char *full = sopctl_absolute(disk);
 	json_t *answer, *d;
 	size_t i, len = strlen(disk);
 	int code;
 
-	out[0] = '\0';
+	*out = (struct sopctl_disk){0};
 	answer = sopctl_ask(v, json_pack("{s:s}", "verb", "status"), SOPCTL_SOON_MS, &code);
-	json_array_foreach(json_object_get(json_object_get(answer, "status"), "disks"), i,
-		d) if (strcmp(sopctl_text(d, "name"), disk) == 0 ||
-		       (full && strcmp(sopctl_text(d, "path"), full) == 0) ||
-		       (len >= 4 && strncasecmp(sopctl_text(d, "uuid"), disk, len) == 0))
-		snprintf(out, size, "%s", sopctl_text(d, "name"));
+	json_array_foreach(json_object_get(json_object_get(answer, "status"), "disks"), i, d)
+	{
+		if (strcmp(sopctl_text(d, "name"), disk) &&
+			!(full && strcmp(sopctl_text(d, "path"), full) == 0) &&
+			!(len >= 4 && strncasecmp(sopctl_text(d, "uuid"), disk, len) == 0))
+			continue;
+		snprintf(out->name, sizeof(out->name), "%s", sopctl_text(d, "name"));
+		snprintf(out->uuid, sizeof(out->uuid), "%s", sopctl_text(d, "uuid"));
+	}
 	json_decref(answer);
 }
 
@@ -73,19 +77,23 @@ static int would_do(struct sopctl_volume *v, const struct sopctl_args *a, json_t
 static int act(struct sopctl_volume *v, const struct sopctl_args *a, json_t *request,
 	const char *what, const char *kind, const char *disk)
 {
+	bool follows = a->wait && kind && !a->dry_run;
 	time_t since = time(NULL);
-	char name[16] = "";
+	struct sopctl_disk d = {0};
 	int rc;
 
-	if (a->wait && disk)
-		name_of(name, sizeof(name), v, disk);
+	if (follows)
+		find_disk(&d, v, disk);
 	json_decref(sopctl_ask(v, request, SOPCTL_LONG_MS, &rc));
 	if (rc)
 		return rc;
 	tell(a, v, what);
-	if (a->wait && kind && !a->dry_run)
-		return sopctl_follow_task(v, a, kind, name[0] ? name : NULL, since);
-	return SOPCTL_OK;
+	if (follows && !d.name[0])
+		return sopctl_fail(SOPCTL_FAILURE,
+			"%s: the work has begun, but 'sopctl status' did not tell of disk %s: it "
+			"cannot be waited for",
+			sopctl_name(v), disk);
+	return follows ? sopctl_follow_disk(v, a, kind, &d, since) : SOPCTL_OK;
 }
 
 static int run_online(const struct sopctl_args *a)

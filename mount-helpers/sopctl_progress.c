@@ -13,8 +13,10 @@
 
 static bool is_task(const json_t *t, const char *kind, const char *disk)
 {
+	const char *of = sopctl_text(t, "disk"); /* "": of several */
+
 	return strcmp(sopctl_text(t, "kind"), kind) == 0 &&
-	       (!disk || strcmp(sopctl_text(t, "disk"), disk) == 0);
+	       (!disk || !of[0] || strcmp(of, disk) == 0);
 }
 
 static bool has_ended(const json_t *t)
@@ -29,7 +31,7 @@ static time_t started(const json_t *t)
 	return strptime(sopctl_text(t, "started"), "%Y-%m-%dT%H:%M:%S", &tm) ? timegm(&tm) : 0;
 }
 
-/* The one under way, else the one that ended since. */
+/* The one under way, else the last that ended since. */
 static json_t *find_task(const json_t *status, const char *kind, const char *disk, time_t since)
 {
 	json_t *tasks = json_object_get(status, "tasks"), *t, *found = NULL;
@@ -39,7 +41,9 @@ static json_t *find_task(const json_t *status, const char *kind, const char *dis
 	{
 		if (!is_task(t, kind, disk) || (has_ended(t) && started(t) < since))
 			continue;
-		if (!found || !has_ended(t))
+		if (!found || !has_ended(t) ||
+			(has_ended(found) && strcmp(sopctl_text(t, "started"),
+						     sopctl_text(found, "started")) >= 0))
 			found = t;
 	}
 	return found;
@@ -114,31 +118,136 @@ static int outcome(const struct sopctl_volume *v, const json_t *t)
 	return SOPCTL_OK;
 }
 
-int sopctl_follow_task(struct sopctl_volume *v, const struct sopctl_args *a, const char *kind,
-	const char *disk, time_t since)
+enum stage {
+	UNDER_WAY,
+	OVER,	/* as the task says, where there was one */
+	BROKEN, /* ended, and not by being done */
+	NONSENSE,
+};
+
+static enum stage stage_of_task(const json_t *t)
+{
+	if (!t)
+		return BROKEN; /* its verb begins it */
+	return has_ended(t) ? OVER : UNDER_WAY;
+}
+
+static const json_t *find_disk(const json_t *disks, const struct sopctl_disk *disk)
+{
+	const json_t *d;
+	size_t i;
+
+	json_array_foreach(disks, i, d)
+	{
+		if (strcmp(sopctl_text(d, "name"), disk->name) == 0 &&
+			strcmp(sopctl_text(d, "uuid"), disk->uuid) == 0)
+			return d;
+	}
+	return NULL;
+}
+
+/* A disk that is emptied is a member until nothing of it is needed. A task alone tells nothing: it
+ * begins after what goes before (the copy of the registry, what other disks miss), and one of
+ * before may be there still. */
+static enum stage stage_of_leaving(const json_t *d, const char *state, const json_t *t)
+{
+	if (d)
+		return strcmp(sopctl_text(d, "state"), state) ? BROKEN : UNDER_WAY;
+	return t && !has_ended(t) ? UNDER_WAY : OVER;
+}
+
+/* One that is emptied is not healed: what it has to have is the registry. */
+static enum stage stage_of_healing(const json_t *d, const json_t *t)
+{
+	const char *state = sopctl_text(d, "state");
+	bool leaves = strcmp(state, "REPLACING") == 0 || strcmp(state, "REMOVING") == 0;
+
+	if (strcmp(state, "HEALING") == 0 ||
+		(leaves && !json_is_true(json_object_get(d, "current"))))
+		return UNDER_WAY;
+	if (!leaves && strcmp(state, "ONLINE"))
+		return BROKEN;
+	return t && !has_ended(t) ? UNDER_WAY : OVER;
+}
+
+/* disk: NULL: a task of none. */
+static enum stage stage_of(const json_t *status, const char *kind, const struct sopctl_disk *disk,
+	const json_t *t, const json_t **d)
+{
+	const json_t *disks = json_object_get(status, "disks");
+
+	*d = NULL;
+	if (!disk)
+		return stage_of_task(t);
+	if (!json_is_array(disks))
+		return NONSENSE;
+	*d = find_disk(disks, disk);
+	if (strcmp(kind, "heal") == 0)
+		return stage_of_healing(*d, t);
+	return stage_of_leaving(*d, strcmp(kind, "remove") ? "REPLACING" : "REMOVING", t);
+}
+
+static int broken(const struct sopctl_volume *v, const char *kind, const json_t *d)
+{
+	if (!d)
+		return sopctl_fail(
+			SOPCTL_FAILURE, "%s: there is no %s any more", sopctl_name(v), kind);
+	return sopctl_fail(SOPCTL_FAILURE, "%s: %s was ended: %s is %s", sopctl_name(v), kind,
+		sopctl_text(d, "name"), sopctl_text(d, "state"));
+}
+
+/* To whoever reads along, at first: nothing moves, and the wait goes on. */
+static void say_early(const struct sopctl_args *a, const struct sopctl_volume *v, const json_t *d)
+{
+	if (!a->json)
+		fprintf(stderr, "%s: %s is %s: the work is being prepared\n", sopctl_name(v),
+			sopctl_text(d, "name"), sopctl_text(d, "state"));
+}
+
+static int follow(struct sopctl_volume *v, const struct sopctl_args *a, const char *kind,
+	const struct sopctl_disk *disk, time_t since)
 {
 	struct shown s = {.tty = isatty(STDERR_FILENO)};
-	unsigned absent = 0;
+	bool first = true;
 	int code;
 
 	for (;;) {
 		json_t *answer =
 			sopctl_ask(v, json_pack("{s:s}", "verb", "status"), SOPCTL_SOON_MS, &code);
-		json_t *t = find_task(json_object_get(answer, "status"), kind, disk, since);
-		bool ended = t && has_ended(t);
+		json_t *status = json_object_get(answer, "status");
+		json_t *t = find_task(status, kind, disk ? disk->name : NULL, since);
+		const json_t *d = NULL;
+		enum stage stage = stage_of(status, kind, disk, t, &d);
 
-		if (t)
+		if (t && (stage == OVER || !has_ended(t)))
 			show(&s, a, t);
-		if (s.drawn && (ended || !answer))
+		else if (stage == UNDER_WAY && d && first)
+			say_early(a, v, d);
+		first = false;
+		if (s.drawn && (stage != UNDER_WAY || !answer))
 			fputc('\n', stderr);
-		if (ended)
-			code = outcome(v, t);
+		if (!code && stage == OVER)
+			code = t ? outcome(v, t) : SOPCTL_OK;
+		else if (!code && stage == BROKEN)
+			code = broken(v, kind, d);
+		else if (!code && stage == NONSENSE)
+			code = sopctl_fail(SOPCTL_FAILURE, "%s: the daemon's status names no disks",
+				sopctl_name(v));
 		json_decref(answer);
-		if (ended || code)
+		if (code || stage != UNDER_WAY)
 			return code;
-		/* Nothing had to be done, and so there is no task. */
-		if (!t && ++absent > 4)
-			return SOPCTL_OK;
 		usleep(LOOK_MS * 1000);
 	}
+}
+
+int sopctl_follow_task(
+	struct sopctl_volume *v, const struct sopctl_args *a, const char *kind, time_t since)
+{
+	return follow(v, a, kind, NULL, since);
+}
+
+int sopctl_follow_disk(struct sopctl_volume *v, const struct sopctl_args *a, const char *kind,
+	const struct sopctl_disk *disk, time_t since)
+{
+	return follow(v, a, kind, disk, since);
 }

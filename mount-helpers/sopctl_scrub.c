@@ -24,7 +24,7 @@ static int run_scrub(const struct sopctl_args *a)
 				(json_int_t)rate),
 			SOPCTL_LONG_MS, &rc));
 	if (!rc && a->wait)
-		rc = sopctl_follow_task(&v, a, "scrub", NULL, a->resume ? 0 : since);
+		rc = sopctl_follow_task(&v, a, "scrub", a->resume ? 0 : since);
 	sopctl_close(&v);
 	return rc;
 }

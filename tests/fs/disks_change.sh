@@ -23,15 +23,16 @@ echo "offline and online"
 ctl offline --yes "$MNT" d2
 is_state d2 OFFLINE || fail "d2 is $(state_of d2)"
 load_turns 10
-ctl online "$MNT" d2
-wait_until 60 all_online || fail "not healed: $(ctl status "$MNT")"
+ctl online --wait "$MNT" d2 2>/dev/null || fail "online: $?"
+is_state d2 ONLINE || fail "not healed: $(ctl status "$MNT")"
 load_turns 3
 
 echo "replace"
 mkdir "$WORK/new1"
-ctl replace --yes --force "$MNT" d1 "$WORK/new1" || fail "replace: $?"
-wait_until 120 all_online || fail "not replaced: $(ctl status "$MNT")"
-wait_until 30 is_empty "$WORK/d1" || fail "left on the old disk: $(find "$WORK/d1" -type f | head -3)"
+ctl replace --yes --force --wait "$MNT" d1 "$WORK/new1" 2>/dev/null || fail "replace: $?"
+[ -z "$(state_of "$WORK/d1")" ] || fail "not replaced: $(ctl status "$MNT")"
+is_empty "$WORK/d1" || fail "left on the old disk: $(find "$WORK/d1" -type f | head -3)"
+wait_until 60 all_online || fail "not whole: $(ctl status "$MNT")"
 well_everywhere
 load_turns 3
 
@@ -39,9 +40,10 @@ echo "add, and remove another"
 mkdir "$WORK/new2"
 ctl add --yes --force "$MNT" "$WORK/new2" || fail "add: $?"
 load_turns 3
-ctl remove --yes "$MNT" "$WORK/d3" || fail "remove: $?"
-wait_until 120 all_online || fail "not removed: $(ctl status "$MNT")"
-wait_until 30 is_empty "$WORK/d3" || fail "left on the old disk: $(find "$WORK/d3" -type f | head -3)"
+ctl remove --yes --wait "$MNT" "$WORK/d3" 2>/dev/null || fail "remove: $?"
+[ -z "$(state_of "$WORK/d3")" ] || fail "not removed: $(ctl status "$MNT")"
+is_empty "$WORK/d3" || fail "left on the old disk: $(find "$WORK/d3" -type f | head -3)"
+wait_until 60 all_online || fail "not whole: $(ctl status "$MNT")"
 well_everywhere
 load_turns 3
 load_stop

@@ -15,7 +15,7 @@ answer() {
 
 # task STATE DONE ENDED ETA UNRECOVERABLE
 task() {
-	answer "{\"status\":{\"tasks\":[{\"kind\":\"$KIND\",\"state\":\"$1\",\"disk\":$DISK,\"target\":null,
+	answer "{\"status\":{\"tasks\":[{\"kind\":\"scrub\",\"state\":\"$1\",\"disk\":null,\"target\":null,
 		\"started\":\"2999-01-01T00:00:00.0Z\",\"ended\":$3,\"bytes_total\":1073741824,\"bytes_done\":$2,
 		\"bytes_per_s\":26843545,\"eta_s\":$4,\"repaired_bytes\":0,\"corrected\":0,\"unrecoverable\":$5,
 		\"message\":null}],\"disks\":[{\"name\":\"d1\",\"path\":\"/data/d1\",\"uuid\":\"aabbccdd\"}]}}" |
@@ -23,8 +23,6 @@ task() {
 	echo
 }
 
-KIND=scrub
-DISK=null
 ended='"2999-01-01T00:01:00.0Z"'
 answer "{\"name\":\"$NAME\",\"uuid\":\"00000000-0000-4000-8000-000000000000\",\"disks\":[],\"mount\":{\"point\":\"/nowhere\"}}" \
 	>"$WORK/say/hello"
@@ -135,10 +133,104 @@ for say in n y; do
 	fi
 	tmux -L "$NAME" kill-server
 done
-# Replacing follows the task of that disk.
-KIND=replace
-DISK='"d1"'
-fake 2
+
+# Work on a disk goes on as long as the disk's state says so: a task may begin late, and one of before may be
+# there still. Each look is at disks and tasks as they are then.
+disk() {
+	printf '{"name":"%s","path":"/data/%s","uuid":"%s","state":"%s","current":%s}' "$1" "$1" "$2" "$3" "${4:-true}"
+}
+work() {
+	printf '{"kind":"%s","state":"%s","disk":%s,"target":null,"started":"2999-01-01T00:00:0%d.0Z","ended":%s,
+		"bytes_total":100,"bytes_done":50,"bytes_per_s":0,"eta_s":null,"repaired_bytes":0,"corrected":0,
+		"unrecoverable":%d,"message":null}' "$1" "$2" "$3" "${5:-0}" "$4" "${6:-0}" | tr -d '\n\t'
+}
+looks_begin() {
+	LOOKS=0
+	rm -rf "$WORK/looks"
+	mkdir "$WORK/looks"
+}
+# look N DISKS TASKS: N times in turn; and for ever, when it is the last.
+look() {
+	local i
+	for ((i = 0; i < $1; i++)); do
+		LOOKS=$((LOOKS + 1))
+		answer "{\"status\":{\"tasks\":[${3:-}],\"disks\":[$2]}}" >"$WORK/looks/status.$LOOKS"
+	done
+	cp "$WORK/looks/status.$LOOKS" "$WORK/looks/status"
+}
+# waits CODE COMMAND...: it exits so, and not before the last look. How long it takes is all the same.
+waits() {
+	local code=$1
+	shift
+	fake 0
+	cp "$WORK"/looks/* "$WORK/say"
+	expect_exit "$code" "$SOPCTL" "$@"
+	[ ! -e "$WORK/say/status.$LOOKS" ] || fail "$*: has ended before the work: $(cat "$WORK/err")"
+}
+ONLINE=$(disk d1 aabb ONLINE)
+REPLACING=$(disk d1 aabb REPLACING)
+HEALING=$(disk d1 aabb HEALING false)
+OTHER=$(disk d2 ccdd ONLINE)
 mkdir "$WORK/new"
-expect_exit 0 "$SOPCTL" replace --yes --wait "$NAME" /data/d1 "$WORK/new"
-grep -q '^replace d1: [12]00 MiB of 1.00 GiB' "$WORK/err" || fail "replace: $(cat "$WORK/err")"
+
+looks_begin
+look 1 "$ONLINE,$OTHER"
+look 6 "$REPLACING,$OTHER"
+look 2 "$REPLACING,$OTHER" "$(work replace running '"d1"' null)"
+look 1 "$OTHER" "$(work replace running '"d1"' null)"
+look 1 "$OTHER" "$(work replace finished '"d1"' "$ended")"
+waits 0 replace --yes --wait "$NAME" /data/d1 "$WORK/new"
+grep -q 'd1 is REPLACING' "$WORK/err" || fail "it does not say that it waits: $(cat "$WORK/err")"
+grep -q '^replace d1: 50 B of 100 B' "$WORK/err" || fail "replace: $(cat "$WORK/err")"
+grep -q 'finished$' "$WORK/err" || fail "replace: $(cat "$WORK/err")"
+
+echo "its name is another disk's, and there are tasks of before"
+looks_begin
+look 1 "$ONLINE"
+look 2 "$REPLACING" "$(work replace stopped '"d1"' "$ended")"
+look 1 "$(disk d1 eeff ONLINE)" "$(work replace finished '"d1"' "$ended" 2),$(work replace stopped '"d1"' "$ended")"
+waits 0 replace --yes --wait "$NAME" d1 "$WORK/new"
+
+echo "what could not be moved"
+looks_begin
+look 1 "$ONLINE"
+look 2 "$(disk d1 aabb REMOVING)"
+look 1 "$OTHER" "$(work remove finished '"d1"' "$ended" 0 3)"
+waits 3 remove --yes --wait "$NAME" d1
+
+echo "cancelled, before there is a task"
+looks_begin
+look 1 "$ONLINE"
+look 2 "$REPLACING"
+look 1 "$ONLINE"
+waits 1 replace --yes --wait "$NAME" d1 "$WORK/new"
+grep -q 'replace was ended: d1 is ONLINE' "$WORK/err" || fail "cancelled: $(cat "$WORK/err")"
+
+echo "a disk that is put online"
+looks_begin
+look 1 "$(disk d1 aabb OFFLINE),$OTHER"
+look 6 "$HEALING,$OTHER"
+look 2 "$HEALING,$OTHER" "$(work heal running null null)"
+look 1 "$ONLINE,$OTHER" "$(work heal running '"d1"' null)"
+look 1 "$ONLINE,$OTHER" "$(work heal finished null "$ended")"
+waits 0 online --wait "$NAME" d1
+grep -q '^heal: 50 B of 100 B' "$WORK/err" || fail "online: $(cat "$WORK/err")"
+looks_begin
+look 1 "$(disk d1 aabb OFFLINE)"
+look 2 "$(disk d1 aabb REPLACING false)"
+look 1 "$REPLACING"
+waits 0 online --wait "$NAME" d1
+looks_begin
+look 1 "$(disk d1 aabb OFFLINE)"
+look 2 "$HEALING"
+look 1 "$(disk d1 aabb FAILED)"
+waits 1 online --wait "$NAME" d1
+grep -q 'd1 is FAILED' "$WORK/err" || fail "failed again: $(cat "$WORK/err")"
+
+echo "a status that names no disks is no sign that one has gone"
+looks_begin
+look 1 "$ONLINE"
+look 2 "$REPLACING"
+look 1 "$ONLINE"
+answer '{"status":{}}' | tee "$WORK/looks/status.$LOOKS" >"$WORK/looks/status"
+waits 1 replace --yes --wait "$NAME" d1 "$WORK/new"
