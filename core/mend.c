@@ -494,26 +494,133 @@ static void count_node(void *arg, uint64_t handle)
 	++*(uint64_t *)arg;
 }
 
-/* Does anybody refer to a suspect, for all that is known? */
-static bool in_use(struct sop_mender *m)
+/* How many there were, to look at the later ones alone, or to forget them. */
+struct mark {
+	size_t n[SUSPECT_KINDS];
+	uint64_t untold;
+};
+
+static struct mark suspects_so_far(const struct sop_mender *m)
+{
+	return (struct mark){.n = {m->suspect[SUSPECT_DATA].n, m->suspect[SUSPECT_NODES].n},
+		.untold = m->untold};
+}
+
+static void forget_since(struct sop_mender *m, const struct mark *had)
+{
+	for (unsigned of = 0; of < SUSPECT_KINDS; of++)
+		m->suspect[of].n = had->n[of];
+	m->untold = had->untold;
+}
+
+/* Does anybody refer to a later one, for all that is known? */
+static bool in_use(struct sop_mender *m, const struct mark *had)
 {
 	const struct suspects *data = &m->suspect[SUSPECT_DATA],
 			      *nodes = &m->suspect[SUSPECT_NODES];
+	size_t d = had->n[SUSPECT_DATA], k = had->n[SUSPECT_NODES];
 	uint64_t found = 0;
 
-	if (m->untold)
+	if (m->untold > had->untold)
 		return true;
-	if (nodes->n && sop_refs_nodes(m->v, nodes->ref, nodes->n, count_node, &found, NULL))
+	if (nodes->n > k &&
+		sop_refs_nodes(m->v, nodes->ref + k, nodes->n - k, count_node, &found, NULL))
 		return true;
-	if (!found && data->n && sop_refs_name(m->v, data->ref, data->n, count_name, &found, NULL))
+	if (!found && data->n > d &&
+		sop_refs_name(m->v, data->ref + d, data->n - d, count_name, &found, NULL))
 		return true;
 	return found != 0;
+}
+
+struct naming {
+	struct sop_mender *m;
+	enum sop_task_kind kind;
+	uint64_t found;
+};
+
+/* A blob that is in use and cannot be read. */
+static void name_lost(void *arg, const char *name, uint64_t off, uint64_t len)
+{
+	struct naming *n = arg;
+	struct sop_mender *m = n->m;
+
+	n->found++;
+	sop_log(m->v->log, SOP_LOG_ERROR, "mend",
+		"op=%s off=%llu len=%llu code=SOP_ELOST: %s: cannot be read",
+		sop_task_kind_name(n->kind), (unsigned long long)off, (unsigned long long)len,
+		name);
+	SOP_LOCK_GUARD(&m->lock);
+	for (size_t i = 0; i < m->n_lost; i++)
+		if (m->lost[i].off == off && !strcmp(m->lost[i].name, name)) {
+			m->lost[i].when = now(m);
+			return;
+		}
+	if (m->n_lost < LOST_MAX) {
+		struct sop_lost *l = &m->lost[m->n_lost++];
+
+		*l = (struct sop_lost){.off = off, .len = len, .when = now(m)};
+		snprintf(l->name, sizeof(l->name), "%s", name);
+	}
+}
+
+/* One that is free already, and only still seen by a reader, has no handle. */
+static void name_node(void *arg, uint64_t handle)
+{
+	char name[64];
+
+	if (!handle)
+		return;
+	snprintf(name, sizeof(name), "node %llu of the directories' trees",
+		(unsigned long long)handle);
+	name_lost(arg, name, 0, 0);
+}
+
+/* Those that somebody refers to are named; the number of them. Where that cannot be found out, all
+ * of them count. */
+static uint64_t name_suspects(struct sop_mender *m, unsigned of, enum sop_task_kind kind)
+{
+	struct suspects *s = &m->suspect[of];
+	struct naming n = {m, kind, 0};
+	struct sop_err e = {0};
+	int rc = 0;
+
+	if (s->n)
+		rc = of == SUSPECT_NODES ? sop_refs_nodes(m->v, s->ref, s->n, name_node, &n, &e)
+					 : sop_refs_name(m->v, s->ref, s->n, name_lost, &n, &e);
+	if (rc)
+		sop_log(m->v->log, SOP_LOG_ERROR, "mend",
+			"op=%s fragments=%zu code=%s: cannot be read, nor who needs them: %s",
+			sop_task_kind_name(kind), s->n, sop_err_name(rc), e.text);
+	return rc ? SOP_MAX(n.found, (uint64_t)s->n) : n.found;
+}
+
+static void resolve_suspects(struct sop_mender *m, enum sop_task_kind kind, int disk)
+{
+	uint64_t lost = m->untold;
+
+	for (unsigned of = 0; of < SUSPECT_KINDS; of++)
+		lost += name_suspects(m, of, kind);
+	if (lost)
+		lost_more(m, kind, disk, lost);
+	forget_suspects(m);
+}
+
+/* Of what is healed or moved, and is not looked at again by it. */
+static void tell_lost(struct sop_mender *m, enum sop_task_kind kind, int disk)
+{
+	if (!stopping(m))
+		resolve_suspects(m, kind, disk);
+	else if (suspects(m))
+		sop_log(m->v->log, SOP_LOG_WARNING, "mend",
+			"op=%s fragments=%zu: cannot be read; a scrub will tell who needs them",
+			sop_task_kind_name(kind), suspects(m));
 }
 
 /* The shards of a segment are written anew (or verified and mended, where they are). */
 static int mend_shards(struct sop_mender *m, const struct seg *g, uint32_t shards,
 	const uint16_t *to, struct pace *p, struct sop_err *e)
 {
+	struct mark had = suspects_so_far(m);
 	struct sop_mend_report r;
 	struct sop_mend_opts o = {
 		.shards = shards, .to = to, .pace = pace, .lost = suspect, .arg = p};
@@ -521,17 +628,20 @@ static int mend_shards(struct sop_mender *m, const struct seg *g, uint32_t shard
 
 	p->m = m;
 	p->shards = (unsigned)__builtin_popcount(shards);
-	forget_suspects(m);
 	rc = sop_segment_mend(m->v->seg, g->id, &o, &r, e);
 	/* What cannot be read now may be of blobs that nobody has any more. */
-	if (rc == SOP_EDISKS && r.lost && !in_use(m)) {
+	if (rc == SOP_EDISKS && r.lost && !in_use(m, &had)) {
 		o.ignore_lost = true;
+		forget_since(m, &had);
 		p->done = p->read = p->repaired = p->corrected = 0;
 		rc = sop_segment_mend(m->v->seg, g->id, &o, &r, e);
 	}
-	forget_suspects(m);
-	if (rc)
+	if (rc) { /* it is to be done again */
+		forget_since(m, &had);
 		return rc;
+	}
+	if (suspects(m) > MANY_SUSPECTS)
+		resolve_suspects(m, p->kind, p->disk);
 	if (!to)
 		for (unsigned i = 0; i < SOP_EC_MAX; i++)
 			if (shards >> i & 1)
@@ -734,6 +844,7 @@ static bool heal(struct sop_mender *m, struct sop_err *e)
 			break;
 	}
 	free(s.seg);
+	tell_lost(m, SOP_TASK_HEAL, disk);
 	if (failed)
 		m->heal_ms = now_ms(m) + RETRY_MS;
 	else if (!stopping(m)) /* the next mount goes on with what is left */
@@ -1045,6 +1156,7 @@ static bool drain(struct sop_mender *m, struct sop_err *e)
 		kind = s.to >= 0 ? SOP_TASK_REPLACE : SOP_TASK_REMOVE;
 		e->text[0] = '\0';
 		rc = drain_one(m, i, s.to, e);
+		tell_lost(m, kind, (int)i);
 		any = any || !rc;
 		if (!rc) {
 			finish(m, kind, (int)i, SOP_TASK_FINISHED);
@@ -1068,77 +1180,6 @@ static int scrub_segment(struct sop_mender *m, const struct seg *g, struct sop_e
 	struct sop_mend_opts o = {.verify = true, .pace = pace, .lost = suspect, .arg = &p};
 
 	return sop_segment_mend(m->v->seg, g->id, &o, &r, e);
-}
-
-struct naming {
-	struct sop_mender *m;
-	uint64_t found;
-};
-
-/* A blob that is in use and cannot be read. */
-static void name_lost(void *arg, const char *name, uint64_t off, uint64_t len)
-{
-	struct naming *n = arg;
-	struct sop_mender *m = n->m;
-
-	n->found++;
-	sop_log(m->v->log, SOP_LOG_ERROR, "mend",
-		"op=scrub off=%llu len=%llu code=SOP_ELOST: %s: cannot be read",
-		(unsigned long long)off, (unsigned long long)len, name);
-	SOP_LOCK_GUARD(&m->lock);
-	for (size_t i = 0; i < m->n_lost; i++)
-		if (m->lost[i].off == off && !strcmp(m->lost[i].name, name)) {
-			m->lost[i].when = now(m);
-			return;
-		}
-	if (m->n_lost < LOST_MAX) {
-		struct sop_lost *l = &m->lost[m->n_lost++];
-
-		*l = (struct sop_lost){.off = off, .len = len, .when = now(m)};
-		snprintf(l->name, sizeof(l->name), "%s", name);
-	}
-}
-
-/* One that is free already, and only still seen by a reader, has no handle. */
-static void name_node(void *arg, uint64_t handle)
-{
-	char name[64];
-
-	if (!handle)
-		return;
-	snprintf(name, sizeof(name), "node %llu of the directories' trees",
-		(unsigned long long)handle);
-	name_lost(arg, name, 0, 0);
-}
-
-/* Those that somebody refers to are named; the number of them. Where that cannot be found out, all
- * of them count. */
-static uint64_t name_suspects(struct sop_mender *m, unsigned kind)
-{
-	struct suspects *s = &m->suspect[kind];
-	struct naming n = {m, 0};
-	struct sop_err e = {0};
-	int rc = 0;
-
-	if (s->n)
-		rc = kind == SUSPECT_NODES ? sop_refs_nodes(m->v, s->ref, s->n, name_node, &n, &e)
-					   : sop_refs_name(m->v, s->ref, s->n, name_lost, &n, &e);
-	if (rc)
-		sop_log(m->v->log, SOP_LOG_ERROR, "mend",
-			"op=scrub fragments=%zu code=%s: cannot be read, nor who needs them: %s",
-			s->n, sop_err_name(rc), e.text);
-	return rc ? SOP_MAX(n.found, (uint64_t)s->n) : n.found;
-}
-
-static void resolve_suspects(struct sop_mender *m)
-{
-	uint64_t lost = m->untold;
-
-	for (unsigned kind = 0; kind < SUSPECT_KINDS; kind++)
-		lost += name_suspects(m, kind);
-	if (lost)
-		lost_more(m, SOP_TASK_SCRUB, -1, lost);
-	forget_suspects(m);
 }
 
 static void scrub_metadata(struct sop_mender *m)
@@ -1237,7 +1278,7 @@ static bool scrub(struct sop_mender *m, struct sop_err *e)
 		/* Cut by an unmount or a crash, it goes on before what has not been told. */
 		held = suspects(m) ? held + 1 : 0;
 		if (held == HELD_MAX || suspects(m) > MANY_SUSPECTS) {
-			resolve_suspects(m);
+			resolve_suspects(m, SOP_TASK_SCRUB, -1);
 			held = 0;
 		}
 		if (!suspects(m))
@@ -1246,7 +1287,7 @@ static bool scrub(struct sop_mender *m, struct sop_err *e)
 	free(s.seg);
 	/* What was found so far is named also when it goes on later. */
 	if (!stopping(m)) {
-		resolve_suspects(m);
+		resolve_suspects(m, SOP_TASK_SCRUB, -1);
 		scrub_done(m, at);
 	}
 	if (!scrubbing(m))

@@ -830,14 +830,19 @@ static int note_place(void *arg, const struct sop_extent_layout *x)
 	return 0;
 }
 
-static struct sop_task scrub_task(struct fixture *f)
+static struct sop_task task_of(struct fixture *f, enum sop_task_kind kind)
 {
 	struct sop_task t = {0};
 
-	for (unsigned i = 0; sop_volume_task(f->v, i, &t) && t.kind != SOP_TASK_SCRUB; i++)
+	for (unsigned i = 0; sop_volume_task(f->v, i, &t) && t.kind != kind; i++)
 		;
-	assert_int_equal(t.kind, SOP_TASK_SCRUB);
+	assert_int_equal(t.kind, kind);
 	return t;
+}
+
+static struct sop_task scrub_task(struct fixture *f)
+{
+	return task_of(f, SOP_TASK_SCRUB);
 }
 
 /* A volume on one disk, with segments of one large value each. */
@@ -862,18 +867,33 @@ static uint64_t put_large(struct fixture *f, unsigned n)
 	return store;
 }
 
-static void rot_value(struct fixture *f, uint64_t store, const char *key)
+static struct sop_extent_layout place_of(struct fixture *f, uint64_t store, const char *key)
 {
 	struct sop_extent_layout x = {0};
+
+	fixture_ok(f, sop_value_layout(sop_volume_latest(f->v), SOP_NAME(store, key), false,
+			      note_place, &x, &f->e));
+	return x;
+}
+
+static void rot_shard(struct fixture *f, const struct sop_extent_layout *x, unsigned shard)
+{
 	uint8_t junk[16];
 	char file[64];
 
 	fill_random(junk, sizeof(junk), 5);
-	fixture_ok(f, sop_value_layout(sop_volume_latest(f->v), SOP_NAME(store, key), false,
-			      note_place, &x, &f->e));
-	snprintf(file, sizeof(file), "segments/%02x/%016llx.0", (unsigned)(x.segment & 0xff),
-		(unsigned long long)x.segment);
-	assert_int_equal(sim_poke(f->sim, "/d1", file, x.segment_off + 100, junk, sizeof(junk)), 0);
+	snprintf(file, sizeof(file), "segments/%02x/%016llx.%u", (unsigned)(x->segment & 0xff),
+		(unsigned long long)x->segment, shard);
+	assert_int_equal(sim_poke(f->sim, f->path[x->disk[shard]], file, x->segment_off + 100, junk,
+				 sizeof(junk)),
+		0);
+}
+
+static void rot_value(struct fixture *f, uint64_t store, const char *key)
+{
+	struct sop_extent_layout x = place_of(f, store, key);
+
+	rot_shard(f, &x, 0);
 }
 
 static bool stop_mender(void *arg, unsigned disk)
@@ -946,6 +966,66 @@ static void put_stores(struct fixture *f)
 	}
 	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
 	fixture_ok(f, sop_volume_checkpoint(f->v, &f->e));
+}
+
+static void is_told_as_lost(struct fixture *f, enum sop_task_kind kind, const char *name)
+{
+	struct sop_task t = task_of(f, kind);
+	struct sop_lost lost;
+
+	assert_int_equal(t.state, SOP_TASK_FINISHED);
+	assert_int_equal(t.unrecoverable, 1);
+	assert_true(sop_volume_lost(f->v, 0, &lost));
+	assert_string_equal(lost.name, name);
+	assert_false(sop_volume_lost(f->v, 1, &lost));
+}
+
+static void what_cannot_be_healed_is_told(void **state)
+{
+	struct fixture *f = *state;
+	struct sop_extent_layout x;
+	unsigned rotten = 0;
+	uint64_t store;
+
+	fixture_ok(f, sop_disk_offline(f->v, "d3", 0, &f->e));
+	store = put_large(f, 2);
+	x = place_of(f, store, "large1");
+	/* What is freed is nobody's loss. */
+	fixture_ok(f, fixture_upsert(f, store, "freed", content, 300000, true));
+	for (unsigned i = 0; i < 4 && rotten < 2; i++) {
+		struct sop_extent_layout y = place_of(f, store, "freed");
+
+		if (x.disk[i] != 2) {
+			rot_shard(f, &x, i);
+			rotten++;
+		}
+		if (y.disk[i] != 2)
+			rot_shard(f, &y, i);
+	}
+	fixture_ok(f, fixture_remove(f, store, "freed"));
+	fixture_ok(f, sop_disk_online(f->v, "d3", NULL, &f->e));
+	fixture_ok(f, sop_mend_all(f->v, &f->e));
+	is_told_as_lost(f, SOP_TASK_HEAL, "/s/large1");
+}
+
+static void what_cannot_be_moved_is_told(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t store;
+
+	for (unsigned remove = 0; remove < 2; remove++) {
+		one_disk(f, 400000);
+		sim_add_disk(f->sim, "/new", 0);
+		store = put_large(f, 3);
+		rot_value(f, store, "large1");
+		if (remove)
+			fixture_ok(f, sop_disk_add(f->v, "/new", SOP_ADMIN_FORCE, &f->e));
+		fixture_ok(
+			f, remove ? sop_disk_remove(f->v, "d1", 0, &f->e)
+				  : sop_disk_replace(f->v, "d1", "/new", SOP_ADMIN_FORCE, &f->e));
+		tick(f);
+		is_told_as_lost(f, remove ? SOP_TASK_REMOVE : SOP_TASK_REPLACE, "/s/large1");
+	}
 }
 
 static bool scrub_anew(void *arg, unsigned disk)
@@ -1602,6 +1682,8 @@ int main(void)
 		T(a_scrub_that_is_cut_tells_what_it_had_found),
 		T(a_scrub_begun_anew_does_not_go_on_with_the_one_before),
 		T(what_nobody_can_tell_of_counts_as_lost),
+		T(what_cannot_be_healed_is_told),
+		T(what_cannot_be_moved_is_told),
 		T(a_scrub_counts_all_that_is_lost_however_many),
 		T(what_a_kill_cuts_short_is_no_error_of_a_disk),
 		T(bytes_that_look_like_fragments_hide_nothing),
