@@ -307,12 +307,6 @@ bool sop_coord_may_commit(struct sop_coord *c, uint64_t session)
 	return session && session == c->session && !lease_over(c, 2);
 }
 
-bool sop_coord_grant_good(struct sop_coord *c, uint64_t grant)
-{
-	SOP_LOCK_GUARD(&c->lock);
-	return grant > c->grants_lost && !lease_over(c, 2);
-}
-
 bool sop_coord_grant_lost(struct sop_coord *c, uint64_t grant)
 {
 	SOP_LOCK_GUARD(&c->lock);

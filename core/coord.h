@@ -150,7 +150,7 @@ int sop_coord_pins_min(struct sop_coord *c, uint64_t *pin, struct sop_err *e);
 /* ---- locks ---- */
 
 /* Set, change or (F_UNLCK) remove, splitting and joining ranges as fcntl(2) does. grant: grows with
- * each lock that is granted on this volume, for sop_coord_grant_good(); may be NULL, as may `by`,
+ * each lock that is granted on this volume, for sop_coord_grant_lost(); may be NULL, as may `by`,
  * which says who was in the way. wait_ms: how long to wait for that to go, 0: not at all. -EAGAIN:
  * still held. -EDEADLK. What F_UNLCK removes is forgotten here even when the server could not be
  * told, and not claimed again. */
@@ -161,11 +161,8 @@ int sop_coord_lock_test(struct sop_coord *c, const struct sop_coord_lock *l,
 	struct sop_coord_holder *by, struct sop_err *e);
 /* [no wait] The owner waits no longer. */
 void sop_coord_lock_forget(struct sop_coord *c, const struct sop_coord_lock *l);
-/* [no wait] Has no lock of this handle been lost that was granted at or after `grant`, and may the
- * session commit? For the commit of what was written under locks: `grant` is of the first of them.
- */
-bool sop_coord_grant_good(struct sop_coord *c, uint64_t grant);
-/* [no wait] The first half of that alone. */
+/* [no wait] Has a lock of this handle been lost that was granted at or after `grant`? Asked for the
+ * commit of what was written under locks: `grant` is of the first of them. */
 bool sop_coord_grant_lost(struct sop_coord *c, uint64_t grant);
 /* There is no other mounter, the disks say: a new generation need not wait for any. */
 int sop_coord_alone(struct sop_coord *c, struct sop_err *e);

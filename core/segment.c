@@ -302,10 +302,6 @@ int sop_segments_add(struct sop_segments *s, const struct sop_segment_info *info
 	}
 	if (rc)
 		return rc;
-	sop_lock(&s->lock);
-	/* Where others are it may be theirs, and open. */
-	seg->adoptable = !info->sealed && !sop_members_joined(s->mem);
-	sop_unlock(&s->lock);
 	sop_segment_put(s, seg);
 	return 0;
 }
@@ -435,19 +431,6 @@ void sop_segments_distrust(struct sop_segments *s, uint64_t id)
 	sop_segment_put(s, seg);
 }
 
-void sop_segments_healed(struct sop_segments *s, uint64_t id, uint32_t shards)
-{
-	struct segment *seg;
-
-	SOP_LOCK_GUARD(&s->lock);
-	seg = find(s, id);
-	if (!seg)
-		return;
-	seg->info.stale &= ~shards;
-	seg->unsynced &= ~shards;
-	seg->missing &= ~shards;
-}
-
 static void dirty_list_remove(struct sop_segments *s, struct segment *seg)
 {
 	struct segment **p = &s->dirty;
@@ -497,60 +480,6 @@ static bool is_usable(struct sop_segments *s, const struct segment *seg, unsigne
 			return false;
 	}
 	return true;
-}
-
-static bool in_profile(const struct sop_profile *p, const struct segment *seg)
-{
-	bool any = true;
-
-	if (seg->info.no_repair != ((p->flags & SOP_PROFILE_NO_REPAIR) != 0))
-		return false;
-	for (size_t i = 0; i < sizeof(p->disks); i++)
-		any = any && !p->disks[i];
-	for (unsigned i = 0; !any && i < seg->n; i++)
-		if (!(p->disks[seg->info.disks[i] / 8] & (1u << (seg->info.disks[i] % 8))))
-			return false;
-	return true;
-}
-
-/* An unsealed segment of the mount before, which was ended cleanly. The caller gets a reference. */
-static struct segment *find_adoptable(
-	struct sop_segments *s, unsigned profile, enum sop_stream stream)
-{
-	const struct sop_profile *p = &sop_members_label(s->mem)->profile[profile];
-
-	SOP_LOCK_GUARD(&s->lock);
-	for (size_t b = 0; b < SOP_SEGMENT_BUCKETS; b++)
-		for (struct segment *seg = s->bucket[b]; seg; seg = seg->hash_next) {
-			if (!seg->adoptable || seg->info.stream != stream || seg->info.stale ||
-				!is_usable(s, seg, p->k, p->m) || !in_profile(p, seg))
-				continue;
-			seg->adoptable = false;
-			seg->refs++;
-			return seg;
-		}
-	return NULL;
-}
-
-/* Adopted only when no file is longer than the table says: nothing there can be overwritten.
- * Whatever is not adopted is sealed, so that it is not looked at again. */
-static struct segment *adopt(struct sop_segments *s, unsigned profile, enum sop_stream stream)
-{
-	struct segment *seg;
-
-	while ((seg = find_adoptable(s, profile, stream))) {
-		bool whole = sop_shard_files_end_at(s, seg);
-
-		sop_lock(&s->lock);
-		seg->ours = whole;
-		if (!whole)
-			seal_locked(s, seg);
-		sop_unlock(&s->lock);
-		if (whole)
-			return seg;
-		sop_segment_put(s, seg);
-	}
-	return NULL;
 }
 
 /* One try: place, make the files. `again`: another try may do better. */
@@ -616,9 +545,6 @@ static int create(struct segment **out, struct sop_segments *s, unsigned profile
 	bool again = true;
 	int rc = 0;
 
-	*out = adopt(s, profile, stream);
-	if (*out)
-		return 0;
 	for (unsigned i = 0; again && i < tries; i++) {
 		rc = create_once(out, s, profile, stream, &again, e);
 		if (!rc)
@@ -637,7 +563,7 @@ static void dirty_list_add(struct sop_segments *s, struct segment *seg)
 	seg->refs++;
 }
 
-/* A segment just made or adopted becomes the open one. The lock is held. */
+/* A segment just made becomes the open one. The lock is held. */
 static void publish(struct sop_segments *s, struct sop_open_segment *o, struct segment *seg)
 {
 	if (seg->info.sealed || !seg->in_table) /* removed meanwhile */
@@ -645,11 +571,9 @@ static void publish(struct sop_segments *s, struct sop_open_segment *o, struct s
 	seg->open = true;
 	seg->refs++;
 	o->seg = seg;
-	if (seg->info.end == SOP_SHARD_HEADER) {
-		seg->dirty |= sop_segment_all(seg) & ~seg->absent;
-		seg->new_names |= sop_segment_all(seg) & ~seg->absent;
-		dirty_list_add(s, seg);
-	}
+	seg->dirty |= sop_segment_all(seg) & ~seg->absent;
+	seg->new_names |= sop_segment_all(seg) & ~seg->absent;
+	dirty_list_add(s, seg);
 }
 
 /* Take room for as many puts as fit. The lock is held. */
@@ -709,7 +633,7 @@ static bool try_reserve(struct sop_segment_place *out, struct sop_segments *s,
 	/* Of an append that goes on in the next segment, this one is full. */
 	if (fill_bytes && out->fit == n && seg->info.end > seg->filled) {
 		out->fill = (uint32_t)SOP_MIN(
-			SOP_MIN(fill_bytes, SOP_IO_ZEROS), SOP_SEGMENT_BYTES - seg->info.end);
+			SOP_MIN(fill_bytes, SOP_IO_ZEROS), s->segment_bytes - seg->info.end);
 		seg->filled = seg->info.end + out->fill;
 		seg->filling = out->fill;
 	}

@@ -783,8 +783,7 @@ static int on_files(struct sop_segments *s, struct segment *seg, bool write,
 }
 
 struct sizes {
-	uint64_t want, end;
-	bool all;
+	uint64_t end; /* the highest */
 	int rc;
 };
 
@@ -792,19 +791,10 @@ static void each_size(void *arg, struct sop_call *c)
 {
 	struct sizes *z = arg;
 
-	if (c->rc || c->value != z->want)
-		z->all = false;
 	if (!c->rc)
 		z->end = SOP_MAX(z->end, c->value);
 	else if (c->rc != -ENODEV && c->rc != -ENOENT && !z->rc)
 		z->rc = c->rc;
-}
-
-bool sop_shard_files_end_at(struct sop_segments *s, struct segment *seg)
-{
-	struct sizes z = {.want = seg->info.end, .all = true};
-
-	return !on_files(s, seg, true, call_size, NULL, 0, each_size, &z) && z.all;
 }
 
 static int call_cut(struct sop_call *c)
@@ -829,7 +819,7 @@ bool sop_shard_files_cut(struct sop_segments *s, struct segment *seg)
 
 static int file_end(struct sop_segments *s, struct segment *seg, uint64_t *end)
 {
-	struct sizes z = {.all = true};
+	struct sizes z = {0};
 	int rc = on_files(s, seg, false, call_size, NULL, 0, each_size, &z);
 
 	if (!rc && !z.end)

@@ -71,9 +71,8 @@ struct segment {
 	unsigned refs;
 	bool in_table;
 	bool open;	    /* the current one of a stream: its files stay open */
-	bool ours;	    /* made or continued by this mount: info.end is exact */
+	bool ours;	    /* made by this mount: info.end is exact */
 	bool made;	    /* by this mount, files and all */
-	bool adoptable;	    /* of an earlier mount, ended cleanly: may be continued */
 	uint32_t absent;    /* shards without a file since creation */
 	uint32_t awaited;   /* those of them whose disk was not there */
 	uint32_t missing;   /* shards whose file was not found: tried last */
@@ -221,8 +220,6 @@ struct sop_shard_file *sop_shard_file_take(
  * of the file opened again would say nothing of what was written through that one. */
 void sop_shard_files_dirty(struct sop_segments *s, struct segment *seg, uint32_t mask,
 	struct sop_shard_file **files, int *rc);
-/* Are all shard files exactly info.end long? (Nothing was written behind our back.) */
-bool sop_shard_files_end_at(struct sop_segments *s, struct segment *seg);
 /* Cut them off at the segment's end. False: not all of them; a late one may be yet. */
 bool sop_shard_files_cut(struct sop_segments *s, struct segment *seg);
 /* Sync the folders that name the shards in mask; failed: those that were not. -ENOMEM: none was

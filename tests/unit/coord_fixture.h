@@ -165,6 +165,12 @@ static inline void ok(int rc, const struct sop_err *e)
 		fail_msg("%s: %s", sop_err_name(rc), e->text);
 }
 
+/* May what was written under this grant be committed? As the engine asks. */
+static inline bool grant_good(struct sop_coord *c, uint64_t grant)
+{
+	return sop_coord_may_commit(c, sop_coord_session(c)) && !sop_coord_grant_lost(c, grant);
+}
+
 static inline int lock_of(struct mounter *m, const struct sop_coord_lock *l, unsigned wait_ms)
 {
 	struct sop_err e = {0};

@@ -183,11 +183,11 @@ static void a_lost_session_is_never_revived(void **state)
 	assert_false(a.unbroken);
 	assert_false(sop_coord_may_commit(a.c, old));
 	WAIT_FOR(sop_coord_may_commit(a.c, a.session));
-	assert_false(sop_coord_grant_good(a.c, grant));
+	assert_false(grant_good(a.c, grant));
 	/* What is granted now counts. */
 	l = range(1, F_WRLCK, 20, 29);
 	ok(sop_coord_lock(a.c, &l, BOUND_MS, &grant, NULL, &e), &e);
-	WAIT_FOR(sop_coord_grant_good(a.c, grant));
+	WAIT_FOR(grant_good(a.c, grant));
 	sop_coord_close(a.c);
 	sop_coord_close(b.c);
 }
@@ -221,7 +221,7 @@ static void what_was_revoked_is_not_claimed_again(void **state)
 	sop_coord_progress(a.c, 1, 1);
 	WAIT_FOR(a.sessions == 2);
 	assert_false(a.unbroken);
-	assert_false(sop_coord_grant_good(a.c, grant));
+	assert_false(grant_good(a.c, grant));
 	assert_int_equal(set(&b, 1, F_WRLCK, 0, 9), 0);
 	sop_coord_close(a.c);
 	sop_coord_close(b.c);
@@ -657,7 +657,7 @@ static void what_was_held_stays_held_when_all_is_forgotten(void **state)
 	assert_true(a.unbroken);
 	assert_true(b.unbroken);
 	assert_int_not_equal(sop_coord_session(a.c), old);
-	assert_true(sop_coord_grant_good(a.c, grant));
+	assert_true(grant_good(a.c, grant));
 	sop_coord_state(a.c, &after);
 	assert_int_not_equal(after.generation, before.generation);
 	ok(sop_coord_tip(b.c, &tip, &e), &e);
@@ -698,7 +698,7 @@ static void locks_are_lost_when_the_lease_ran_out_as_well(void **state)
 	sop_coord_stop(a.c, false);
 	WAIT_FOR(a.sessions == 2);
 	assert_false(a.unbroken);
-	assert_false(sop_coord_grant_good(a.c, grant));
+	assert_false(grant_good(a.c, grant));
 	sop_coord_close(a.c);
 }
 
@@ -724,7 +724,7 @@ static void *in_and_out(void *arg)
 			x->rc = rc;
 			break;
 		}
-		if (within++ && sop_coord_grant_good(x->m->c, grant))
+		if (within++ && grant_good(x->m->c, grant))
 			broken_rounds++;
 		entered++;
 		if (sop_coord_publish(x->m->c, entered, &e) || sop_coord_tip(x->m->c, &tip, &e))

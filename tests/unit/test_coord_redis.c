@@ -114,7 +114,7 @@ static void a_server_that_is_killed_is_found_again(void **state)
 	assert_int_equal(tip, 5);
 	ok(sop_coord_alone(b.c, &e), &e);
 	assert_int_equal(lock_of(&b, &l, 0), -EAGAIN);
-	assert_true(sop_coord_grant_good(a.c, grant));
+	assert_true(grant_good(a.c, grant));
 	sop_coord_close(a.c);
 	assert_int_equal(lock_of(&b, &l, 0), 0);
 	sop_coord_close(b.c);
@@ -468,7 +468,7 @@ static void a_replica_that_lags_is_not_believed(void **state)
 	ok(sop_coord_alone(b.c, &e), &e);
 	assert_int_equal(sop_coord_lock(b.c, &l, 0, NULL, &by, &e), -EAGAIN);
 	assert_int_equal(by.session, sop_coord_session(a.c));
-	assert_true(a.unbroken && sop_coord_grant_good(a.c, grant));
+	assert_true(a.unbroken && grant_good(a.c, grant));
 	sop_coord_close(a.c);
 	sop_coord_close(b.c);
 	test_redis_end(&replica);
