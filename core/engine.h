@@ -128,7 +128,7 @@ struct sop_space *sop_space_new(struct sop_volume *v);
 void sop_space_free(struct sop_space *s);
 
 /* Written, and not yet referred to. -ENOMEM. */
-int sop_space_reserve(struct sop_space *s, const struct sop_blobref *ref);
+int sop_space_reserve(struct sop_space *s, const struct sop_blobref *ref, struct sop_err *e);
 /* Its session ended without a commit: garbage. */
 void sop_space_abandon(struct sop_space *s, const struct sop_blobref *ref);
 /* A committed transaction refers to it now. */

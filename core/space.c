@@ -238,7 +238,7 @@ static bool uncommitted_take(struct sop_space *s, const struct sop_blobref *ref)
 	return true;
 }
 
-int sop_space_reserve(struct sop_space *s, const struct sop_blobref *ref)
+int sop_space_reserve(struct sop_space *s, const struct sop_blobref *ref, struct sop_err *e)
 {
 	struct small *x = calloc(1, sizeof(*x));
 	struct small **p;
@@ -246,12 +246,12 @@ int sop_space_reserve(struct sop_space *s, const struct sop_blobref *ref)
 	int rc;
 
 	if (!x)
-		return -ENOMEM;
+		return sop_fail(e, -ENOMEM, "reserved space");
 	x->ref = *ref;
 	SOP_LOCK_GUARD(&s->lock);
 	/* The segment enters the account with its first blob, committed or not: the checkpoint must
 	 * record how far it is accounted for. */
-	rc = seg_get(s, ref->segment, &g, NULL);
+	rc = seg_get(s, ref->segment, &g, e);
 	if (rc) {
 		free(x);
 		return rc;
@@ -1037,14 +1037,15 @@ int sop_space_prepare(struct sop_append **out, struct sop_space *s, unsigned pro
 	 * records. */
 	pthread_rwlock_rdlock(&s->placing);
 	rc = sop_segments_prepare(out, s->v->seg, profile, stream, puts, n, fill_bytes, b, e);
-	for (size_t i = 0; i < n && !rc; i++)
-		if (sop_space_reserve(s, &puts[i].ref)) {
-			while (i--)
-				sop_space_abandon(s, &puts[i].ref);
-			sop_segments_abandon(*out);
-			rc = sop_fail(e, -ENOMEM, "reserved space");
-			break;
-		}
+	for (size_t i = 0; i < n && !rc; i++) {
+		rc = sop_space_reserve(s, &puts[i].ref, e);
+		if (!rc)
+			continue;
+		while (i--)
+			sop_space_abandon(s, &puts[i].ref);
+		sop_segments_abandon(*out);
+		break;
+	}
 	pthread_rwlock_unlock(&s->placing);
 	for (size_t i = 0; i < n && !rc; i++)
 		bytes += puts[i].len;
@@ -1291,8 +1292,7 @@ int sop_space_load(struct sop_space *s, const struct sop_checkpoint *c, struct s
 	/* From here on allocations are noted: settle() must know them. */
 	s->replaying = true;
 	for (size_t i = 0; i < c->n_uncommitted && !rc; i++)
-		if (sop_space_reserve(s, &c->uncommitted[i]))
-			rc = sop_fail(e, -ENOMEM, "uncommitted space");
+		rc = sop_space_reserve(s, &c->uncommitted[i], e);
 	for (size_t i = 0; i < c->n_pending && !rc; i++)
 		rc = sop_space_free_later(s, c->pending[i].lsn, 0, &c->pending[i].ref, e);
 	/* What the checkpoint itself wrote and freed is not in its own image. (From where it goes

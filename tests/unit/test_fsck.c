@@ -688,6 +688,20 @@ static void the_only_disk_may_be_replaced_by_a_repair(void **state)
 	fixture_check(&f, true);
 }
 
+/* What keeps a volume from being opened is told by its name, and not as a want of memory. */
+static void a_segment_that_the_accounts_want_and_nobody_has_is_named(void **state)
+{
+	struct sop_blobref ref = {.segment = 12345ull << 20 | 7, .off = 4096, .len = 100};
+	struct sop_checkpoint c = {.uncommitted = &ref, .n_uncommitted = 1};
+	struct sop_space *s = sop_space_new(f.v);
+
+	(void)state;
+	assert_non_null(s);
+	assert_int_equal(sop_space_load(s, &c, &f.e), -ENOENT);
+	assert_non_null(strstr(f.e.text, "0000000303900007"));
+	sop_space_free(s);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -708,6 +722,7 @@ int main(void)
 		T(a_lost_table_of_segments_is_made_anew_from_the_shard_files),
 		T(a_commit_of_a_shared_volume_that_was_cut_off_is_settled),
 		T(the_only_disk_may_be_replaced_by_a_repair),
+		T(a_segment_that_the_accounts_want_and_nobody_has_is_named),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
