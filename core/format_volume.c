@@ -133,13 +133,13 @@ static int check_shape(struct job *j, const char *const *disks, size_t n, struct
 			"all",
 			j->k, j->m, SOP_EC_MAX);
 	if (j->k + j->m > n)
-		return sop_say(e, -EINVAL, "erasure code %u+%u needs %u disks, %zu are given", j->k,
-			j->m, j->k + j->m, n);
+		return sop_say(e, -EINVAL, "erasure code %u+%u needs %u disks, %zu %s given", j->k,
+			j->m, j->k + j->m, n, n == 1 ? "is" : "are");
 	if (o->n_stores && o->n_stores < (size_t)j->m + 1 && !o->force)
 		return sop_say(e, -EINVAL,
-			"%zu stores folders for erasure code %u+%u: %u are needed, for metadata to "
-			"survive as many losses as data; -f goes on",
-			o->n_stores, j->k, j->m, j->m + 1);
+			"%zu stores folder%s for erasure code %u+%u: %u are needed, for metadata "
+			"to survive as many losses as data; -f goes on",
+			o->n_stores, o->n_stores == 1 ? "" : "s", j->k, j->m, j->m + 1);
 	for (size_t i = 0; i < n && !rc; i++)
 		rc = add_folder(j, disks[i], SOP_ROLE_DATA, e);
 	for (size_t i = 0; i < o->n_stores && !rc; i++)

@@ -81,11 +81,19 @@ static int look_for_strangers(struct enlist *x)
 	return rc < 0 ? sop_fail(&x->e, rc, "%s", x->path) : 0;
 }
 
+static int no_folder(const char *path, struct sop_err *e)
+{
+	return sop_say(e, -ENOENT,
+		"%s: no such folder; make it, or mount the drive that belongs there", path);
+}
+
 static int look_at(struct enlist *x)
 {
 	struct sop_disk *d;
 	int rc = sop_members_open_folder(&d, x->path, x->open_disk, x->open_disk_ctx, &x->e);
 
+	if (rc == -ENOENT)
+		return no_folder(x->path, &x->e);
 	if (rc)
 		return rc;
 	x->at = sop_attached_new(d);
@@ -369,6 +377,8 @@ int sop_members_add(struct sop_members *m, const char *path, uint8_t role, int r
 	char clean[SOP_MEMBER_PATH];
 	int rc = sop_members_path(clean, path, !m->open_disk);
 
+	if (rc == -ENOENT && path[0])
+		return no_folder(path, e);
 	if (rc)
 		return sop_fail(e, rc, "%s", path);
 	rc = exclusive(m, e);

@@ -258,9 +258,9 @@ static void print_made(const struct args *a, const struct sop_format_report *r)
 
 	printf("%s volume%s%s (uuid %s)\n", a->format.dry_run ? "would make" : "made",
 		r->name[0] ? " " : "", r->name, sop_uuid_format(uuid, &r->uuid));
-	printf("  capacity:   %s of data, %s free now (%u disks, erasure code %u+%u)\n",
+	printf("  capacity:   %s of data, %s free now (%u disk%s, erasure code %u+%u)\n",
 		sop_human_size(total, r->total_bytes), sop_human_size(left, r->free_bytes),
-		r->disks, r->k, r->m);
+		r->disks, r->disks == 1 ? "" : "s", r->k, r->m);
 	if (r->m)
 		printf("  tolerance:  any %u disk%s may fail (metadata: %u of %u replicas)\n", r->m,
 			r->m == 1 ? "" : "s", r->replicas - 1, r->replicas);

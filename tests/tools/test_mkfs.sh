@@ -86,6 +86,7 @@ done
 refuses 'is not a UUID' -U nonsense d1
 refuses 'an empty name' --stores d1,,d2 d1
 refuses '4+2 needs 6 disks, 4 are given' -f --ec 4+2 d1 d2 d3 d4
+refuses '1+1 needs 2 disks, 1 is given' -f --ec 1+1 d1
 refuses 'is given twice' -f d1 d2 ./d1
 refuses 'cannot be in it' -L 'two words' d1
 [ -z "$(tree d1 d2 d3 d4)" ] || fail 'a refusal has written something'
@@ -113,7 +114,7 @@ gone fresh1 fresh2
 
 works -v -f -L tank -U 01234567-89ab-4cde-8f01-23456789abcd --ec 2+2 d1 d2 d3 d4
 says out 'made volume tank (uuid 01234567-89ab-4cde-8f01-23456789abcd)'
-says out 'erasure code 2+2'
+says out '(4 disks, erasure code 2+2)'
 says out 'any 2 disks may fail'
 says out "$work/d1:$work/d2:$work/d3:$work/d4  /MOUNTPOINT  sopfs  nofail"
 says out "member:     3 $work/d4 (data)"
@@ -152,6 +153,8 @@ mkdir -p d1/segments/0a d1/mine
 echo old >d1/segments/0a/00000000001000a.0
 echo old >d1/journal/0000000000000001
 echo precious >d1/mine/letter
+works -n -f -L pool d1
+says out '(1 disk, erasure code 1+0)'
 works -q -f -L pool d1
 [ -z "$(cat out err)" ] || fail '-q prints something'
 gone d1/segments/0a/00000000001000a.0 d1/journal/0000000000000001
@@ -179,7 +182,7 @@ mkdir s1 's,2'
 works -v -f --stores "s1,s\\,2" --ec 1+1 d3 d4
 says out "$work/s1 (registry)"
 says out "$work/s,2 (registry)"
-refuses '1 stores folders for erasure code 1+1: 2 are needed' --stores s1 d3 d4
+refuses '1 stores folder for erasure code 1+1: 2 are needed' --stores s1 d3 d4
 
 # --- permissions (root is not held up by them)
 

@@ -127,6 +127,15 @@ if [ "$(id -u)" = 0 ]; then
 	chmod 755 "$SOPFS_RUN_DIR"
 	expect_exit 6 setpriv --reuid 65534 --regid 65534 --clear-groups "$SOPCTL" sync "$NAME"
 fi
+# A folder that is not there: what to do about it.
+for folder in "$WORK/none" "$WORK/none/deeper" ./none; do
+	for what in "replace $NAME d1" "add $NAME"; do
+		# shellcheck disable=SC2086 # words
+		expect_exit 1 "$SOPCTL" $what "$folder"
+		expect_says 'none' 'no such folder; make it, or mount the drive that belongs there'
+	done
+done
+
 unmount_volume
 check_volume
 
