@@ -761,6 +761,50 @@ static void a_shard_that_missed_something_waits_for_no_disk_that_is_replaced(voi
 	}
 }
 
+/* Of a blob two shards are gone, one has zeros where it ought to have something, and the last one,
+ * which has missed something for all that is known, has a bad block: too few know what is in use
+ * for anything of it to be given back as a hole that it had not heard of. */
+static void what_is_left_of_a_shard_is_no_hole_because_one_other_has_nothing(void **state)
+{
+	static const uint8_t zeros[65536];
+	struct sop_segment_info info;
+	struct sop_mend_report r;
+	struct sop_blobref ref;
+	struct sop_err e = {0};
+	uint8_t want[60000], got[4096], bad[16];
+	struct volume v;
+
+	(void)state;
+	volume_new(&v, 4, 2, 2);
+	ref = put_seed(&v, sizeof(want), 1);
+	test_fill(want, sizeof(want), 1);
+	assert_ok(sop_segments_sync(v.segs, &e), &e);
+	info = info_of(&v, ref.segment);
+	info.stale = 1;
+	volume_close(&v);
+	for (unsigned i = 1; i < 3; i++)
+		assert_int_equal(
+			sim_remove(v.sim, v.path[info.disks[i]], shard_name(info.id, i)), 0);
+	assert_int_equal(sim_poke(v.sim, v.path[info.disks[3]], shard_name(info.id, 3),
+				 ref.off + 4096, zeros, info.end - ref.off - 4096),
+		0);
+	memset(bad, 0x5a, sizeof(bad));
+	assert_int_equal(sim_poke(v.sim, v.path[info.disks[0]], shard_name(info.id, 0),
+				 ref.off + 1000, bad, sizeof(bad)),
+		0);
+	volume_open(&v);
+	assert_ok(sop_segments_add(v.segs, &info, &e), &e);
+	assert_ok(sop_blob_read(v.segs, &ref, got, sizeof(got), 12288, &e), &e);
+	assert_memory_equal(got, want + 12288, sizeof(got));
+	assert_ok(
+		sop_segment_mend(v.segs, ref.segment, &(struct sop_mend_opts){.shards = 1}, &r, &e),
+		&e);
+	assert_int_equal(r.lost, 1);
+	assert_ok(sop_blob_read(v.segs, &ref, got, sizeof(got), 12288, &e), &e);
+	assert_memory_equal(got, want + 12288, sizeof(got));
+	volume_free(&v);
+}
+
 /* --- space and files --- */
 
 static uint64_t allocated(struct volume *v)
@@ -1030,6 +1074,7 @@ int main(void)
 		cmocka_unit_test(shards_that_missed_something_mend_each_other),
 		cmocka_unit_test(a_shard_that_moves_mends_one_that_missed_something),
 		cmocka_unit_test(a_shard_that_missed_something_waits_for_no_disk_that_is_replaced),
+		cmocka_unit_test(what_is_left_of_a_shard_is_no_hole_because_one_other_has_nothing),
 		cmocka_unit_test(punch_gives_back_whole_pages_and_hurts_no_neighbour),
 		cmocka_unit_test(punch_takes_many_ranges),
 		cmocka_unit_test(scan_names_each_segment_once_and_remove_removes_it),
