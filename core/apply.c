@@ -303,7 +303,7 @@ static int apply_entry(struct run *r, bool put, unsigned flags, uint64_t store, 
 		st->now.subdirs += (flags & SOP_OPF_SUBDIR) != 0;
 		r->v->items += name;
 	} else if (!put && was) {
-		st->now.count--;
+		st->now.count -= st->now.count > 0;
 		st->now.subdirs -= (flags & SOP_OPF_SUBDIR) && st->now.subdirs;
 		r->v->items -= name && r->v->items;
 	}
@@ -358,7 +358,8 @@ static int apply_drop(struct run *r, uint64_t store)
 
 	if (rc)
 		return rc;
-	if (st->now.count || st->now.root)
+	/* The tree decides: the count of one that has lost a node is too high. */
+	if (st->now.root)
 		return sop_fail(r->e, SOP_ECORRUPT, "store %llu is dropped with %llu items in it",
 			(unsigned long long)store, (unsigned long long)st->now.count);
 	st->now.gone = true;

@@ -1150,11 +1150,35 @@ int sop_store_remove(struct sop_txn *t, struct sop_name name, struct sop_err *e)
 	return rc ? rc : remove_store(t, name, e);
 }
 
+static int any_entry(void *arg, const struct sop_listed *x)
+{
+	(void)arg;
+	(void)x;
+	return 1;
+}
+
+/* By its count, and, where there is a tree, by what is in it: a record that drops a store with
+ * entries could never be applied, and the volume not be opened again. */
+static int check_empty(struct sop_txn *t, uint64_t store, struct sop_err *e)
+{
+	const struct sop_range all = {0};
+	struct sop_state_view view;
+	uint64_t count;
+	int rc = sop_count(t, store, &count, e);
+
+	if (!rc && count)
+		return sop_fail(e, -ENOTEMPTY, "store");
+	if (!rc)
+		rc = sop_txn_state(t, store, &view, e);
+	if (!rc && view.tree.root)
+		rc = sop_list(t, store, &all, false, any_entry, NULL, e);
+	return rc > 0 ? sop_fail(e, -ENOTEMPTY, "store") : rc;
+}
+
 static int remove_store(struct sop_txn *t, struct sop_name name, struct sop_err *e)
 {
 	uint8_t buf[SOP_ITEM_BYTES_MAX], key[SOP_MASTER_KEY];
 	struct sop_item it;
-	uint64_t count;
 	int rc = sop_txn_writable(t, e);
 
 	if (!rc)
@@ -1162,9 +1186,7 @@ static int remove_store(struct sop_txn *t, struct sop_name name, struct sop_err 
 	if (!rc && !S_ISDIR(it.attr.mode))
 		rc = sop_fail(e, -ENOTDIR, "item");
 	if (!rc)
-		rc = sop_count(t, it.attr.ino, &count, e);
-	if (!rc && count)
-		rc = sop_fail(e, -ENOTEMPTY, "store");
+		rc = check_empty(t, it.attr.ino, e);
 	if (!rc)
 		rc = del(t, name.store, name.key, name.len, true, e);
 	if (rc)

@@ -649,6 +649,11 @@ static int look(struct repair *r, bool data)
 	bool more = true;
 	int rc = 0;
 
+	/* What the round before took from trees is in no journal: first it is made to last, for
+	 * what is reaped goes by it. */
+	rc = sop_checkpoint_run(v, false, r->e);
+	if (rc)
+		return rc;
 	/* What is dropped may be among what cannot be read: then it stays for now. */
 	while (more && !rc)
 		rc = sop_reap(v, &more, NULL);

@@ -114,7 +114,7 @@ static void get_file(struct held *h, const char *path)
 	get(h, a.store, a.key, a.klen);
 	if (h->it.link)
 		get_inode(h, a.attr.ino);
-	if (!h->it.extents && !S_ISDIR(h->it.attr.mode))
+	if (!h->it.extents && !h->it.tree && !S_ISDIR(h->it.attr.mode))
 		die("it has no extents");
 }
 
@@ -148,6 +148,35 @@ static void removed(char **arg)
 	ok(sop_txn_commit(t, SOP_COMMIT_DURABLE, &e), "commit");
 	ok(sop_volume_checkpoint(v, &e), "checkpoint");
 	ok(sop_volume_tick(v, &e), "tick");
+}
+
+static void removed_dir(char **arg)
+{
+	struct at a = find(arg[0], true);
+	struct sop_txn *t;
+
+	ok(sop_txn_begin(&t, v, &(struct sop_txn_opts){.mode = SOP_TXN_WRITE}, &e), "begin");
+	ok(sop_store_remove(t, (struct sop_name){a.store, a.key, a.klen}, &e), arg[0]);
+	ok(sop_txn_commit(t, SOP_COMMIT_DURABLE, &e), "commit");
+}
+
+/* Every second piece of it: so each is an extent. */
+static void holes(char **arg)
+{
+	struct at a = find(arg[0], false);
+	struct sop_name at = {a.store, a.key, a.klen};
+	static char buf[3000];
+	struct sop_value *x;
+	struct sop_txn *t;
+
+	memset(buf, 'h', sizeof(buf));
+	ok(sop_txn_begin(&t, v, &(struct sop_txn_opts){.mode = SOP_TXN_WRITE}, &e), "begin");
+	ok(sop_add(t, at, NULL, 0, &e), arg[0]);
+	ok(sop_value_open(&x, t, at, SOP_VALUE_WRITE, &e), arg[0]);
+	for (uint64_t i = 0; i < number(arg[1]); i++)
+		ok(sop_value_write(x, buf, sizeof(buf), i * 8192, &e) < 0 ? -1 : 0, arg[0]);
+	sop_value_close(x);
+	ok(sop_txn_commit(t, SOP_COMMIT_DURABLE, &e), "commit");
 }
 
 static void nlink(char **arg)
@@ -336,11 +365,18 @@ static void dead(char **arg)
 
 static uint64_t root, other_root; /* of the trees of the directories named */
 
+/* A directory's, or that of a file's extents. */
 static uint64_t root_of(const char *path)
 {
 	struct sop_state_view view;
+	uint64_t store = store_of(path);
+	struct held h;
 
-	ok(sop_stores_view(v->stores, store_of(path), SOP_LSN_LATEST, &view, &e), "tree");
+	if (*path && !S_ISDIR(find(path, true).attr.mode)) {
+		get_file(&h, path);
+		store = h.it.tree;
+	}
+	ok(sop_stores_view(v->stores, store, SOP_LSN_LATEST, &view, &e), "tree");
 	return view.tree.root;
 }
 
@@ -473,8 +509,10 @@ static const struct verb {
 	bool node; /* between the beginning and the end of a change of nodes */
 	void (*fn)(char **arg);
 } verbs[] = {
-	{"remove", 1, false, removed},	/* PATH */
-	{"nlink", 2, false, nlink},	/* PATH N: it counts N names */
+	{"remove", 1, false, removed},	  /* PATH */
+	{"rmdir", 1, false, removed_dir}, /* PATH */
+	{"holes", 2, false, holes},	  /* PATH N: a file of N extents, with holes in between */
+	{"nlink", 2, false, nlink},	  /* PATH N: it counts N names */
 	{"parent", 2, false, parent},	/* PATH PATH: the directory names this one as its parent */
 	{"unname", 1, false, unname},	/* PATH: the name goes, and nothing else */
 	{"name", 2, false, name},	/* PATH PATH: one more name of the second */

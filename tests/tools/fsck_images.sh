@@ -74,8 +74,8 @@ lose_nodes_of() {
 
 # contradict VERB [ARGUMENT]...: every checksum stays right; see tests/images/contradict.c.
 contradict() {
-	"$build/images/contradict" d1:d2:d3:d4 "$@"
 	reads=yes
+	"$build/images/contradict" d1:d2:d3:d4 "$@"
 }
 
 swap_files() {
