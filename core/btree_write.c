@@ -390,6 +390,27 @@ static size_t row_size(const struct sop_page *left, const struct sop_page *right
 	return i < n ? sop_page_entry_bytes(left, i) : sop_page_entry_bytes(right, i - n);
 }
 
+/* Do two neighbours lie on their sides of what parts them? One that nobody has come by since it was
+ * loaded may not. */
+static bool parted(
+	const struct sop_page *left, const struct sop_page *right, const void *sep, size_t slen)
+{
+	unsigned first =
+		sop_page_level(right) ? 1 : 0; /* the first key of an inner page is empty */
+	const void *key;
+	size_t klen;
+
+	if (!sop_page_count(left))
+		return false;
+	key = sop_page_key(left, sop_page_count(left) - 1, &klen);
+	if (sop_bytes_cmp(key, klen, sep, slen) >= 0)
+		return false;
+	if (first >= sop_page_count(right))
+		return true;
+	key = sop_page_key(right, first, &klen);
+	return sop_bytes_cmp(key, klen, sep, slen) >= 0;
+}
+
 /* How many of the row are the left leaf's, for both to be about as large; 0: one would be too
  * large. */
 static unsigned deal_at(
@@ -446,6 +467,9 @@ static bool deal(struct sop_nodes *n, const struct sop_tree *t, struct node *par
 		sop_page_level(right->newest->page) ||
 		sop_page_store(left->newest->page) != t->store ||
 		sop_page_store(right->newest->page) != t->store)
+		return false;
+	low = sop_page_key(parent->newest->page, slot, &low_len);
+	if (left == right || !parted(left->newest->page, right->newest->page, low, low_len))
 		return false;
 	at = deal_at(t, left->newest->page, right->newest->page);
 	if (!at)
@@ -628,7 +652,8 @@ static bool merge_left(
 	if (!left || !right)
 		return false;
 	key = sop_page_key(parent->newest->page, slot, &slen);
-	if (!fit_together(t, left->newest->page, right->newest->page, slen))
+	if (left == right || !fit_together(t, left->newest->page, right->newest->page, slen) ||
+		!parted(left->newest->page, right->newest->page, key, slen))
 		return false;
 	memcpy(sep, key, slen);
 	if (sop_nodes_writable(n, parent, &pv, NULL) || sop_nodes_writable(n, left, &lv, NULL) ||
