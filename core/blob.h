@@ -189,7 +189,8 @@ struct sop_mend_opts {
 int sop_segment_mend(struct sop_segments *s, uint64_t id, const struct sop_mend_opts *o,
 	struct sop_mend_report *r, struct sop_err *e);
 /* The shards of which member i has no file, though the segment says so, become stale; files of
- * segments that lie elsewhere by now are removed. For a disk that is back, and at mount for all. */
+ * segments that lie elsewhere by now are removed, unless it is being drained: a checkpoint has to
+ * say so before. For a disk that is back, and at mount for all. */
 int sop_segments_survey(struct sop_segments *s, unsigned member, struct sop_err *e);
 
 /* Calls fn for each segment of which the member still has a shard's file though that shard lies

@@ -66,9 +66,10 @@ struct sop_mender {
 
 	/* The thread's alone. */
 	uint64_t replica_ms[SOP_MEMBERS_MAX]; /* not before */
-	uint64_t heal_ms, drain_ms;	      /* not before */
-	uint64_t surveyed[SOP_MEMBERS_MAX];   /* the stay that was; 0: none */
-	unsigned this_scrub;		      /* which it is */
+	uint64_t heal_ms, drain_ms, moves_ms; /* not before */
+	bool moved; /* shards, and no checkpoint of this thread has said so since */
+	uint64_t surveyed[SOP_MEMBERS_MAX]; /* the stay that was; 0: none */
+	unsigned this_scrub;		    /* which it is */
 	struct suspects suspect[SUSPECT_KINDS];
 	uint64_t untold; /* what counts as lost, and has not been counted */
 };
@@ -651,6 +652,27 @@ static int mend_shards(struct sop_mender *m, const struct seg *g, uint32_t shard
 
 /* ---- watch ---- */
 
+/* Do the media say where the shards lie that were moved? Else the next mount looks for them where
+ * they lay before. */
+static bool moves_recorded(struct sop_mender *m)
+{
+	struct sop_err e = {0};
+
+	if (!m->moved)
+		return true;
+	if (now_ms(m) < m->moves_ms)
+		return false;
+	if (!sop_checkpoint_run(m->v, false, &e)) {
+		m->moved = false;
+		return true;
+	}
+	m->moves_ms = now_ms(m) + RETRY_MS;
+	sop_log(m->v->log, SOP_LOG_WARNING, "mend",
+		"op=survey code=%s: what was moved stays in both places: %s", sop_err_name(e.code),
+		e.text);
+	return false;
+}
+
 static void survey(struct sop_mender *m)
 {
 	sop_lock(&m->lock);
@@ -665,6 +687,10 @@ static void survey(struct sop_mender *m)
 		sop_members_status(m->v->mem, i, &s);
 		if (!s.present || !(s.role & SOP_ROLE_DATA) || m->surveyed[i] == stay)
 			continue;
+		/* It removes what lies elsewhere by now, unless the disk is still drained: that may
+		 * have been cancelled. */
+		if (!moves_recorded(m))
+			return;
 		if (!sop_segments_survey(m->v->seg, i, NULL))
 			m->surveyed[i] = stay;
 	}
@@ -930,6 +956,7 @@ static int move_one(struct sop_mender *m, const struct seg *g, unsigned i, int t
 			return rc;
 	}
 	goal[shard] = one;
+	m->moved = true;
 	rc = mend_shards(m, g, 1u << shard, goal, &p, e);
 	/* Where content goes to one new disk, all of it is read back at the end. */
 	if (rc || one == to)
@@ -1542,7 +1569,7 @@ int sop_mend_all(struct sop_volume *v, struct sop_err *e)
 	(void)e;
 	if (!m || v->opts.read_only)
 		return 0;
-	m->heal_ms = m->drain_ms = 0;
+	m->heal_ms = m->drain_ms = m->moves_ms = 0;
 	memset(m->replica_ms, 0, sizeof(m->replica_ms));
 	for (unsigned i = 0; i < ROUNDS_MAX && round_once(m); i++)
 		;

@@ -1350,8 +1350,8 @@ static unsigned note_missing(struct sop_segments *s, unsigned member, const stru
 	return count;
 }
 
-/* Shards that lie on another member by now: what a move has left, whose record has been published.
- */
+/* Shards that lie on another member by now: what a move has left, whose record has been published
+ * (the caller sees to that). */
 static uint32_t strays(struct sop_segments *s, unsigned member, const struct named *at)
 {
 	uint32_t mask = 0;

@@ -235,6 +235,149 @@ static void a_cancelled_replacement_goes_on_with_both_disks(void **state)
 	fixture_check(f, true);
 }
 
+/* ---- cancelled while it goes on ---- */
+
+#define MOVED	    6
+#define MOVED_BYTES ((size_t)300000)
+
+struct cancel {
+	struct fixture *f;
+	uint64_t crash; /* so many steps later the machine stops; 0: the old disk is full */
+	bool done;
+};
+
+static void count_shard(void *arg, const char *file, uint64_t size, uint64_t allocated)
+{
+	(void)size;
+	(void)allocated;
+	*(unsigned *)arg += !strncmp(file, "segments/", 9);
+}
+
+static unsigned shards_on(struct fixture *f, const char *path)
+{
+	unsigned n = 0;
+
+	sim_each_file(f->sim, path, count_shard, &n);
+	return n;
+}
+
+/* When the third shard is begun on the new disk. */
+static void cancel_at_third(void *arg)
+{
+	struct cancel *c = arg;
+
+	if (c->done || shards_on(c->f, "/new") < 3)
+		return;
+	c->done = true;
+	fixture_ok(c->f, sop_disk_cancel(c->f->v, "d1", &c->f->e));
+	if (c->crash) {
+		sim_crash_at(c->f->sim, sim_steps(c->f->sim) + c->crash);
+		return;
+	}
+	sim_disk_resize(c->f->sim, "/d1", sim_allocated(c->f->sim, "/d1"));
+}
+
+struct both {
+	struct fixture *f;
+	unsigned n;
+};
+
+static void count_both(void *arg, const char *file, uint64_t size, uint64_t allocated)
+{
+	struct both *b = arg;
+	uint8_t byte;
+
+	(void)size;
+	(void)allocated;
+	b->n += !strncmp(file, "segments/", 9) && !sim_peek(b->f->sim, "/d1", file, 0, &byte, 1);
+}
+
+/* Shards that have been moved, and whose old files are still there. */
+static unsigned in_both_places(struct fixture *f)
+{
+	struct both b = {.f = f};
+
+	sim_each_file(f->sim, "/new", count_both, &b);
+	return b.n;
+}
+
+static void check_moved(struct fixture *f)
+{
+	uint64_t store = the_store(f);
+	char key[32];
+
+	for (unsigned i = 0; i < MOVED; i++) {
+		snprintf(key, sizeof(key), "k%u", i);
+		assert_int_equal(fixture_has(f, store, key, content + i, MOVED_BYTES), 1);
+	}
+}
+
+/* False: the machine did not stop. */
+static bool cancel_and_stop(const struct fixture *base, uint64_t n, enum sim_keep keep)
+{
+	struct fixture f = *base;
+	struct cancel c = {.f = &f, .crash = n};
+	bool crashed;
+
+	f.v = NULL;
+	f.sim = sim_clone(base->sim, n);
+	f.opts.open_disk_ctx = f.sim;
+	fixture_ok(&f, fixture_open(&f));
+	sim_watch(f.sim, cancel_at_third, &c);
+	(void)sop_disk_replace(f.v, "d1", "/new", SOP_ADMIN_FORCE, NULL);
+	(void)sop_volume_tick(f.v, NULL);
+	assert_true(c.done);
+	(void)sop_volume_tick(f.v, NULL);
+	sim_watch(f.sim, NULL, NULL);
+	crashed = sim_crashed(f.sim);
+	sim_crash_at(f.sim, 0);
+	if (!crashed && n) {
+		check_moved(&f);
+		fixture_check(&f, true);
+		assert_int_equal(in_both_places(&f), 0);
+	}
+	sop_volume_close(f.v, NULL);
+	f.v = NULL;
+	sim_power_on(f.sim, keep, n);
+	sim_disk_resize(f.sim, "/d1", 0);
+	f.paths[f.disks++] = "/new";
+	if (fixture_open(&f))
+		fail_msg("step %llu: %s", (unsigned long long)n, f.e.text);
+	check_moved(&f);
+	assert_int_equal(in_both_places(&f), 0);
+	fixture_check(&f, true);
+	fixture_ok(&f, fixture_close(&f));
+	sim_free(f.sim);
+	return crashed;
+}
+
+static void a_cancelled_replacement_cut_anywhere_loses_nothing(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t store, n = 1;
+	char key[32];
+
+	fixture_release(f);
+	fixture_init(f, 1, 0, 0);
+	sim_add_disk(f->sim, "/new", 0);
+	f->opts.degraded = true;
+	f->opts.segment_bytes = 400000; /* each item has its own */
+	fixture_ok(f, fixture_open(f));
+	store = the_store(f);
+	for (unsigned i = 0; i < MOVED; i++) {
+		snprintf(key, sizeof(key), "k%u", i);
+		fixture_ok(f, fixture_upsert(f, store, key, content + i, MOVED_BYTES, true));
+	}
+	fixture_ok(f, fixture_close(f));
+	(void)cancel_and_stop(f, 0, SIM_KEEP_ALL);
+	for (; cancel_and_stop(f, n, SIM_KEEP_ALL); n++)
+		if (!cancel_and_stop(f, n, (enum sim_keep)(n % 4)))
+			break;
+	assert_true(n > 10);
+	print_message("%llu steps\n", (unsigned long long)n);
+	fixture_ok(f, fixture_open(f));
+}
+
 static void offline_by_hand_stays_so_over_mounts(void **state)
 {
 	struct fixture *f = *state;
@@ -1667,6 +1810,7 @@ int main(void)
 		T(a_dead_disk_is_replaced_from_the_others),
 		T(the_only_disk_can_be_replaced),
 		T(a_cancelled_replacement_goes_on_with_both_disks),
+		T(a_cancelled_replacement_cut_anywhere_loses_nothing),
 		T(offline_by_hand_stays_so_over_mounts),
 		T(a_profile_is_looked_at_while_its_disks_change),
 		T(a_folder_that_will_not_do_is_refused_by_name),
