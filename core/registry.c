@@ -198,7 +198,7 @@ static void repair(struct sop_registry *r, struct sop_regplace at)
 	sop_unlock(&r->lock);
 	if (!mine)
 		return;
-	sop_regblocks_repair(r->blocks, at);
+	sop_regblocks_repair(r->blocks, at, false);
 	sop_lock(&r->lock);
 	end_busy(r);
 	sop_unlock(&r->lock);
@@ -931,7 +931,7 @@ static int repair_file(struct sop_registry *r, uint32_t file, uint32_t blocks, s
 	int rc;
 
 	for (uint32_t i = 0; i < blocks; i++)
-		sop_regblocks_repair(r->blocks, (struct sop_regplace){file, i});
+		sop_regblocks_repair(r->blocks, (struct sop_regplace){file, i}, false);
 	rc = sop_regblocks_begin(r->blocks, &w, &file, 1, e);
 	return rc ? rc : sop_regblocks_end(r->blocks, &w, e);
 }

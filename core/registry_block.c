@@ -445,9 +445,14 @@ int sop_regblocks_read_many(struct sop_regblocks *b, const struct sop_regplace *
 	for (size_t i = 0; !rc && i < n; i++) {
 		bool damaged;
 
-		/* What they do not agree on is looked at one by one. */
-		if (raw[i] && !bulk_agrees(b, k, members, at[i], i, raw[i]))
-			rc = sop_regblocks_read(b, at[i], lenient, raw[i], &damaged, e);
+		if (!raw[i] || bulk_agrees(b, k, members, at[i], i, raw[i]))
+			continue;
+		/* What they do not agree on is looked at one by one, and made the same on all: the
+		 * version to come takes the place of the one before the last, which a replica that
+		 * is behind has not got past. */
+		rc = sop_regblocks_read(b, at[i], lenient, raw[i], &damaged, e);
+		if (!rc && damaged)
+			sop_regblocks_repair(b, at[i], lenient);
 	}
 	if (rc == -ENOMEM)
 		rc = sop_fail(e, rc, "registry blocks");
@@ -498,7 +503,33 @@ int sop_regblocks_reset(struct sop_regblocks *b, struct sop_regplace at, struct 
 	return rc ? sop_fail(e, rc, "registry %08x block %u", at.file, at.block) : 0;
 }
 
-void sop_regblocks_repair(struct sop_regblocks *b, struct sop_regplace at)
+/* What is repaired is synced at once: the next version goes into the other place of the pair, and
+ * a power cut must not tear both. */
+static void sync_repaired(
+	struct sop_regblocks *b, struct sop_regplace at, const unsigned *member, unsigned n)
+{
+	struct sop_batch *batch = sop_batch_new(b->io);
+	int index[SOP_MEMBERS_MAX];
+
+	for (unsigned i = 0; i < n; i++) {
+		struct sop_regfile *r;
+
+		index[i] = batch ? sop_regfile_get(b, member[i], at.file, false, &r) : -ENOMEM;
+		if (!index[i])
+			index[i] = sop_batch_add(batch, SOP_IO_DATASYNC, r->f, NULL, 0, 0);
+	}
+	if (batch)
+		sop_batch_run(batch, SOP_IO_SERIAL, 0, sop_members_timeout_ms(b->mem));
+	for (unsigned i = 0; i < n; i++) {
+		int rc = index[i] < 0 ? index[i] : sop_batch_result(batch, index[i]);
+
+		if (rc && rc != -ENOMEM)
+			sop_members_event(b->mem, member[i], SOP_EVENT_WRITE, rc);
+	}
+	sop_batch_put(batch);
+}
+
+void sop_regblocks_repair(struct sop_regblocks *b, struct sop_regplace at, bool cut)
 {
 	uint8_t pair[SOP_REGISTRY_PAIR];
 	unsigned idx[SOP_MEMBERS_MAX], wrong[SOP_MEMBERS_MAX];
@@ -528,7 +559,7 @@ void sop_regblocks_repair(struct sop_regblocks *b, struct sop_regplace at)
 		if (!read[i] || (is[i].state == SOP_REG_WHOLE && is[i].seq == seq))
 			continue;
 		wrong[n_wrong++] = idx[i];
-		if (found && is[i].state == SOP_REG_WHOLE)
+		if (found && !cut && is[i].state == SOP_REG_WHOLE)
 			sop_members_event(b->mem, idx[i], SOP_EVENT_CHECKSUM, SOP_ECORRUPT);
 	}
 	for (unsigned i = 0; found && i < n_wrong; i++) {
@@ -541,16 +572,18 @@ void sop_regblocks_repair(struct sop_regblocks *b, struct sop_regplace at)
 		index[i] =
 			sop_batch_add(batch, SOP_IO_WRITE, r->f, &iov, 1, sop_regplace_offset(at));
 	}
-	if (found && n_wrong)
+	if (found && n_wrong) {
 		sop_batch_run(batch, SOP_IO_SERIAL, 0, ms);
+		sync_repaired(b, at, wrong, n_wrong);
+	}
 	for (unsigned i = 0; found && i < n_wrong; i++) {
 		int rc = index[i] < 0 ? index[i] : sop_batch_result(batch, index[i]);
 
 		if (rc && rc != -ENOMEM)
 			sop_members_event(b->mem, wrong[i], SOP_EVENT_WRITE, rc);
-		sop_log(sop_members_log(b->mem), SOP_LOG_WARNING, "registry",
-			"op=repair file=%08x block=%u member=%u code=%s: %s", at.file, at.block,
-			wrong[i], sop_err_name(rc),
+		sop_log(sop_members_log(b->mem), cut && !rc ? SOP_LOG_INFO : SOP_LOG_WARNING,
+			"registry", "op=repair file=%08x block=%u member=%u code=%s: %s", at.file,
+			at.block, wrong[i], sop_err_name(rc),
 			rc ? "bad copy not repaired" : "bad copy written anew from a replica");
 	}
 	sop_batch_put(batch);

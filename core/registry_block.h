@@ -53,14 +53,17 @@ int sop_regpair_pick(const struct sop_uuid *volume, struct sop_regplace at,
  * no version verifies). */
 int sop_regblocks_read(struct sop_regblocks *b, struct sop_regplace at, bool lenient, void *raw,
 	bool *damaged, struct sop_err *e);
-/* The same for many, at once where the disks must be asked. raw[i] may be NULL: not wanted. */
+/* The same for many, at once where the disks must be asked, to be written anew: replicas on which a
+ * block is not as it should be are repaired (lenient: left so by a cut apply). raw[i] may be NULL:
+ * not wanted. */
 int sop_regblocks_read_many(struct sop_regblocks *b, const struct sop_regplace *at, size_t n,
 	bool lenient, void *const *raw, struct sop_err *e);
 /* The files of a member have been replaced: none that is open is used any more. */
 void sop_regblocks_forget(struct sop_regblocks *b, unsigned member);
-/* Write the newest block that is whole on a replica over those on which it is not. No result: what
- * cannot be repaired stays as it was. */
-void sop_regblocks_repair(struct sop_regblocks *b, struct sop_regplace at);
+/* Write the newest block that is whole on a replica over those on which it is not, and sync it. No
+ * result: what cannot be repaired stays as it was. cut: it may be what a cut apply has left, which
+ * is no sign of a bad disk. */
+void sop_regblocks_repair(struct sop_regblocks *b, struct sop_regplace at, bool cut);
 
 /* Empty a block on all replicas, for fsck: a published checkpoint has flips for all that it held.
  */

@@ -1389,7 +1389,10 @@ int sop_space_settle(struct sop_space *s, struct sop_err *e)
 			struct sop_segment_info info;
 
 			rc = sop_segments_info(s->v->seg, g->id, &info, e);
-			if (!rc && !info.sealed) {
+			/* One that no checkpoint has recorded was learned from its files, as
+			 * sealed.
+			 */
+			if (!rc && (!info.sealed || !g->recorded)) {
 				rc = settle_segment(s, g, &cs, &ps, e);
 				sop_segments_seal(s->v->seg, g->id);
 			}

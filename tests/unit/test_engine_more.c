@@ -638,6 +638,52 @@ static void what_a_dead_program_left_in_the_cache_is_synced(void **state)
 	fixture_release(&f);
 }
 
+static void add_allocated(void *arg, const char *file, uint64_t size, uint64_t allocated)
+{
+	(void)size;
+	*(uint64_t *)arg += strncmp(file, "segments/", 9) ? 0 : allocated;
+}
+
+/* A session writes into a segment that is in no checkpoint yet, and another commits there; then the
+ * program dies. What the session has written is given back. */
+static void what_a_killed_session_wrote_into_a_young_segment_is_given_back(void **state)
+{
+	enum { MUCH = 1000000, TIMES = 8 };
+	struct fixture f;
+	struct sop_value *v;
+	uint64_t store, used = 0;
+	struct sop_txn *t;
+	uint8_t *piece = malloc(MUCH);
+
+	(void)state;
+	fixture_init(&f, 1, 0, 0);
+	fixture_ok(&f, fixture_open(&f));
+	fill_random(piece, MUCH, 1);
+	fixture_ok(&f, fixture_store(&f, "s", &store));
+	fixture_ok(&f, fixture_upsert(&f, store, "a", piece, MUCH, true));
+	t = fixture_begin(&f, SOP_TXN_SESSION);
+	fixture_ok(&f, sop_create(t, SOP_NAME(store, "u"), &(struct sop_attr){.mode = 0100644},
+			       NULL, 0, NULL, &f.e));
+	fixture_ok(&f, sop_value_open(&v, t, SOP_NAME(store, "u"), SOP_VALUE_WRITE, &f.e));
+	for (uint64_t i = 0; i < TIMES; i++)
+		assert_true(sop_value_write(v, piece, MUCH, i * MUCH, &f.e) >= 0);
+	fixture_ok(&f, fixture_upsert(&f, store, "b", piece, MUCH, true));
+	sim_power_on(f.sim, SIM_KEEP_CACHED, 1);
+	sop_value_close(v);
+	sop_txn_rollback(t);
+	sop_volume_close(f.v, NULL);
+	fixture_ok(&f, fixture_open(&f));
+	fixture_ok(&f, sop_volume_tick(f.v, &f.e));
+	fixture_ok(&f, sop_volume_checkpoint(f.v, &f.e));
+	sim_each_file(f.sim, f.path[0], add_allocated, &used);
+	assert_in_range(used, 2 * MUCH, 4 * MUCH);
+	assert_int_equal(fixture_has(&f, store, "a", piece, MUCH), 1);
+	assert_int_equal(fixture_has(&f, store, "b", piece, MUCH), 1);
+	fixture_check(&f, true);
+	fixture_release(&f);
+	free(piece);
+}
+
 /* What cannot be read just now is not what was never written: a mount that cannot tell fails, and
  * the next one finds all. */
 static void an_error_of_the_moment_in_recovery_ends_no_history(void **state)
@@ -814,6 +860,7 @@ int main(void)
 		cmocka_unit_test(what_a_full_disk_lacks_is_known_after_a_crash),
 		cmocka_unit_test(a_failed_checkpoint_takes_nothing_with_it),
 		cmocka_unit_test(what_a_dead_program_left_in_the_cache_is_synced),
+		cmocka_unit_test(what_a_killed_session_wrote_into_a_young_segment_is_given_back),
 		cmocka_unit_test(
 			a_disk_that_fills_up_in_a_checkpoint_refuses_it_and_stays_a_replica),
 		cmocka_unit_test_setup_teardown(

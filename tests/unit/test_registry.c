@@ -343,6 +343,43 @@ static void apply_syncs_before_it_returns(void **state)
 	rig_free(&g);
 }
 
+/* An apply that the machine cut has reached one of two replicas. The recovery that does it again
+ * leaves both whole: the one that was behind serves alone afterwards. */
+static void recovery_brings_a_replica_that_is_behind_up_to_date(void **state)
+{
+	struct rig g = rig_new(2);
+	uint8_t old[SOP_REGISTRY_PAIR];
+	struct sop_member_status s;
+	struct sop_blobref ref;
+	struct sop_flip f[5];
+	struct sop_err e;
+
+	(void)state;
+	apply_range(&g, 1, 100, 1);
+	apply_range(&g, 1, 100, 2);
+	assert_int_equal(
+		sim_peek(g.sim, paths[1], file_name(10), pair_at(10), old, sizeof(old)), 0);
+	for (unsigned i = 0; i < SOP_ARRAY_LEN(f); i++)
+		f[i] = flip_of(10 + i, 3);
+	assert_int_equal(sop_registry_apply(g.r, f, SOP_ARRAY_LEN(f), 3, &e), 0);
+	rig_unmount(&g);
+	assert_int_equal(
+		sim_poke(g.sim, paths[1], file_name(10), pair_at(10), old, sizeof(old)), 0);
+	rig_mount(&g);
+	assert_int_equal(sop_registry_apply(g.r, f, SOP_ARRAY_LEN(f), 3, &e), 0);
+	assert_replicas_equal(&g, 10);
+	sop_members_status(g.mem, 1, &s);
+	assert_int_equal(s.checksum_errors, 0);
+	rig_unmount(&g);
+	sim_disk_gone(g.sim, paths[0], true);
+	rig_mount(&g);
+	g.r->settled = true;
+	assert_int_equal(sop_registry_lookup(g.r, 50, &ref, &e), 0);
+	assert_at(&g, 10, 3);
+	assert_at(&g, 50, 2);
+	rig_free(&g);
+}
+
 /* ---- one replica is bad ---- */
 
 static void lookup_takes_another_replica_and_repairs_the_bad_one(void **state)
@@ -1107,6 +1144,7 @@ int main(void)
 		cmocka_unit_test(lookup_finds_what_apply_wrote_after_a_remount_too),
 		cmocka_unit_test(registry_is_like_an_array),
 		cmocka_unit_test(apply_syncs_before_it_returns),
+		cmocka_unit_test(recovery_brings_a_replica_that_is_behind_up_to_date),
 		cmocka_unit_test(lookup_takes_another_replica_and_repairs_the_bad_one),
 		cmocka_unit_test(lookup_does_not_fall_back_to_an_older_version),
 		cmocka_unit_test(
