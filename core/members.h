@@ -161,7 +161,8 @@ unsigned sop_members_scrub_labels(struct sop_members *m);
 /* Is it of several machines, or of one? Who is alone in it says so. */
 int sop_members_set_shared(struct sop_members *m, bool on, struct sop_err *e);
 
-/* One more erasure code profile, from now on. -EEXIST, -ENOSPC; -EINVAL: it cannot be, and why. */
+/* One more erasure code profile, from now on. -EEXIST, -ENOSPC; -EINVAL: it cannot be, and why;
+ * SOP_EDISKS: the volume could not be opened with it, as some of its disks are away. */
 int sop_members_profile_add(struct sop_members *m, const struct sop_profile *p, struct sop_err *e);
 /* How many there are; those below that number never change, but for their disks. */
 unsigned sop_members_profiles(const struct sop_members *m);

@@ -56,11 +56,17 @@ int sop_members_profile_add(struct sop_members *m, const struct sop_profile *p, 
 		return sop_say(e, -EROFS, "the volume is open for reading alone");
 	sop_lock(&m->lock);
 	rc = sop_members_profile_check(&m->label, p, e);
+	if (!rc) {
+		/* A mount needs k disks of each: who is away now may be so then. */
+		m->label.profile[m->label.profiles++] = *p;
+		rc = sop_members_check_quorum(m, true, e);
+		if (rc)
+			m->label.profiles--;
+	}
 	if (rc) {
 		sop_unlock(&m->lock);
 		return rc;
 	}
-	m->label.profile[m->label.profiles++] = *p;
 	/* Readers of the given label take no lock: the entry is whole before it counts. */
 	m->given.profile[m->given.profiles] = *p;
 	__atomic_store_n(&m->given.profiles, (uint16_t)(m->given.profiles + 1), __ATOMIC_RELEASE);

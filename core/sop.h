@@ -158,8 +158,8 @@ struct sop_profile_opts {
 	const char *const *disks; /* names ("d1"), paths or UUIDs; n_disks 0: all */
 	size_t n_disks;
 };
-/* On the labels when it returns. -EEXIST; -EINVAL: too few disks, or registry replicas for its m.
- */
+/* On the labels when it returns. -EEXIST; -EINVAL: too few disks, or registry replicas for its m;
+ * SOP_EDISKS: disks are away that every mount would need for it. */
 int sop_profile_add(struct sop_volume *v, const struct sop_profile_opts *o, struct sop_err *e);
 
 struct sop_profile_info {

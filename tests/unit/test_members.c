@@ -1070,6 +1070,39 @@ static void a_mount_that_lacks_a_disk_that_is_offline_by_hand_writes_nothing(voi
 	rig_free(r);
 }
 
+/* Each profile needs as many disks as it has data shards at every mount: those that are away now
+ * may be so then. */
+static void a_profile_that_needs_a_disk_that_is_away_is_refused(void **unused)
+{
+	const struct sop_profile wide = {.name = "wide", .k = 3},
+				 same = {.name = "same", .k = 2, .m = 1};
+	struct sop_err e = {0};
+
+	(void)unused;
+	for (unsigned by_hand = 0; by_hand < 2; by_hand++) {
+		struct rig *r = rig_new(3, 2, 1);
+		struct sop_members *m = must_open(r);
+
+		if (by_hand)
+			assert_int_equal(sop_members_offline(m, 2, &e), 0);
+		else
+			sop_members_event(m, 2, SOP_EVENT_WRITE, -EIO);
+		assert_int_equal(sop_members_profile_add(m, &wide, &e), SOP_EDISKS);
+		assert_int_equal(sop_members_profiles(m), 1);
+		assert_int_equal(sop_members_profile_add(m, &same, &e), 0);
+		assert_int_equal(sop_members_profiles(m), 2);
+		sop_members_close(m);
+		sim_disk_gone(r->sim, "/d3", !by_hand);
+		m = must_open(r);
+		assert_int_equal(present(m), 0x3);
+		sim_disk_gone(r->sim, "/d3", false);
+		assert_int_equal(sop_members_online(m, 2, NULL, &e), 0);
+		assert_int_equal(sop_members_profile_add(m, &wide, &e), 0);
+		sop_members_close(m);
+		rig_free(r);
+	}
+}
+
 /* A crash leaves both or neither: asked for again there is not one replica more than before. */
 static void who_leaves_and_its_heir_are_told_in_one_round(void **unused)
 {
@@ -1553,6 +1586,7 @@ int main(void)
 			offline_on_request_keeps_a_failed_disk_that_holds_the_last_replica),
 		cmocka_unit_test(offline_on_request_keeps_a_failed_disk_whose_shards_are_needed),
 		cmocka_unit_test(a_mount_that_lacks_a_disk_that_is_offline_by_hand_writes_nothing),
+		cmocka_unit_test(a_profile_that_needs_a_disk_that_is_away_is_refused),
 		cmocka_unit_test(who_leaves_and_its_heir_are_told_in_one_round),
 		cmocka_unit_test(place_takes_k_plus_m_and_rotates_the_shards),
 		cmocka_unit_test(place_prefers_free_disks_and_lets_equal_ones_take_turns),
