@@ -942,11 +942,23 @@ static int call_syncdir(struct sop_call *c)
 	return rc;
 }
 
+/* The lock is held. A disk taken in anew may have been put back to a state before the folder was
+ * made. */
+static bool is_named(struct sop_segments *s, unsigned member, uint64_t stay, unsigned xx)
+{
+	if (s->named_stay[member] != stay) {
+		memset(s->named[member], 0, sizeof(s->named[member]));
+		s->named_stay[member] = stay;
+	}
+	return s->named[member][xx / 64] >> (xx % 64) & 1;
+}
+
 int sop_shard_names_sync(
 	struct sop_segments *s, struct segment *seg, uint32_t mask, uint32_t *failed)
 {
 	struct sop_calls *calls = sop_calls_new((size_t)__builtin_popcount(mask));
 	unsigned xx = (unsigned)(seg->info.id & 0xff);
+	uint64_t stay[SOP_EC_MAX];
 	size_t n = 0;
 
 	*failed = 0;
@@ -954,13 +966,19 @@ int sop_shard_names_sync(
 		return -ENOMEM;
 	SOP_EACH_BIT(i, mask)
 	{
-		struct sop_call *c = &calls->call[n++];
+		struct sop_call *c = &calls->call[n];
+		bool named;
 
 		call_fill(c, s, seg, i, call_syncdir);
 		dir_path(c->path, sizeof(c->path), seg->info.id);
+		stay[n] = sop_members_stay(s->mem, c->member);
 		sop_lock(&s->lock);
-		c->value = !(s->named[c->member][xx / 64] & (1ULL << (xx % 64)));
+		named = is_named(s, c->member, stay[n], xx);
 		sop_unlock(&s->lock);
+		if (c->disk != sop_members_disk(s->mem, c->member))
+			stay[n] = 0; /* nobody's: another disk is in its place since */
+		c->value = !named || !stay[n];
+		n++;
 	}
 	calls_run(s, calls);
 	for (size_t i = 0; i < n; i++) {
@@ -972,7 +990,8 @@ int sop_shard_names_sync(
 			continue;
 		}
 		sop_lock(&s->lock);
-		s->named[c->member][xx / 64] |= 1ULL << (xx % 64);
+		if (s->named_stay[c->member] == stay[i])
+			s->named[c->member][xx / 64] |= 1ULL << (xx % 64);
 		sop_unlock(&s->lock);
 	}
 	sop_calls_put(calls);

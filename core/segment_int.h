@@ -145,8 +145,8 @@ struct sop_segments {
 	struct segment *dirty;
 	uint64_t syncs_begun, syncs_done;
 	bool sync_running;
-	uint64_t named[SOP_MEMBERS_MAX]
-		      [4]; /* bit XX: the name segments/XX is known to be on the media */
+	/* By member: bit XX: the name segments/XX is known to be on the media, as of this stay. */
+	uint64_t named[SOP_MEMBERS_MAX][4], named_stay[SOP_MEMBERS_MAX];
 	/* Slow disks, by member. Milliseconds of the monotonic clock; 0: answers in time. */
 	_Atomic uint64_t late_since[SOP_MEMBERS_MAX];
 	_Atomic uint64_t probe_at[SOP_MEMBERS_MAX];

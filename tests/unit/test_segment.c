@@ -612,6 +612,46 @@ static void writes_to_a_disk_that_went_and_came_back_do_not_count_as_synced(void
 	write_to_a_disk_that_goes_and_comes_back(false);
 }
 
+/* A folder with the volume's label and nothing else, in place of a disk: put back to a state of
+ * before the first segment. */
+static void put_back(struct volume *v, unsigned member)
+{
+	struct sop_err e = {0};
+	static struct sop_label label;
+	struct sop_disk *d;
+
+	sim_add_disk(v->sim, "/old", 0);
+	assert_ok(sim_open_disk(v->sim, &d, v->path[member], &e), &e);
+	assert_ok(sop_label_load(&label, d, &e), &e);
+	sop_disk_close(d);
+	assert_ok(sim_open_disk(v->sim, &d, "/old", &e), &e);
+	assert_ok(sop_label_store(d, &label, &e), &e);
+	sop_disk_close(d);
+	sop_members_event(v->mem, member, SOP_EVENT_WRITE, -EIO);
+	assert_ok(sop_members_online(v->mem, member, "/old", &e), &e);
+}
+
+static void a_disk_put_back_to_an_old_state_gets_its_folders_anew(void **state)
+{
+	struct sop_blobref ref;
+	struct sop_err e = {0};
+	struct volume v;
+	uint32_t good;
+	char byte;
+
+	(void)state;
+	volume_new(&v, 2, 1, 1);
+	ref = put_seed(&v, 40000, 1);
+	assert_ok(sop_segments_sync(v.segs, &e), &e);
+	put_back(&v, info_of(&v, ref.segment).disks[0]);
+	assert_ok(sop_blob_verify(v.segs, &ref, true, &good, &e), &e);
+	assert_int_equal(good, 3);
+	assert_ok(sop_segments_sync(v.segs, &e), &e);
+	sim_power_on(v.sim, SIM_KEEP_SYNCED_ONLY, 1);
+	assert_int_equal(sim_peek(v.sim, "/old", shard_name(ref.segment, 0), 0, &byte, 1), 0);
+	volume_free(&v);
+}
+
 /* --- mending --- */
 
 #define ALL 7u
@@ -1071,6 +1111,7 @@ int main(void)
 		cmocka_unit_test(a_sync_fails_only_when_fewer_than_k_shards_are_left),
 		cmocka_unit_test(a_sync_looks_at_what_each_append_reached),
 		cmocka_unit_test(writes_to_a_disk_that_went_and_came_back_do_not_count_as_synced),
+		cmocka_unit_test(a_disk_put_back_to_an_old_state_gets_its_folders_anew),
 		cmocka_unit_test(shards_that_missed_something_mend_each_other),
 		cmocka_unit_test(a_shard_that_moves_mends_one_that_missed_something),
 		cmocka_unit_test(a_shard_that_missed_something_waits_for_no_disk_that_is_replaced),
