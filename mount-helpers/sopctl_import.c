@@ -136,10 +136,17 @@ static int read_all(struct import *x, FILE *in, const char *name, struct sop_err
 	sop_autofree char *text = NULL;
 	uint64_t number = 0;
 	size_t size = 0;
-	ssize_t len;
 	int rc = 0;
 
-	while (!rc && (len = getline(&text, &size, in)) > 0) {
+	while (!rc) {
+		ssize_t len;
+
+		errno = 0;
+		len = getline(&text, &size, in);
+		if (len <= 0 && feof(in))
+			break;
+		if (len <= 0)
+			return sop_fail(e, errno ? -errno : -EIO, "%s", name);
 		number++;
 		rc = take_line(x, text, (size_t)len, e);
 		if (rc)
@@ -147,8 +154,6 @@ static int read_all(struct import *x, FILE *in, const char *name, struct sop_err
 		if (x->n == BATCH_ITEMS || x->bytes >= BATCH_BYTES)
 			rc = flush(x, e);
 	}
-	if (!rc && ferror(in))
-		rc = sop_fail(e, -EIO, "%s", name);
 	return rc ? rc : flush(x, e);
 }
 
@@ -206,6 +211,22 @@ static int find_store(struct sop_txn *t, void *arg, struct sop_err *e)
 	return rc ? rc : sop_store_info(t, x->store, &x->o, x->info, sizeof(x->info), e);
 }
 
+/* What has become of it when not all went well; closed: what closing the volume gave. */
+static int tell_failed(const struct import *x, int rc, const struct sop_err *e, int closed)
+{
+	unsigned long long done = x->done;
+
+	sopctl_fail(0, "%s", e->text);
+	if (closed)
+		return sopctl_fail(sopctl_exit_of(rc),
+			"%llu items were put in, those of the first %llu lines; how many of them "
+			"are in the store is not known, as not all has reached the disks",
+			done, done);
+	return sopctl_fail(sopctl_exit_of(rc),
+		"%llu items are in the store, those of the first %llu lines; the rest is not", done,
+		done);
+}
+
 static int import(const struct sopctl_args *a, struct import *x, FILE *in, const char *name)
 {
 	sop_autofree char *names = a->key ? malloc(strlen(a->key) + 1) : NULL;
@@ -216,6 +237,7 @@ static int import(const struct sopctl_args *a, struct import *x, FILE *in, const
 	int rc = a->key && !names
 			 ? sop_fail(&e, -ENOMEM, "import")
 			 : parse_options(&w, index, names, a->key ? strlen(a->key) + 1 : 0, &e);
+	int closed;
 
 	if (rc)
 		return sopctl_fail(SOPCTL_USAGE, "%s", e.text);
@@ -233,17 +255,10 @@ static int import(const struct sopctl_args *a, struct import *x, FILE *in, const
 		rc = read_all(x, in, name, &e);
 	forget(x);
 	/* Which makes all of it durable. */
-	if (sop_volume_close(x->v, &later) && !rc) {
-		rc = later.code;
-		e = later;
-	}
-	if (!rc)
-		return SOPCTL_OK;
-	sopctl_fail(0, "%s", e.text);
-	return sopctl_fail(sopctl_exit_of(rc),
-		"%llu items are in the store, those of the first %llu "
-		"lines; the rest is not",
-		(unsigned long long)x->done, (unsigned long long)x->done);
+	closed = sop_volume_close(x->v, &later);
+	if (rc || closed)
+		return tell_failed(x, rc ? rc : closed, rc ? &e : &later, closed);
+	return SOPCTL_OK;
 }
 
 static int run_import(const struct sopctl_args *a)

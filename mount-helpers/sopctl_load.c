@@ -540,7 +540,7 @@ static int read_lines(
 				(unsigned long long)number);
 		json_decref(line);
 	}
-	if (!rc && ferror(in))
+	if (!rc && !feof(in)) /* also for want of memory */
 		rc = sopctl_fail(SOPCTL_FAILURE, "%s: %s", name, strerror(errno));
 	if (!rc && !ended)
 		rc = sopctl_fail(SOPCTL_FAILURE,

@@ -2,7 +2,9 @@
 # sopctl import: lines of keys and values become a store as SOP has one; what is wrong in a line is named, and
 # what went in before it stays, in whole transactions.
 . "$(dirname "$0")/../fs/functions.sh"
-requires jq getfattr
+# shellcheck source=tests/fs/disks.sh
+. "$(dirname "$0")/../fs/disks.sh"
+requires jq getfattr cc
 
 import() { # CODE STORE [ARG...]: from standard input
 	local code=$1 store=$2
@@ -59,7 +61,51 @@ import 2 x --value huge </dev/null
 import 2 x --slot-length=x </dev/null
 import 1 x --ec nowhere </dev/null
 expect_exit 4 "$SOPCTL" import "$WORK/mnt" x </dev/null
+
+echo "no memory for a line is not the end of the lines"
+cat >"$WORK/getline.c" <<'C'
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+
+/* What getline() is, inline. */
+ssize_t __getdelim(char **line, size_t *size, int end, FILE *f)
+{
+	static int calls;
+	ssize_t (*real)(char **, size_t *, int, FILE *) =
+		(ssize_t (*)(char **, size_t *, int, FILE *))dlsym(RTLD_NEXT, "__getdelim");
+
+	if (f == stdin && ++calls == 1500) {
+		errno = ENOMEM;
+		return -1;
+	}
+	return real(line, size, end, f);
+}
+
+ssize_t getline(char **line, size_t *size, FILE *f)
+{
+	return __getdelim(line, size, '\n', f);
+}
+C
+cc -shared -fPIC -O1 -o "$WORK/getline.so" "$WORK/getline.c" -ldl
+expect_exit 1 env ASAN_OPTIONS="verify_asan_link_order=0:${ASAN_OPTIONS:-}" LD_PRELOAD="$WORK/getline.so" \
+	"$SOPCTL" import "$SOURCE" short --key int64 <"$WORK/numbers"
+expect_says 'memory' '1000 items are in the store'
 mount_volume
 assert_eq "$(attr broken count)" 1000 "items before the line that is wrong"
+assert_eq "$(attr short count)" 1000 "items before there was no memory"
 unmount_volume
 check_volume
+
+echo "what has not reached the disks is not said to be in the store"
+mkdir "$WORK/back" "$WORK/faulty"
+faulty_disk "$WORK/back" "$WORK/mode" "$WORK/faulty"
+"$MKFS" -q --ec 1+0 "$WORK/faulty"
+# More than a pipe holds: the volume is open when all is written.
+seq 10000 | jq -c '{key: ., value: "the value of \(.)"}' >"$WORK/more"
+{
+	cat "$WORK/more"
+	echo eio-fsync >"$WORK/mode"
+} | expect_exit 1 "$SOPCTL" import "$WORK/faulty" numbers --key int64
+expect_says 'items were put in.* is not known'
