@@ -294,7 +294,8 @@ int sop_disk_cancel(struct sop_volume *v, const char *which, struct sop_err *e)
 	if (s.state != SOP_MEMBER_DRAINING)
 		return sop_say(e, -ENOENT, "%s: is not being replaced or removed", which);
 	rc = sop_members_undrain(v->mem, i, e);
-	sop_mender_cancelled(v->mender, i);
+	if (rc != -ENOENT)
+		sop_mender_cancelled(v->mender, i);
 	return rc;
 }
 

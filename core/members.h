@@ -147,9 +147,11 @@ int sop_members_add(struct sop_members *m, const char *path, uint8_t role, int r
 /* Nothing new goes to member i from now on: its content goes to the others. In the same round of
  * labels the heir (-1: none) gets the REGISTRY role: its replica is not current yet. */
 int sop_members_drain(struct sop_members *m, unsigned i, int heir, struct sop_err *e);
+/* It stays. -ENOENT: it is not being drained, or is gone already. */
 int sop_members_undrain(struct sop_members *m, unsigned i, struct sop_err *e);
-/* It is no member any more: nothing of the volume lies on it. Its label goes first, then (best
- * effort) what else it holds of ours. */
+/* It is no member any more: it was drained, and nothing of the volume lies on it. Its label goes
+ * first, then (best effort) what else it holds of ours. -ECANCELED: it is not drained any more.
+ * -EAGAIN: who takes over is not ready. */
 int sop_members_remove(struct sop_members *m, unsigned i, struct sop_err *e);
 /* The member that takes one more shard of a segment, which lies on n members already: online, with
  * room, a DATA member. -ENOSPC, SOP_EDISKS. */

@@ -414,8 +414,11 @@ int sop_members_undrain(struct sop_members *m, unsigned i, struct sop_err *e)
 
 	assert(i < sop_members_count(m));
 	sop_lock(&m->lock);
-	if (who->state == SOP_MEMBER_DRAINING)
-		who->state = who->flags & SOP_MEMBER_AWAY ? SOP_MEMBER_OFFLINE : SOP_MEMBER_ONLINE;
+	if (who->state != SOP_MEMBER_DRAINING) {
+		sop_unlock(&m->lock);
+		return sop_say(e, -ENOENT, "d%u: is not being replaced or removed", i + 1);
+	}
+	who->state = who->flags & SOP_MEMBER_AWAY ? SOP_MEMBER_OFFLINE : SOP_MEMBER_ONLINE;
 	who->flags &= (uint8_t)~SOP_MEMBER_AWAY;
 	who->to = 0;
 	seq = ++m->change_seq;
@@ -499,6 +502,11 @@ int sop_members_remove(struct sop_members *m, unsigned i, struct sop_err *e)
 
 	assert(i < sop_members_count(m));
 	sop_lock(&m->lock);
+	/* From then on it may have been written to. */
+	if (m->label.member[i].state != SOP_MEMBER_DRAINING) {
+		sop_unlock(&m->lock);
+		return sop_say(e, -ECANCELED, "disk %u: is to stay", i);
+	}
 	if (!may_leave(m, i)) {
 		sop_unlock(&m->lock);
 		return sop_say(

@@ -1117,6 +1117,18 @@ static void drain_begin(struct sop_mender *m, unsigned i, int to, const struct s
 	m->missing[i] = left;
 }
 
+/* -EAGAIN: something has been placed there, or appended to, meanwhile. */
+static int all_moved(struct sop_mender *m, unsigned i, struct sop_err *e)
+{
+	struct segs s = {0};
+	int rc = list_segments(m, &s, e);
+
+	if (!rc && bytes_on(&s, i))
+		rc = -EAGAIN;
+	free(s.seg);
+	return rc;
+}
+
 static int drain_one(struct sop_mender *m, unsigned i, int to, struct sop_err *e)
 {
 	enum sop_task_kind kind = to >= 0 ? SOP_TASK_REPLACE : SOP_TASK_REMOVE;
@@ -1148,11 +1160,7 @@ static int drain_one(struct sop_mender *m, unsigned i, int to, struct sop_err *e
 	free(s.seg);
 	if (rc || !draining(m, i))
 		return rc ? rc : -ECANCELED;
-	s = (struct segs){0};
-	rc = list_segments(m, &s, e);
-	if (!rc && bytes_on(&s, i))
-		rc = -EAGAIN; /* appended to, or made, meanwhile */
-	free(s.seg);
+	rc = all_moved(m, i, e);
 	if (!rc)
 		rc = prove(m, i, to, e);
 	if (!rc && !replicas_ready(m, i, to))
@@ -1162,6 +1170,11 @@ static int drain_one(struct sop_mender *m, unsigned i, int to, struct sop_err *e
 	/* From here on recovery does not look for anything there. */
 	if (!rc)
 		rc = sop_checkpoint_run(m->v, false, e);
+	/* Draining was cancelled and asked for again meanwhile; or a segment was placed before it
+	 * began, and is listed only now: the checkpoint has waited for all that were being placed.
+	 */
+	if (!rc)
+		rc = all_moved(m, i, e);
 	return rc ? rc : sop_members_remove(m->v->mem, i, e);
 }
 

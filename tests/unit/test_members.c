@@ -1121,6 +1121,27 @@ static void who_leaves_and_its_heir_are_told_in_one_round(void **unused)
 	rig_free(r);
 }
 
+/* Whoever empties it may not have heard yet that it is to stay. */
+static void only_who_is_drained_leaves(void **unused)
+{
+	struct rig *r = rig_new(4, 2, 1);
+	struct sop_members *m = must_open(r);
+
+	(void)unused;
+	assert_int_equal(sop_members_drain(m, 0, 3, NULL), 0);
+	assert_int_equal(sop_members_undrain(m, 0, NULL), 0);
+	assert_int_equal(sop_members_undrain(m, 0, NULL), -ENOENT);
+	assert_int_equal(sop_members_remove(m, 0, NULL), -ECANCELED);
+	assert_int_equal(member_on(r, "/d2", 0).state, SOP_MEMBER_ONLINE);
+	assert_int_equal(present(m), 0xf);
+	assert_int_equal(sop_members_drain(m, 0, 3, NULL), 0);
+	assert_int_equal(sop_members_remove(m, 0, NULL), 0);
+	assert_int_equal(member_on(r, "/d2", 0).state, SOP_MEMBER_REMOVED);
+	assert_int_equal(sop_members_undrain(m, 0, NULL), -ENOENT);
+	sop_members_close(m);
+	rig_free(r);
+}
+
 /* --- placing and room ------------------------------------------------------ */
 
 static void place_takes_k_plus_m_and_rotates_the_shards(void **unused)
@@ -1588,6 +1609,7 @@ int main(void)
 		cmocka_unit_test(a_mount_that_lacks_a_disk_that_is_offline_by_hand_writes_nothing),
 		cmocka_unit_test(a_profile_that_needs_a_disk_that_is_away_is_refused),
 		cmocka_unit_test(who_leaves_and_its_heir_are_told_in_one_round),
+		cmocka_unit_test(only_who_is_drained_leaves),
 		cmocka_unit_test(place_takes_k_plus_m_and_rotates_the_shards),
 		cmocka_unit_test(place_prefers_free_disks_and_lets_equal_ones_take_turns),
 		cmocka_unit_test(place_goes_on_with_absent_disks_down_to_k),

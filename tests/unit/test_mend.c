@@ -1,5 +1,6 @@
 /* Healing, replacing, adding, removing, scrub, on simulated disks: what they leave when the machine
  * stops at any step, and when disks fail, fill or rot meanwhile. */
+#include <inttypes.h>
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -375,6 +376,129 @@ static void a_cancelled_replacement_cut_anywhere_loses_nothing(void **state)
 			break;
 	assert_true(n > 10);
 	print_message("%llu steps\n", (unsigned long long)n);
+	fixture_ok(f, fixture_open(f));
+}
+
+struct late {
+	struct fixture *f;
+	bool again;	 /* asked for once more, when something has been placed there */
+	uint64_t newest; /* of the journal's files */
+	unsigned shards; /* on d2 when it was cancelled */
+	bool cancelled, placed;
+};
+
+static void find_newest(void *arg, const char *file, uint64_t size, uint64_t allocated)
+{
+	uint64_t number;
+
+	(void)size;
+	(void)allocated;
+	if (!strncmp(file, "journal/0", 9) && sscanf(file, "journal/%" SCNx64, &number) == 1)
+		*(uint64_t *)arg = SOP_MAX(*(uint64_t *)arg, number);
+}
+
+/* In the first checkpoint after something was moved, which is the last of the removal, before it
+ * places its nodes. */
+static void cancel_late(void *arg)
+{
+	struct late *l = arg;
+	uint64_t newest = 0;
+
+	if (l->cancelled) {
+		if (l->placed || shards_on(l->f, "/d2") <= l->shards)
+			return;
+		l->placed = true;
+		if (l->again)
+			fixture_ok(l->f, sop_disk_remove(l->f->v, "d2", 0, &l->f->e));
+		return;
+	}
+	sim_each_file(l->f->sim, "/d1", find_newest, &newest);
+	if (shards_on(l->f, "/new") && newest > l->newest) {
+		l->cancelled = true;
+		l->shards = shards_on(l->f, "/d2");
+		fixture_ok(l->f, sop_disk_cancel(l->f->v, "d2", &l->f->e));
+	}
+	l->newest = newest;
+}
+
+/* What is synced is there, also without any one disk. */
+static void stop_and_check(struct fixture *f)
+{
+	static const char *const disks[] = {"", "/d1", "/d2", "/new"};
+
+	fixture_ok(f, sop_volume_sync(f->v, &f->e));
+	for (unsigned i = 0; i < SOP_ARRAY_LEN(disks); i++) {
+		struct fixture g = *f;
+
+		g.v = NULL;
+		g.sim = sim_clone(f->sim, i);
+		g.opts.open_disk_ctx = g.sim;
+		sim_power_on(g.sim, SIM_KEEP_SYNCED_ONLY, i);
+		if (disks[i][0])
+			sim_disk_gone(g.sim, disks[i], true);
+		g.paths[g.disks++] = "/new";
+		if (fixture_open(&g))
+			fail_msg("without %s: %s", disks[i], g.e.text);
+		check_items(&g, "a");
+		fixture_check(&g, true);
+		fixture_ok(&g, fixture_close(&g));
+		sim_free(g.sim);
+	}
+}
+
+/* True: something was placed on it after it was cancelled. */
+static bool remove_and_cancel(const struct fixture *base, unsigned turn, bool again)
+{
+	struct fixture f = *base;
+	struct late l = {.f = &f, .again = again};
+	struct sop_volume_disk d;
+	char key[8];
+
+	f.v = NULL;
+	f.sim = sim_clone(base->sim, turn);
+	f.opts.open_disk_ctx = f.sim;
+	fixture_ok(&f, fixture_open(&f));
+	/* So many segments further, the next goes to others. */
+	for (unsigned i = 0; i < turn; i++) {
+		snprintf(key, sizeof(key), "t%u", i);
+		fixture_ok(&f, fixture_upsert(&f, the_store(&f), key, content, LARGE, true));
+	}
+	fixture_ok(&f, sop_disk_add(f.v, "/new", SOP_ADMIN_FORCE, &f.e));
+	fixture_ok(&f, sop_disk_remove(f.v, "d2", 0, &f.e));
+	sim_watch(f.sim, cancel_late, &l);
+	tick(&f);
+	sim_watch(f.sim, NULL, NULL);
+	assert_true(l.cancelled);
+	if (!l.again || !l.placed) {
+		assert_true(disk_named(&f, "/d2", &d));
+		assert_int_equal(d.state, SOP_DISK_ONLINE);
+	}
+	stop_and_check(&f);
+	tick(&f);
+	assert_int_equal(disk_named(&f, "/d2", &d), !l.again || !l.placed);
+	stop_and_check(&f);
+	fixture_ok(&f, fixture_close(&f));
+	sim_free(f.sim);
+	return l.placed;
+}
+
+static void a_removal_cancelled_in_its_last_step_is_cancelled(void **state)
+{
+	struct fixture *f = *state;
+	unsigned placed = 0;
+
+	fixture_release(f);
+	fixture_init(f, 1, 1, 0);
+	sim_add_disk(f->sim, "/new", 0);
+	f->opts.degraded = true;
+	f->opts.segment_bytes = 2000000;
+	fixture_ok(f, fixture_open(f));
+	put_items(f, "a");
+	fixture_ok(f, fixture_close(f));
+	for (unsigned i = 0; i < 8; i++)
+		placed += remove_and_cancel(f, i / 2, i % 2);
+	print_message("%u times something was placed there\n", placed);
+	assert_true(placed > 0);
 	fixture_ok(f, fixture_open(f));
 }
 
@@ -1811,6 +1935,7 @@ int main(void)
 		T(the_only_disk_can_be_replaced),
 		T(a_cancelled_replacement_goes_on_with_both_disks),
 		T(a_cancelled_replacement_cut_anywhere_loses_nothing),
+		T(a_removal_cancelled_in_its_last_step_is_cancelled),
 		T(offline_by_hand_stays_so_over_mounts),
 		T(a_profile_is_looked_at_while_its_disks_change),
 		T(a_folder_that_will_not_do_is_refused_by_name),
