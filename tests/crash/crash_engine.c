@@ -414,6 +414,16 @@ static void take_id(void *arg, const char *file, uint64_t size, uint64_t allocat
 		ids->id[ids->n++] = id;
 }
 
+static bool heal_waits(struct fixture *g)
+{
+	struct sop_task t;
+
+	for (unsigned i = 0; sop_volume_task(g->v, i, &t); i++)
+		if (t.kind == SOP_TASK_HEAL && t.state == SOP_TASK_WAITING)
+			return true;
+	return false;
+}
+
 static void check(struct run *r, struct fixture *g)
 {
 	struct sop_check_report rep;
@@ -421,8 +431,9 @@ static void check(struct run *r, struct fixture *g)
 	struct ids ids = {.n = 0};
 	int rc = r->q->c->shared && !g->opts.degraded ? scenario_scrub_alone(g) : 0;
 
-	/* A disk that is to be healed may have had to wait for one that is being replaced. */
-	if (!rc && r->moved)
+	/* A disk that is to be healed may have had to wait for one that is being replaced. It says
+	 * so: nothing else has a second try. */
+	if (!rc && r->moved && heal_waits(g))
 		rc = sop_volume_tick(g->v, &g->e);
 	/* With a disk away all its shards are missing, and that is that. */
 	if (!rc)
