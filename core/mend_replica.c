@@ -5,8 +5,9 @@
  *   2. checkpoints are held off. Those files are copied again; the journal goes on in a new file,
  *      and all before it, which does not change any more, is copied, and so is the checkpoint
  *      file. All of it is synced
- *   3. commits are held off. What the newest journal file has by now is copied and synced, and a
- *      round of labels calls the replica current. The next append begins a file that it has, too
+ *   3. commits, which may have gone on in further files, are held off. What the journal has got
+ *      since is copied and synced, and a round of labels calls the replica current. The next append
+ *      begins a file that it has, too
  *
  * What is copied is right. Any of the current replicas may be damaged, or have lost a write,
  * without anybody knowing: so each block of the registry is that of the replica where it is newest
@@ -616,13 +617,20 @@ static int prepare(struct heal *h)
 	return rc ? rc : simple(h, SYNCDIR, NULL, "", 0);
 }
 
-/* Commit lock not held; checkpoints are held off. */
-static int copy_closed(struct heal *h, struct sop_journal_span *span, size_t n)
+static int copy_spans(struct heal *h, const struct sop_journal_span *span, size_t n)
 {
 	int rc = 0;
 
 	for (size_t i = 0; i < n && !rc; i++)
 		rc = copy_journal(h, span[i].number, span[i].bytes);
+	return rc;
+}
+
+/* Commit lock not held; checkpoints are held off. */
+static int copy_closed(struct heal *h, const struct sop_journal_span *span, size_t n)
+{
+	int rc = copy_spans(h, span, n);
+
 	if (!rc)
 		rc = copy_checkpoint(h);
 	if (!rc)
@@ -631,21 +639,51 @@ static int copy_closed(struct heal *h, struct sop_journal_span *span, size_t n)
 }
 
 /* The commit lock is held. */
-static int complete(struct heal *h)
+static int complete(struct heal *h, const struct sop_journal_span *span, size_t n)
 {
 	struct sop_volume *v = h->v;
-	struct sop_journal_span last;
 	int rc;
 
 	h->wait_ms = SOP_MIN(h->wait_ms, SHORT_MS);
-	sop_journal_spans(v->journal, NULL, &last);
-	rc = copy_journal(h, last.number, last.bytes);
+	rc = copy_spans(h, span, n);
 	if (!rc)
 		rc = simple(h, SYNCDIR, NULL, SOP_PATH_JOURNAL, 0);
 	if (rc)
 		return rc;
 	sop_registry_forget(v->reg, h->member);
 	return sop_members_replica_current(v->mem, h->member, h->stay, h->e);
+}
+
+/* From the file `number` on, which was begun when those before were listed. Commits have filled it
+ * meanwhile, and perhaps others: they wait for no more of these than can be helped. */
+static int catch_up(struct heal *h, uint64_t number)
+{
+	struct sop_volume *v = h->v;
+
+	for (unsigned round = 0;; round++) {
+		struct sop_journal_span *span = NULL;
+		size_t n, old = 0;
+		bool last;
+		int rc = 0;
+
+		sop_lock(&v->commit);
+		n = sop_journal_spans(v->journal, &span, NULL);
+		while (span && span[old].number < number)
+			old++;
+		last = span && (n - old == 1 || round == ROUNDS_MAX);
+		if (last)
+			rc = complete(h, span + old, n - old);
+		sop_unlock(&v->commit);
+		if (!span)
+			return -ENOMEM;
+		if (!last) {
+			rc = copy_spans(h, span + old, n - 1 - old);
+			number = span[n - 1].number;
+		}
+		free(span);
+		if (rc || last)
+			return rc;
+	}
 }
 
 static int finish(struct heal *h)
@@ -672,12 +710,7 @@ static int finish(struct heal *h)
 	if (!rc)
 		rc = copy_closed(h, span, n - 1);
 	free(span);
-	if (rc)
-		return rc;
-	sop_lock(&v->commit);
-	rc = complete(h);
-	sop_unlock(&v->commit);
-	return rc;
+	return rc ? rc : catch_up(h, number);
 }
 
 static int heal(struct heal *h)

@@ -1814,6 +1814,99 @@ static void a_checkpoint_that_comes_too_late_does_not_take_the_newer_ones_place(
 	only_third(&g);
 }
 
+/* Commits that go on while a replica is brought up to date, in further files of the journal. */
+struct filling {
+	struct fixture *f;
+	uint64_t store, trigger;
+	unsigned times, done;
+	bool met;
+};
+
+static void find_file_to_fill(void *arg, const char *file, uint64_t size, uint64_t allocated)
+{
+	struct filling *x = arg;
+	uint64_t number;
+
+	(void)size;
+	(void)allocated;
+	if (!x->done)
+		x->met = x->met || (strchr(file, '/') == NULL && sop_disk_is_temp(file));
+	else if (!strncmp(file, "journal/0", 9) && sscanf(file, "journal/%" SCNx64, &number) == 1)
+		x->met = x->met || number == x->trigger;
+}
+
+static void fill_files(struct filling *x, unsigned from)
+{
+	char key[16];
+
+	for (unsigned i = from; i < from + 40; i++) {
+		snprintf(key, sizeof(key), "x%u", i);
+		fixture_ok(x->f, fixture_upsert(x->f, x->store, key, content + i, 2000, true));
+	}
+}
+
+/* First when d2 gets its checkpoint, which is after the files so far were listed; then whenever it
+ * gets the first of those that the time before began: commits are not held off then. */
+static void fill_meanwhile(void *arg)
+{
+	struct filling *x = arg;
+	uint64_t newest = 0;
+
+	if (x->done == x->times)
+		return;
+	x->met = false;
+	sim_each_file(x->f->sim, "/d2", find_file_to_fill, x);
+	if (!x->met)
+		return;
+	sim_each_file(x->f->sim, "/d1", find_newest, &newest);
+	x->trigger = newest;
+	fill_files(x, 40 * x->done++);
+}
+
+static void heal_while_filling(struct fixture *f, unsigned times)
+{
+	struct filling x = {.f = f, .times = times};
+	struct sop_volume_disk d;
+	struct fixture g;
+	char key[16];
+
+	fixture_release(f);
+	fixture_init(f, 1, 1, 0);
+	f->opts.degraded = true;
+	f->opts.journal_bytes = 65536;
+	fixture_ok(f, fixture_open(f));
+	x.store = the_store(f);
+	fixture_ok(f, sop_disk_offline(f->v, "d2", 0, &f->e));
+	fixture_ok(f, fixture_upsert(f, x.store, "b", "2", 1, true));
+	fixture_ok(f, sop_volume_checkpoint(f->v, &f->e));
+	fixture_ok(f, sop_disk_online(f->v, "d2", NULL, &f->e));
+	sim_watch(f->sim, fill_meanwhile, &x);
+	tick(f);
+	sim_watch(f->sim, NULL, NULL);
+	assert_int_equal(x.done, times);
+	assert_true(disk_named(f, "/d2", &d));
+	assert_true(d.current);
+	as_it_is(f, sim_clone(f->sim, 1), &g);
+	sim_disk_gone(g.sim, "/d1", true);
+	if (fixture_open(&g))
+		fail_msg("filled %u times: %s", times, g.e.text);
+	for (unsigned i = 0; i < 40 * times; i++) {
+		snprintf(key, sizeof(key), "x%u", i);
+		assert_int_equal(fixture_has(&g, x.store, key, content + i, 2000), 1);
+	}
+	fixture_check(&g, true);
+	fixture_ok(&g, fixture_close(&g));
+	sim_free(g.sim);
+}
+
+/* The last of these: as often as commits are let go on. */
+static void a_replica_gets_all_files_of_the_journal_that_commits_begin_meanwhile(void **state)
+{
+	heal_while_filling(*state, 1);
+	heal_while_filling(*state, 2);
+	heal_while_filling(*state, 5);
+}
+
 /* ---- the machine stops ---- */
 
 enum what { REPLACE, REMOVE, HEAL, ADD };
@@ -1959,6 +2052,7 @@ int main(void)
 		T(a_disk_that_was_away_while_it_was_healed_is_not_taken_for_healed),
 		T(a_replica_is_copied_from_what_is_right),
 		T(a_checkpoint_that_comes_too_late_does_not_take_the_newer_ones_place),
+		T(a_replica_gets_all_files_of_the_journal_that_commits_begin_meanwhile),
 		T(a_replacement_cut_anywhere_goes_on),
 		T(a_removal_cut_anywhere_goes_on),
 		T(what_moved_before_a_restart_is_read_back_before_its_old_copy_goes),
