@@ -48,6 +48,23 @@ static ssize_t change_orphan(struct sopfs_session *o, const struct sopfs_op *op,
 	return n;
 }
 
+/* item.lock held. A change can fail and be in effect, when what failed came behind its commit: the
+ * wait for the media (-o sync), or the look at what was made. version: the newest; 0: it cannot be
+ * read. */
+static void changed_all_the_same(struct sopfs *f, struct sopfs_item *item, uint64_t version)
+{
+	struct sopfs_notes notes = {0};
+	bool same;
+
+	pthread_mutex_lock(&f->lock);
+	same = item->version == version;
+	pthread_mutex_unlock(&f->lock);
+	if (same)
+		return;
+	sopfs_superseded(f, item, NULL, version, &notes);
+	sopfs_notify_later(f, &notes);
+}
+
 ssize_t sopfs_change_now(struct sopfs *f, struct sopfs_item *item, bool append,
 	const struct sopfs_op *op, uint64_t *version, struct sop_err *e)
 {
@@ -56,7 +73,7 @@ ssize_t sopfs_change_now(struct sopfs *f, struct sopfs_item *item, bool append,
 	struct sopfs_op at_end;
 	struct sopfs_where w;
 	struct sop_attr a;
-	int rc;
+	int rc, seen;
 
 	if (item->orphan)
 		return change_orphan(item->orphan, op, e);
@@ -72,10 +89,11 @@ ssize_t sopfs_change_now(struct sopfs *f, struct sopfs_item *item, bool append,
 		call.op = &at_end;
 	}
 	rc = sopfs_txn(f, change_txn, &call, e);
-	if (!rc)
-		rc = sop_lookup(f->latest, call.name, &a, e);
-	if (rc)
-		return rc;
+	seen = sop_lookup(f->latest, call.name, &a, rc ? NULL : e);
+	if (rc || seen) {
+		changed_all_the_same(f, item, seen || a.ino != item->ino ? 0 : a.value_version);
+		return rc ? rc : seen;
+	}
 	*version = a.value_version;
 	return call.count;
 }

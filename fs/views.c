@@ -738,7 +738,9 @@ void sopfs_superseded(struct sopfs *f, struct sopfs_item *item, struct sopfs_vie
 		sopfs_note_names(f, notes, item);
 		sopfs_note_attrs(f, notes, item, mine);
 	}
-	if (old && old != mine && !old->direct) {
+	/* A version that nobody knows is no nodeid's: the next look-up makes one for what it finds.
+	 */
+	if (old && old != mine && (!old->direct || !version)) {
 		sopfs_note_untold(f, notes, item);
 		old->kind = SOPFS_VIEW_OLD;
 		item->current = NULL;

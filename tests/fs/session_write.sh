@@ -2,6 +2,7 @@
 # session=write: every write is a transaction of its own and every open sees the newest state, as on an
 # ordinary file system; a kill takes nothing back.
 . "$(dirname "$0")/functions.sh"
+. "$(dirname "$0")/disks.sh"
 requires python3
 new_volume 2 1+1
 mount_volume session=write
@@ -37,3 +38,60 @@ python3 "$WORK/write.py" "$MNT" >"$WORK/out" || { cat "$WORK/out"; fail "see abo
 grep -q '^OK$' "$WORK/out" || fail "it did not come to its end"
 unmount_volume
 check_volume
+
+[ "$(id -u)" = 0 ] || exit 0
+
+# -o sync: when the wait for the media fails, behind the commit, the change is there all the same, and whoever
+# looks sees it, as soon as the kernel has been told.
+mkdir "$WORK/back" "$WORK/f"
+faulty_disk "$WORK/back" "$WORK/mode" "$WORK/f"
+"$MKFS" -q -f --ec 1+0 "$WORK/f"
+SOURCE=$WORK/f
+cat >"$WORK/failing.py" <<'PY'
+import errno, os, sys, time
+os.chdir(sys.argv[1])
+mode, how = sys.argv[2:]
+def rd(p):
+    with open(p, 'rb') as f: return f.read()
+def check(c, what):
+    if not c: raise SystemExit("FAILED: %s: %s" % (how, what))
+def shows(look, want, what):
+    for i in range(400):
+        got = look()
+        if got == want: return
+        time.sleep(.05)
+    check(False, '%s: %r' % (what, got))
+def opened(flags, then):
+    f = os.open('a', flags)
+    try: then(f)
+    finally: os.close(f)
+change, after = {
+    'write': (lambda: opened(os.O_WRONLY, lambda f: os.pwrite(f, b'XYZ', 8)), b'01234567XYZ'),
+    'empty': (lambda: opened(os.O_WRONLY | os.O_TRUNC, lambda f: None), b''),
+    'truncate': (lambda: os.truncate('a', 3), b'012'),
+    'alone': (lambda: os.truncate('a', 3), b'012')}[how]
+with open('a', 'wb') as f: f.write(b'0123456789')
+check(rd('a') == b'0123456789', 'before')
+if how != 'alone':
+    r = os.open('a', os.O_RDONLY)
+with open(mode, 'w') as f: f.write('eio-fsync')
+try: change(); failed = 0
+except OSError as e: failed = e.errno
+os.unlink(mode)
+check(failed == errno.EIO, 'not told: %d' % failed)
+if how != 'alone':
+    shows(lambda: os.pread(r, 99, 0), after, 'read by who has it open')
+    shows(lambda: os.fstat(r).st_size, len(after), 'size for who has it open')
+    shows(lambda: rd('a'), after, 'read while it is open')
+    os.close(r)
+shows(lambda: rd('a'), after, 'read')
+shows(lambda: os.stat('a').st_size, len(after), 'size')
+PY
+for how in write empty truncate alone; do
+	for session in write close; do
+		case $how-$session in write-close | empty-close | truncate-close) continue ;; esac
+		mount_volume "sync,session=$session"
+		python3 "$WORK/failing.py" "$MNT" "$WORK/mode" "$how" || fail "session=$session, see above"
+		unmount_volume
+	done
+done
