@@ -454,7 +454,7 @@ static void session_end(struct sopfs *f, struct sopfs_session *s, struct sopfs_n
 	pthread_mutex_lock(&item->lock);
 	pthread_mutex_lock(&s->lock);
 	(void)sopfs_session_commit(f, s, notes, NULL); /* logged and counted there */
-	pthread_mutex_unlock(&s->lock);
+	/* Who waits for s->lock, and came by the nodeid, is to find that it has ended. */
 	pthread_mutex_lock(&f->lock);
 	for (p = &item->sessions; *p != s; p = &(*p)->next)
 		;
@@ -472,6 +472,7 @@ static void session_end(struct sopfs *f, struct sopfs_session *s, struct sopfs_n
 		v->kind = SOPFS_VIEW_OLD;
 	}
 	pthread_mutex_unlock(&f->lock);
+	pthread_mutex_unlock(&s->lock);
 	pthread_mutex_unlock(&item->lock);
 	atomic_fetch_sub(&f->sessions_open, 1);
 }
@@ -495,14 +496,11 @@ static void reader_end(struct sopfs *f, struct sopfs_handle *h)
 		sopfs_snap_free(snap);
 }
 
-void sopfs_release(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes)
+void sopfs_handle_leave(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes)
 {
-	struct sopfs_view *v = h->view;
 	struct sopfs_session *s = h->session;
 	bool direct, last;
 
-	if (h->companion)
-		atomic_fetch_sub(&f->companions, 1);
 	/* A session that becomes live counts the handles it has then. */
 	pthread_mutex_lock(&f->lock);
 	direct = sopfs_handle_direct(h);
@@ -517,6 +515,15 @@ void sopfs_release(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *
 	} else if (!h->direct) {
 		reader_end(f, h);
 	}
+}
+
+void sopfs_release(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes)
+{
+	struct sopfs_view *v = h->view;
+
+	if (h->companion)
+		atomic_fetch_sub(&f->companions, 1);
+	sopfs_handle_leave(f, h, notes);
 	pthread_mutex_lock(&f->lock);
 	v->handles--;
 	sopfs_view_reap(f, v);

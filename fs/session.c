@@ -77,6 +77,8 @@ int sopfs_session_begin(struct sopfs *f, struct sopfs_session *s, bool truncate,
 {
 	int rc = -EAGAIN;
 
+	if (!s->item)
+		return -ESTALE;
 	if (s->dead)
 		return s->dead;
 	if (atomic_load(&s->live))

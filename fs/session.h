@@ -19,6 +19,7 @@
 
 struct sopfs_session {
 	struct sopfs_session *next; /* of the item; sopfs.lock */
+	/* Set under lock and sopfs.lock; NULL: it has ended, and somebody looks at it still. */
 	struct sopfs_item *item;
 	struct sopfs_view *view;
 	unsigned handles, refs; /* sopfs.lock; refs: handles and those who look at it meanwhile */
@@ -105,7 +106,8 @@ void sopfs_session_put(struct sopfs *f, struct sopfs_session *s);
 /* What sopfs_session_begin gives for a session that has become live. */
 #define SOPFS_LIVE (-EDEADLK)
 /* s.lock held. A transaction and a value for the item's committed state, unless there is one.
- * truncate: begin empty. notes (NULL at open): the kernel's pages may have to go. */
+ * -ESTALE: it has ended, or its item has no name. truncate: begin empty. notes (NULL at open): the
+ * kernel's pages may have to go. */
 int sopfs_session_begin(struct sopfs *f, struct sopfs_session *s, bool truncate,
 	struct sopfs_notes *notes, struct sop_err *e);
 static inline bool sopfs_session_pending(const struct sopfs_session *s)
@@ -163,6 +165,8 @@ int sopfs_flush(struct sopfs *f, struct sopfs_handle *h, int tid, struct sopfs_n
 int sopfs_fsync(
 	struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes, struct sop_err *e);
 void sopfs_release(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes);
+/* Its part in what it reads and writes through ends, with the last one's the session. */
+void sopfs_handle_leave(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes);
 /* A lock was granted on the file: a session with nothing written moves to the newest version. */
 int sopfs_session_refresh(
 	struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes, struct sop_err *e);

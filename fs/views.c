@@ -836,7 +836,9 @@ int sopfs_set_size(struct sopfs *f, const struct sopfs_caller *who, struct sopfs
 		int rc = sopfs_session_truncate(f, &by_view, size, notes, e);
 
 		sopfs_session_put(f, by_view.session);
-		return rc;
+		/* It has ended meanwhile, and takes no change any more. */
+		if (rc != -ESTALE)
+			return rc;
 	}
 	return set_size_by_path(f, who, v, size, notes, e);
 }
@@ -1124,27 +1126,6 @@ static void session_attach(struct sopfs_item *item, struct sopfs_view *v, struct
 	h->session = s;
 }
 
-static void session_detach(
-	struct sopfs *f, struct sopfs_view *v, struct sopfs_session *s, bool was_current)
-{
-	struct sopfs_item *item = v->item;
-	struct sopfs_session **p = &item->sessions;
-
-	pthread_mutex_lock(&f->lock);
-	while (*p != s)
-		p = &(*p)->next;
-	*p = s->next;
-	s->item = NULL;
-	v->session = NULL;
-	if (was_current && !item->current && v->version == item->version) {
-		v->kind = SOPFS_VIEW_COMMITTED;
-		item->current = v;
-	} else {
-		v->kind = SOPFS_VIEW_OLD;
-	}
-	pthread_mutex_unlock(&f->lock);
-}
-
 /* sopfs.lock held. 0: h is set up, with a new session (*fresh, *stolen: of a nodeid that others may
  * have a name for) or with one that is there. */
 static int claim_for_session(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_handle *h,
@@ -1202,18 +1183,21 @@ static int open_write(struct sopfs *f, const struct sopfs_caller *who, struct so
 		s->item = NULL;
 		pthread_mutex_unlock(&s->lock);
 		sopfs_session_put(f, s);
-		if (!rc && trunc)
-			rc = sopfs_session_truncate(f, h, 0, notes, e);
+		if (rc || !trunc)
+			return rc;
+		rc = sopfs_session_truncate(f, h, 0, notes, e);
+		if (rc)
+			sopfs_handle_leave(f, h, notes);
 		return rc;
 	}
+	atomic_fetch_add(&f->sessions_open, 1);
 	rc = sopfs_session_begin(f, s, trunc, NULL, e);
 	if (!rc && trunc)
 		rc = sopfs_kill_suid(f, who, s, e);
 	pthread_mutex_unlock(&s->lock);
 	if (rc) {
-		session_detach(f, v, s, stolen);
-		h->session = NULL;
-		sopfs_session_put(f, s);
+		/* Others may be at it already, by the nodeid. */
+		sopfs_handle_leave(f, h, notes);
 		if (rc == -EAGAIN || rc == -ENOENT)
 			rc = -ESTALE;
 		return rc;
@@ -1231,7 +1215,6 @@ static int open_write(struct sopfs *f, const struct sopfs_caller *who, struct so
 	/* What it reads must be seen here, or a conflict would not be. */
 	if (s->reads)
 		*keep_cache = false;
-	atomic_fetch_add(&f->sessions_open, 1);
 	return 0;
 }
 

@@ -159,5 +159,51 @@ grep -q ' 5 rolled back' "$MNT/.sop/status" || fail "status does not count what 
 [ -z "$(find "$MNT" -maxdepth 1 -name .sop)" ] || fail ".sop is listed"
 # shellcheck disable=SC2012 # the order of the listing itself is looked at
 assert_eq "$(ls "$MNT/.sop" | tr '\n' ' ')" "commit events metrics range status status.json txn " "ls .sop"
+
+# Who truncates a file by an open descriptor's entry in /proc comes by the nodeid of a session, and that may be
+# ending: what its mapping has written is committed at its RELEASE, which nobody waits for.
+cat >"$WORK/ending.py" <<'PY'
+import ctypes, mmap, os, sys
+os.chdir(sys.argv[1])
+libc=ctypes.CDLL(None,use_errno=True); libc.mmap.restype=ctypes.c_void_p
+def check(c, what):
+    if not c: raise SystemExit("FAILED: "+what)
+for i in range(int(sys.argv[2])):
+    f=os.open('ending',os.O_CREAT|os.O_RDWR|os.O_TRUNC); os.write(f,b'0123456789')
+    p=os.open('/proc/self/fd/%d'%f,os.O_PATH)
+    m=ctypes.c_void_p(libc.mmap(None,4096,3,mmap.MAP_SHARED,f,ctypes.c_long(0)))
+    os.close(f)
+    ctypes.memmove(m,b'late',4); libc.munmap(m,4096)
+    os.truncate('/proc/self/fd/%d'%p,3); os.close(p)
+    with open('ending','rb') as f: got=f.read()
+    check(got==b'lat','round %d: %r'%(i,got))
+PY
+python3 "$WORK/ending.py" "$MNT" 1000 || fail "see above"
+unmount_volume
+mount_volume sync
+python3 "$WORK/ending.py" "$MNT" 500 || fail "see above, with sync"
+
+# An open that is refused leaves nothing behind: a session that was rolled back ends with its own handle.
+cat >"$WORK/refused.py" <<'PY'
+import errno, os, sys
+os.chdir(sys.argv[1])
+def refused(what, fn):
+    try: fn()
+    except OSError as e:
+        if e.errno==errno.EBUSY: return
+        raise
+    raise SystemExit("FAILED: "+what+" is not refused")
+with open('late','wb') as f: f.write(b'1234')
+f=os.open('late',os.O_RDWR); os.read(f,9); os.write(f,b'x')
+with open('late','r+b') as g: g.write(b'y')
+refused('a commit that is late',lambda: os.fsync(f))
+refused('an open of what was rolled back',lambda: os.open('/proc/self/fd/%d'%f,os.O_WRONLY|os.O_TRUNC))
+os.close(f)
+PY
+python3 "$WORK/refused.py" "$MNT" || fail "see above"
+none_open() {
+	grep -q ' 0 open' "$MNT/.sop/status"
+}
+wait_until 20 none_open || fail "a session stays open: $(cat "$MNT/.sop/status")"
 unmount_volume
 check_volume
