@@ -547,7 +547,10 @@ static int look_and_repair(struct fsck *f)
 		return rc;
 	}
 	rc = look_again(f, &before, &now);
-	tell_difference(f, &before, &now);
+	if (rc) /* what it has not come to may still be there */
+		tell_all(f, &before.l);
+	else
+		tell_difference(f, &before, &now);
 	look_release(&now);
 	look_release(&before);
 	return rc;

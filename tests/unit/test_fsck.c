@@ -170,6 +170,55 @@ static void is_put_right(const char *text)
 	fixture_check(&f, true);
 }
 
+/* Given up at the n-th time it is asked whether to go on. */
+struct given_up {
+	struct told t; /* first: it is what told() is told */
+	unsigned left;
+};
+
+static bool give_up(void *ctx)
+{
+	struct given_up *g = ctx;
+
+	return g->left && !--g->left;
+}
+
+/* What has been repaired is not called so before it has been looked at again. */
+static void a_repair_given_up_anywhere_calls_nothing_fixed(void **state)
+{
+	struct sim *sim = f.sim;
+	unsigned n = 0;
+	int rc;
+
+	(void)state;
+	drop(store_b, "file", 0);
+	drop(SOP_ROOT, "second", 0);
+	fixture_ok(&f, fixture_close(&f));
+	do {
+		struct given_up g = {.left = ++n};
+		const struct sop_fsck_opts o = {.repair = true,
+			.found = told,
+			.stop = give_up,
+			.ctx = &g,
+			.open_disk = sim_open_disk,
+			.open_disk_ctx = f.sim = sim_clone(sim, n)};
+		struct sop_fsck_report r;
+
+		rc = sop_fsck(f.paths, f.disks, &o, &r, &f.e);
+		if (rc == -ECANCELED && g.t.count[SOP_FOUND_FIXED])
+			fail_msg("given up at %u: %s", n, g.t.text);
+		if (!rc)
+			assert_true(g.t.count[SOP_FOUND_FIXED] > 0);
+		else
+			assert_int_equal(rc, -ECANCELED);
+		sim_free(f.sim);
+	} while (rc);
+	assert_true(n > 3);
+	f.sim = sim;
+	f.opts.open_disk_ctx = sim;
+	fixture_ok(&f, fixture_open(&f));
+}
+
 static uint64_t lost_found(void)
 {
 	return ino_of(SOP_ROOT, "lost+found");
@@ -706,6 +755,7 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
+		T(a_repair_given_up_anywhere_calls_nothing_fixed),
 		T(a_file_without_a_name_gets_one_in_lost_found),
 		T(a_directory_without_a_name_gets_one_in_lost_found),
 		T(a_circle_of_directories_is_opened),
