@@ -6,8 +6,8 @@
 #define REPAIRS_MAX   256u
 #define LOST_MAX      256u
 #define SUSPECTS_MAX  (1u << 20) /* of a kind */
-#define MANY_SUSPECTS 4096u	 /* worth a walk over all items by now */
-#define HELD_MAX      256u	 /* segments that a scrub goes back at most when it is cut */
+#define MANY_SUSPECTS 65536u	 /* worth a walk over all items by now */
+#define HELD_MAX      1024u	 /* segments that a scrub goes back at most when it is cut */
 #define TASKS_MAX     16u
 #define TICK_MS	      1000
 #define RETRY_MS      10000u /* work that could not be done is tried again after this */
@@ -1222,40 +1222,18 @@ static int scrub_segment(struct sop_mender *m, const struct seg *g, struct sop_e
 	return sop_segment_mend(m->v->seg, g->id, &o, &r, e);
 }
 
-static void scrub_metadata(struct sop_mender *m)
+static void scrub_end(struct sop_mender *m)
 {
-	uint32_t files = sop_registry_files(m->v->reg);
-	uint32_t hashmod = sop_members_label(m->v->mem)->hashmod;
-	unsigned bad = sop_members_scrub_labels(m->v->mem);
-	struct sop_err e = {0};
-	struct work *w;
-
-	for (uint32_t f = 0; f < files && !stopping(m); f++)
-		for (uint32_t b = 0; b < hashmod; b++)
-			sop_registry_scrub(m->v->reg, f, b);
-	/* Journal and checkpoint are written anew, on all replicas. */
-	if (sop_checkpoint_run(m->v, false, &e))
-		sop_log(m->v->log, SOP_LOG_WARNING, "mend", "op=scrub code=%s: %s",
-			sop_err_name(e.code), e.text);
-	SOP_LOCK_GUARD(&m->lock);
-	w = running(m, SOP_TASK_SCRUB, -1);
-	if (w)
-		w->t.corrected += bad;
-}
-
-static void scrub_end(struct sop_mender *m, enum scrub_state how)
-{
-	bool same;
+	bool ends;
 
 	sop_lock(&m->lock);
-	same = m->this_scrub == m->begun;
-	if (same && m->scrub == SCRUB_RUNNING)
-		m->scrub = how;
+	ends = m->this_scrub == m->begun && m->scrub == SCRUB_RUNNING;
+	if (ends)
+		m->scrub = SCRUB_FINISHED;
 	m->scrub_dirty = true;
 	sop_unlock(&m->lock);
-	if (same)
-		finish(m, SOP_TASK_SCRUB, -1,
-			how == SCRUB_FINISHED ? SOP_TASK_FINISHED : SOP_TASK_STOPPED);
+	if (ends)
+		finish(m, SOP_TASK_SCRUB, -1, SOP_TASK_FINISHED);
 }
 
 /* The one that it began with: another begins at the beginning. */
@@ -1263,6 +1241,38 @@ static bool scrubbing(struct sop_mender *m)
 {
 	SOP_LOCK_GUARD(&m->lock);
 	return m->scrub == SCRUB_RUNNING && !m->stop && m->this_scrub == m->begun;
+}
+
+/* False: it was cut, and begins again when the scrub goes on. */
+static bool scrub_metadata(struct sop_mender *m)
+{
+	uint32_t files = sop_registry_files(m->v->reg);
+	uint32_t hashmod = sop_members_label(m->v->mem)->hashmod;
+	unsigned bad = sop_members_scrub_labels(m->v->mem);
+	struct sop_err e = {0};
+	uint64_t left = 0;
+	struct work *w;
+
+	sop_lock(&m->lock);
+	w = running(m, SOP_TASK_SCRUB, -1);
+	if (w)
+		w->t.corrected += bad;
+	sop_unlock(&m->lock);
+	for (uint32_t f = 0; f < files; f++)
+		for (uint32_t b = 0; b < hashmod; b++) {
+			if (!scrubbing(m))
+				return false;
+			left += sop_registry_scrub(m->v->reg, f, b);
+		}
+	/* Journal and checkpoint are written anew, on all replicas. */
+	if (sop_checkpoint_run(m->v, false, &e)) {
+		left++;
+		sop_log(m->v->log, SOP_LOG_WARNING, "mend", "op=scrub code=%s: %s",
+			sop_err_name(e.code), e.text);
+	}
+	if (left)
+		lost_more(m, SOP_TASK_SCRUB, -1, left);
+	return true;
 }
 
 /* All up to `at` is done, and told. */
@@ -1332,8 +1342,9 @@ static bool scrub(struct sop_mender *m, struct sop_err *e)
 	}
 	if (!scrubbing(m))
 		return false;
-	scrub_metadata(m);
-	scrub_end(m, SCRUB_FINISHED);
+	if (!scrub_metadata(m))
+		return false;
+	scrub_end(m);
 	return true;
 }
 

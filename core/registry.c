@@ -188,20 +188,22 @@ static void end_busy(struct sop_registry *r)
 }
 
 /* Some replica's copy is bad while another's is good. An apply under way would be in the way: then
- * the next look-up that meets it will see to it. */
-static void repair(struct sop_registry *r, struct sop_regplace at)
+ * the next look-up that meets it will see to it; a scrub waits. The copies that stay bad. */
+static unsigned repair(struct sop_registry *r, struct sop_regplace at, enum sop_regrepair why)
 {
+	unsigned left;
 	bool mine;
 
 	sop_lock(&r->lock);
-	mine = take_busy(r, false);
+	mine = take_busy(r, why == SOP_REPAIR_SCRUB);
 	sop_unlock(&r->lock);
 	if (!mine)
-		return;
-	sop_regblocks_repair(r->blocks, at, false);
+		return 0;
+	left = sop_regblocks_repair(r->blocks, at, why);
 	sop_lock(&r->lock);
 	end_busy(r);
 	sop_unlock(&r->lock);
+	return left;
 }
 
 /* Under the lock: the first at or behind the handle. */
@@ -278,7 +280,7 @@ static int read_block(
 		}
 		sop_unlock(&r->lock);
 		if (!rc && damaged && settled && !r->read_only)
-			repair(r, at);
+			(void)repair(r, at, SOP_REPAIR_MET);
 		return rc;
 	}
 }
@@ -527,9 +529,9 @@ void sop_registry_forget(struct sop_registry *r, unsigned member)
 	sop_regblocks_forget(r->blocks, member);
 }
 
-void sop_registry_scrub(struct sop_registry *r, uint32_t file, uint32_t block)
+unsigned sop_registry_scrub(struct sop_registry *r, uint32_t file, uint32_t block)
 {
-	repair(r, (struct sop_regplace){file, block});
+	return repair(r, (struct sop_regplace){file, block}, SOP_REPAIR_SCRUB);
 }
 
 uint32_t sop_registry_files(struct sop_registry *r)
@@ -931,7 +933,8 @@ static int repair_file(struct sop_registry *r, uint32_t file, uint32_t blocks, s
 	int rc;
 
 	for (uint32_t i = 0; i < blocks; i++)
-		sop_regblocks_repair(r->blocks, (struct sop_regplace){file, i}, false);
+		(void)sop_regblocks_repair(
+			r->blocks, (struct sop_regplace){file, i}, SOP_REPAIR_MET);
 	rc = sop_regblocks_begin(r->blocks, &w, &file, 1, e);
 	return rc ? rc : sop_regblocks_end(r->blocks, &w, e);
 }

@@ -87,8 +87,9 @@ void sop_registry_track(struct sop_registry *r, bool on);
 int sop_registry_touched(struct sop_registry *r, uint32_t **file, size_t *n);
 /* What is open of member i's replica is another file by now. */
 void sop_registry_forget(struct sop_registry *r, unsigned member);
-/* Scrub: see that a block is whole on all current replicas; the file after the last one in use. */
-void sop_registry_scrub(struct sop_registry *r, uint32_t file, uint32_t block);
+/* Scrub: see that a block is whole on all current replicas (the copies that stay bad, 1 when it is
+ * whole nowhere); the file after the last one in use. */
+unsigned sop_registry_scrub(struct sop_registry *r, uint32_t file, uint32_t block);
 uint32_t sop_registry_files(struct sop_registry *r);
 uint64_t sop_registry_bytes(struct sop_registry *r); /* of one replica, holes not counted; about */
 

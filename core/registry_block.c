@@ -452,7 +452,8 @@ int sop_regblocks_read_many(struct sop_regblocks *b, const struct sop_regplace *
 		 * is behind has not got past. */
 		rc = sop_regblocks_read(b, at[i], lenient, raw[i], &damaged, e);
 		if (!rc && damaged)
-			sop_regblocks_repair(b, at[i], lenient);
+			(void)sop_regblocks_repair(
+				b, at[i], lenient ? SOP_REPAIR_CUT : SOP_REPAIR_MET);
 	}
 	if (rc == -ENOMEM)
 		rc = sop_fail(e, rc, "registry blocks");
@@ -529,7 +530,8 @@ static void sync_repaired(
 	sop_batch_put(batch);
 }
 
-void sop_regblocks_repair(struct sop_regblocks *b, struct sop_regplace at, bool cut)
+unsigned sop_regblocks_repair(
+	struct sop_regblocks *b, struct sop_regplace at, enum sop_regrepair why)
 {
 	uint8_t pair[SOP_REGISTRY_PAIR];
 	unsigned idx[SOP_MEMBERS_MAX], wrong[SOP_MEMBERS_MAX];
@@ -541,14 +543,23 @@ void sop_regblocks_repair(struct sop_regblocks *b, struct sop_regplace at, bool 
 	struct pair is[SOP_MEMBERS_MAX] = {{0}};
 	bool read[SOP_MEMBERS_MAX] = {false};
 	uint32_t seq = 0; /* of the newest that is whole */
-	bool found = false;
+	bool found = false, damaged = false, any = false, cut = why == SOP_REPAIR_CUT;
+	unsigned left = 0;
 
 	ms = sop_members_timeout_ms(b->mem);
 	for (unsigned i = 0; good && i < n; i++) {
-		read[i] = !read_pair(b, idx[i], at, SOP_MIN(ms, (unsigned)SOON_MS), pair);
-		if (!read[i])
+		bool patient = why == SOP_REPAIR_SCRUB;
+		int rc = read_pair(
+			b, idx[i], at, patient ? ms : SOP_MIN(ms, (unsigned)SOON_MS), pair);
+
+		read[i] = !rc;
+		if (rc && rc != -ENOMEM && patient)
+			sop_members_event(b->mem, idx[i], SOP_EVENT_READ, rc);
+		if (rc)
 			continue;
+		any = true;
 		is[i] = pair_examine(&b->volume, at, pair);
+		damaged |= is[i].state == SOP_REG_BAD || is[i].state == SOP_REG_DOUBTFUL;
 		if (is[i].state != SOP_REG_WHOLE || is[i].seq <= seq)
 			continue;
 		found = true;
@@ -581,12 +592,14 @@ void sop_regblocks_repair(struct sop_regblocks *b, struct sop_regplace at, bool 
 
 		if (rc && rc != -ENOMEM)
 			sop_members_event(b->mem, wrong[i], SOP_EVENT_WRITE, rc);
+		left += rc != 0;
 		sop_log(sop_members_log(b->mem), cut && !rc ? SOP_LOG_INFO : SOP_LOG_WARNING,
 			"registry", "op=repair file=%08x block=%u member=%u code=%s: %s", at.file,
 			at.block, wrong[i], sop_err_name(rc),
 			rc ? "bad copy not repaired" : "bad copy written anew from a replica");
 	}
 	sop_batch_put(batch);
+	return found ? left : damaged || !any;
 }
 
 /* ---- writing ---- */

@@ -60,10 +60,15 @@ int sop_regblocks_read_many(struct sop_regblocks *b, const struct sop_regplace *
 	bool lenient, void *const *raw, struct sop_err *e);
 /* The files of a member have been replaced: none that is open is used any more. */
 void sop_regblocks_forget(struct sop_regblocks *b, unsigned member);
-/* Write the newest block that is whole on a replica over those on which it is not, and sync it. No
- * result: what cannot be repaired stays as it was. cut: it may be what a cut apply has left, which
- * is no sign of a bad disk. */
-void sop_regblocks_repair(struct sop_regblocks *b, struct sop_regplace at, bool cut);
+/* Why a block is repaired. MET: it is in somebody's way, a replica that is slow is passed over.
+ * CUT: the same, and it may be what a cut apply has left, which is no sign of a bad disk. SCRUB:
+ * all are waited for. */
+enum sop_regrepair { SOP_REPAIR_MET, SOP_REPAIR_CUT, SOP_REPAIR_SCRUB };
+/* Write the newest block that is whole on a replica over those on which it is not, and sync it.
+ * What cannot be repaired stays as it was: the number of such copies, 1 when it is whole nowhere.
+ */
+unsigned sop_regblocks_repair(
+	struct sop_regblocks *b, struct sop_regplace at, enum sop_regrepair why);
 
 /* Empty a block on all replicas, for fsck: a published checkpoint has flips for all that it held.
  */

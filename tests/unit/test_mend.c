@@ -16,6 +16,7 @@
 #include "core/format.h"
 #include "core/format_volume.h"
 #include "core/mend.h"
+#include "core/registry_block.h"
 #include "tests/lib/fixture.h"
 
 #define ITEMS 12
@@ -1218,7 +1219,7 @@ static void a_scrub_that_is_cut_tells_what_it_had_found(void **state)
 }
 
 /* Blocks of the registry that later checkpoints, and recovery, do not write anew. */
-static void put_stores(struct fixture *f)
+static void put_stores(struct fixture *f, const char *prefix)
 {
 	struct sop_txn *t = fixture_begin(f, SOP_TXN_WRITE);
 
@@ -1226,7 +1227,7 @@ static void put_stores(struct fixture *f)
 		struct sop_attr made;
 		char key[16];
 
-		snprintf(key, sizeof(key), "m%u", i);
+		snprintf(key, sizeof(key), "%s%u", prefix, i);
 		fixture_ok(
 			f, sop_store_create(t, SOP_NAME(SOP_ROOT, key), NULL, NULL, &made, &f->e));
 		fixture_ok(f, sop_upsert(t, SOP_NAME(made.ino, "k"), key, sizeof(key), &f->e));
@@ -1293,6 +1294,156 @@ static void what_cannot_be_moved_is_told(void **state)
 		tick(f);
 		is_told_as_lost(f, remove ? SOP_TASK_REMOVE : SOP_TASK_REPLACE, "/s/large1");
 	}
+}
+
+/* The registry of d2, where it is not that of d1. With rot: first it is made to be, wherever there
+ * is something. */
+struct registry {
+	struct fixture *f;
+	bool rot;
+	unsigned files, wrong;
+};
+
+static void look_at_registry(void *arg, const char *file, uint64_t size, uint64_t allocated)
+{
+	uint8_t one[SOP_REGISTRY_PAIR], other[SOP_REGISTRY_PAIR], zero[SOP_REGISTRY_PAIR] = {0};
+	uint8_t junk[SOP_REGISTRY_PAIR];
+	struct registry *r = arg;
+
+	(void)allocated;
+	if (strncmp(file, "registry/", 9))
+		return;
+	r->files++;
+	memset(junk, 0xa5, sizeof(junk));
+	for (uint64_t off = 0; off + sizeof(one) <= size; off += sizeof(one)) {
+		assert_int_equal(sim_peek(r->f->sim, "/d1", file, off, one, sizeof(one)), 0);
+		if (r->rot && memcmp(one, zero, sizeof(one)))
+			assert_int_equal(
+				sim_poke(r->f->sim, "/d2", file, off, junk, sizeof(junk)), 0);
+		assert_int_equal(sim_peek(r->f->sim, "/d2", file, off, other, sizeof(other)), 0);
+		r->wrong += memcmp(one, other, sizeof(one)) != 0;
+	}
+}
+
+static unsigned registry_wrong(struct fixture *f, bool rot)
+{
+	struct registry r = {.f = f, .rot = rot};
+
+	sim_each_file(f->sim, "/d1", look_at_registry, &r);
+	assert_int_equal(r.files, 2);
+	return r.wrong;
+}
+
+/* Two replicas of a registry of two files. */
+static void two_replicas(struct fixture *f)
+{
+	struct sop_err e = {0};
+	uint64_t handle = 0;
+
+	fixture_release(f);
+	fixture_init(f, 1, 1, 0);
+	fixture_ok(f, fixture_open(f));
+	put_stores(f, "m");
+	while (handle < (uint64_t)sop_members_label(f->v->mem)->hashmod * SOP_REGISTRY_SLOTS)
+		fixture_ok(f, sop_registry_alloc(f->v->reg, &handle, &e));
+	put_stores(f, "n");
+}
+
+static bool pause_scrub(void *arg, unsigned disk)
+{
+	struct fixture *f = arg;
+
+	(void)disk;
+	(void)sop_scrub_pause(f->v, NULL);
+	return true;
+}
+
+static void a_scrub_paused_anywhere_has_not_finished(void **state)
+{
+	struct fixture *f = *state;
+	unsigned paused = 0;
+	bool met = true;
+
+	two_replicas(f);
+	for (uint64_t n = 1; met; n += 31) {
+		bool running;
+
+		assert_true(registry_wrong(f, true) > 2);
+		fixture_ok(f, sop_scrub_start(f->v, 0, &f->e));
+		sim_fail_io(f->sim, n, 0, false);
+		sim_choose_io(f->sim, pause_scrub, f);
+		tick(f);
+		met = sim_io_failed(f->sim);
+		sim_fail_io(f->sim, 0, 0, false);
+		running = !sop_scrub_resume(f->v, NULL);
+		paused += running;
+		if (running == (scrub_task(f).state == SOP_TASK_FINISHED))
+			fail_msg("paused at access %llu: %s", (unsigned long long)n,
+				sop_task_state_name(scrub_task(f).state));
+		tick(f);
+		assert_int_equal(scrub_task(f).state, SOP_TASK_FINISHED);
+		assert_int_equal(scrub_task(f).unrecoverable, 0);
+		assert_int_equal(registry_wrong(f, false), 0);
+	}
+	print_message("paused %u times\n", paused);
+	assert_true(paused > 10);
+}
+
+static void a_scrub_cut_anywhere_sees_to_the_whole_registry(void **state)
+{
+	struct fixture *base = *state;
+	bool met = true;
+
+	two_replicas(base);
+	fixture_ok(base, fixture_close(base));
+	for (uint64_t n = 1; met; n += 57) {
+		struct fixture f = *base;
+
+		f.sim = sim_clone(base->sim, n);
+		f.opts.open_disk_ctx = f.sim;
+		fixture_ok(&f, fixture_open(&f));
+		assert_true(registry_wrong(&f, true) > 2);
+		fixture_ok(&f, sop_scrub_start(f.v, 0, &f.e));
+		sim_fail_io(f.sim, n, 0, false);
+		sim_choose_io(f.sim, stop_mender, &f);
+		tick(&f);
+		met = sim_io_failed(f.sim);
+		sim_fail_io(f.sim, 0, 0, false);
+		fixture_reopen(&f);
+		tick(&f);
+		assert_int_equal(scrub_task(&f).state, SOP_TASK_FINISHED);
+		if (registry_wrong(&f, false))
+			fail_msg("cut at access %llu: %u blocks stay bad", (unsigned long long)n,
+				registry_wrong(&f, false));
+		fixture_ok(&f, fixture_close(&f));
+		sim_free(f.sim);
+	}
+	fixture_ok(base, fixture_open(base));
+}
+
+static void a_scrub_counts_what_is_wrong_with_metadata_and_stays_so(void **state)
+{
+	static const uint8_t junk[1000] = "rotten";
+	struct fixture *f = *state;
+	uint64_t room;
+
+	two_replicas(f);
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(sim_poke(f->sim, f->path[i], "registry/00000000",
+					 2 * SOP_REGISTRY_PAIR, junk, sizeof(junk)),
+			0);
+	fixture_ok(f, sop_scrub_start(f->v, 0, &f->e));
+	tick(f);
+	assert_int_equal(scrub_task(f).state, SOP_TASK_FINISHED);
+	assert_int_equal(scrub_task(f).unrecoverable, 1);
+	/* No room for a checkpoint. */
+	room = sim_allocated(f->sim, "/d2");
+	sim_disk_resize(f->sim, "/d2", room);
+	fixture_ok(f, sop_scrub_start(f->v, 0, &f->e));
+	fixture_ok(f, sop_mend_all(f->v, &f->e));
+	assert_int_equal(scrub_task(f).state, SOP_TASK_FINISHED);
+	assert_int_equal(scrub_task(f).unrecoverable, 2);
+	sim_disk_resize(f->sim, "/d2", 0);
 }
 
 static bool scrub_anew(void *arg, unsigned disk)
@@ -1376,7 +1527,7 @@ static void what_nobody_can_tell_of_counts_as_lost(void **state)
 
 	one_disk(f, 0);
 	store = put_large(f, 1);
-	put_stores(f);
+	put_stores(f, "m");
 	fixture_reopen(f);
 	fixture_check(f, false); /* from here on it has what it needs in memory */
 	rot_value(f, store, "large0");
@@ -1740,7 +1891,7 @@ static void a_replica_is_copied_from_what_is_right(void **state)
 			setup(state);
 			f = *state;
 		}
-		put_stores(f);
+		put_stores(f, "m");
 		heal_while(f, cases[i].what, &g);
 		only_third(&g);
 	}
@@ -2046,6 +2197,9 @@ int main(void)
 		T(what_nobody_can_tell_of_counts_as_lost),
 		T(what_cannot_be_healed_is_told),
 		T(what_cannot_be_moved_is_told),
+		T(a_scrub_paused_anywhere_has_not_finished),
+		T(a_scrub_cut_anywhere_sees_to_the_whole_registry),
+		T(a_scrub_counts_what_is_wrong_with_metadata_and_stays_so),
 		T(a_scrub_counts_all_that_is_lost_however_many),
 		T(what_a_kill_cuts_short_is_no_error_of_a_disk),
 		T(bytes_that_look_like_fragments_hide_nothing),

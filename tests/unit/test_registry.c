@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -1137,6 +1138,64 @@ static void lookup_looks_again_at_a_block_that_was_being_written(void **state)
 	rig_free(&g);
 }
 
+struct scrub {
+	struct rig *g;
+	atomic_bool over;
+};
+
+static void *scrub_one(void *arg)
+{
+	struct scrub *s = arg;
+
+	assert_int_equal(sop_registry_scrub(s->g->r, 0, 0), 0);
+	atomic_store(&s->over, true);
+	return NULL;
+}
+
+static void scrub_waits_for_an_apply_under_way(void **state)
+{
+	struct rig g = rig_new(2);
+	struct scrub s = {.g = &g};
+	pthread_t thread;
+
+	(void)state;
+	apply_range(&g, 1, 10, 1);
+	damage(&g, 1, 5);
+	g.r->busy = true;
+	assert_int_equal(pthread_create(&thread, NULL, scrub_one, &s), 0);
+	/* One that does not wait is over by now. */
+	for (unsigned i = 0; i < 100 && !atomic_load(&s.over); i++)
+		usleep(1000);
+	sop_lock(&g.r->lock);
+	end_busy(g.r);
+	sop_unlock(&g.r->lock);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_replicas_equal(&g, 5);
+	rig_free(&g);
+}
+
+static void scrub_counts_the_copies_that_stay_bad(void **state)
+{
+	struct rig g = rig_new(3);
+
+	(void)state;
+	apply_range(&g, 1, 400, 1);
+	damage(&g, 0, 5);
+	damage(&g, 1, 5);
+	damage(&g, 2, 5);
+	damage(&g, 1, 300);
+	damage(&g, 2, 300);
+	assert_int_equal(sop_registry_scrub(g.r, 0, 0), 1);
+	assert_int_equal(sop_registry_scrub(g.r, 0, 1), 0);
+	sim_disk_error(g.sim, paths[2], 0, -EIO, 0);
+	assert_int_equal(sop_registry_scrub(g.r, 0, 2), 1);
+	sim_disk_error(g.sim, paths[2], 0, 0, 0);
+	/* Never written. */
+	assert_int_equal(sop_registry_scrub(g.r, 0, 100), 0);
+	assert_int_equal(sop_registry_scrub(g.r, 7, 0), 0);
+	rig_free(&g);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1174,6 +1233,8 @@ int main(void)
 			each_failed_allocation_is_an_error_and_the_call_works_when_repeated),
 		cmocka_unit_test(lookup_looks_again_at_a_block_that_was_being_written),
 		cmocka_unit_test(lookups_are_right_while_an_apply_goes_on),
+		cmocka_unit_test(scrub_waits_for_an_apply_under_way),
+		cmocka_unit_test(scrub_counts_the_copies_that_stay_bad),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
