@@ -821,6 +821,7 @@ int sopfs_set_size(struct sopfs *f, const struct sopfs_caller *who, struct sopfs
 	struct sopfs_handle *handle, uint64_t size, struct sopfs_notes *notes, struct sop_err *e)
 {
 	struct sopfs_handle by_view = {.view = v};
+	bool first;
 
 	if (v->item->type != S_IFREG)
 		return -EINVAL;
@@ -831,7 +832,18 @@ int sopfs_set_size(struct sopfs *f, const struct sopfs_caller *who, struct sopfs
 	by_view.session = v->session;
 	if (by_view.session)
 		by_view.session->refs++;
+	first = !mark_find(f, who->tid, v->item);
 	pthread_mutex_unlock(&f->lock);
+	/* A path that was walked before leads here too: as in sopfs_getattr. */
+	if (by_view.session && first && is_stranger(by_view.session, v->item->ino, who->tid)) {
+		int rc;
+
+		sopfs_session_put(f, by_view.session);
+		pthread_mutex_lock(&f->lock);
+		rc = mark_add(f, who->tid, v->item);
+		pthread_mutex_unlock(&f->lock);
+		return rc;
+	}
 	if (by_view.session) {
 		int rc = sopfs_session_truncate(f, &by_view, size, notes, e);
 
