@@ -169,6 +169,8 @@ struct sop_mend_report {
 	uint64_t repaired_bytes; /* of these, when verifying */
 	uint64_t bad;		 /* that stayed so */
 	uint64_t lost;		 /* fragments with fewer than k good shards; of freed blobs, too */
+	uint64_t rotten;	 /* of these, with bytes that nobody has written */
+	bool nowhere;		 /* all disks were asked, and none has a file of it */
 };
 struct sop_mend_opts {
 	uint32_t shards; /* written anew; in place only where it is bad */
@@ -190,8 +192,13 @@ int sop_segment_mend(struct sop_segments *s, uint64_t id, const struct sop_mend_
 	struct sop_mend_report *r, struct sop_err *e);
 /* The shards of which member i has no file, though the segment says so, become stale; files of
  * segments that lie elsewhere by now are removed, unless it is being drained: a checkpoint has to
- * say so before. For a disk that is back, and at mount for all. */
-int sop_segments_survey(struct sop_segments *s, unsigned member, struct sop_err *e);
+ * say so before. *kept: those that stay because they have not been read back where they lie now.
+ * For a disk that is back, and at mount for all. */
+int sop_segments_survey(struct sop_segments *s, unsigned member, unsigned *kept, struct sop_err *e);
+/* The shard lies on this member: the one from which it was moved, and where its file is as it was,
+ * or the one to which. proven: it has been read there. */
+void sop_segments_place(
+	struct sop_segments *s, uint64_t id, unsigned shard, unsigned member, bool proven);
 
 /* Calls fn for each segment of which the member still has a shard's file though that shard lies
  * elsewhere by now, and has not been read back there: a move, of this mount or one before, whose

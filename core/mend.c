@@ -65,10 +65,11 @@ struct sop_mender {
 	uint64_t bucket_bytes;
 
 	/* The thread's alone. */
-	uint64_t replica_ms[SOP_MEMBERS_MAX]; /* not before */
-	uint64_t heal_ms, drain_ms, moves_ms; /* not before */
+	uint64_t replica_ms[SOP_MEMBERS_MAX];		 /* not before */
+	uint64_t heal_ms, drain_ms, moves_ms, strays_ms; /* not before */
 	bool moved; /* shards, and no checkpoint of this thread has said so since */
 	uint64_t surveyed[SOP_MEMBERS_MAX]; /* the stay that was; 0: none */
+	unsigned strays[SOP_MEMBERS_MAX];   /* that may not go yet, of who is not drained */
 	unsigned this_scrub;		    /* which it is */
 	struct suspects suspect[SUSPECT_KINDS];
 	uint64_t untold; /* what counts as lost, and has not been counted */
@@ -379,6 +380,7 @@ struct pace {
 	unsigned target; /* member whose missing bytes get less; or SOP_MEMBERS_MAX */
 	unsigned shards;
 	uint64_t done, read, repaired, corrected;
+	uint64_t found, rotten; /* of what has been mended last: bytes, fragments */
 };
 
 /* The rate of a scrub: sleep until what was read is allowed. Under the lock. */
@@ -641,6 +643,8 @@ static int mend_shards(struct sop_mender *m, const struct seg *g, uint32_t shard
 		forget_since(m, &had);
 		return rc;
 	}
+	p->found = r.found_bytes;
+	p->rotten = r.rotten;
 	if (suspects(m) > MANY_SUSPECTS)
 		resolve_suspects(m, p->kind, p->disk);
 	if (!to)
@@ -683,6 +687,7 @@ static void survey(struct sop_mender *m)
 	for (unsigned i = 0; i < sop_members_count(m->v->mem); i++) {
 		uint64_t stay = sop_members_stay(m->v->mem, i);
 		struct sop_member_status s;
+		unsigned kept;
 
 		sop_members_status(m->v->mem, i, &s);
 		if (!s.present || !(s.role & SOP_ROLE_DATA) || m->surveyed[i] == stay)
@@ -691,8 +696,10 @@ static void survey(struct sop_mender *m)
 		 * have been cancelled. */
 		if (!moves_recorded(m))
 			return;
-		if (!sop_segments_survey(m->v->seg, i, NULL))
-			m->surveyed[i] = stay;
+		if (sop_segments_survey(m->v->seg, i, &kept, NULL))
+			continue;
+		m->surveyed[i] = stay;
+		m->strays[i] = kept;
 	}
 }
 
@@ -711,7 +718,7 @@ static bool watch(struct sop_mender *m)
 			m->replica_ms[i] = 0;
 	survey(m);
 	if (any)
-		m->heal_ms = m->drain_ms = 0;
+		m->heal_ms = m->drain_ms = m->strays_ms = 0;
 	return any;
 }
 
@@ -908,35 +915,81 @@ static void count_wrong(
 		sop_members_event(m->v->mem, disk, SOP_EVENT_CHECKSUM, SOP_ECORRUPT);
 }
 
-/* Read a shard where it lies now; what is wrong with it is mended, and read again. */
-static int read_back(struct sop_mender *m, const struct seg *g, unsigned shard, struct pace *p,
-	struct sop_err *e)
-{
-	struct sop_segment_info at;
-	int rc = sop_segments_info(m->v->seg, g->id, &at, NULL);
-
-	for (unsigned i = 0; i < READ_BACK_MAX && !rc; i++) {
-		p->done = p->read = p->repaired = p->corrected = 0;
-		rc = mend_shards(m, g, 1u << shard, NULL, p, e);
-		if (rc)
-			break;
-		count_wrong(m, &at, shard, p->corrected);
-		rc = sop_segments_info(m->v->seg, g->id, &at, NULL);
-		if (!rc && at.read_back >> shard & 1)
-			return 0;
-	}
-	if (rc) /* -ENOENT: nobody has the segment any more */
-		return rc == -ENOENT ? 0 : rc;
-	return sop_say(e, -EIO, "segment %016llx: d%u does not give back what is written to it",
-		(unsigned long long)g->id, at.disks[shard] + 1u);
-}
-
 static bool draining(struct sop_mender *m, unsigned i)
 {
 	struct sop_member_status s;
 
 	sop_members_status(m->v->mem, i, &s);
 	return s.state == SOP_MEMBER_DRAINING && !stopping(m);
+}
+
+/* The file that the move of a shard has left on `from`, is there more in it? 1: the shard lies
+ * there again, and the media say so: the new file may be begun anew. */
+static int fall_back(struct sop_mender *m, const struct sop_segment_info *at, unsigned shard,
+	unsigned from, const struct pace *p, struct sop_err *e)
+{
+	struct sop_mend_opts o = {.verify = true, .no_repair = true};
+	struct sop_mend_report old;
+	int rc;
+
+	if (!sop_members_disk(m->v->mem, from))
+		return 0;
+	sop_segments_place(m->v->seg, at->id, shard, from, false);
+	rc = sop_segment_mend(m->v->seg, at->id, &o, &old, e);
+	if (!rc && old.rotten < p->rotten && old.found_bytes >= p->found) {
+		rc = sop_checkpoint_run(m->v, false, e);
+		if (!rc) {
+			sop_log(m->v->log, SOP_LOG_WARNING, "mend",
+				"op=read-back segment=%016llx disk=%u: has less than what it was "
+				"moved from, "
+				"which counts again",
+				(unsigned long long)at->id, at->disks[shard]);
+			return 1;
+		}
+	}
+	sop_segments_place(m->v->seg, at->id, shard, at->disks[shard], false);
+	return rc && old.nowhere ? 0 : rc;
+}
+
+/* Read a shard where it lies now; what is wrong with it is mended, and read again. What cannot be
+ * mended, and can be read on the member that it was moved from, lies there again. */
+static int read_back(struct sop_mender *m, const struct seg *g, unsigned shard, unsigned from,
+	struct pace *p, struct sop_err *e)
+{
+	struct sop_segment_info at;
+	int rc = sop_segments_info(m->v->seg, g->id, &at, NULL);
+
+	for (unsigned i = 0; i < READ_BACK_MAX && !rc; i++) {
+		struct mark had = suspects_so_far(m);
+
+		p->done = p->read = p->repaired = p->corrected = 0;
+		rc = mend_shards(m, g, 1u << shard, NULL, p, e);
+		if (rc)
+			break;
+		count_wrong(m, &at, shard, p->corrected);
+		if (p->rotten) {
+			rc = fall_back(m, &at, shard, from, p, e);
+			if (rc > 0) {
+				forget_since(m, &had);
+				/* Where it is not to be moved again, the new file is the stray one.
+				 */
+				if (!draining(m, from))
+					m->surveyed[at.disks[shard]] = 0;
+				break;
+			}
+			if (rc)
+				return rc;
+			/* It has all that there was. */
+			sop_segments_place(m->v->seg, at.id, shard, at.disks[shard], true);
+		}
+		rc = sop_segments_info(m->v->seg, g->id, &at, NULL);
+		if (!rc && at.read_back >> shard & 1)
+			return 0;
+	}
+	if (rc < 0) /* -ENOENT: nobody has the segment any more */
+		return rc == -ENOENT ? 0 : rc;
+	return sop_say(e, -EIO, "segment %016llx: d%u does not give back what is written to it",
+		(unsigned long long)g->id, at.disks[shard] + 1u);
 }
 
 static int move_one(struct sop_mender *m, const struct seg *g, unsigned i, int to,
@@ -962,7 +1015,7 @@ static int move_one(struct sop_mender *m, const struct seg *g, unsigned i, int t
 	if (rc || one == to)
 		return rc;
 	p = (struct pace){.kind = kind, .disk = (int)i, .target = SOP_MEMBERS_MAX};
-	return read_back(m, g, (unsigned)shard, &p, e);
+	return read_back(m, g, (unsigned)shard, i, &p, e);
 }
 
 /* Shards to be read back. */
@@ -1046,6 +1099,28 @@ static void prove_begin(
 	snprintf(w->t.message, sizeof(w->t.message), "reading back what was moved");
 }
 
+/* 0: each of them lies where it was moved to. What does not give back what was written there is no
+ * reason to leave the others, which may lie on `from` again by that. */
+static int read_all_back(struct sop_mender *m, const struct proving *p, unsigned from,
+	enum sop_task_kind kind, struct sop_err *e)
+{
+	bool drained = draining(m, from);
+	int rc = 0;
+
+	for (size_t k = 0; k < p->s.n && !stopping(m); k++) {
+		struct pace pace = {.kind = kind, .disk = (int)from, .target = SOP_MEMBERS_MAX};
+		int one;
+
+		if (drained && !draining(m, from))
+			break;
+		one = read_back(m, &p->s.seg[k], p->shard[k], from, &pace, e);
+		rc = one ? one : rc;
+		if (one && one != -EIO)
+			break;
+	}
+	return rc;
+}
+
 /* Nothing of disk i goes before what has become of it has been read where it lies now. */
 static int prove(struct sop_mender *m, unsigned i, int to, struct sop_err *e)
 {
@@ -1055,14 +1130,42 @@ static int prove(struct sop_mender *m, unsigned i, int to, struct sop_err *e)
 
 	if (!rc)
 		prove_begin(m, i, kind, &p);
-	for (size_t k = 0; k < p.s.n && !rc && draining(m, i); k++) {
-		struct pace pace = {.kind = kind, .disk = (int)i, .target = SOP_MEMBERS_MAX};
-
-		rc = read_back(m, &p.s.seg[k], p.shard[k], &pace, e);
-	}
+	if (!rc)
+		rc = read_all_back(m, &p, i, kind, e);
 	free(p.s.seg);
 	free(p.shard);
 	return rc;
+}
+
+/* What a removal or replacement that was cancelled has moved is still on the disk as well: it goes
+ * when it has been read where it lies now. True: something was done. */
+static bool prove_strays(struct sop_mender *m, struct sop_err *e)
+{
+	bool any = false;
+
+	for (unsigned i = 0; i < sop_members_count(m->v->mem) && !stopping(m); i++) {
+		struct proving p = {.to = -1};
+		int rc;
+
+		if (!m->strays[i] || now_ms(m) < m->strays_ms || draining(m, i))
+			continue;
+		rc = sop_members_disk(m->v->mem, i)
+			     ? sop_segments_unproven(m->v->seg, i, add_unproven, &p, e)
+			     : -ENODEV;
+		if (!rc)
+			rc = read_all_back(m, &p, i, SOP_TASK_HEAL, e);
+		free(p.s.seg);
+		free(p.shard);
+		tell_lost(m, SOP_TASK_HEAL, (int)i);
+		if (rc) {
+			m->strays_ms = now_ms(m) + RETRY_MS;
+			continue;
+		}
+		m->strays[i] = 0;
+		m->surveyed[i] = 0; /* once more, to let them go */
+		any = true;
+	}
+	return any;
 }
 
 /* All replicas that are to take over have done so. */
@@ -1552,6 +1655,7 @@ static bool round_once(struct sop_mender *m)
 	more = replicas(m) || more;
 	more = heal(m, &e) || more;
 	more = drain(m, &e) || more;
+	more = prove_strays(m, &e) || more;
 	more = scrub(m, &e) || more;
 	return more;
 }
@@ -1593,7 +1697,7 @@ int sop_mend_all(struct sop_volume *v, struct sop_err *e)
 	(void)e;
 	if (!m || v->opts.read_only)
 		return 0;
-	m->heal_ms = m->drain_ms = m->moves_ms = 0;
+	m->heal_ms = m->drain_ms = m->moves_ms = m->strays_ms = 0;
 	memset(m->replica_ms, 0, sizeof(m->replica_ms));
 	for (unsigned i = 0; i < ROUNDS_MAX && round_once(m); i++)
 		;

@@ -1370,8 +1370,9 @@ static unsigned note_missing(struct sop_segments *s, unsigned member, const stru
 }
 
 /* Shards that lie on another member by now: what a move has left, whose record has been published
- * (the caller sees to that). */
-static uint32_t strays(struct sop_segments *s, unsigned member, const struct named *at)
+ * (the caller sees to that). Those that have not been read back there stay, and are counted. */
+static uint32_t strays(
+	struct sop_segments *s, unsigned member, const struct named *at, unsigned *kept)
 {
 	uint32_t mask = 0;
 
@@ -1380,16 +1381,22 @@ static uint32_t strays(struct sop_segments *s, unsigned member, const struct nam
 	SOP_LOCK_GUARD(&s->lock);
 	seg = sop_segment_find_locked(s, at->id);
 	SOP_EACH_BIT(i, seg ? at->shards : 0)
-	if (i >= seg->n || seg->info.disks[i] != member)
-		mask |= 1u << i;
+	{
+		if (i < seg->n && seg->info.disks[i] == member)
+			continue;
+		if (i < seg->n && !(seg->info.read_back & ~seg->info.stale & 1u << i))
+			++*kept;
+		else
+			mask |= 1u << i;
+	}
 	return mask;
 }
 
 static void remove_strays(
-	struct sop_segments *s, unsigned member, const struct named *list, size_t n)
+	struct sop_segments *s, unsigned member, const struct named *list, size_t n, unsigned *kept)
 {
 	for (size_t j = 0; j < n; j++) {
-		uint32_t mask = strays(s, member, &list[j]);
+		uint32_t mask = strays(s, member, &list[j], kept);
 		struct sop_calls *calls =
 			mask ? sop_calls_new((size_t)__builtin_popcount(mask)) : NULL;
 		size_t at = 0;
@@ -1434,7 +1441,7 @@ static int list_shards(struct sop_segments *s, unsigned member, struct named **l
 	return rc || *list ? rc : -ENOMEM;
 }
 
-int sop_segments_survey(struct sop_segments *s, unsigned member, struct sop_err *e)
+int sop_segments_survey(struct sop_segments *s, unsigned member, unsigned *kept, struct sop_err *e)
 {
 	struct sop_member_status status;
 	sop_autofree struct named *list = NULL;
@@ -1444,6 +1451,7 @@ int sop_segments_survey(struct sop_segments *s, unsigned member, struct sop_err 
 	size_t n;
 	int rc;
 
+	*kept = 0;
 	sop_lock(&s->lock);
 	next = s->next;
 	sop_unlock(&s->lock);
@@ -1458,7 +1466,7 @@ int sop_segments_survey(struct sop_segments *s, unsigned member, struct sop_err 
 	sop_members_status(s->mem, member, &status);
 	/* While a disk is being emptied, what has moved stays there until all is verified. */
 	if (status.state != SOP_MEMBER_DRAINING)
-		remove_strays(s, member, list, n);
+		remove_strays(s, member, list, n, kept);
 	if (missing)
 		sop_log(sop_members_log(s->mem), SOP_LOG_WARNING, "blob",
 			"op=survey disk=%u shards=%u: %s", member, missing,

@@ -32,7 +32,8 @@ struct found {
 	uint32_t row[ROWS_MAX]; /* shards whose block verifies */
 	bool complete;		/* all that is wanted can be had */
 	bool recoverable;	/* each block verifies on k shards */
-	bool punched;		/* what does not verify is zeros everywhere: it has been freed */
+	bool zeros;		/* what does not verify is zeros everywhere */
+	bool punched;		/* ... and it has been freed */
 };
 
 struct run {
@@ -238,7 +239,7 @@ static void examine(struct mend *m, uint32_t at)
 	f->headers = 0;
 	f->whole = all;
 	f->complete = f->recoverable = true;
-	f->punched = false;
+	f->zeros = f->punched = false;
 	memset(f->row, 0, f->shape.rows * sizeof(f->row[0]));
 	SOP_EACH_BIT(i, all)
 	{
@@ -265,19 +266,19 @@ static void examine(struct mend *m, uint32_t at)
 		f->complete = f->complete && (enough || (m->want && !(m->want & ~f->row[r])));
 	}
 	f->whole &= f->headers;
-	if (f->recoverable || m->n < 2)
+	if (f->recoverable)
 		return;
-	/* Rot that is zeros in the same block of every shard is not to be expected. */
-	f->punched = true;
-	for (uint32_t r = 0; r < f->shape.rows && f->punched; r++) {
+	f->zeros = true;
+	for (uint32_t r = 0; r < f->shape.rows && f->zeros; r++) {
 		size_t row = at + sizeof(want) + (size_t)r * SOP_FRAG_STRIDE;
 
 		if ((unsigned)__builtin_popcount(f->row[r]) >= m->k)
 			continue;
 		SOP_EACH_BIT(j, all)
-		f->punched =
-			f->punched && all_zero(m->buf[j] + row, sop_frag_block(&f->shape, r) + 4);
+		f->zeros = f->zeros && all_zero(m->buf[j] + row, sop_frag_block(&f->shape, r) + 4);
 	}
+	/* Rot that is zeros in the same block of every shard is not to be expected. */
+	f->punched = f->zeros && m->n > 1;
 }
 
 /* The blocks [from, to) of the shards in want, which all have the same good ones. */
@@ -580,6 +581,7 @@ static int check_found(struct mend *m, struct sop_err *e)
 		return 0;
 	if (!f->recoverable) {
 		m->r->lost++;
+		m->r->rotten += !f->zeros;
 		if (m->o->lost)
 			m->o->lost(m->o->arg, &f->ref, f->kind);
 		return 0;
@@ -670,6 +672,7 @@ static int walk(struct mend *m, uint32_t *used, struct sop_err *e)
 			rc = emit(m, at, e);
 		else if (!m->at.punched) {
 			m->r->lost++;
+			m->r->rotten += !m->at.zeros;
 			if (m->o->lost)
 				m->o->lost(m->o->arg, &m->at.ref, m->at.kind);
 			rc = emit(m, at, e); /* what of it can be had */
@@ -808,6 +811,7 @@ static int open_sources(struct mend *m, struct sop_err *e)
 		m->missing = true;
 		sop_segment_blame(m->s, m->info.disks[j], SOP_EVENT_READ, rcs[j]);
 	}
+	m->r->nowhere = !m->have && !m->missing;
 	m->end = m->seg->ours ? m->info.end : SOP_SHARD_HEADER;
 	SOP_EACH_BIT(l, m->seg->ours ? 0 : m->have)
 	m->end = SOP_MAX(m->end, m->size[l]);
@@ -880,8 +884,9 @@ static bool publish(struct mend *m)
 			chain[i] = sop_shard_file_take(s, seg, i);
 			sop_segment_disk_set(seg, i, goal(m, i));
 		}
-		/* What has just been written has not been read. */
-		if (m->r->written_bytes || m->fresh & bit)
+		/* What has just been written has not been read; and what cannot be read may be
+		 * right where it was copied from. */
+		if (m->r->written_bytes || m->r->rotten || m->fresh & bit)
 			seg->info.read_back &= ~bit;
 		else
 			seg->info.read_back |= bit;
@@ -896,6 +901,29 @@ static bool publish(struct mend *m)
 	sop_unlock(&s->lock);
 	sop_shard_files_put(s, sop_segment_all(seg), chain);
 	return here;
+}
+
+void sop_segments_place(
+	struct sop_segments *s, uint64_t id, unsigned shard, unsigned member, bool proven)
+{
+	struct sop_shard_file *chain[SOP_EC_MAX] = {NULL};
+	struct segment *seg;
+
+	if (sop_segment_get(&seg, s, id, NULL))
+		return;
+	sop_lock(&s->lock);
+	if (sop_segment_disk(seg, shard) != member) {
+		chain[shard] = sop_shard_file_take(s, seg, shard);
+		sop_segment_disk_set(seg, shard, member);
+	}
+	seg->missing &= ~(1u << shard);
+	if (proven)
+		seg->info.read_back |= 1u << shard;
+	else
+		seg->info.read_back &= ~(1u << shard);
+	sop_unlock(&s->lock);
+	sop_shard_files_put(s, 1u << shard, chain);
+	sop_segment_put(s, seg);
 }
 
 static void end(struct mend *m, bool written)

@@ -353,10 +353,10 @@ static bool cancel_and_stop(const struct fixture *base, uint64_t n, enum sim_kee
 	return crashed;
 }
 
-static void a_cancelled_replacement_cut_anywhere_loses_nothing(void **state)
+/* A volume of one disk, and items to be moved to /new. */
+static void begin_moved(struct fixture *f)
 {
-	struct fixture *f = *state;
-	uint64_t store, n = 1;
+	uint64_t store;
 	char key[32];
 
 	fixture_release(f);
@@ -370,6 +370,79 @@ static void a_cancelled_replacement_cut_anywhere_loses_nothing(void **state)
 		snprintf(key, sizeof(key), "k%u", i);
 		fixture_ok(f, fixture_upsert(f, store, key, content + i, MOVED_BYTES, true));
 	}
+}
+
+struct rotting {
+	struct fixture *f;
+	bool cancels, done;
+};
+
+static void rot_new(void *arg, const char *file, uint64_t size, uint64_t allocated)
+{
+	static const char junk[64] = "junk";
+	struct rotting *r = arg;
+
+	(void)allocated;
+	if (strncmp(file, "segments/", 9) || size < 100000)
+		return;
+	for (uint64_t at = 8192; at + sizeof(junk) < size; at += 4096)
+		sim_poke(r->f->sim, "/new", file, at, junk, sizeof(junk));
+}
+
+/* When the third shard is begun on the new disk, those before it rot there. */
+static void rot_at_third(void *arg)
+{
+	struct rotting *r = arg;
+
+	if (r->done || shards_on(r->f, "/new") < 3)
+		return;
+	r->done = true;
+	if (r->cancels)
+		fixture_ok(r->f, sop_disk_cancel(r->f->v, "d1", &r->f->e));
+	sim_each_file(r->f->sim, "/new", rot_new, r);
+}
+
+/* What the new disk does not give back is there as long as the old one has it: the old copy goes
+ * when the new one has been read, also when all has been cancelled meanwhile. */
+static void what_rots_where_it_was_moved_to_counts_where_it_was(void **state)
+{
+	struct fixture *f = *state;
+
+	for (unsigned cancels = 0; cancels < 2; cancels++) {
+		struct rotting r = {.f = f, .cancels = cancels};
+		struct sop_volume_disk d;
+
+		begin_moved(f);
+		f->opts.clock = &fixture_clock;
+		fixture_ok(f, fixture_close(f));
+		fixture_ok(f, fixture_open(f));
+		sim_watch(f->sim, rot_at_third, &r);
+		fixture_ok(f, sop_disk_replace(f->v, "d1", "/new", SOP_ADMIN_FORCE, &f->e));
+		for (unsigned i = 0; i < 4; i++) {
+			fixture_ok(f, sop_volume_tick(f->v, &f->e));
+			fixture_skipped_ms += 20000;
+		}
+		check_moved(f);
+		sim_watch(f->sim, NULL, NULL);
+		assert_true(r.done);
+		assert_int_equal(disk_named(f, f->path[0], &d), cancels);
+		assert_int_equal(in_both_places(f), 0);
+		fixture_check(f, true);
+		sim_power_on(f->sim, SIM_KEEP_SYNCED_ONLY, 1);
+		sop_volume_close(f->v, NULL);
+		f->paths[f->disks++] = "/new";
+		fixture_ok(f, fixture_open(f));
+		check_moved(f);
+		fixture_check(f, true);
+	}
+}
+
+static void a_cancelled_replacement_cut_anywhere_loses_nothing(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t n = 1;
+
+	begin_moved(f);
 	fixture_ok(f, fixture_close(f));
 	(void)cancel_and_stop(f, 0, SIM_KEEP_ALL);
 	for (; cancel_and_stop(f, n, SIM_KEEP_ALL); n++)
@@ -2179,6 +2252,7 @@ int main(void)
 		T(the_only_disk_can_be_replaced),
 		T(a_cancelled_replacement_goes_on_with_both_disks),
 		T(a_cancelled_replacement_cut_anywhere_loses_nothing),
+		T(what_rots_where_it_was_moved_to_counts_where_it_was),
 		T(a_removal_cancelled_in_its_last_step_is_cancelled),
 		T(offline_by_hand_stays_so_over_mounts),
 		T(a_profile_is_looked_at_while_its_disks_change),

@@ -183,10 +183,11 @@ struct surveyor {
 static void *survey_all_the_time(void *arg)
 {
 	struct surveyor *x = arg;
+	unsigned kept;
 
 	while (!x->stop && !x->rc)
 		for (unsigned i = 0; i < x->v->disks; i++)
-			x->rc = x->rc ? x->rc : sop_segments_survey(x->v->segs, i, NULL);
+			x->rc = x->rc ? x->rc : sop_segments_survey(x->v->segs, i, &kept, NULL);
 	return NULL;
 }
 
