@@ -39,9 +39,9 @@ echo mine >"$WORK/full/letter"
 refused "not empty .*letter" ctl replace --yes "$MNT" d1 "$WORK/full"
 "$MKFS" -q "$WORK/other" 2>/dev/null
 refused "belongs to .*volume" ctl add --yes "$MNT" "$WORK/other"
-refused "no such file|not exist" ctl replace --yes "$MNT" d1 "$WORK/nowhere"
+refused "no such folder; make it" ctl replace --yes "$MNT" d1 "$WORK/nowhere"
 # Also before it is asked whether that is meant.
-refused "no such file|not exist" ctl replace "$MNT" d1 "$WORK/nowhere" </dev/null
+refused "no such folder; make it" ctl replace "$MNT" d1 "$WORK/nowhere" </dev/null
 refused "no disk of the volume" ctl offline "$MNT" d9 </dev/null
 ctl offline --yes "$MNT" d2 >/dev/null
 mv "$WORK/d2" "$WORK/away2"
