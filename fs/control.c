@@ -210,9 +210,10 @@ static void *work(void *arg)
 	return NULL;
 }
 
-/* NULL: it is on its way; else why not. */
-static json_t *start_job(
-	struct sopfs_control *c, struct client *k, const struct sopfs_verb *verb, json_t *request)
+/* NULL: it is on its way; else why not. The worker gets a copy of the request: how jansson counts
+ * references is for one thread. */
+static json_t *start_job(struct sopfs_control *c, struct client *k, const struct sopfs_verb *verb,
+	const json_t *request)
 {
 	struct job *j = calloc(1, sizeof(*j));
 	int rc;
@@ -220,8 +221,8 @@ static json_t *start_job(
 	if (!j)
 		return refuse_work(-ENOMEM);
 	*j = (struct job){
-		.c = c, .verb = verb, .request = json_incref(request), .trusted = k->trusted};
-	rc = start_worker(c, work, j);
+		.c = c, .verb = verb, .request = json_deep_copy(request), .trusted = k->trusted};
+	rc = j->request ? start_worker(c, work, j) : -ENOMEM;
 	if (!rc) {
 		k->job = j;
 		return NULL;
@@ -327,16 +328,16 @@ static void *work_lines(void *arg)
 }
 
 /* NULL: they are on their way, and the client is this thread's no more; else why not. */
-static json_t *start_lines(
-	struct sopfs_control *c, struct client *k, const struct sopfs_verb *verb, json_t *request)
+static json_t *start_lines(struct sopfs_control *c, struct client *k, const struct sopfs_verb *verb,
+	const json_t *request)
 {
 	struct lines *l = calloc(1, sizeof(*l));
 	int rc = l ? 0 : -ENOMEM;
 
 	if (l) {
-		*l = (struct lines){.c = c, .verb = verb, .request = json_incref(request)};
+		*l = (struct lines){.c = c, .verb = verb, .request = json_deep_copy(request)};
 		l->fd = fcntl(k->fd, F_DUPFD_CLOEXEC, 0);
-		rc = l->fd < 0 ? -errno : start_worker(c, work_lines, l);
+		rc = l->fd < 0 ? -errno : !l->request ? -ENOMEM : start_worker(c, work_lines, l);
 	}
 	if (!rc) {
 		client_close(c, k);
