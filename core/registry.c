@@ -191,15 +191,18 @@ static void end_busy(struct sop_registry *r)
  * the next look-up that meets it will see to it; a scrub waits. The copies that stay bad. */
 static unsigned repair(struct sop_registry *r, struct sop_regplace at, enum sop_regrepair why)
 {
+	struct sop_regwrite w;
 	unsigned left;
-	bool mine;
+	bool mine, wrote = false;
 
 	sop_lock(&r->lock);
 	mine = take_busy(r, why == SOP_REPAIR_SCRUB);
 	sop_unlock(&r->lock);
 	if (!mine)
 		return 0;
-	left = sop_regblocks_repair(r->blocks, at, why);
+	left = sop_regblocks_repair(r->blocks, at, why, &wrote);
+	if (wrote)
+		(void)sop_regblocks_begin(r->blocks, &w, &at.file, 1, NULL);
 	sop_lock(&r->lock);
 	end_busy(r);
 	sop_unlock(&r->lock);
@@ -619,11 +622,12 @@ static size_t window_places(
 
 /* Their present content, from the cache or the disks. */
 static int window_read(
-	const struct job *j, const struct sop_regplace *at, size_t n, void **raw, struct sop_err *e)
+	struct job *j, const struct sop_regplace *at, size_t n, void **raw, struct sop_err *e)
 {
 	struct sop_registry *r = j->r;
 	void *wanted[WINDOW];
-	bool any = false;
+	bool any = false, wrote = false;
+	int rc;
 
 	sop_lock(&r->lock);
 	for (size_t i = 0; i < n; i++) {
@@ -631,7 +635,10 @@ static int window_read(
 		any |= wanted[i] != NULL;
 	}
 	sop_unlock(&r->lock);
-	return any ? sop_regblocks_read_many(r->blocks, at, n, j->lenient, wanted, e) : 0;
+	if (!any)
+		return 0;
+	rc = sop_regblocks_read_many(r->blocks, at, n, j->lenient, wanted, &wrote, e);
+	return rc || !wrote ? rc : sop_regblocks_sync(r->blocks, &j->write, e);
 }
 
 static void window_change(
@@ -930,11 +937,12 @@ int sop_registry_overlay_list(
 static int repair_file(struct sop_registry *r, uint32_t file, uint32_t blocks, struct sop_err *e)
 {
 	struct sop_regwrite w = {0};
+	bool wrote = false;
 	int rc;
 
 	for (uint32_t i = 0; i < blocks; i++)
 		(void)sop_regblocks_repair(
-			r->blocks, (struct sop_regplace){file, i}, SOP_REPAIR_MET);
+			r->blocks, (struct sop_regplace){file, i}, SOP_REPAIR_MET, &wrote);
 	rc = sop_regblocks_begin(r->blocks, &w, &file, 1, e);
 	return rc ? rc : sop_regblocks_end(r->blocks, &w, e);
 }

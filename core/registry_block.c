@@ -431,7 +431,7 @@ static bool bulk_agrees(const struct sop_regblocks *b, const struct bulk *k, uns
 }
 
 int sop_regblocks_read_many(struct sop_regblocks *b, const struct sop_regplace *at, size_t n,
-	bool lenient, void *const *raw, struct sop_err *e)
+	bool lenient, void *const *raw, bool *wrote, struct sop_err *e)
 {
 	unsigned idx[SOP_MEMBERS_MAX];
 	unsigned members = replicas(b, idx), full_ms = sop_members_timeout_ms(b->mem);
@@ -453,7 +453,7 @@ int sop_regblocks_read_many(struct sop_regblocks *b, const struct sop_regplace *
 		rc = sop_regblocks_read(b, at[i], lenient, raw[i], &damaged, e);
 		if (!rc && damaged)
 			(void)sop_regblocks_repair(
-				b, at[i], lenient ? SOP_REPAIR_CUT : SOP_REPAIR_MET);
+				b, at[i], lenient ? SOP_REPAIR_CUT : SOP_REPAIR_MET, wrote);
 	}
 	if (rc == -ENOMEM)
 		rc = sop_fail(e, rc, "registry blocks");
@@ -504,34 +504,8 @@ int sop_regblocks_reset(struct sop_regblocks *b, struct sop_regplace at, struct 
 	return rc ? sop_fail(e, rc, "registry %08x block %u", at.file, at.block) : 0;
 }
 
-/* What is repaired is synced at once: the next version goes into the other place of the pair, and
- * a power cut must not tear both. */
-static void sync_repaired(
-	struct sop_regblocks *b, struct sop_regplace at, const unsigned *member, unsigned n)
-{
-	struct sop_batch *batch = sop_batch_new(b->io);
-	int index[SOP_MEMBERS_MAX];
-
-	for (unsigned i = 0; i < n; i++) {
-		struct sop_regfile *r;
-
-		index[i] = batch ? sop_regfile_get(b, member[i], at.file, false, &r) : -ENOMEM;
-		if (!index[i])
-			index[i] = sop_batch_add(batch, SOP_IO_DATASYNC, r->f, NULL, 0, 0);
-	}
-	if (batch)
-		sop_batch_run(batch, SOP_IO_SERIAL, 0, sop_members_timeout_ms(b->mem));
-	for (unsigned i = 0; i < n; i++) {
-		int rc = index[i] < 0 ? index[i] : sop_batch_result(batch, index[i]);
-
-		if (rc && rc != -ENOMEM)
-			sop_members_event(b->mem, member[i], SOP_EVENT_WRITE, rc);
-	}
-	sop_batch_put(batch);
-}
-
 unsigned sop_regblocks_repair(
-	struct sop_regblocks *b, struct sop_regplace at, enum sop_regrepair why)
+	struct sop_regblocks *b, struct sop_regplace at, enum sop_regrepair why, bool *wrote)
 {
 	uint8_t pair[SOP_REGISTRY_PAIR];
 	unsigned idx[SOP_MEMBERS_MAX], wrong[SOP_MEMBERS_MAX];
@@ -579,14 +553,12 @@ unsigned sop_regblocks_repair(
 		index[i] = sop_regfile_get(b, wrong[i], at.file, true, &r);
 		if (index[i])
 			continue;
-		r->unsynced = true;
+		r->unsynced = *wrote = true;
 		index[i] =
 			sop_batch_add(batch, SOP_IO_WRITE, r->f, &iov, 1, sop_regplace_offset(at));
 	}
-	if (found && n_wrong) {
+	if (found && n_wrong)
 		sop_batch_run(batch, SOP_IO_SERIAL, 0, ms);
-		sync_repaired(b, at, wrong, n_wrong);
-	}
 	for (unsigned i = 0; found && i < n_wrong; i++) {
 		int rc = index[i] < 0 ? index[i] : sop_batch_result(batch, index[i]);
 
@@ -618,8 +590,7 @@ static int any_left(const struct sop_regwrite *w, struct sop_err *e)
 	return w->n ? 0 : sop_fail(e, -EIO, "registry: no replica is left");
 }
 
-/* fdatasync the write's files on all its replicas, only those that need it. */
-static int sync_files(struct sop_regblocks *b, struct sop_regwrite *w, struct sop_err *e)
+int sop_regblocks_sync(struct sop_regblocks *b, struct sop_regwrite *w, struct sop_err *e)
 {
 	struct sop_batch *batch = sop_batch_new(b->io);
 	int *index = calloc(w->files * w->n + 1, sizeof(*index));
@@ -684,7 +655,7 @@ int sop_regblocks_begin(struct sop_regblocks *b, struct sop_regwrite *w, const u
 				break;
 			}
 		}
-	return w->n ? sync_files(b, w, e) : any_left(w, e);
+	return w->n ? sop_regblocks_sync(b, w, e) : any_left(w, e);
 }
 
 int sop_regblocks_write(struct sop_regblocks *b, struct sop_regwrite *w,
@@ -787,7 +758,7 @@ static int sync_names(struct sop_regblocks *b, struct sop_regwrite *w, unsigned 
 
 int sop_regblocks_end(struct sop_regblocks *b, struct sop_regwrite *w, struct sop_err *e)
 {
-	int rc = sync_files(b, w, e);
+	int rc = sop_regblocks_sync(b, w, e);
 
 	for (unsigned i = w->n; !rc && i--;) {
 		int one = sync_names(b, w, i);

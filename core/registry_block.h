@@ -55,20 +55,21 @@ int sop_regblocks_read(struct sop_regblocks *b, struct sop_regplace at, bool len
 	bool *damaged, struct sop_err *e);
 /* The same for many, at once where the disks must be asked, to be written anew: replicas on which a
  * block is not as it should be are repaired (lenient: left so by a cut apply). raw[i] may be NULL:
- * not wanted. */
+ * not wanted. *wrote: as in sop_regblocks_repair(). */
 int sop_regblocks_read_many(struct sop_regblocks *b, const struct sop_regplace *at, size_t n,
-	bool lenient, void *const *raw, struct sop_err *e);
+	bool lenient, void *const *raw, bool *wrote, struct sop_err *e);
 /* The files of a member have been replaced: none that is open is used any more. */
 void sop_regblocks_forget(struct sop_regblocks *b, unsigned member);
 /* Why a block is repaired. MET: it is in somebody's way, a replica that is slow is passed over.
  * CUT: the same, and it may be what a cut apply has left, which is no sign of a bad disk. SCRUB:
  * all are waited for. */
 enum sop_regrepair { SOP_REPAIR_MET, SOP_REPAIR_CUT, SOP_REPAIR_SCRUB };
-/* Write the newest block that is whole on a replica over those on which it is not, and sync it.
- * What cannot be repaired stays as it was: the number of such copies, 1 when it is whole nowhere.
- */
+/* Write the newest block that is whole on a replica over those on which it is not. What cannot be
+ * repaired stays as it was: the number of such copies, 1 when it is whole nowhere. *wrote is set
+ * when something was written: it has to be synced before the next version is, which goes into the
+ * other place of the pair, for a power cut must not tear both. */
 unsigned sop_regblocks_repair(
-	struct sop_regblocks *b, struct sop_regplace at, enum sop_regrepair why);
+	struct sop_regblocks *b, struct sop_regplace at, enum sop_regrepair why, bool *wrote);
 
 /* Empty a block on all replicas, for fsck: a published checkpoint has flips for all that it held.
  */
@@ -85,7 +86,7 @@ int sop_regblocks_reserve(struct sop_regblocks *b, const struct sop_regplace *at
  * is left. begin: opens or makes the files and sees to it that what they hold is on the media, for
  * it is what a crash will fall back to. write: raw[i] is the whole next version, lsn and slots
  * filled in, with the sequence number of the version before; memory of `batch`, which runs here.
- * end: everything is on the media. */
+ * begin and end: everything is on the media; sync: the same in between, but for names. */
 struct sop_regwrite {
 	unsigned member[SOP_MEMBERS_MAX];
 	unsigned n;
@@ -97,6 +98,7 @@ int sop_regblocks_begin(struct sop_regblocks *b, struct sop_regwrite *w, const u
 int sop_regblocks_write(struct sop_regblocks *b, struct sop_regwrite *w,
 	const struct sop_regplace *at, size_t n, void *const *raw, struct sop_batch *batch,
 	struct sop_err *e);
+int sop_regblocks_sync(struct sop_regblocks *b, struct sop_regwrite *w, struct sop_err *e);
 int sop_regblocks_end(struct sop_regblocks *b, struct sop_regwrite *w, struct sop_err *e);
 
 #endif
