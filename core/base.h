@@ -55,6 +55,13 @@ static inline uint64_t sop_round_up(uint64_t a, uint64_t multiple)
 	return sop_div_up(a, multiple) * multiple;
 }
 
+static inline bool sop_all_zero(const void *bytes, size_t len)
+{
+	const uint8_t *p = (const uint8_t *)bytes;
+
+	return !len || (!p[0] && !memcmp(p, p + 1, len - 1));
+}
+
 /* Memory aligned for isa-l and O_DIRECT; free() it. NULL when there is none. */
 static inline void *sop_alloc_aligned(size_t len_bytes)
 {

@@ -475,11 +475,6 @@ static int run_start(struct grid *g, struct run *run, struct sop_batch *batch, s
 	return run->request < 0 ? run->request : 0;
 }
 
-static bool all_zero(const uint8_t *p, size_t len)
-{
-	return !p[0] && !memcmp(p, p + 1, len - 1);
-}
-
 /* Verify what a run has read, and put it where the grid's good cells are. */
 static void run_verify(struct grid *g, const struct run *run)
 {
@@ -498,7 +493,7 @@ static void run_verify(struct grid *g, const struct run *run)
 			memcpy(to + at, run->buf + at, len);
 		if (!good) {
 			g->wrong |= 1u << run->shard;
-			if (!all_zero(run->buf + at, len + sizeof(sum)))
+			if (!sop_all_zero(run->buf + at, len + sizeof(sum)))
 				g->rotten |= 1u << run->shard;
 			shard_failed(g, run->shard, SOP_ECORRUPT);
 		}

@@ -12,8 +12,6 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-#define PAGE 4096u /* what is given back is pages of this size */
-
 /* ---- memory ---- */
 
 static int grow(void *p, size_t *cap, size_t n, size_t size)
@@ -737,7 +735,7 @@ static size_t first_in(const struct sums *s, const struct dead_page *d)
 		const struct sop_blobref *ref = &s->ref[mid];
 
 		if (ref->segment < d->segment ||
-			(ref->segment == d->segment && ref->off < d->page * PAGE))
+			(ref->segment == d->segment && ref->off < d->page * SOP_SPACE_PAGE))
 			low = mid + 1;
 		else
 			high = mid;
@@ -754,7 +752,7 @@ static int dead_check(const struct sums *s)
 		const struct dead_page *d = &c->dead[i];
 		struct sop_segment_info info;
 		struct sop_check_record *r;
-		uint64_t live = 0, from = d->page * PAGE;
+		uint64_t live = 0, from = d->page * SOP_SPACE_PAGE;
 
 		if (sop_segments_info(c->v->seg, d->segment, &info, NULL))
 			continue;
@@ -762,19 +760,20 @@ static int dead_check(const struct sums *s)
 			const struct sop_blobref *ref = &s->ref[k];
 			uint64_t end = ref->off + sop_blob_shard_bytes(ref->len, info.k);
 
-			if (ref->segment != d->segment || ref->off >= from + PAGE)
+			if (ref->segment != d->segment || ref->off >= from + SOP_SPACE_PAGE)
 				break;
 			if (end > from)
-				live += SOP_MIN(end, from + PAGE) - SOP_MAX(ref->off, from);
+				live += SOP_MIN(end, from + SOP_SPACE_PAGE) -
+					SOP_MAX(ref->off, from);
 		}
-		if (live + d->bytes <= PAGE)
+		if (live + d->bytes <= SOP_SPACE_PAGE)
 			continue;
 		r = found_of(c, SOP_CHECK_DEAD, SOP_STORE_DEAD);
 		if (!r)
 			return sop_check_no_memory(c);
 		r->ref = (struct sop_blobref){.segment = d->segment, .off = from};
 		r->is = d->bytes;
-		r->want = PAGE - SOP_MIN(live, (uint64_t)PAGE);
+		r->want = SOP_SPACE_PAGE - SOP_MIN(live, (uint64_t)SOP_SPACE_PAGE);
 	}
 	return 0;
 }

@@ -198,6 +198,8 @@ int sop_space_settle_references(struct sop_space *s, struct sop_err *e);
 void sop_space_correct_live(struct sop_space *s, uint64_t id, uint64_t live);
 int sop_space_correct_references(
 	struct sop_space *s, const struct sop_blobref *ref, uint32_t count, struct sop_err *e);
+/* Bytes: what is given back of a segment is pages of this size. */
+#define SOP_SPACE_PAGE 4096u
 /* Nothing is dead in the page that begins there. */
 int sop_space_forget_dead(struct sop_space *s, const struct sop_blobref *page, struct sop_err *e);
 /* Calls fn for each blob freed but not given back. Commit lock held. */

@@ -391,10 +391,16 @@ void sop_members_set_back_noted(struct sop_members *m, unsigned i)
 	m->slot[i].noted = true;
 }
 
+/* Under the lock. */
+static uint64_t stay_of(const struct sop_members *m, unsigned i)
+{
+	return m->slot[i].returns + 1;
+}
+
 uint64_t sop_members_stay(struct sop_members *m, unsigned i)
 {
 	SOP_LOCK_GUARD(&m->lock);
-	return m->slot[i].returns + 1;
+	return stay_of(m, i);
 }
 
 int sop_members_replica_current(struct sop_members *m, unsigned i, uint64_t stay, struct sop_err *e)
@@ -413,7 +419,7 @@ int sop_members_replica_current(struct sop_members *m, unsigned i, uint64_t stay
 		sop_unlock(&m->lock);
 		return 0;
 	}
-	if (m->slot[i].returns + 1 != stay) {
+	if (stay_of(m, i) != stay) {
 		sop_unlock(&m->lock);
 		return sop_say(e, -EAGAIN, "%s: was set aside meanwhile", m->given.member[i].path);
 	}

@@ -478,11 +478,6 @@ static size_t suspects(const struct sop_mender *m)
 	return m->suspect[SUSPECT_DATA].n + m->suspect[SUSPECT_NODES].n + m->untold;
 }
 
-static void forget_suspects(struct sop_mender *m)
-{
-	m->suspect[SUSPECT_DATA].n = m->suspect[SUSPECT_NODES].n = m->untold = 0;
-}
-
 static void count_name(void *arg, const char *name, uint64_t off, uint64_t len)
 {
 	(void)name;
@@ -605,7 +600,7 @@ static void resolve_suspects(struct sop_mender *m, enum sop_task_kind kind, int 
 		lost += name_suspects(m, of, kind);
 	if (lost)
 		lost_more(m, kind, disk, lost);
-	forget_suspects(m);
+	forget_since(m, &(struct mark){.untold = 0});
 }
 
 /* Of what is healed or moved, and is not looked at again by it. */
@@ -941,8 +936,7 @@ static int fall_back(struct sop_mender *m, const struct sop_segment_info *at, un
 		if (!rc) {
 			sop_log(m->v->log, SOP_LOG_WARNING, "mend",
 				"op=read-back segment=%016llx disk=%u: has less than what it was "
-				"moved from, "
-				"which counts again",
+				"moved from, which counts again",
 				(unsigned long long)at->id, at->disks[shard]);
 			return 1;
 		}
@@ -1128,10 +1122,10 @@ static int prove(struct sop_mender *m, unsigned i, int to, struct sop_err *e)
 	struct proving p = {.to = to};
 	int rc = list_unproven(m, i, &p, e);
 
-	if (!rc)
+	if (!rc) {
 		prove_begin(m, i, kind, &p);
-	if (!rc)
 		rc = read_all_back(m, &p, i, kind, e);
+	}
 	free(p.s.seg);
 	free(p.shard);
 	return rc;

@@ -211,19 +211,22 @@ static struct call *call_new(
 
 /* Trouble is the disk's, and told to its health. from: the disk that is read; NULL: it is the one
  * that is healed. */
-static int call_wait(struct heal *h, struct call *c, const struct origin *from)
+static int told(struct heal *h, const struct origin *from, const char *what, int rc)
 {
-	struct sop_errand *x = &c->errand;
-	int rc;
-
-	sop_errands_run(&x, 1, !h->v->opts.inline_io, h->wait_ms);
-	rc = x->finished ? c->rc : -ETIMEDOUT;
 	if (!rc || rc == -ENOMEM)
 		return rc;
 	sop_members_event(h->v->mem, from ? from->member : h->member,
 		from ? SOP_EVENT_READ : SOP_EVENT_WRITE, rc);
 	return sop_fail(h->e, rc, "%s: %s", from ? from->disk->name : h->to->name,
-		c->path[0] ? c->path : "copy of the replica");
+		what[0] ? what : "copy of the replica");
+}
+
+static int call_wait(struct heal *h, struct call *c, const struct origin *from)
+{
+	struct sop_errand *x = &c->errand;
+
+	sop_errands_run(&x, 1, !h->v->opts.inline_io, h->wait_ms);
+	return told(h, from, c->path, x->finished ? c->rc : -ETIMEDOUT);
 }
 
 /* On the disk that is healed. */
@@ -273,21 +276,6 @@ static int make_file(struct heal *h, const char *path, uint64_t size, struct sop
 
 /* ---- files ---- */
 
-static bool all_zero(const uint8_t *p, size_t len)
-{
-	return !len || (!p[0] && !memcmp(p, p + 1, len - 1));
-}
-
-static int told(struct heal *h, const struct origin *from, int rc)
-{
-	if (rc && rc != -ENOMEM)
-		sop_members_event(h->v->mem, from ? from->member : h->member,
-			from ? SOP_EVENT_READ : SOP_EVENT_WRITE, rc);
-	return rc ? sop_fail(h->e, rc, "%s: copy of the replica",
-			    from ? from->disk->name : h->to->name)
-		  : 0;
-}
-
 /* len bytes of the batch's memory. Holes stay holes: registry files are mostly that. */
 static int write_piece(struct heal *h, struct sop_batch *b, struct sop_file *f, void *buf,
 	size_t len, uint64_t off)
@@ -295,13 +283,13 @@ static int write_piece(struct heal *h, struct sop_batch *b, struct sop_file *f, 
 	struct iovec iov = {buf, len};
 	int at;
 
-	if (all_zero(buf, len))
+	if (sop_all_zero(buf, len))
 		return 0;
 	at = sop_batch_add(b, SOP_IO_WRITE, f, &iov, 1, off);
 	if (at < 0)
 		return at;
 	sop_batch_run(b, SOP_IO_PARALLEL, 0, h->wait_ms);
-	return told(h, NULL, sop_batch_result(b, at));
+	return told(h, NULL, "", sop_batch_result(b, at));
 }
 
 /* ---- the registry ---- */
@@ -341,7 +329,7 @@ static int read_pairs(struct copying *c, struct sop_batch *b, uint64_t off, size
 	}
 	sop_batch_run(b, SOP_IO_PARALLEL, 0, c->h->wait_ms);
 	for (unsigned i = 0; i < c->n; i++) {
-		int rc = at[i] < 0 ? 0 : told(c->h, &c->from[i], sop_batch_result(b, at[i]));
+		int rc = at[i] < 0 ? 0 : told(c->h, &c->from[i], "", sop_batch_result(b, at[i]));
 
 		if (rc == -ENOMEM)
 			return rc;
@@ -549,7 +537,7 @@ static int copy_piece(
 
 	if (rc >= 0) {
 		sop_batch_run(in, SOP_IO_PARALLEL, 0, h->wait_ms);
-		rc = told(h, from, sop_batch_result(in, rc));
+		rc = told(h, from, "", sop_batch_result(in, rc));
 	}
 	if (!rc) {
 		memcpy(copy, iov.iov_base, len);

@@ -31,16 +31,16 @@ struct repair {
 
 /* ---- commits ---- */
 
-static int commit(struct repair *r, struct sop_buf *ops)
+/* rc: how putting them together went; the operations are let go of in any case. */
+static int commit(struct repair *r, struct sop_buf *ops, int rc)
 {
-	int rc;
-
-	sop_lock(&r->v->commit);
-	rc = sop_commit_locked(r->v, ops, r->e);
-	sop_unlock(&r->v->commit);
+	if (!rc) {
+		sop_lock(&r->v->commit);
+		rc = sop_commit_locked(r->v, ops, r->e);
+		sop_unlock(&r->v->commit);
+		r->changed = r->changed || !rc;
+	}
 	sop_buf_release(ops);
-	if (!rc)
-		r->changed = true;
 	return rc;
 }
 
@@ -51,7 +51,7 @@ static int drop_entry(struct repair *r, uint64_t store, const void *key, size_t 
 	sop_buf_op(&ops, SOP_OP_DEL,
 		(dir ? SOP_OPF_SUBDIR : 0) | (store < SOP_STORE_ROOT ? SOP_OPF_QUIET : 0), store,
 		key, klen, NULL, 0);
-	return commit(r, &ops);
+	return commit(r, &ops, 0);
 }
 
 static int drop_name(void *arg, uint64_t store, const void *key, size_t klen, bool dir)
@@ -98,7 +98,7 @@ static int remove_nameless(struct repair *r, uint64_t ino)
 			&owner, sizeof(owner));
 	sop_master_key(key, ino, 'i');
 	sop_buf_op(&ops, SOP_OP_DEL, SOP_OPF_QUIET, SOP_STORE_MASTER, key, sizeof(key), NULL, 0);
-	return commit(r, &ops);
+	return commit(r, &ops, 0);
 }
 
 /* An item with all its names; its extents are given back, those in a tree later. Of an inode of
@@ -163,10 +163,7 @@ static int set_inode(struct repair *r, uint64_t ino, uint64_t value)
 
 	if (!rc)
 		rc = op_inode(r, &ops, ino, h, value);
-	if (!rc)
-		return commit(r, &ops);
-	sop_buf_release(&ops);
-	return rc;
+	return commit(r, &ops, rc);
 }
 
 static int lost_found(struct repair *r, uint64_t *store)
@@ -211,10 +208,7 @@ static int adopt(struct repair *r, const struct sop_check_record *rec)
 	rc = op_item(r, &ops, store, name, strlen(name), &link, dir ? SOP_OPF_SUBDIR : 0);
 	if (!rc)
 		rc = op_inode(r, &ops, rec->ino, h, dir ? store : 1);
-	if (!rc)
-		return commit(r, &ops);
-	sop_buf_release(&ops);
-	return rc;
+	return commit(r, &ops, rc);
 }
 
 struct extra {
@@ -256,10 +250,7 @@ static int renumber(struct repair *r, const struct sop_check_record *rec)
 		return rc;
 	h->it.attr.ino = sop_ino_new(r->v);
 	rc = op_item(r, &ops, rec->store, rec->key, rec->klen, &h->it, SOP_OPF_QUIET);
-	if (!rc)
-		return commit(r, &ops);
-	sop_buf_release(&ops);
-	return rc;
+	return commit(r, &ops, rc);
 }
 
 /* A directory gets an inode, for its owner's eyes alone until somebody says whose it is. */
@@ -277,10 +268,7 @@ static int make_inode(struct repair *r, const struct sop_check_record *rec)
 	it.attr.atime = it.attr.ctime = it.attr.btime = it.attr.mtime;
 	sop_master_key(key, rec->ino, 'i');
 	rc = op_item(r, &ops, SOP_STORE_MASTER, key, sizeof(key), &it, SOP_OPF_QUIET);
-	if (!rc)
-		return commit(r, &ops);
-	sop_buf_release(&ops);
-	return rc;
+	return commit(r, &ops, rc);
 }
 
 /* Files: the names there are count. A directory has one, in the parent that it names. */
@@ -348,10 +336,7 @@ static int discard_xattrs(struct repair *r, const struct sop_check_record *rec)
 	h->it.xattr_blob = (struct sop_blobref){0};
 	h->it.xattrs_len = 0;
 	rc = op_item(r, &ops, rec->store, rec->key, rec->klen, &h->it, SOP_OPF_QUIET);
-	if (!rc)
-		return commit(r, &ops);
-	sop_buf_release(&ops);
-	return rc;
+	return commit(r, &ops, rc);
 }
 
 static int discard_record(struct repair *r, const struct sop_check_record *rec)

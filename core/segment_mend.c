@@ -224,11 +224,6 @@ static bool header_at(const struct mend *m, unsigned shard, uint32_t at, struct 
 	return true;
 }
 
-static bool all_zero(const uint8_t *p, size_t len)
-{
-	return !p[0] && !memcmp(p, p + 1, len - 1);
-}
-
 /* Look at all blocks of a fragment that a header has told of. */
 static void examine(struct mend *m, uint32_t at)
 {
@@ -275,7 +270,8 @@ static void examine(struct mend *m, uint32_t at)
 		if ((unsigned)__builtin_popcount(f->row[r]) >= m->k)
 			continue;
 		SOP_EACH_BIT(j, all)
-		f->zeros = f->zeros && all_zero(m->buf[j] + row, sop_frag_block(&f->shape, r) + 4);
+		f->zeros =
+			f->zeros && sop_all_zero(m->buf[j] + row, sop_frag_block(&f->shape, r) + 4);
 	}
 	/* Rot that is zeros in the same block of every shard is not to be expected. */
 	f->punched = f->zeros && m->n > 1;
@@ -391,7 +387,7 @@ static int skip_hole(struct mend *m, uint32_t at)
 	if ((in_place & ~m->fresh) && (unsigned)__builtin_popcount(m->have & ~in_place) < m->k)
 		return 0;
 	SOP_EACH_BIT(i, others)
-	if (!all_zero(m->buf[i] + at, SOP_BLOCK_BYTES))
+	if (!sop_all_zero(m->buf[i] + at, SOP_BLOCK_BYTES))
 		return 0;
 	if (!(in_place & ~m->fresh))
 		return 1;

@@ -17,7 +17,6 @@
  * finds it. */
 #include "core/shared.h"
 
-#define PAGE	4096u
 #define BUCKETS 1024u
 
 struct seg {
@@ -611,15 +610,15 @@ static int page_close(struct sop_volume *v, struct page_sum *sum, struct changes
 	if (rc < 0)
 		return rc;
 	dead = sum->dead + (rc ? le16_get(before) : 0);
-	if (dead >= PAGE) {
-		if (dead == PAGE)
-			punch_add(ps, sum->segment, sum->page * PAGE, PAGE);
+	if (dead >= SOP_SPACE_PAGE) {
+		if (dead == SOP_SPACE_PAGE)
+			punch_add(ps, sum->segment, sum->page * SOP_SPACE_PAGE, SOP_SPACE_PAGE);
 		else /* what was counted before was not all dead: who knows what else is there */
 			sop_log(v->log, SOP_LOG_ERROR, "space",
 				"op=reclaim segment=%016llx off=%llu code=SOP_ECORRUPT: more bytes "
 				"of a page are dead than it has; it is kept: run fsck.sopfs",
 				(unsigned long long)sum->segment,
-				(unsigned long long)(sum->page * PAGE));
+				(unsigned long long)(sum->page * SOP_SPACE_PAGE));
 		if (rc)
 			change_add(cs, SOP_STORE_DEAD, key, sizeof(key), NULL, 0);
 	} else {
@@ -655,20 +654,22 @@ static int account_dead(struct sop_volume *v, const struct garbage *g, size_t n,
 
 	for (size_t i = 0; i < n && !rc; i++) {
 		uint64_t end = g[i].off + g[i].len;
-		uint64_t first = sop_div_up(g[i].off, PAGE), last = end / PAGE;
+		uint64_t first = sop_div_up(g[i].off, SOP_SPACE_PAGE), last = end / SOP_SPACE_PAGE;
 
 		if (first > last) { /* inside one page */
 			rc = page_part(v, &sum, g[i].segment, last, g[i].len, cs, ps, e);
 			continue;
 		}
-		rc = page_part(
-			v, &sum, g[i].segment, first - 1, first * PAGE - g[i].off, cs, ps, e);
+		rc = page_part(v, &sum, g[i].segment, first - 1, first * SOP_SPACE_PAGE - g[i].off,
+			cs, ps, e);
 		if (!rc && last > first) {
 			rc = page_close(v, &sum, cs, ps, e);
-			punch_add(ps, g[i].segment, first * PAGE, (last - first) * PAGE);
+			punch_add(ps, g[i].segment, first * SOP_SPACE_PAGE,
+				(last - first) * SOP_SPACE_PAGE);
 		}
 		if (!rc)
-			rc = page_part(v, &sum, g[i].segment, last, end - last * PAGE, cs, ps, e);
+			rc = page_part(v, &sum, g[i].segment, last, end - last * SOP_SPACE_PAGE, cs,
+				ps, e);
 	}
 	if (!rc)
 		rc = page_close(v, &sum, cs, ps, e);
@@ -1496,7 +1497,7 @@ int sop_space_forget_dead(struct sop_space *s, const struct sop_blobref *page, s
 	uint8_t key[16];
 	int rc;
 
-	ref_key(key, page->segment, page->off / PAGE);
+	ref_key(key, page->segment, page->off / SOP_SPACE_PAGE);
 	change_add(&cs, SOP_STORE_DEAD, key, sizeof(key), NULL, 0);
 	rc = changes_apply(s->v, &cs, e);
 	free(cs.c);

@@ -597,7 +597,6 @@ static struct {
 
 #define CROWD 400u /* entries that take several nodes */
 
-/* Nodes come and go: a crowd enters a store, and leaves it in the next. */
 /* On the media, and no barrier says so yet; then the power goes. */
 static uint64_t durable_then_power_cut(struct fixture *f)
 {
@@ -775,6 +774,7 @@ static void what_a_full_disk_lacks_is_known_after_a_crash(void **state)
 	}
 }
 
+/* Nodes come and go: a crowd enters a store, and leaves it in the next. */
 static void commit_one(void)
 {
 	bool enter = busy.commits++ % 2 == 0;

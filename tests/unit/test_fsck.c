@@ -420,12 +420,53 @@ static bool only_a_cut_label(const char *text)
 	       strchr(text, '\n') == text + strlen(text) - 1;
 }
 
+static void start_over(struct sim *start, uint64_t seed)
+{
+	struct sim *was = f.sim;
+
+	f.sim = sim_clone(start, seed);
+	sim_free(was);
+	f.opts.open_disk_ctx = f.sim;
+}
+
+/* A repair is cut off at one step in so many, and made again. */
+static void repair_cut_anywhere(
+	struct sim *start, uint64_t steps, unsigned stride, void (*holds)(void))
+{
+	print_message("%llu steps\n", (unsigned long long)steps);
+	for (uint64_t i = 1; i <= steps; i += getenv("LONG") ? 1 : stride) {
+		struct sop_fsck_report r;
+		struct told t;
+
+		start_over(start, i);
+		sim_crash_at(f.sim, sim_steps(f.sim) + i);
+		sop_fsck(f.paths, f.disks,
+			&(struct sop_fsck_opts){
+				.repair = true, .open_disk = sim_open_disk, .open_disk_ctx = f.sim},
+			&r, NULL);
+		sim_power_on(f.sim, SIM_KEEP_RANDOM, i);
+		fsck(true, false);
+		t = fsck(false, false);
+		if (t.text[0] && !only_a_cut_label(t.text))
+			fail_msg("step %llu: %s", (unsigned long long)i, t.text);
+		holds();
+	}
+}
+
+static void files_are_there(void)
+{
+	fixture_ok(&f, fixture_open(&f));
+	assert_int_equal(fixture_has(&f, store_b, "file", value, sizeof(value)), 1);
+	assert_int_equal(fixture_has(&f, SOP_ROOT, "second", value, sizeof(value)), 1);
+	assert_int_equal(fixture_has(&f, SOP_ROOT, "other", "text", 4), 1);
+	fixture_ok(&f, fixture_close(&f));
+}
+
 /* A repair that is cut off at any step can be made again, and loses nothing. */
 static void a_crash_in_a_repair_at_any_step_costs_nothing(void **state)
 {
 	struct sim *start;
 	uint64_t steps, first;
-	struct told t;
 
 	(void)state;
 	set_nlink(ino_of(store_b, "file"), 7);
@@ -440,30 +481,7 @@ static void a_crash_in_a_repair_at_any_step_costs_nothing(void **state)
 	fsck(true, false);
 	steps = sim_steps(f.sim) - first;
 	assert_true(steps > 50);
-	print_message("%llu steps\n", (unsigned long long)steps);
-	for (uint64_t i = 1; i <= steps; i += getenv("LONG") ? 1 : 7) {
-		struct sop_fsck_report r;
-		struct sim *was = f.sim;
-
-		f.sim = sim_clone(start, i);
-		sim_free(was);
-		f.opts.open_disk_ctx = f.sim;
-		sim_crash_at(f.sim, sim_steps(f.sim) + i);
-		sop_fsck(f.paths, f.disks,
-			&(struct sop_fsck_opts){
-				.repair = true, .open_disk = sim_open_disk, .open_disk_ctx = f.sim},
-			&r, NULL);
-		sim_power_on(f.sim, SIM_KEEP_RANDOM, i);
-		fsck(true, false);
-		t = fsck(false, false);
-		if (t.text[0] && !only_a_cut_label(t.text))
-			fail_msg("step %llu: %s", (unsigned long long)i, t.text);
-		fixture_ok(&f, fixture_open(&f));
-		assert_int_equal(fixture_has(&f, store_b, "file", value, sizeof(value)), 1);
-		assert_int_equal(fixture_has(&f, SOP_ROOT, "second", value, sizeof(value)), 1);
-		assert_int_equal(fixture_has(&f, SOP_ROOT, "other", "text", 4), 1);
-		fixture_ok(&f, fixture_close(&f));
-	}
+	repair_cut_anywhere(start, steps, 7, files_are_there);
 	sim_free(start);
 }
 
@@ -473,15 +491,6 @@ static void root_of(struct sop_blobref *ref, uint64_t store)
 
 	fixture_ok(&f, sop_stores_view(f.v->stores, store, SOP_LSN_LATEST, &view, &f.e));
 	fixture_ok(&f, sop_registry_lookup(f.v->reg, view.tree.root, ref, &f.e));
-}
-
-static void start_over(struct sim *start, uint64_t seed)
-{
-	struct sim *was = f.sim;
-
-	f.sim = sim_clone(start, seed);
-	sim_free(was);
-	f.opts.open_disk_ctx = f.sim;
 }
 
 /* The first key of the root of the store's tree, a leaf, comes last. */
@@ -513,6 +522,16 @@ static void disorder(uint64_t store)
 	sop_unlock(&f.v->commit);
 }
 
+static void all_in_order(void)
+{
+	fixture_ok(&f, fixture_open(&f));
+	fixture_check(&f, true);
+	assert_int_equal(fixture_has(&f, store_b, "file", value, sizeof(value)), 1);
+	assert_int_equal(fixture_has(&f, store_b, "one", "1", 1), 1);
+	assert_int_equal(fixture_has(&f, store_b, "two", value, 3000), 1);
+	fixture_ok(&f, fixture_close(&f));
+}
+
 /* Of the entries that are put elsewhere none is in the journal: a crash leaves all of them where
  * they were, or none. */
 static void a_leaf_out_of_order_is_put_in_order_and_a_crash_costs_nothing(void **state)
@@ -533,28 +552,7 @@ static void a_leaf_out_of_order_is_put_in_order_and_a_crash_costs_nothing(void *
 	says(&t, "cannot be used, but what is in it can be read");
 	assert_int_equal(t.count[SOP_FOUND_FIXED], 1);
 	assert_int_equal(t.count[SOP_FOUND_LOST] + t.count[SOP_FOUND_FIXABLE], 0);
-	print_message("%llu steps\n", (unsigned long long)steps);
-	for (uint64_t i = 1; i <= steps; i += getenv("LONG") ? 1 : 5) {
-		struct sop_fsck_report r;
-
-		start_over(start, i);
-		sim_crash_at(f.sim, sim_steps(f.sim) + i);
-		sop_fsck(f.paths, f.disks,
-			&(struct sop_fsck_opts){
-				.repair = true, .open_disk = sim_open_disk, .open_disk_ctx = f.sim},
-			&r, NULL);
-		sim_power_on(f.sim, SIM_KEEP_RANDOM, i);
-		fsck(true, false);
-		t = fsck(false, false);
-		if (t.text[0] && !only_a_cut_label(t.text))
-			fail_msg("step %llu: %s", (unsigned long long)i, t.text);
-		fixture_ok(&f, fixture_open(&f));
-		fixture_check(&f, true);
-		assert_int_equal(fixture_has(&f, store_b, "file", value, sizeof(value)), 1);
-		assert_int_equal(fixture_has(&f, store_b, "one", "1", 1), 1);
-		assert_int_equal(fixture_has(&f, store_b, "two", value, 3000), 1);
-		fixture_ok(&f, fixture_close(&f));
-	}
+	repair_cut_anywhere(start, steps, 5, all_in_order);
 	sim_free(start);
 }
 
@@ -629,23 +627,7 @@ static void a_lost_table_of_segments_is_made_anew_from_the_shard_files(void **st
 	t = fsck(false, false);
 	assert_string_equal(t.text, "");
 	holds_what_it_held();
-	print_message("%llu steps\n", (unsigned long long)steps);
-	for (uint64_t i = 1; i <= steps; i += getenv("LONG") ? 1 : 5) {
-		struct sop_fsck_report r;
-
-		start_over(start, i);
-		sim_crash_at(f.sim, sim_steps(f.sim) + i);
-		sop_fsck(f.paths, f.disks,
-			&(struct sop_fsck_opts){
-				.repair = true, .open_disk = sim_open_disk, .open_disk_ctx = f.sim},
-			&r, NULL);
-		sim_power_on(f.sim, SIM_KEEP_RANDOM, i);
-		fsck(true, false);
-		t = fsck(false, false);
-		if (t.text[0] && !only_a_cut_label(t.text))
-			fail_msg("step %llu: %s", (unsigned long long)i, t.text);
-		holds_what_it_held();
-	}
+	repair_cut_anywhere(start, steps, 5, holds_what_it_held);
 	/* What cannot be reached hides what is wanted: then nothing is given back. */
 	start_over(start, 1);
 	lose_blob(&other);
