@@ -95,6 +95,26 @@ static bool is_writer(const struct sopfs_session *s, int process)
 	return false;
 }
 
+/* s.lock held. *tick: it is to be given to the ticker, without the lock. */
+static ssize_t session_change_locked(struct sopfs *f, struct sopfs_session *s, int tid,
+	const struct sopfs_op *op, bool *tick, struct sopfs_notes *notes, struct sop_err *e)
+{
+	ssize_t n = sopfs_session_begin(f, s, false, notes, e);
+
+	if (!n)
+		n = sopfs_apply(s->value, op, e);
+	if (n >= 0) {
+		s->changed = true;
+		s->closed = s->closed && op->leftover;
+		remember_writer(s, tid);
+		s->set_mask &= ~(unsigned)SOP_ATTR_MTIME; /* set by hand, and older */
+	}
+	*tick = n >= 0 && s->append && !s->ticking;
+	if (*tick)
+		s->ticking = true;
+	return n;
+}
+
 static ssize_t session_change(struct sopfs *f, struct sopfs_session *s, int tid,
 	const struct sopfs_op *op, struct sopfs_notes *notes, struct sop_err *e)
 {
@@ -102,18 +122,7 @@ static ssize_t session_change(struct sopfs *f, struct sopfs_session *s, int tid,
 	ssize_t n;
 
 	pthread_mutex_lock(&s->lock);
-	n = sopfs_session_begin(f, s, false, notes, e);
-	if (!n)
-		n = sopfs_apply(s->value, op, e);
-	if (n >= 0) {
-		s->changed = true;
-		s->closed = s->closed && op->mapped;
-		remember_writer(s, tid);
-		s->set_mask &= ~(unsigned)SOP_ATTR_MTIME; /* set by hand, and older */
-	}
-	tick = n >= 0 && s->append && !s->ticking;
-	if (tick)
-		s->ticking = true;
+	n = session_change_locked(f, s, tid, op, &tick, notes, e);
 	pthread_mutex_unlock(&s->lock);
 	if (tick)
 		sopfs_ticker_add(f, s);
@@ -147,7 +156,7 @@ ssize_t sopfs_write(struct sopfs *f, struct sopfs_handle *h, int tid, uid_t uid,
 	size_t len, uint64_t off, struct sopfs_notes *notes, struct sop_err *e)
 {
 	struct sopfs_op op = {
-		.change = SOPFS_WRITE, .buf = buf, .off = off, .len = len, .mapped = tid == 0};
+		.change = SOPFS_WRITE, .buf = buf, .off = off, .len = len, .leftover = tid == 0};
 
 	(void)uid; /* the kernel itself asks for suid bits to be cleared */
 	return change(f, h, tid, &op, notes, e);
@@ -159,6 +168,29 @@ int sopfs_session_truncate(struct sopfs *f, struct sopfs_handle *h, uint64_t siz
 	struct sopfs_op op = {.change = SOPFS_SIZE, .len = size};
 
 	return (int)change(f, h, 0, &op, notes, e);
+}
+
+int sopfs_session_resize(struct sopfs *f, struct sopfs_view *v, struct sopfs_session *s,
+	uint64_t size, struct sopfs_notes *notes, struct sop_err *e)
+{
+	struct sopfs_handle by_view = {.view = v, .session = s};
+	struct sopfs_op op = {.change = SOPFS_SIZE, .len = size};
+	bool tick;
+	int rc;
+
+	pthread_mutex_lock(&v->item->lock);
+	pthread_mutex_lock(&s->lock);
+	op.leftover = s->closed;
+	rc = (int)session_change_locked(f, s, 0, &op, &tick, notes, e);
+	if (!rc && op.leftover) {
+		rc = sopfs_session_commit(f, s, notes, e);
+		s->told = s->told || rc;
+	}
+	pthread_mutex_unlock(&s->lock);
+	pthread_mutex_unlock(&v->item->lock);
+	if (tick)
+		sopfs_ticker_add(f, s);
+	return rc == SOPFS_LIVE ? sopfs_session_truncate(f, &by_view, size, notes, e) : rc;
 }
 
 /* Space is not set aside, but what cannot fit at all is refused. Bytes that are there already need

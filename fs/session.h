@@ -152,6 +152,11 @@ ssize_t sopfs_write(struct sopfs *f, struct sopfs_handle *h, int tid, uid_t uid,
 	size_t len, uint64_t off, struct sopfs_notes *notes, struct sop_err *e);
 int sopfs_session_truncate(struct sopfs *f, struct sopfs_handle *h, uint64_t size,
 	struct sopfs_notes *notes, struct sop_err *e);
+/* By the session's nodeid, without a handle of it. Part of the session; but where only a mapping is
+ * left of that, there is no close to come, and it is committed with what the mapping has written.
+ * -ESTALE: it has ended. */
+int sopfs_session_resize(struct sopfs *f, struct sopfs_view *v, struct sopfs_session *s,
+	uint64_t size, struct sopfs_notes *notes, struct sop_err *e);
 int sopfs_fallocate(struct sopfs *f, struct sopfs_handle *h, int mode, uint64_t off, uint64_t len,
 	struct sopfs_notes *notes, struct sop_err *e);
 /* From one handle to another, by reference where it can be: a count, perhaps short. */
@@ -183,7 +188,8 @@ struct sopfs_op {
 	const struct sop_clip *clip; /* SOPFS_COPY */
 	bool keep_size;
 	bool kill_suid; /* SOPFS_SIZE: by somebody who must not keep set-ID bits */
-	bool mapped;	/* what was written in a mapping, whenever the kernel brings it */
+	bool leftover;	/* of a session that was closed: what was written in a mapping, whenever the
+			   kernel brings it, and what goes with that */
 };
 /* A count for SOPFS_WRITE and SOPFS_COPY, else 0. */
 ssize_t sopfs_apply(struct sop_value *value, const struct sopfs_op *op, struct sop_err *e);

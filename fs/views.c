@@ -820,7 +820,7 @@ static int set_size_by_path(struct sopfs *f, const struct sopfs_caller *who, str
 int sopfs_set_size(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_view *v,
 	struct sopfs_handle *handle, uint64_t size, struct sopfs_notes *notes, struct sop_err *e)
 {
-	struct sopfs_handle by_view = {.view = v};
+	struct sopfs_session *s;
 	bool first;
 
 	if (v->item->type != S_IFREG)
@@ -829,25 +829,25 @@ int sopfs_set_size(struct sopfs *f, const struct sopfs_caller *who, struct sopfs
 		return sopfs_session_truncate(f, handle, size, notes, e);
 	/* truncate() of /proc/self/fd/N, where N is a session's. */
 	pthread_mutex_lock(&f->lock);
-	by_view.session = v->session;
-	if (by_view.session)
-		by_view.session->refs++;
+	s = v->session;
+	if (s)
+		s->refs++;
 	first = !mark_find(f, who->tid, v->item);
 	pthread_mutex_unlock(&f->lock);
 	/* A path that was walked before leads here too: as in sopfs_getattr. */
-	if (by_view.session && first && is_stranger(by_view.session, v->item->ino, who->tid)) {
+	if (s && first && is_stranger(s, v->item->ino, who->tid)) {
 		int rc;
 
-		sopfs_session_put(f, by_view.session);
+		sopfs_session_put(f, s);
 		pthread_mutex_lock(&f->lock);
 		rc = mark_add(f, who->tid, v->item);
 		pthread_mutex_unlock(&f->lock);
 		return rc;
 	}
-	if (by_view.session) {
-		int rc = sopfs_session_truncate(f, &by_view, size, notes, e);
+	if (s) {
+		int rc = sopfs_session_resize(f, v, s, size, notes, e);
 
-		sopfs_session_put(f, by_view.session);
+		sopfs_session_put(f, s);
 		/* It has ended meanwhile, and takes no change any more. */
 		if (rc != -ESTALE)
 			return rc;

@@ -160,8 +160,8 @@ grep -q ' 5 rolled back' "$MNT/.sop/status" || fail "status does not count what 
 # shellcheck disable=SC2012 # the order of the listing itself is looked at
 assert_eq "$(ls "$MNT/.sop" | tr '\n' ' ')" "commit events metrics range status status.json txn " "ls .sop"
 
-# Who truncates a file by an open descriptor's entry in /proc comes by the nodeid of a session, and that may be
-# ending: what its mapping has written is committed at its RELEASE, which nobody waits for.
+# Who truncates a file by an open descriptor's entry in /proc comes by the nodeid of a session, and of that only
+# a mapping may be left, or less: what that has written is committed at its RELEASE, which nobody waits for.
 cat >"$WORK/ending.py" <<'PY'
 import ctypes, mmap, os, sys
 os.chdir(sys.argv[1])
@@ -177,6 +177,19 @@ for i in range(int(sys.argv[2])):
     os.truncate('/proc/self/fd/%d'%p,3); os.close(p)
     with open('ending','rb') as f: got=f.read()
     check(got==b'lat','round %d: %r'%(i,got))
+f=os.open('mapped',os.O_CREAT|os.O_RDWR|os.O_TRUNC); os.write(f,b'0123456789')
+p=os.open('/proc/self/fd/%d'%f,os.O_PATH)
+m=ctypes.c_void_p(libc.mmap(None,4096,3,mmap.MAP_SHARED,f,ctypes.c_long(0)))
+os.truncate('/proc/self/fd/%d'%f,9)
+with open('mapped','rb') as r: got=r.read()
+check(got==b'','part of a session that is open: %r'%got)
+os.close(f)
+with open('mapped','rb') as r: got=r.read()
+check(got==b'012345678','committed with the session: %r'%got)
+os.truncate('/proc/self/fd/%d'%p,3)
+with open('mapped','rb') as r: got=r.read()
+check(got==b'012','only a mapping is left: %r'%got)
+libc.munmap(m,4096); os.close(p); os.unlink('mapped')
 PY
 python3 "$WORK/ending.py" "$MNT" 1000 || fail "see above"
 unmount_volume
