@@ -140,7 +140,8 @@ bool sop_roster_imaged(const struct sop_roster *r, uint64_t from, uint64_t to)
 
 bool sop_roster_needs(const struct sop_roster *r, uint32_t number)
 {
-	if (!r->known || r->floor.number == number || r->newest.number == number)
+	if (!r->known || number > r->mounts || r->floor.number == number ||
+		r->newest.number == number)
 		return true;
 	for (size_t i = 0; i < r->n; i++)
 		if (r->mounter[i].number == number || r->mounter[i].maker == number)

@@ -66,7 +66,8 @@ uint64_t sop_roster_pin(const struct sop_roster *r);
 /* May anybody, now or later, read an image whose LSN is from `from` to `to`? */
 bool sop_roster_imaged(const struct sop_roster *r, uint64_t from, uint64_t to);
 
-/* Is the mounter of this number there, or may anybody read an image of his? */
+/* Is the mounter of this number there, or may anybody read an image of his? One that is not met yet
+ * may have entered, and committed, in the slots that follow. */
 bool sop_roster_needs(const struct sop_roster *r, uint32_t number);
 
 /* As it goes into the record of an image, for those who begin behind that. *raw malloc'ed. decode:

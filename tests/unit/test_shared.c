@@ -85,6 +85,7 @@ static int hooked_lock(struct sop_file *f)
 }
 
 static void (*sharing)(void); /* in front of the next lock that is shared */
+static void (*raising)(void); /* in front of the next floor */
 
 static int hooked_lock_shared(struct sop_file *f)
 {
@@ -105,8 +106,14 @@ static int given_lock(struct sop_file *f)
 static int hooked_open(struct sop_file **out, struct sop_disk *d, const char *path, int flags)
 {
 	static struct sop_disk_ops generous;
-	int rc = real->file_open(out, d, path, flags);
+	void (*fn)(void) = raising;
+	int rc;
 
+	if (fn && !strncmp(path, SOP_PATH_FLOORS "/", strlen(SOP_PATH_FLOORS "/"))) {
+		raising = NULL;
+		fn();
+	}
+	rc = real->file_open(out, d, path, flags);
 	if (rc)
 		return rc;
 	generous = ops;
@@ -194,7 +201,7 @@ static int setup(void **state)
 
 	(void)state;
 	memset(&p, 0, sizeof(p));
-	meanwhile = NULL;
+	meanwhile = raising = NULL;
 	before_blobs = NULL;
 	locks_lost = no_checkpoint = no_image = links_replace = false;
 	link_rc = 0;
@@ -1376,6 +1383,35 @@ static void who_enters_while_the_others_go_on_begins_anew(void **state)
 	check_whole();
 }
 
+static struct sop_volume *entered;
+
+static void another_enters_and_commits(void)
+{
+	ok(open_one(&entered));
+	put_big(entered, "big", 7);
+}
+
+/* Who lets go of slots has not met the MOUNT of one who enters meanwhile. */
+static void what_one_who_enters_writes_is_nobodys_garbage(void **state)
+{
+	struct sop_txn *t;
+
+	(void)state;
+	ok(put(p.a, "x", "1"));
+	ok(sop_volume_checkpoint(p.a, &p.e));
+	raising = another_enters_and_commits;
+	tick_both();
+	assert_null(raising);
+	t = begin(entered, SOP_TXN_READ);
+	expect_big(t, "big", 7);
+	sop_txn_rollback(t);
+	t = begin(p.b, SOP_TXN_READ);
+	expect_big(t, "big", 7);
+	sop_txn_rollback(t);
+	ok(sop_volume_close(entered, &p.e));
+	check_whole();
+}
+
 static void what_was_removed_is_given_back_while_others_are_there(void **state)
 {
 	struct sop_volume_stat s;
@@ -1504,6 +1540,7 @@ int main(void)
 		T(changes_need_no_memory_for_all_of_them),
 		T(who_enters_applies_the_slots_behind_the_image_alone),
 		T(who_enters_while_the_others_go_on_begins_anew),
+		T(what_one_who_enters_writes_is_nobodys_garbage),
 		T(what_was_removed_is_given_back_while_others_are_there),
 		T(an_image_that_cannot_be_written_is_none),
 		T(who_is_dead_holds_up_nobody),
