@@ -183,7 +183,7 @@ void sopfs_op_setattr(
 	if (!rc)
 		rc = chown_mode(req, v, h, to_set, &a, &mask, &e);
 	if (!rc && mask)
-		rc = sopfs_setattr(f, v, h, &a, mask, &notes, &e);
+		rc = sopfs_setattr(f, who.tid, v, &a, mask, &notes, &e);
 	if (to_set & FUSE_SET_ATTR_MODE && st->st_mode & (S_ISUID | S_ISGID))
 		sopfs_privileges_granted();
 	sopfs_notify_later(f, &notes);

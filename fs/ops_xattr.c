@@ -526,7 +526,8 @@ static int drop_mode(fuse_req_t req, struct sopfs_view *v, struct sopfs_handle *
 		return rc;
 	a.mode = mode;
 	a.ctime = sopfs_now();
-	rc = sopfs_setattr(f, v, h, &a, SOP_ATTR_MODE | SOP_ATTR_CTIME, notes, e);
+	rc = sopfs_setattr(
+		f, fuse_req_ctx(req)->pid, v, &a, SOP_ATTR_MODE | SOP_ATTR_CTIME, notes, e);
 	/* The kernel did not ask for it. */
 	pthread_mutex_lock(&f->lock);
 	sopfs_note_attr(f, notes, v);

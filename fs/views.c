@@ -634,23 +634,38 @@ static int setattr_txn(struct sop_txn *t, void *arg, struct sop_err *e)
 	return rc;
 }
 
-/* Times set by hand stay with the session: its commit would otherwise set its own. s.lock held. */
-static void session_set_times(struct sopfs_session *s, const struct sop_attr *a, unsigned mask)
+struct times_call {
+	const struct sop_attr *a;
+	unsigned mask;
+	const struct sopfs_session *mine; /* who asks has it open; or NULL */
+	bool later; /* its commit sets them, and nobody else needs to see them before */
+};
+
+/* Times set by hand stay with who is writing: his commit would otherwise set its own. s.lock held.
+ */
+static int session_set_times(struct sopfs *f, struct sopfs_session *s, void *arg, struct sop_err *e)
 {
-	mask &= SOP_ATTR_ATIME | SOP_ATTR_MTIME;
-	if (!mask)
-		return;
-	attr_merge(&s->set, a, mask);
-	s->set_mask |= mask;
-	sop_value_setattr(s->value, a, mask);
+	struct times_call *c = arg;
+
+	(void)f;
+	(void)e;
+	if (!s->value || !sopfs_session_pending(s))
+		return 0;
+	attr_merge(&s->set, c->a, c->mask);
+	s->set_mask |= c->mask;
+	sop_value_setattr(s->value, c->a, c->mask);
+	c->later = c->later || (s == c->mine && !s->closed);
+	return 0;
 }
 
-static int setattr_locked(struct sopfs *f, struct sopfs_view *v, const struct sop_attr *a,
+/* item.lock held. */
+static int setattr_locked(struct sopfs *f, int tid, struct sopfs_view *v, const struct sop_attr *a,
 	unsigned mask, struct sop_err *e)
 {
 	struct sopfs_item *item = v->item;
 	struct sopfs_session *s; /* cannot end while item.lock is held */
 	struct setattr_call call = {.a = a, .mask = mask};
+	struct times_call times = {.a = a, .mask = mask & (SOP_ATTR_ATIME | SOP_ATTR_MTIME)};
 	struct sop_txn *t = NULL;
 	struct sopfs_where w;
 	bool there, own;
@@ -669,13 +684,18 @@ static int setattr_locked(struct sopfs *f, struct sopfs_view *v, const struct so
 		there = own = true;
 	}
 	pthread_mutex_unlock(&f->lock);
+	if (times.mask) {
+		/* A path that was walked before leads here too: as in sopfs_getattr. */
+		if (s && !is_stranger(s, item->ino, tid))
+			times.mine = s;
+		rc = sopfs_each_session(f, item, session_set_times, &times, e);
+		if (rc)
+			return rc;
+	}
+	if (there && !own && times.later)
+		call.mask &= ~times.mask;
 	if (s)
 		pthread_mutex_lock(&s->lock);
-	if (s && s->value && (own || s->changed || s->truncating)) {
-		session_set_times(s, a, mask);
-		if (there && !own)
-			call.mask &= ~(unsigned)(SOP_ATTR_ATIME | SOP_ATTR_MTIME);
-	}
 	if (own && !s->txn)
 		there = false; /* rolled back */
 	if (there) {
@@ -701,15 +721,14 @@ static int setattr_locked(struct sopfs *f, struct sopfs_view *v, const struct so
 	return rc;
 }
 
-int sopfs_setattr(struct sopfs *f, struct sopfs_view *v, struct sopfs_handle *handle,
-	const struct sop_attr *a, unsigned mask, struct sopfs_notes *notes, struct sop_err *e)
+int sopfs_setattr(struct sopfs *f, int tid, struct sopfs_view *v, const struct sop_attr *a,
+	unsigned mask, struct sopfs_notes *notes, struct sop_err *e)
 {
 	struct sopfs_item *item = v->item;
 	int rc;
 
-	(void)handle;
 	pthread_mutex_lock(&item->lock);
-	rc = setattr_locked(f, v, a, mask, e);
+	rc = setattr_locked(f, tid, v, a, mask, e);
 	pthread_mutex_unlock(&item->lock);
 	if (!rc) {
 		pthread_mutex_lock(&f->lock);

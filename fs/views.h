@@ -48,9 +48,10 @@ void sopfs_catch_up(struct sopfs *f);
 int sopfs_item_attr(
 	struct sopfs *f, struct sopfs_item *item, struct sop_attr *a, struct sop_err *e);
 
-/* Mode, owner and times of the item, at once. */
-int sopfs_setattr(struct sopfs *f, struct sopfs_view *v, struct sopfs_handle *handle,
-	const struct sop_attr *a, unsigned mask, struct sopfs_notes *notes, struct sop_err *e);
+/* Mode, owner and times of the item, at once; but times that are set by who writes through this
+ * nodeid, with his commit. */
+int sopfs_setattr(struct sopfs *f, int tid, struct sopfs_view *v, const struct sop_attr *a,
+	unsigned mask, struct sopfs_notes *notes, struct sop_err *e);
 /* By handle: of its session. By path: a transaction of its own. */
 int sopfs_set_size(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_view *v,
 	struct sopfs_handle *handle, uint64_t size, struct sopfs_notes *notes, struct sop_err *e);

@@ -230,6 +230,49 @@ if n!=i: raise SystemExit('FAILED: %d bytes, not %d'%(n,i))
 PY
 python3 "$WORK/stranger.py" "$MNT" 5000 || fail "see above"
 
+# Times set by hand are there at once, but for who writes the file by that descriptor; and every commit of what
+# was written before keeps them.
+cat >"$WORK/times.py" <<'PY'
+import ctypes, mmap, os, subprocess, sys, time
+os.chdir(sys.argv[1])
+libc=ctypes.CDLL(None,use_errno=True); libc.mmap.restype=ctypes.c_void_p
+def check(what, got, want):
+    if got!=want: raise SystemExit("FAILED: %s: %r, want %r"%(what,got,want))
+def mtime(p): return os.stat(p).st_mtime
+for p in 'fd','path','writers': open(p,'w').write('x')
+w=os.open('fd',os.O_WRONLY); os.write(w,b'y'); before=mtime('fd'); os.utime(w,(1,1))
+check('by the descriptor, while it is open',(mtime('fd'),os.fstat(w).st_mtime),(before,1)); os.close(w)
+check('by the descriptor',mtime('fd'),1)
+w=os.open('path',os.O_WRONLY); os.write(w,b'y'); os.utime('path',(2,2)); check('by path, at once',mtime('path'),2)
+os.close(w); check('by path, with the commit',mtime('path'),2)
+w=os.open('path',os.O_WRONLY); os.write(w,b'y'); os.utime('path',(2,2)); os.write(w,b'z'); os.close(w)
+check('written later',mtime('path')>2,True)
+# By who has nothing open of the file, and comes by the nodeid that is a session's by now: as a path does that was
+# walked before. Here it is a descriptor of a third one's.
+third=subprocess.Popen([sys.executable,'-c','''
+import os, sys
+print(os.open("writers",os.O_PATH),flush=True)
+sys.stdin.read()'''],stdin=subprocess.PIPE,stdout=subprocess.PIPE)
+path='/proc/%d/fd/%d'%(third.pid,int(third.stdout.readline()))
+w=os.open('writers',os.O_WRONLY); os.write(w,b'y')
+subprocess.run([sys.executable,'-c','import os,sys; os.utime(sys.argv[1],(3,3))',path],check=True)
+check("by another's nodeid, at once",mtime('writers'),3)
+os.close(w); check("by another's nodeid, with the commit",mtime('writers'),3)
+third.stdin.close(); third.wait()
+# Only a mapping is left of the session, with something written that is not committed.
+f=os.open('mapped',os.O_CREAT|os.O_RDWR); os.write(f,b'0123456789')
+p=os.open('/proc/self/fd/%d'%f,os.O_PATH); d=os.open('.',os.O_RDONLY)
+m=ctypes.c_void_p(libc.mmap(None,4096,3,mmap.MAP_SHARED,f,ctypes.c_long(0))); os.close(f)
+ctypes.memmove(m,b'late',4); libc.syncfs(d)
+os.utime('/proc/self/fd/%d'%p,(4,4)); check('of a mapping, at once',mtime('mapped'),4)
+libc.munmap(m,4096); os.close(p)
+for again in range(100): # nobody waits for its RELEASE
+    if open('mapped').read()=='late456789': break
+    time.sleep(.01)
+check('of a mapping, at its end',(mtime('mapped'),open('mapped').read()),(4,'late456789'))
+PY
+python3 "$WORK/times.py" "$MNT" || fail "see above"
+
 # An open that is refused leaves nothing behind: a session that was rolled back ends with its own handle.
 cat >"$WORK/refused.py" <<'PY'
 import errno, os, sys
