@@ -133,6 +133,19 @@ static int edited(struct run *r, const struct sop_edit *x, const struct sop_tree
 	return (int)len;
 }
 
+/* The store of an operation, in memory afterwards; *st NULL: an operation before this one makes it.
+ * No record with one that is gone is written to the journal: it could never be applied. */
+static int prefault_store(struct run *r, uint64_t store, struct sop_state **st)
+{
+	int rc = sop_stores_load(r->v->stores, store, st, r->e);
+
+	if (rc)
+		*st = NULL;
+	else if ((*st)->now.gone)
+		rc = no_store(r, store);
+	return rc == -ENOENT ? 0 : rc;
+}
+
 /* What it changes is in memory afterwards, and fits: no record that does not is written to the
  * journal. */
 static int prefault_edit(struct run *r, uint64_t store, const uint8_t *key, size_t klen,
@@ -151,9 +164,9 @@ static int prefault_edit(struct run *r, uint64_t store, const uint8_t *key, size
 		key = x.key;
 		klen = x.key_len;
 	}
-	rc = sop_stores_load(r->v->stores, store, &st, r->e);
-	if (rc)
-		return rc == -ENOENT ? no_store(r, store) : rc;
+	rc = prefault_store(r, store, &st);
+	if (rc || !st)
+		return rc ? rc : no_store(r, store);
 	tree = sop_state_tree(st);
 	rc = sop_tree_prefault(r->v->nodes, &tree, key, klen, r->e);
 	if (!rc)
@@ -182,10 +195,8 @@ static int prefault_op(void *arg, enum sop_op_type type, unsigned flags, uint64_
 		__attribute__((fallthrough));
 	case SOP_OP_PUT:
 	case SOP_OP_DEL:
-		rc = sop_stores_load(r->v->stores, store, &st, r->e);
-		if (rc == -ENOENT) /* made by an operation before this one */
-			return 0;
-		if (rc)
+		rc = prefault_store(r, store, &st);
+		if (rc || !st)
 			return rc;
 		tree = sop_state_tree(st);
 		return sop_tree_prefault(r->v->nodes, &tree, key, klen, r->e);
@@ -196,8 +207,7 @@ static int prefault_op(void *arg, enum sop_op_type type, unsigned flags, uint64_
 		__attribute__((fallthrough));
 	case SOP_OP_STORE_DROP:
 	case SOP_OP_STORE_TIME:
-		rc = sop_stores_load(r->v->stores, store, &st, r->e);
-		return rc == -ENOENT ? 0 : rc;
+		return prefault_store(r, store, &st);
 	case SOP_OP_ALLOC: /* its segment's shape may have to be read from a disk */
 		if (klen != sizeof(raw))
 			return sop_fail(r->e, SOP_ECORRUPT, "journal operation");

@@ -45,6 +45,7 @@ struct marks {
 	size_t n;
 };
 
+/* DROPPED: or made, or its options set. */
 enum mark_kind { MARK_KEY, MARK_TOUCHED, MARK_DROPPED };
 
 static uint64_t mark_of(enum mark_kind kind, uint64_t store, const uint8_t *key, size_t klen)
@@ -95,7 +96,8 @@ static bool depends(const struct marks *m, const struct sop_txn *t)
 		if (marked(m, mark_of(MARK_TOUCHED, s->store, NULL, 0)))
 			return true;
 	for (const struct sop_dropped *d = t->stores; d; d = d->next)
-		if (marked(m, mark_of(MARK_TOUCHED, d->store, NULL, 0)))
+		if (marked(m, mark_of(MARK_TOUCHED, d->store, NULL, 0)) ||
+			marked(m, mark_of(MARK_DROPPED, d->store, NULL, 0)))
 			return true;
 	return false;
 }

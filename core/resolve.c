@@ -191,20 +191,17 @@ static int check_seen(struct sop_txn *t, const struct sop_wentry *w, const struc
 static int check_options(struct sop_txn *t, const struct sop_dropped *d, struct sop_err *e)
 {
 	sop_autofree void *now = NULL;
+	struct sop_state_view view;
 	uint32_t len;
-	int rc = sop_stores_options(t->v->stores, d->store, &now, &len, e);
+	/* The options of one that is gone stay for those who see it still. */
+	int rc = sop_stores_view(t->v->stores, d->store, SOP_LSN_LATEST, &view, e);
 
+	if (!rc)
+		rc = sop_stores_options(t->v->stores, d->store, &now, &len, e);
 	if (rc)
 		return rc == -ENOENT ? conflict(e, "a store has been removed") : rc;
-	if (d->shape) {
-		struct sop_state_view view;
-
-		rc = sop_stores_view(t->v->stores, d->store, SOP_LSN_LATEST, &view, e);
-		if (rc)
-			return rc;
-		if (view.at.count)
-			return conflict(e, "a store that was empty is not");
-	}
+	if (d->shape && view.at.count)
+		return conflict(e, "a store that was empty is not");
 	if ((len == d->was_len && !memcmp(now ? now : "", d->was, len)) ||
 		(len == d->options_len && !memcmp(now ? now : "", d->options, len)))
 		return 0;

@@ -1,6 +1,7 @@
 /* The engine again: what several steps in one transaction, failed writes and concurrent sessions do
  * to values. Each test is about one way in which bytes could be lost. */
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -8,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "core/engine.h"
 #include "tests/lib/scenario.h"
 
 static int setup(void **state)
@@ -837,6 +839,139 @@ static void a_check_during_commits_that_never_pause_finds_nothing(void **state)
 	}
 }
 
+/* ---- options of a store, and others at once ---- */
+
+static void set_note(struct fixture *f, struct sop_txn *t, uint64_t store)
+{
+	const struct sop_store_opts o = {.note = "x"};
+
+	fixture_ok(f, sop_store_set(t, store, &o, SOP_STORE_NOTE, &f->e));
+}
+
+static int remove_store(struct fixture *f, const char *name)
+{
+	struct sop_txn *t = fixture_begin(f, SOP_TXN_WRITE);
+
+	fixture_ok(f, sop_store_remove(t, SOP_NAME(SOP_ROOT, name), &f->e));
+	return sop_txn_commit(t, 0, &f->e);
+}
+
+static void options_of_a_store_that_is_removed_meanwhile_conflict(void **state)
+{
+	struct fixture *f = *state;
+	struct sop_txn *t;
+	uint64_t store;
+
+	fixture_ok(f, fixture_store(f, "s", &store));
+	t = fixture_begin(f, SOP_TXN_WRITE);
+	set_note(f, t, store);
+	fixture_ok(f, remove_store(f, "s"));
+	assert_int_equal(sop_txn_commit(t, 0, &f->e), SOP_ECONFLICT);
+	fixture_ok(f, fixture_store(f, "s", &store));
+	fixture_reopen(f);
+	fixture_settle(f);
+}
+
+struct committer {
+	pthread_t thread;
+	struct sop_txn *t;
+	int rc;
+};
+
+static void *commit_it(void *arg)
+{
+	struct committer *c = arg;
+
+	c->rc = sop_txn_commit(c->t, 0, NULL);
+	return NULL;
+}
+
+/* In the queue of those who wait for a leader, who waits for the test. */
+static unsigned queued(struct sop_volume *v)
+{
+	unsigned n = 0;
+
+	SOP_LOCK_GUARD(&v->queue_lock);
+	n += v->queue_head != NULL;
+	n += v->queue_head != v->queue_tail;
+	return v->leading ? n : UINT_MAX;
+}
+
+static void commit_behind(struct fixture *f, struct committer *c, unsigned there)
+{
+	assert_int_equal(pthread_create(&c->thread, NULL, commit_it, c), 0);
+	while (queued(f->v) != there)
+		sched_yield();
+}
+
+/* What they commit is looked at by the same leader, a's first. */
+static void commit_together(struct fixture *f, struct committer *a, struct committer *b)
+{
+	struct committer leader = {.t = fixture_begin(f, SOP_TXN_WRITE)};
+
+	fixture_ok(f, sop_upsert(leader.t, SOP_NAME(SOP_ROOT, "l"), "x", 1, &f->e));
+	sop_lock(&f->v->commit);
+	commit_behind(f, &leader, 0);
+	commit_behind(f, a, 1);
+	commit_behind(f, b, 2);
+	sop_unlock(&f->v->commit);
+	pthread_join(leader.thread, NULL);
+	pthread_join(a->thread, NULL);
+	pthread_join(b->thread, NULL);
+	fixture_ok(f, leader.rc);
+	fixture_ok(f, a->rc);
+}
+
+/* Of two stores, since by their hashes those with an even number looked as if they conflicted. */
+static void two_of_a_group_that_set_options_conflict(void **state)
+{
+	struct fixture *f = *state;
+	char buf[SOP_STORE_INFO_BYTES];
+
+	for (unsigned i = 0; i < 2; i++) {
+		const struct sop_store_opts o = {.session = 1};
+		struct committer a = {.t = fixture_begin(f, SOP_TXN_WRITE)}, b = {0};
+		struct sop_store_opts has;
+		uint64_t store;
+
+		fixture_ok(
+			f, sop_store_at(a.t, i ? "t" : "s", SOP_STORE_CREATE, NULL, &store, &f->e));
+		fixture_ok(f, sop_txn_commit(a.t, 0, &f->e));
+		a.t = fixture_begin(f, SOP_TXN_WRITE);
+		b.t = fixture_begin(f, SOP_TXN_WRITE);
+		set_note(f, a.t, store);
+		fixture_ok(f, sop_store_set(b.t, store, &o, SOP_STORE_SESSION, &f->e));
+		commit_together(f, &a, &b);
+		assert_int_equal(b.rc, SOP_ECONFLICT);
+		fixture_ok(f, sop_store_info(sop_volume_latest(f->v), store, &has, buf, sizeof(buf),
+				      &f->e));
+		assert_string_equal(has.note, "x");
+		assert_int_equal(has.session, 0);
+		(void)sop_ino_new(f->v);
+	}
+}
+
+static void a_group_does_not_set_options_of_a_store_that_it_removes(void **state)
+{
+	struct fixture *f = *state;
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct committer a = {0}, b = {0};
+		uint64_t store;
+
+		fixture_ok(f, fixture_store(f, "s", &store));
+		a.t = fixture_begin(f, SOP_TXN_WRITE);
+		b.t = fixture_begin(f, SOP_TXN_WRITE);
+		fixture_ok(f, sop_store_remove(a.t, SOP_NAME(SOP_ROOT, "s"), &f->e));
+		set_note(f, b.t, store);
+		commit_together(f, &a, &b);
+		assert_int_equal(b.rc, SOP_ECONFLICT);
+		(void)sop_ino_new(f->v);
+	}
+	fixture_reopen(f);
+	fixture_settle(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -855,6 +990,9 @@ int main(void)
 		TEST(an_extent_that_could_not_be_looked_up_is_not_a_hole),
 		TEST(a_commit_that_cannot_be_made_durable_stands),
 		TEST(a_check_during_commits_that_never_pause_finds_nothing),
+		TEST(options_of_a_store_that_is_removed_meanwhile_conflict),
+		TEST(two_of_a_group_that_set_options_conflict),
+		TEST(a_group_does_not_set_options_of_a_store_that_it_removes),
 		cmocka_unit_test(an_error_of_the_moment_in_recovery_ends_no_history),
 		cmocka_unit_test(a_history_that_a_late_disk_knows_is_not_ended_without_it),
 		cmocka_unit_test(what_a_full_disk_lacks_is_known_after_a_crash),
