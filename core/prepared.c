@@ -63,6 +63,15 @@ static uint32_t add_locks(struct sop_buf *b, const struct sop_txn *t)
 		add_bytes(b, &l, sizeof(l));
 		add_bytes(b, w->key, w->klen);
 	}
+	/* A store whose options are set has to be there for that: held by a key that is none. */
+	for (const struct sop_dropped *d = t->stores; d; d = d->next) {
+		const struct sop_disk_lock l = {.store = le64_make(d->store)};
+
+		if (!d->set)
+			continue;
+		add_bytes(b, &l, sizeof(l));
+		n++;
+	}
 	return n;
 }
 
@@ -86,6 +95,16 @@ static uint32_t add_ranges(struct sop_buf *b, const struct sop_txn *t)
 			add_bytes(b, r->from, r->from_len);
 		if (r->to)
 			add_bytes(b, r->to, r->to_len);
+	}
+	/* What is removed or gets another shape is empty, and has to stay so. */
+	for (const struct sop_dropped *d = t->stores; d; d = d->next) {
+		const struct sop_disk_range r = {
+			.store = le64_make(d->store), .flags = SOP_RANGE_COUNT};
+
+		if (d->create || (d->set && !d->shape))
+			continue;
+		add_bytes(b, &r, sizeof(r));
+		n++;
 	}
 	return n;
 }
@@ -498,7 +517,7 @@ static bool numbers_meet(const struct sop_wset *a, struct sop_wset *b)
 	return false;
 }
 
-/* A store made, set or removed, and writes to it. */
+/* A store set or removed, and what is held of it. */
 static bool stores_meet(const struct sop_txn *t, struct sop_prepared *p)
 {
 	for (const struct sop_dropped *d = t->stores; d; d = d->next) {

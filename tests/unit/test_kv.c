@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "core/engine.h"
 #include "tests/lib/fixture.h"
 
 static int setup(void **state)
@@ -486,6 +487,61 @@ static void a_prepared_transaction_holds_what_it_read_and_wrote(void **state)
 	fixture_settle(f);
 }
 
+/* Of stores that it sets or removes, though it has neither looked at nor written what is in them;
+ * after a remount too. */
+static int change_store(struct fixture *f, const char *name, uint64_t store, const char *note)
+{
+	const struct sop_store_opts o = {.key_type = SOP_KEY_INT64, .note = note};
+	struct sop_txn *t = fixture_begin(f, SOP_TXN_WRITE);
+
+	if (note)
+		fixture_ok(f, sop_store_set(t, store, &o, SOP_STORE_NOTE, &f->e));
+	else
+		fixture_ok(f, sop_store_remove(t, SOP_NAME(SOP_ROOT, name), &f->e));
+	return sop_txn_commit(t, 0, &f->e);
+}
+
+static void a_prepared_transaction_holds_stores_that_it_sets_and_removes(void **state)
+{
+	const struct sop_store_opts o = {.key_type = SOP_KEY_STRING, .note = "prepared"};
+	struct fixture *f = *state;
+	char buf[SOP_STORE_INFO_BYTES];
+	struct sop_store_opts has;
+
+	for (unsigned i = 0; i < 4; i++) {
+		uint64_t note = store_with(f, "note", &ints), gone = store_with(f, "gone", &ints);
+		uint64_t shape = store_with(f, "shape", &ints), id;
+		struct sop_txn *p = fixture_begin(f, i & 1 ? SOP_TXN_SESSION : SOP_TXN_WRITE);
+
+		fixture_ok(f, sop_store_set(p, note, &o, SOP_STORE_NOTE, &f->e));
+		fixture_ok(f, sop_store_set(p, shape, &o, SOP_STORE_SHAPE, &f->e));
+		fixture_ok(f, sop_store_remove(p, SOP_NAME(SOP_ROOT, "gone"), &f->e));
+		fixture_ok(f, sop_txn_prepare(p, &f->e));
+		id = sop_txn_id(p);
+		if (i & 2) {
+			sop_txn_free(p);
+			fixture_reopen(f);
+		}
+		assert_int_equal(change_store(f, "note", note, NULL), SOP_ECONFLICT);
+		assert_int_equal(change_store(f, "note", note, "mine"), SOP_ECONFLICT);
+		assert_int_equal(change_store(f, "shape", shape, NULL), SOP_ECONFLICT);
+		assert_int_equal(change(f, shape, 1, "x"), SOP_ECONFLICT);
+		assert_int_equal(change(f, gone, 1, "x"), SOP_ECONFLICT);
+		assert_int_equal(change_store(f, "gone", gone, NULL), SOP_ECONFLICT);
+		fixture_ok(f, change(f, note, 1, "x"));
+		fixture_ok(f, i & 2 ? sop_prepared_commit(f->v, id, 0, &f->e)
+				    : sop_txn_commit(p, 0, &f->e));
+		fixture_reopen(f);
+		fixture_ok(f, sop_store_info(sop_volume_latest(f->v), note, &has, buf, sizeof(buf),
+				      &f->e));
+		assert_string_equal(has.note, "prepared");
+		fixture_ok(f, change(f, note, 1, NULL));
+		fixture_ok(f, change_store(f, "note", note, NULL));
+		fixture_ok(f, change_store(f, "shape", shape, NULL));
+	}
+	fixture_settle(f);
+}
+
 /* ---- stores ---- */
 
 static void options_come_back_after_a_remount_and_a_removed_store_does_not(void **state)
@@ -564,6 +620,7 @@ int main(void)
 		T(a_batch_says_which_item_failed),
 		T(cursors_go_on_over_the_changes_of_their_transaction),
 		T(a_prepared_transaction_holds_what_it_read_and_wrote),
+		T(a_prepared_transaction_holds_stores_that_it_sets_and_removes),
 		T(options_come_back_after_a_remount_and_a_removed_store_does_not),
 	};
 
