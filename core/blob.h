@@ -51,6 +51,7 @@ struct sop_segment_info {
 	uint8_t k, m, stream;
 	bool sealed;
 	bool no_repair; /* of a profile that is so: what reads find bad, scrub alone writes anew */
+	bool lengths;	/* checksums know the length of their blob; all segments made now are so */
 	uint32_t stale; /* bit i: shard i has missed writes */
 	/* In memory alone. Bit i: since this mount began, shard i has been read where it lies, from
 	 * end to end, and there was nothing to write anew. */
@@ -127,10 +128,6 @@ static inline bool sop_blob_untold(int rc)
  * of good: no error, unless it is an untold one. */
 int sop_blob_verify(struct sop_segments *s, const struct sop_blobref *ref, bool repair,
 	uint32_t *good, struct sop_err *e);
-
-/* What the checksum of a block of a fragment starts from. */
-uint32_t sop_fragment_seed(
-	uint64_t segment, uint64_t off, uint32_t nonce, unsigned shard, uint32_t block);
 
 /* Bytes each of the k+m shard files spends on a blob of len bytes under a k-profile: header, slice,
  * checksums, padding to 8. */

@@ -108,7 +108,7 @@ static int blob_open(
 	b->shape = sop_frag_shape(ref->len, b->k);
 	end = ref->off + b->shape.bytes;
 	for (unsigned i = 0; i < b->n; i++)
-		b->seed[i] = sop_frag_seed_base(ref->segment, ref->off, ref->nonce, i);
+		b->seed[i] = sop_frag_seed_base(&b->seg->info, ref, i);
 	sop_lock(&s->lock);
 	b->stale = b->seg->info.stale;
 	b->missing = b->seg->missing;

@@ -37,14 +37,16 @@ uint64_t sop_blob_shard_bytes(uint32_t len, unsigned k)
 	return sop_frag_shape(len, k).bytes;
 }
 
-uint32_t sop_frag_seed_base(uint64_t segment, uint64_t off, uint32_t nonce, unsigned shard)
+uint32_t sop_frag_seed_base(
+	const struct sop_segment_info *info, const struct sop_blobref *ref, unsigned shard)
 {
 	struct {
 		struct le64 segment, off;
-		struct le32 nonce, shard;
-	} id = {le64_make(segment), le64_make(off), le32_make(nonce), le32_make(shard)};
+		struct le32 nonce, shard, len;
+	} id = {le64_make(ref->segment), le64_make(ref->off), le32_make(ref->nonce),
+		le32_make(shard), le32_make(ref->len)};
 
-	return sop_crc32c(0, &id, sizeof(id));
+	return sop_crc32c(0, &id, sizeof(id) - (info->lengths ? 0 : sizeof(id.len)));
 }
 
 uint32_t sop_frag_seed_block(uint32_t base, uint32_t block)
@@ -52,12 +54,6 @@ uint32_t sop_frag_seed_block(uint32_t base, uint32_t block)
 	struct le32 number = le32_make(block);
 
 	return sop_crc32c(base, &number, sizeof(number));
-}
-
-uint32_t sop_fragment_seed(
-	uint64_t segment, uint64_t off, uint32_t nonce, unsigned shard, uint32_t block)
-{
-	return sop_frag_seed_block(sop_frag_seed_base(segment, off, nonce, shard), block);
 }
 
 void sop_frag_header(struct sop_disk_fragment *h, const struct sop_segment_info *info,
@@ -100,7 +96,7 @@ static void lay_out(
 	for (unsigned i = 0; i < seg->n; i++) {
 		sop_frag_header(
 			(struct sop_disk_fragment *)image[i], &seg->info, ref, put->kind, i);
-		seed[i] = sop_frag_seed_base(ref->segment, ref->off, ref->nonce, i);
+		seed[i] = sop_frag_seed_base(&seg->info, ref, i);
 	}
 	for (uint32_t r = 0; r < f.rows; r++, at += SOP_FRAG_STRIDE) {
 		uint32_t len = sop_frag_block(&f, r);

@@ -128,7 +128,7 @@ struct sop_disk_shard {
 	uint8_t m;		       /* 41 */
 	uint8_t shard;		       /* 42: which of the k+m this file is */
 	uint8_t stream;		       /* 43: enum sop_stream */
-	uint8_t flags;		       /* 44: SOP_SEGMENT_NO_REPAIR */
+	uint8_t flags;		       /* 44: SOP_SEGMENT_NO_REPAIR, _LENGTHS */
 	uint8_t pad[3];		       /* 45 */
 	struct le64 created_ns;	       /* 48 */
 	struct le16 disks[SOP_EC_MAX]; /* 56: member index of shard 0, 1, ... */
@@ -142,9 +142,9 @@ enum sop_stream { SOP_STREAM_NODES, SOP_STREAM_SMALL, SOP_STREAM_BULK, SOP_STREA
 /* A blob of len bytes is cut into k slices of `slice` bytes (the last padded with zeros); shard i <
  * k holds slice i, the others parity. A fragment is this header, then the slice in blocks of
  * SOP_BLOCK_BYTES (the last may be shorter), each followed by its CRC32C (le32). Fragments start at
- * multiples of 8. A block's checksum starts from sop_fragment_seed(): segment, offset, nonce, shard
- * and block number go into it, so that a block of another blob, shard, place or time does not
- * verify. */
+ * multiples of 8. Segment, offset, nonce, shard, length of the blob and block number go into the
+ * seed of a block's checksum, so that a block of another blob, shard, place or time does not
+ * verify, nor one that is looked for by a wrong length. */
 #define SOP_FRAG_MAGIC	0x47415246u /* "FRAG" */
 #define SOP_BLOCK_BYTES 4096
 #define SOP_SLICE_ALIGN 64
@@ -548,14 +548,16 @@ enum sop_range_flags {
 	SOP_RANGE_COUNT = 32, /* the number of items of the store */
 };
 
-#define SOP_SEGMENT_SEALED    1 /* nothing is appended any more */
-#define SOP_SEGMENT_NO_REPAIR 2 /* shards that reads find bad stay so; also in shard headers */
+#define SOP_SEGMENT_SEALED 1 /* nothing is appended any more */
+/* These also in shard headers. */
+#define SOP_SEGMENT_NO_REPAIR 2 /* shards that reads find bad stay so */
+#define SOP_SEGMENT_LENGTHS   4 /* the seeds of checksums have the length of the blob in them */
 
 struct sop_disk_segment {
 	uint8_t k;		       /* 0 */
 	uint8_t m;		       /* 1 */
 	uint8_t stream;		       /* 2 */
-	uint8_t flags;		       /* 3: SOP_SEGMENT_SEALED, SOP_SEGMENT_NO_REPAIR */
+	uint8_t flags;		       /* 3: SOP_SEGMENT_... */
 	struct le32 stale;	       /* 4: bit i: shard i has missed writes */
 	struct le64 end;	       /* 8: append offset */
 	struct le64 live;	       /* 16: bytes of a shard file that live blobs take up */

@@ -491,6 +491,7 @@ static int create_once(struct segment **out, struct sop_segments *s, unsigned pr
 		.m = p->m,
 		.stream = (uint8_t)stream,
 		.no_repair = p->flags & SOP_PROFILE_NO_REPAIR,
+		.lengths = true,
 		.end = SOP_SHARD_HEADER};
 	uint32_t absent = 0, failed = 0;
 	struct segment *seg = NULL;

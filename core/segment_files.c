@@ -56,7 +56,8 @@ void sop_shard_header_encode(struct sop_disk_shard *raw, const struct sop_uuid *
 	raw->m = info->m;
 	raw->shard = (uint8_t)shard;
 	raw->stream = info->stream;
-	raw->flags = info->no_repair ? SOP_SEGMENT_NO_REPAIR : 0;
+	raw->flags = (uint8_t)((info->no_repair ? SOP_SEGMENT_NO_REPAIR : 0) |
+			       (info->lengths ? SOP_SEGMENT_LENGTHS : 0));
 	raw->created_ns = le64_make(created_ns);
 	for (unsigned i = 0; i < info->k + info->m; i++)
 		raw->disks[i] = le16_make(info->disks[i]);
@@ -89,6 +90,7 @@ int sop_shard_header_decode(struct sop_segment_info *out, const struct sop_disk_
 	out->m = raw->m;
 	out->stream = raw->stream;
 	out->no_repair = raw->flags & SOP_SEGMENT_NO_REPAIR;
+	out->lengths = raw->flags & SOP_SEGMENT_LENGTHS;
 	for (unsigned i = 0; i < n; i++) {
 		out->disks[i] = le16_get(raw->disks[i]);
 		if (out->disks[i] >= SOP_MEMBERS_MAX)

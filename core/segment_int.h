@@ -45,8 +45,10 @@ static inline uint32_t sop_frag_block(const struct sop_frag_shape *f, uint32_t r
 void sop_frag_header(struct sop_disk_fragment *h, const struct sop_segment_info *info,
 	const struct sop_blobref *ref, uint8_t kind, unsigned shard);
 
-/* The part of sop_fragment_seed() that all blocks of one fragment share, and its end. */
-uint32_t sop_frag_seed_base(uint64_t segment, uint64_t off, uint32_t nonce, unsigned shard);
+/* What the checksum of a block starts from: the part that all blocks of one fragment share, and
+ * its end. */
+uint32_t sop_frag_seed_base(
+	const struct sop_segment_info *info, const struct sop_blobref *ref, unsigned shard);
 uint32_t sop_frag_seed_block(uint32_t base, uint32_t block);
 
 /* --- segments ----------------------------------------------------------------------------------

@@ -238,7 +238,7 @@ static void examine(struct mend *m, uint32_t at)
 	memset(f->row, 0, f->shape.rows * sizeof(f->row[0]));
 	SOP_EACH_BIT(i, all)
 	{
-		uint32_t base = sop_frag_seed_base(f->ref.segment, f->ref.off, f->ref.nonce, i);
+		uint32_t base = sop_frag_seed_base(&m->info, &f->ref, i);
 		const uint8_t *p = m->buf[i] + at + sizeof(want);
 
 		sop_frag_header(&want, &m->info, &f->ref, f->kind, i);
@@ -316,7 +316,7 @@ static int compose(struct mend *m, uint32_t at, uint32_t want, struct sop_err *e
 	}
 	SOP_EACH_BIT(i, want)
 	{
-		uint32_t base = sop_frag_seed_base(f->ref.segment, f->ref.off, f->ref.nonce, i);
+		uint32_t base = sop_frag_seed_base(&m->info, &f->ref, i);
 		uint8_t *p = m->out[i] + at;
 		struct sop_disk_fragment h;
 

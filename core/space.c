@@ -1107,7 +1107,8 @@ static int flush_segment(struct sop_space *s, struct seg *g, struct changes *cs,
 	d.m = info.m;
 	d.stream = info.stream;
 	d.flags = (uint8_t)((info.sealed ? SOP_SEGMENT_SEALED : 0) |
-			    (info.no_repair ? SOP_SEGMENT_NO_REPAIR : 0));
+			    (info.no_repair ? SOP_SEGMENT_NO_REPAIR : 0) |
+			    (info.lengths ? SOP_SEGMENT_LENGTHS : 0));
 	d.stale = le32_make(info.stale);
 	d.end = le64_make(info.end);
 	d.live = le64_make(g->live);
@@ -1205,6 +1206,7 @@ static int load_segment(void *arg, const void *key, size_t klen, const void *val
 	info.stream = d.stream;
 	info.sealed = d.flags & SOP_SEGMENT_SEALED;
 	info.no_repair = d.flags & SOP_SEGMENT_NO_REPAIR;
+	info.lengths = d.flags & SOP_SEGMENT_LENGTHS;
 	info.stale = le32_get(d.stale);
 	info.end = le64_get(d.end);
 	for (unsigned i = 0; i < SOP_EC_MAX; i++)

@@ -410,6 +410,119 @@ static void a_ref_with_another_nonce_place_or_length_gives_nothing(void **state)
 	volume_free(&v);
 }
 
+/* The address alone is wrong: every byte on the disks is right. */
+static void check_lengths(unsigned k, unsigned m, uint32_t len, bool cold)
+{
+	static const int off[] = {-70000, -4096, -4000, -64, -1, 1, 63, 64, 4096, 8192, 100000};
+	uint8_t *buf = malloc(len + 100000), *data = malloc(len);
+	struct sop_blobref ref, bad;
+	struct sop_err e = {0};
+	uint32_t good;
+	struct volume v;
+
+	assert_non_null(buf);
+	assert_non_null(data);
+	test_fill(data, len, 1);
+	volume_new(&v, k + m, k, m);
+	ref = put_seed(&v, len, 1);
+	volume_close(&v);
+	volume_open_as(&v, cold);
+	for (size_t i = 0; i < SOP_ARRAY_LEN(off); i++) {
+		if (off[i] < 0 && (uint32_t)-off[i] >= len)
+			continue;
+		bad = ref;
+		bad.len += (uint32_t)off[i];
+		assert_int_equal(sop_blob_read(v.segs, &bad, buf, bad.len, 0, &e), SOP_ELOST);
+		for (uint32_t at = 0; at < bad.len; at += 4096)
+			assert_int_equal(sop_blob_read(v.segs, &bad, buf, 1, at, &e), SOP_ELOST);
+		assert_int_equal(sop_blob_verify(v.segs, &bad, true, &good, &e), SOP_ECORRUPT);
+	}
+	assert_ok(sop_blob_read(v.segs, &ref, buf, len, 0, &e), &e);
+	assert_memory_equal(buf, data, len);
+	free(data);
+	free(buf);
+	volume_free(&v);
+}
+
+static void a_ref_with_another_length_gives_an_error_and_no_bytes(void **state)
+{
+	(void)state;
+	for (unsigned cold = 0; cold < 2; cold++) {
+		check_lengths(1, 0, 5000, cold);
+		check_lengths(1, 1, 100000, cold);
+		check_lengths(2, 2, 4000, cold);
+		check_lengths(2, 2, 100000, cold);
+		check_lengths(4, 2, 200000, cold);
+	}
+}
+
+/* Put into each shard file, with checksums that do not know the length, what is there with ones
+ * that do. */
+static void make_old(struct volume *v, const struct sop_blobref *ref)
+{
+	struct sop_segment_info info = info_of(v, ref->segment);
+	struct sop_frag_shape shape = sop_frag_shape(ref->len, info.k);
+	uint8_t block[SOP_FRAG_STRIDE];
+	struct sop_disk_shard raw;
+
+	info.lengths = false;
+	for (unsigned i = 0; i < (unsigned)info.k + info.m; i++) {
+		const char *disk = shard_disk(v, ref->segment, i);
+		const char *name = shard_name(ref->segment, i);
+		uint32_t base = sop_frag_seed_base(&info, ref, i);
+		struct sop_uuid volume;
+
+		assert_int_equal(sim_peek(v->sim, disk, name, 0, &raw, sizeof(raw)), 0);
+		memcpy(volume.b, raw.volume_uuid, sizeof(volume.b));
+		sop_shard_header_encode(&raw, &volume, &info, i, le64_get(raw.created_ns));
+		assert_int_equal(sim_poke(v->sim, disk, name, 0, &raw, sizeof(raw)), 0);
+		for (uint32_t r = 0; r < shape.rows; r++) {
+			uint64_t at = ref->off + sizeof(struct sop_disk_fragment) +
+				      (uint64_t)r * SOP_FRAG_STRIDE;
+			uint32_t len = sop_frag_block(&shape, r);
+			struct le32 sum;
+
+			assert_int_equal(sim_peek(v->sim, disk, name, at, block, len), 0);
+			sum = le32_make(sop_crc32c(sop_frag_seed_block(base, r), block, len));
+			assert_int_equal(
+				sim_poke(v->sim, disk, name, at + len, &sum, sizeof(sum)), 0);
+		}
+	}
+}
+
+static void segments_whose_checksums_do_not_know_lengths_are_read_and_repaired(void **state)
+{
+	struct sop_blobref ref;
+	struct sop_err e = {0};
+	struct volume v;
+	struct frags f;
+	uint32_t good;
+
+	(void)state;
+	volume_new(&v, 4, 2, 2);
+	ref = put_seed(&v, 100000, 1);
+	make_old(&v, &ref);
+	volume_close(&v);
+	volume_open(&v);
+	assert_false(info_of(&v, ref.segment).lengths);
+	assert_int_equal(get_seed(&v, &ref, 1), 0);
+	frags_save(&v, &f, &ref);
+	poke(&v, &f, 0, 1000, "x!", 2);
+	assert_int_equal(
+		sim_remove(v.sim, shard_disk(&v, ref.segment, 1), shard_name(ref.segment, 1)), 0);
+	volume_close(&v);
+	volume_open(&v);
+	assert_ok(sop_blob_verify(v.segs, &ref, true, &good, &e), &e);
+	assert_int_equal(good, 15);
+	for (unsigned i = 2; i < 4; i++)
+		poke(&v, &f, i, 1000, "x!", 2);
+	volume_close(&v);
+	volume_open(&v);
+	assert_int_equal(get_seed(&v, &ref, 1), 0);
+	frags_free(&f);
+	volume_free(&v);
+}
+
 static void a_block_of_another_blob_in_its_place_is_noticed(void **state)
 {
 	uint8_t *data = calloc(1, 8 * 4096);
@@ -857,6 +970,9 @@ int main(void)
 		cmocka_unit_test(damage_in_different_rows_of_all_shards_is_survived),
 		cmocka_unit_test(bit_flips_never_give_wrong_bytes),
 		cmocka_unit_test(a_ref_with_another_nonce_place_or_length_gives_nothing),
+		cmocka_unit_test(a_ref_with_another_length_gives_an_error_and_no_bytes),
+		cmocka_unit_test(
+			segments_whose_checksums_do_not_know_lengths_are_read_and_repaired),
 		cmocka_unit_test(a_block_of_another_blob_in_its_place_is_noticed),
 		cmocka_unit_test(bad_puts_are_refused),
 		cmocka_unit_test(an_append_of_many_small_blobs_is_one_write_a_shard),
