@@ -79,13 +79,14 @@ void sopfs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	}
 }
 
+/* tid: see sopfs_getattr(). */
 static void reply_getattr(
-	struct sopfs *f, fuse_req_t req, struct sopfs_view *v, struct sopfs_handle *h)
+	struct sopfs *f, fuse_req_t req, int tid, struct sopfs_view *v, struct sopfs_handle *h)
 {
 	struct sop_err e = {0};
 	struct sop_attr a;
 	bool cache;
-	int rc = sopfs_getattr(f, fuse_req_ctx(req)->pid, v, h, &a, &cache, &e);
+	int rc = sopfs_getattr(f, tid, v, h, &a, &cache, &e);
 
 	if (rc)
 		sopfs_reply_rc(f, req, rc, &e);
@@ -97,7 +98,7 @@ void sopfs_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct sopfs *f = sopfs_of(req);
 
-	reply_getattr(f, req, sopfs_view_of(f, ino), sopfs_handle_of(fi));
+	reply_getattr(f, req, fuse_req_ctx(req)->pid, sopfs_view_of(f, ino), sopfs_handle_of(fi));
 }
 
 static unsigned setattr_mask(const struct stat *st, int to_set, struct sop_attr *a)
@@ -141,7 +142,7 @@ static int chown_mode(fuse_req_t req, struct sopfs_view *v, struct sopfs_handle 
 	if (v->item->type != S_IFREG || to_set & FUSE_SET_ATTR_MODE ||
 		(to_set && !(to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))))
 		return 0;
-	rc = sopfs_getattr(sopfs_of(req), fuse_req_ctx(req)->pid, v, h, &now, &cache, e);
+	rc = sopfs_getattr(sopfs_of(req), 0, v, h, &now, &cache, e);
 	if (rc || (!to_set && (!uid || uid != now.uid)))
 		return rc;
 	a->mode = sopfs_mode_taken(req, &now);
@@ -190,7 +191,7 @@ void sopfs_op_setattr(
 	if (rc)
 		sopfs_reply_rc(f, req, rc, &e);
 	else
-		reply_getattr(f, req, v, NULL);
+		reply_getattr(f, req, 0, v, NULL);
 }
 
 void sopfs_op_readlink(fuse_req_t req, fuse_ino_t ino)

@@ -516,10 +516,9 @@ static int gone_attr(struct sopfs *f, struct sopfs_view *v, struct sop_attr *a, 
 	return rc;
 }
 
-/* To the committed version, by way of a new look-up; one that has just been sent there is told at
- * once, as the kernel would not try again. */
-static int turn_away(struct sopfs *f, struct sopfs_view *v, int tid, struct sop_attr *a,
-	bool *cache, struct sop_err *e)
+/* -ESTALE: to the committed version, by way of a new look-up. 0: it has just been sent there, and
+ * came back: it has no name to look up (a descriptor's entry in /proc). */
+static int turn_away(struct sopfs *f, struct sopfs_view *v, int tid)
 {
 	int rc = 0;
 
@@ -527,8 +526,7 @@ static int turn_away(struct sopfs *f, struct sopfs_view *v, int tid, struct sop_
 	if (!mark_take(f, tid, v))
 		rc = mark_add(f, tid, v->item);
 	pthread_mutex_unlock(&f->lock);
-	*cache = false;
-	return rc ? rc : sopfs_item_attr(f, v->item, a, e);
+	return rc;
 }
 
 int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_handle *handle,
@@ -564,13 +562,15 @@ int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_h
 		if (s)
 			s->refs++;
 		pthread_mutex_unlock(&f->lock);
-		if (s && !orphan && !handle && is_stranger(s, item->ino, tid)) {
-			sopfs_session_put(f, s);
-			return turn_away(f, v, tid, a, cache, e);
-		}
-		rc = sopfs_item_attr(f, item, a, e);
+		rc = 0;
+		if (s && !orphan && !handle && is_stranger(s, item->ino, tid))
+			rc = turn_away(f, v, tid);
+		if (!rc)
+			rc = sopfs_item_attr(f, item, a, e);
 		if (s) {
 			*cache = false;
+			/* The kernel takes it for the end of the session's pages, whoever asks: of
+			 * another size what a mapping has written would go. */
 			if (!rc && !session_attr(f, s, handle && handle->session == s, a))
 				rc = sopfs_item_attr(f, item, a, e);
 			sopfs_session_put(f, s);
@@ -803,12 +803,16 @@ static int set_size_by_path(struct sopfs *f, const struct sopfs_caller *who, str
 {
 	struct sopfs_item *item = v->item;
 	uint64_t version = 0;
+	bool pinned = false;
 	int rc = 0;
 
 	pthread_mutex_lock(&f->lock);
 	v->handles++;
-	if (!item->nameless && !(v == item->current && v->direct))
+	if (!item->nameless && !(v == item->current && v->direct)) {
 		rc = claim(f, who->tid, v);
+		pinned = !rc;
+	}
+	v->readers += pinned; /* nobody steals it meanwhile */
 	pthread_mutex_unlock(&f->lock);
 	if (!rc) {
 		pthread_mutex_lock(&item->lock);
@@ -830,6 +834,7 @@ static int set_size_by_path(struct sopfs *f, const struct sopfs_caller *who, str
 		pthread_mutex_unlock(&item->lock);
 	}
 	pthread_mutex_lock(&f->lock);
+	v->readers -= pinned;
 	v->handles--;
 	sopfs_view_reap(f, v);
 	pthread_mutex_unlock(&f->lock);
@@ -840,35 +845,31 @@ int sopfs_set_size(struct sopfs *f, const struct sopfs_caller *who, struct sopfs
 	struct sopfs_handle *handle, uint64_t size, struct sopfs_notes *notes, struct sop_err *e)
 {
 	struct sopfs_session *s;
-	bool first;
+	bool ended = false;
+	int rc = 0;
 
 	if (v->item->type != S_IFREG)
 		return -EINVAL;
 	if (handle && (handle->session || handle->direct))
 		return sopfs_session_truncate(f, handle, size, notes, e);
-	/* truncate() of /proc/self/fd/N, where N is a session's. */
 	pthread_mutex_lock(&f->lock);
 	s = v->session;
 	if (s)
 		s->refs++;
-	first = !mark_find(f, who->tid, v->item);
 	pthread_mutex_unlock(&f->lock);
-	/* A path that was walked before leads here too: as in sopfs_getattr. */
-	if (s && first && is_stranger(s, v->item->ino, who->tid)) {
-		int rc;
-
-		sopfs_session_put(f, s);
-		pthread_mutex_lock(&f->lock);
-		rc = mark_add(f, who->tid, v->item);
-		pthread_mutex_unlock(&f->lock);
-		return rc;
-	}
 	if (s) {
-		int rc = sopfs_session_resize(f, v, s, size, notes, e);
-
+		/* A path that was walked before leads here too, and is not for the session. But an
+		 * overlayfs, which walks none again, sets the size of what it has made so. */
+		if (is_stranger(s, v->item->ino, who->tid))
+			rc = turn_away(f, v, who->tid);
+		/* truncate() of /proc/self/fd/N, where N is a session's. */
+		if (!rc) {
+			rc = sopfs_session_resize(f, v, s, size, notes, e);
+			/* It has ended meanwhile, and takes no change any more. */
+			ended = rc == -ESTALE;
+		}
 		sopfs_session_put(f, s);
-		/* It has ended meanwhile, and takes no change any more. */
-		if (rc != -ESTALE)
+		if (!ended)
 			return rc;
 	}
 	return set_size_by_path(f, who, v, size, notes, e);

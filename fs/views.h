@@ -39,7 +39,9 @@ int sopfs_entry_of(struct sopfs *f, struct sopfs_item *dir, const char *name, si
 	const struct sop_attr *attr, unsigned epoch, struct sopfs_entry *out);
 void sopfs_forget(struct sopfs *f, struct sopfs_view *v, uint64_t n);
 
-/* handle may be NULL. */
+/* tid: who came by a path, or by a descriptor, that may lead to what has become somebody else's
+ * session since: -ESTALE, upon which the kernel walks the path again. 0: nobody is sent away.
+ * handle may be NULL. */
 int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_handle *handle,
 	struct sop_attr *a, bool *cache, struct sop_err *e);
 /* In a shared volume: what others have committed so far is there. */

@@ -65,5 +65,42 @@ python3 "$WORK/mapped.py" "$MNT" >"$WORK/out" || { cat "$WORK/out"; fail "see ab
 grep -q '^OK$' "$WORK/out" || fail "it did not come to its end"
 fallocate -p -o 1048576 -l 4096 "$MNT/s"
 assert_eq "$(head -c 1056768 "$MNT/s" | tail -c 8192 | tr -d '\0' | wc -c)" 4096 "a hole punched"
+
+# As lsof does: somebody else looks at a descriptor by its entry in /proc. What the mapping has written is none of
+# his business, and stays.
+cat >"$WORK/looked_at.py" <<'PY'
+import mmap, os, subprocess, sys
+os.chdir(sys.argv[1])
+def check(c, what):
+    if not c:
+        raise SystemExit('FAILED: ' + what)
+looks = subprocess.Popen([sys.executable, '-c', '''
+import os, sys
+for line in sys.stdin:
+    path = line.strip()
+    os.chmod(path, 0o640)
+    print(os.stat(path).st_size, flush=True)
+'''], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+with open('l', 'wb') as f:
+    f.write(b'old')
+f = os.open('l', os.O_RDWR)
+os.ftruncate(f, 1 << 20)
+m = mmap.mmap(f, 1 << 20)
+m[0:5] = b'hello'
+m[500000:500005] = b'world'
+looks.stdin.write('/proc/%d/fd/%d\n' % (os.getpid(), f))
+looks.stdin.flush()
+check(looks.stdout.readline() == '1048576\n', 'the size of what is looked at')
+check(os.stat('l').st_size == 3, 'the size by name')
+check(m[0:5] == b'hello' and m[500000:500005] == b'world', 'a mapping that was looked at')
+m.close()
+os.close(f)
+with open('l', 'rb') as f:
+    d = f.read()
+check(len(d) == 1 << 20 and d[0:5] == b'hello' and d[500000:500005] == b'world', 'what is committed of it')
+looks.stdin.close()
+check(looks.wait() == 0, 'who looks')
+PY
+python3 "$WORK/looked_at.py" "$MNT" || fail "see above"
 unmount_volume
 check_volume

@@ -1,0 +1,183 @@
+/* Who gets which version, where requests of several processes cross: by the order of the requests,
+ * as a kernel would send them, and with real processes behind them, as the daemon looks at these.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
+#include "fs/sopfs.h"
+#include "fs/views.h"
+#include "tests/lib/fixture.h"
+
+struct mount {
+	struct fixture x;
+	struct sopfs *f;
+	int opener, stranger; /* processes that do nothing themselves */
+};
+
+static int process(void)
+{
+	int pid = fork();
+
+	if (pid)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (;;)
+		pause();
+}
+
+static int setup(void **state)
+{
+	static struct mount m;
+	const struct sopfs_opts o = {0};
+
+	m = (struct mount){0};
+	fixture_init(&m.x, 1, 0, 0);
+	fixture_ok(&m.x, fixture_open(&m.x));
+	fixture_ok(&m.x, fixture_upsert(&m.x, SOP_ROOT, "file", "0123456789", 10, false));
+	fixture_ok(&m.x, sopfs_new(&m.f, m.x.v, &o, &m.x.e));
+	m.opener = process();
+	m.stranger = process();
+	*state = &m;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct mount *m = *state;
+
+	kill(m->opener, SIGKILL);
+	kill(m->stranger, SIGKILL);
+	while (wait(NULL) > 0)
+		;
+	sopfs_free(m->f);
+	fixture_settle(&m->x);
+	fixture_release(&m->x);
+	return 0;
+}
+
+/* The nodeid that the kernel has for the name now. */
+static struct sopfs_view *walk(struct mount *m, int tid)
+{
+	struct sopfs_entry entry = {0};
+
+	fixture_ok(&m->x, sopfs_lookup(m->f, tid, m->f->root, "file", &entry, &m->x.e));
+	return entry.view;
+}
+
+static struct sopfs_handle *open_at(struct mount *m, int tid, struct sopfs_view *v, int flags)
+{
+	const struct sopfs_caller who = {.tid = tid};
+	struct sopfs_opened out = {0};
+	struct sopfs_notes notes = {0};
+
+	fixture_ok(&m->x, sopfs_open(m->f, &who, v, flags, &out, &notes, &m->x.e));
+	sopfs_notify_later(m->f, &notes);
+	return out.handle;
+}
+
+static void close_by(struct mount *m, int tid, struct sopfs_handle *h)
+{
+	struct sopfs_notes notes = {0};
+
+	fixture_ok(&m->x, sopfs_flush(m->f, h, tid, &notes, &m->x.e));
+	sopfs_release(m->f, h, &notes);
+	sopfs_notify_later(m->f, &notes);
+}
+
+static int truncate_at(struct mount *m, int tid, struct sopfs_view *v, uint64_t size)
+{
+	const struct sopfs_caller who = {.tid = tid};
+	struct sopfs_notes notes = {0};
+	int rc = sopfs_set_size(m->f, &who, v, NULL, size, &notes, &m->x.e);
+
+	sopfs_notify_later(m->f, &notes);
+	return rc;
+}
+
+static int stat_at(struct mount *m, int tid, struct sopfs_view *v, uint64_t *size)
+{
+	struct sop_attr a = {0};
+	bool cache;
+	int rc = sopfs_getattr(m->f, tid, v, NULL, &a, &cache, &m->x.e);
+
+	*size = a.size;
+	return rc;
+}
+
+static uint64_t committed_size(struct mount *m)
+{
+	struct sop_attr a;
+
+	fixture_ok(&m->x, sop_lookup(m->f->latest, SOP_NAME(SOP_ROOT, "file"), &a, &m->x.e));
+	return a.size;
+}
+
+/* A stat that met a session leaves a reservation, and the truncation that comes next meets another:
+ * by a path that was walked before. */
+static void a_truncation_by_path_is_no_part_of_the_session_that_it_meets(void **state)
+{
+	struct mount *m = *state;
+	struct sopfs_view *first, *again;
+	struct sopfs_handle *h;
+	uint64_t size;
+
+	first = walk(m, m->opener);
+	h = open_at(m, m->opener, first, O_WRONLY);
+	assert_int_equal(stat_at(m, m->stranger, first, &size), -ESTALE);
+	again = walk(m, m->stranger);
+	assert_ptr_not_equal(again, first);
+	assert_int_equal(stat_at(m, m->stranger, again, &size), 0);
+	assert_int_equal(size, 10);
+	close_by(m, m->opener, h);
+
+	first = walk(m, m->opener);
+	h = open_at(m, m->opener, first, O_WRONLY);
+	assert_int_equal(truncate_at(m, m->stranger, first, 5), -ESTALE);
+	again = walk(m, m->stranger);
+	assert_int_equal(truncate_at(m, m->stranger, again, 5), 0);
+	assert_int_equal(committed_size(m), 5);
+	assert_int_equal(truncate_at(m, m->stranger, walk(m, m->stranger), 4), 0);
+	close_by(m, m->opener, h);
+	assert_int_equal(committed_size(m), 4);
+	assert_int_equal(stat_at(m, m->stranger, walk(m, m->stranger), &size), 0);
+	assert_int_equal(size, 4);
+}
+
+/* A descriptor's entry in /proc leads to the session without a look-up, whoever asks: the kernel
+ * takes the size that it is told for that of the session's pages. */
+static void a_session_shows_no_other_size_than_its_own(void **state)
+{
+	struct mount *m = *state;
+	struct sopfs_view *v = walk(m, m->opener);
+	struct sopfs_handle *h = open_at(m, m->opener, v, O_RDWR);
+	struct sopfs_notes notes = {0};
+	uint64_t size;
+
+	fixture_ok(&m->x, sopfs_session_truncate(m->f, h, 5000, &notes, &m->x.e));
+	sopfs_notify_later(m->f, &notes);
+	assert_int_equal(stat_at(m, m->stranger, v, &size), -ESTALE);
+	assert_int_equal(stat_at(m, m->stranger, v, &size), 0);
+	assert_int_equal(size, 5000);
+	assert_int_equal(committed_size(m), 10);
+	close_by(m, m->opener, h);
+	assert_int_equal(committed_size(m), 5000);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+		TEST(a_truncation_by_path_is_no_part_of_the_session_that_it_meets),
+		TEST(a_session_shows_no_other_size_than_its_own),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
