@@ -167,6 +167,7 @@ struct sop_mend_report {
 	uint64_t bad;		 /* that stayed so */
 	uint64_t lost;		 /* fragments with fewer than k good shards; of freed blobs, too */
 	uint64_t rotten;	 /* of these, with bytes that nobody has written */
+	uint32_t here;		 /* shards that have a file where they lie, at the beginning */
 	bool nowhere;		 /* all disks were asked, and none has a file of it */
 };
 struct sop_mend_opts {

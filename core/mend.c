@@ -918,8 +918,8 @@ static bool draining(struct sop_mender *m, unsigned i)
 	return s.state == SOP_MEMBER_DRAINING && !stopping(m);
 }
 
-/* The file that the move of a shard has left on `from`, is there more in it? 1: the shard lies
- * there again, and the media say so: the new file may be begun anew. */
+/* The file that the move of a shard has left on `from`, if it has, is there more in it? 1: the
+ * shard lies there again, and the media say so: the new file may be begun anew. */
 static int fall_back(struct sop_mender *m, const struct sop_segment_info *at, unsigned shard,
 	unsigned from, const struct pace *p, struct sop_err *e)
 {
@@ -931,7 +931,7 @@ static int fall_back(struct sop_mender *m, const struct sop_segment_info *at, un
 		return 0;
 	sop_segments_place(m->v->seg, at->id, shard, from, false);
 	rc = sop_segment_mend(m->v->seg, at->id, &o, &old, e);
-	if (!rc && old.rotten < p->rotten && old.found_bytes >= p->found) {
+	if (!rc && old.here >> shard & 1 && old.rotten < p->rotten && old.found_bytes >= p->found) {
 		rc = sop_checkpoint_run(m->v, false, e);
 		if (!rc) {
 			sop_log(m->v->log, SOP_LOG_WARNING, "mend",

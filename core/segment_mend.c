@@ -807,6 +807,7 @@ static int open_sources(struct mend *m, struct sop_err *e)
 		m->missing = true;
 		sop_segment_blame(m->s, m->info.disks[j], SOP_EVENT_READ, rcs[j]);
 	}
+	m->r->here = m->have;
 	m->r->nowhere = !m->have && !m->missing;
 	m->end = m->seg->ours ? m->info.end : SOP_SHARD_HEADER;
 	SOP_EACH_BIT(l, m->seg->ours ? 0 : m->have)

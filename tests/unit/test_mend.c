@@ -942,6 +942,60 @@ static void what_moved_before_a_restart_is_read_back_before_its_old_copy_goes(vo
 	fixture_ok(f, fixture_open(f));
 }
 
+/* What lies on no disk but /new and d2 to d4 was written there: nothing of it
+ * verifies on /new any more, and on the others there is nothing. */
+static void lose_it(void *arg, const char *file, uint64_t size, uint64_t allocated)
+{
+	static const uint8_t nothing[64];
+	struct strays *s = arg;
+	struct sim *sim = s->r.f->sim;
+	char other[80];
+	uint8_t byte;
+
+	(void)allocated;
+	if (strncmp(file, "segments/", 9) || size < LARGE / 4 ||
+		!sim_peek(sim, "/d1", file, 0, &byte, 1))
+		return;
+	s->files++;
+	snprintf(other, sizeof(other), "%s", file);
+	for (uint64_t off = SOP_SHARD_HEADER; off < size; off += sizeof(nothing)) {
+		for (unsigned i = 2; i <= 4; i++)
+			for (unsigned shard = 0; shard < 4; shard++) {
+				char disk[] = {'/', 'd', (char)('0' + i), '\0'};
+
+				other[strlen(other) - 1] = (char)('0' + shard);
+				if (!sim_peek(sim, disk, other, off, &byte, 1))
+					sim_poke(sim, disk, other, off, nothing,
+						SOP_MIN(size - off, sizeof(nothing)));
+			}
+		if (off / sizeof(nothing) % 64 != 32 || sim_peek(sim, "/new", file, off, &byte, 1))
+			continue;
+		byte ^= 0x5a;
+		sim_poke(sim, "/new", file, off, &byte, 1);
+	}
+}
+
+static void what_was_never_moved_stays_on_the_new_disk(void **state)
+{
+	struct fixture *f = *state;
+	struct strays s = {.r = {.f = f}};
+	struct sop_volume_disk d;
+	struct sop_task t;
+
+	fixture_reopen(f); /* what comes is written to new segments */
+	fixture_ok(f, sop_disk_replace(f->v, "d1", "/new", SOP_ADMIN_FORCE, &f->e));
+	put_items(f, "c");
+	sim_each_file(f->sim, "/new", lose_it, &s);
+	assert_true(s.files > 0);
+	tick(f);
+	assert_false(disk_named(f, "/d1", &d));
+	assert_true(sop_volume_task(f->v, 0, &t));
+	assert_int_equal(t.kind, SOP_TASK_REPLACE);
+	assert_int_equal(t.state, SOP_TASK_FINISHED);
+	assert_true(t.unrecoverable > 0);
+	check_items(f, "a");
+}
+
 /* ---- profiles without repair on read ---- */
 
 #define SHARD_FILES 64
@@ -2284,6 +2338,7 @@ int main(void)
 		T(a_replacement_cut_anywhere_goes_on),
 		T(a_removal_cut_anywhere_goes_on),
 		T(what_moved_before_a_restart_is_read_back_before_its_old_copy_goes),
+		T(what_was_never_moved_stays_on_the_new_disk),
 		T(healing_cut_anywhere_goes_on),
 		T(an_addition_cut_anywhere_leaves_a_volume),
 	};
