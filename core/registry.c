@@ -691,23 +691,59 @@ static int window_whole(const struct job *j, size_t first, size_t last,
 	return 0;
 }
 
+/* Memory for n blocks; the caller puts the batch. */
+static int window_memory(
+	struct sop_registry *r, size_t n, struct sop_batch **batch, void **raw, struct sop_err *e)
+{
+	uint8_t *mem;
+
+	*batch = sop_batch_new(r->io);
+	mem = *batch ? sop_batch_alloc(*batch, n * SOP_REGISTRY_BLOCK) : NULL;
+	if (!mem)
+		return sop_fail(e, -ENOMEM, "registry: %zu blocks", n);
+	for (size_t i = 0; i < n; i++)
+		raw[i] = mem + i * SOP_REGISTRY_BLOCK;
+	return 0;
+}
+
+/* A replica that cannot be opened, synced or written is set aside, and would not be heard any more
+ * where another one is in doubt. So all blocks are looked at, and what is in doubt is settled,
+ * before that. */
+static int hear_all(struct job *j, struct sop_err *e)
+{
+	unsigned idx[SOP_MEMBERS_MAX];
+	size_t next = 0;
+	int rc = 0;
+
+	if (sop_members_replicas(j->r->mem, idx) < 2)
+		return 0;
+	while (!rc && next < j->n) {
+		struct sop_regplace at[WINDOW];
+		struct sop_batch *batch;
+		void *raw[WINDOW];
+		size_t n = window_places(j, next, &next, at);
+		bool wrote;
+
+		rc = window_memory(j->r, n, &batch, raw, e);
+		if (!rc)
+			rc = sop_regblocks_read_many(
+				j->r->blocks, at, n, j->lenient, raw, &wrote, e);
+		sop_batch_put(batch);
+	}
+	return rc;
+}
+
 static int window_apply(struct job *j, size_t first, size_t *last, struct sop_err *e)
 {
 	struct sop_registry *r = j->r;
 	struct sop_regplace at[WINDOW];
-	struct sop_batch *batch = sop_batch_new(r->io);
+	struct sop_batch *batch;
 	void *raw[WINDOW];
 	size_t n = window_places(j, first, last, at);
-	uint8_t *mem = batch ? sop_batch_alloc(batch, n * SOP_REGISTRY_BLOCK) : NULL;
-	int rc;
+	int rc = window_memory(r, n, &batch, raw, e);
 
-	if (!mem) {
-		sop_batch_put(batch);
-		return sop_fail(e, -ENOMEM, "registry: %zu blocks", n);
-	}
-	for (size_t i = 0; i < n; i++)
-		raw[i] = mem + i * SOP_REGISTRY_BLOCK;
-	rc = window_read(j, at, n, raw, e);
+	if (!rc)
+		rc = window_read(j, at, n, raw, e);
 	if (!rc)
 		rc = window_whole(j, first, *last, at, n, raw, e);
 	if (!rc) {
@@ -754,9 +790,10 @@ static int apply(struct job *j, struct sop_err *e)
 {
 	struct sop_registry *r = j->r;
 	size_t at = 0;
-	int rc;
+	int rc = j->lenient ? hear_all(j, e) : 0;
 
-	rc = sop_regblocks_begin(r->blocks, &j->write, j->file, j->files, e);
+	if (!rc)
+		rc = sop_regblocks_begin(r->blocks, &j->write, j->file, j->files, e);
 	if (!rc && note_touched(r, j->file, j->files))
 		rc = sop_fail(e, -ENOMEM, "registry");
 	if (rc)

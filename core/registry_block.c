@@ -292,8 +292,14 @@ static int conclude(const struct verdict *v, struct sop_regplace at, bool lenien
 		e, v->wrong ? SOP_ELOST : -EIO, "registry %08x block %u", at.file, at.block);
 }
 
-int sop_regblocks_read(struct sop_regblocks *b, struct sop_regplace at, bool lenient, void *raw,
-	bool *damaged, struct sop_err *e)
+/* Some replica is not as it should be. */
+static bool is_damaged(const struct verdict *v)
+{
+	return v->wrong || (v->whole && v->empty);
+}
+
+static int ask(struct sop_regblocks *b, struct verdict *out, struct sop_regplace at, void *raw,
+	struct sop_err *e)
 {
 	uint8_t pair[SOP_REGISTRY_PAIR];
 	unsigned idx[SOP_MEMBERS_MAX], late[SOP_MEMBERS_MAX], again[SOP_MEMBERS_MAX];
@@ -349,8 +355,53 @@ int sop_regblocks_read(struct sop_regblocks *b, struct sop_regplace at, bool len
 		else
 			v.failed++;
 	}
-	*damaged = v.wrong || (v.whole && v.empty);
+	*out = v;
+	return 0;
+}
+
+int sop_regblocks_read(struct sop_regblocks *b, struct sop_regplace at, bool lenient, void *raw,
+	bool *damaged, struct sop_err *e)
+{
+	struct verdict v;
+	int rc = ask(b, &v, at, raw, e);
+
+	if (rc)
+		return rc;
+	*damaged = is_damaged(&v);
 	return conclude(&v, at, lenient, raw, e);
+}
+
+/* The same, and it is made right on all. lenient: where one is in doubt and another knows better,
+ * that has to succeed (as a read, it is tried twice): the one that knows may be set aside before
+ * the block is read again. */
+static int read_repaired(struct sop_regblocks *b, struct sop_regplace at, bool lenient, void *raw,
+	bool *wrote, struct sop_err *e)
+{
+	struct verdict v;
+	bool known;
+	int rc = ask(b, &v, at, raw, e);
+
+	if (!rc)
+		rc = conclude(&v, at, lenient, raw, e);
+	if (rc || !is_damaged(&v))
+		return rc;
+	known = v.whole;
+	for (unsigned i = 0; i < 2; i++) {
+		unsigned idx[SOP_MEMBERS_MAX];
+
+		(void)sop_regblocks_repair(b, at, lenient ? SOP_REPAIR_CUT : SOP_REPAIR_MET, wrote);
+		if (!lenient || !known)
+			return 0;
+		rc = ask(b, &v, at, raw, e);
+		if (rc)
+			return rc;
+		if (v.whole && !is_damaged(&v) && v.asked >= sop_members_replicas(b->mem, idx))
+			return 0;
+	}
+	return sop_say(e, -EIO,
+		"registry %08x block %u: cannot be made the same on all replicas: try again, or "
+		"without the disk that gives errors",
+		at.file, at.block);
 }
 
 /* Pairs of one replica in one batch. */
@@ -443,17 +494,12 @@ int sop_regblocks_read_many(struct sop_regblocks *b, const struct sop_regplace *
 			rc = bulk_read(b, &k[m], idx[m], at, n, raw,
 				m ? SOP_MIN(full_ms, (unsigned)BULK_MS) : full_ms);
 	for (size_t i = 0; !rc && i < n; i++) {
-		bool damaged;
-
 		if (!raw[i] || bulk_agrees(b, k, members, at[i], i, raw[i]))
 			continue;
 		/* What they do not agree on is looked at one by one, and made the same on all: the
 		 * version to come takes the place of the one before the last, which a replica that
 		 * is behind has not got past. */
-		rc = sop_regblocks_read(b, at[i], lenient, raw[i], &damaged, e);
-		if (!rc && damaged)
-			(void)sop_regblocks_repair(
-				b, at[i], lenient ? SOP_REPAIR_CUT : SOP_REPAIR_MET, wrote);
+		rc = read_repaired(b, at[i], lenient, raw[i], wrote, e);
 	}
 	if (rc == -ENOMEM)
 		rc = sop_fail(e, rc, "registry blocks");
