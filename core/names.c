@@ -598,12 +598,16 @@ int sop_setattr(struct sop_txn *t, struct sop_name name, const struct sop_attr *
 		rc = sop_txn_inode(t, name, &place, &it, buf, e);
 	if (rc)
 		return rc;
+	if (mask & SOP_ATTR_SAME_INO && a->ino != it.attr.ino)
+		return sop_fail(
+			e, -ESTALE, "inode %llu has another name", (unsigned long long)a->ino);
 	w = sop_txn_entry(t, place.store, place.key, place.klen, e);
 	if (!w)
 		return -ENOMEM;
 	if (w->write == SOP_WRITE_NONE)
 		w->write = SOP_WRITE_PATCH;
 	plain = false; /* a patch has no type of its own to give */
+	mask &= ~(unsigned)SOP_ATTR_SAME_INO;
 	sop_attr_merge(&w->attr, &plain, a, mask);
 	w->attr.ino = it.attr.ino; /* the patch is meant for this one */
 	w->attr_mask |= mask;

@@ -323,6 +323,7 @@ enum sop_attr_mask {
 	SOP_ATTR_CTIME = 32,
 	SOP_ATTR_FLAGS = 64,
 	SOP_ATTR_BTIME = 128,
+	SOP_ATTR_SAME_INO = 256, /* sets nothing: -ESTALE if the name is not a->ino's */
 };
 /* Blind: applies to the item as it is at commit; conflicts with nothing but its removal. */
 int sop_setattr(struct sop_txn *t, struct sop_name name, const struct sop_attr *a, unsigned mask,

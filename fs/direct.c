@@ -9,6 +9,7 @@
 
 struct change_call {
 	struct sop_name name;
+	uint64_t ino;
 	const struct sopfs_op *op;
 	bool append;
 	ssize_t count;
@@ -18,12 +19,17 @@ static int change_txn(struct sop_txn *t, void *arg, struct sop_err *e)
 {
 	struct change_call *c = arg;
 	struct sop_value *value;
+	struct sop_attr a;
 	int rc = sop_value_open(
 		&value, t, c->name, SOP_VALUE_WRITE | (c->append ? SOP_VALUE_APPEND : 0), e);
 
 	if (rc)
 		return rc;
-	c->count = sopfs_apply(value, c->op, e);
+	sop_value_attr(value, &a);
+	if (a.ino != c->ino)
+		rc = sop_fail(
+			e, -ESTALE, "inode %llu has another name", (unsigned long long)c->ino);
+	c->count = rc ? rc : sopfs_apply(value, c->op, e);
 	sop_value_close(value);
 	return c->count < 0 ? (int)c->count : 0;
 }
@@ -69,7 +75,7 @@ ssize_t sopfs_change_now(struct sopfs *f, struct sopfs_item *item, bool append,
 	const struct sopfs_op *op, uint64_t *version, struct sop_err *e)
 {
 	/* In a world appends go to the end as it is now, as nobody else is in it. */
-	struct change_call call = {.op = op, .append = append && !f->world};
+	struct change_call call = {.ino = item->ino, .op = op, .append = append && !f->world};
 	struct sopfs_op at_end;
 	struct sopfs_where w;
 	struct sop_attr a;
@@ -88,11 +94,13 @@ ssize_t sopfs_change_now(struct sopfs *f, struct sopfs_item *item, bool append,
 		at_end.off = a.size;
 		call.op = &at_end;
 	}
-	rc = sopfs_txn(f, change_txn, &call, e);
+	rc = sopfs_name_lost(f, sopfs_txn(f, change_txn, &call, e));
 	seen = sop_lookup(f->latest, call.name, &a, rc ? NULL : e);
+	if (!seen && a.ino != item->ino)
+		seen = -ESTALE;
 	if (rc || seen) {
-		changed_all_the_same(f, item, seen || a.ino != item->ino ? 0 : a.value_version);
-		return rc ? rc : seen;
+		changed_all_the_same(f, item, seen ? 0 : a.value_version);
+		return rc ? rc : sopfs_name_lost(f, seen);
 	}
 	*version = a.value_version;
 	return call.count;
@@ -123,7 +131,7 @@ static int newest(struct sopfs *f, struct sopfs_handle *h, struct sop_err *e)
 	h->snap = NULL;
 	for (unsigned i = 0; rc == -EAGAIN && i < SOPFS_TRIES; i++)
 		rc = sopfs_snap_new(f, item, &h->snap, e);
-	return rc;
+	return rc == -EAGAIN ? -ESTALE : rc;
 }
 
 static struct sopfs_session *orphan_of(struct sopfs *f, struct sopfs_item *item)

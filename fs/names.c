@@ -629,16 +629,20 @@ int sopfs_rename(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_i
 
 struct link_call {
 	struct sop_name from, to;
+	uint64_t ino;
 	bool hidden; /* an unnamed file gets its first name */
 };
 
 static int link_txn(struct sop_txn *t, void *arg, struct sop_err *e)
 {
 	struct link_call *c = arg;
+	struct sop_attr a;
+	int rc;
 
 	if (c->hidden)
 		return sop_rename(t, c->from, c->to, SOP_RENAME_NOREPLACE, e);
-	return sop_link(t, c->from, c->to, NULL, e);
+	rc = sop_link(t, c->from, c->to, &a, e);
+	return !rc && a.ino != c->ino ? -ESTALE : rc;
 }
 
 /* item.lock held. */
@@ -699,7 +703,7 @@ static int link_item(struct sopfs *f, int tid, struct sopfs_view *v, struct link
 int sopfs_link(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_item *dir,
 	const char *name, struct sopfs_entry *out, struct sopfs_notes *notes, struct sop_err *e)
 {
-	struct link_call call = {.to = SOP_NAME(dir->ino, name)};
+	struct link_call call = {.to = SOP_NAME(dir->ino, name), .ino = v->item->ino};
 	struct sopfs_item *taken;
 	int rc;
 

@@ -10,6 +10,12 @@
 
 typedef int (*sopfs_txn_fn)(struct sop_txn *t, void *arg, struct sop_err *e);
 int sopfs_txn(struct sopfs *f, sopfs_txn_fn fn, void *arg, struct sop_err *e);
+/* What a change by a name that the item had here has given: another mounter of a shared volume may
+ * have taken the name. */
+static inline int sopfs_name_lost(const struct sopfs *f, int rc)
+{
+	return f->shared && rc == -ENOENT ? -ESTALE : rc;
+}
 
 /* mode: type and permissions; target: of a symlink. */
 int sopfs_mknod(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_item *dir,

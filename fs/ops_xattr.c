@@ -300,6 +300,7 @@ void sopfs_op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 
 struct xattr_call {
 	struct sop_name name;
+	uint64_t ino;
 	const char *attr;
 	const void *val; /* NULL: remove */
 	size_t len;
@@ -311,7 +312,7 @@ struct xattr_call {
 static int xattr_txn(struct sop_txn *t, void *arg, struct sop_err *e)
 {
 	struct xattr_call *c = arg;
-	struct sop_attr now = {.ctime = sopfs_now(), .mode = c->mode};
+	struct sop_attr now = {.ino = c->ino, .ctime = sopfs_now(), .mode = c->mode};
 	int rc;
 
 	if (c->val && !c->gone)
@@ -322,7 +323,8 @@ static int xattr_txn(struct sop_txn *t, void *arg, struct sop_err *e)
 		rc = 0;
 	if (rc)
 		return rc;
-	return sop_setattr(t, c->name, &now, SOP_ATTR_CTIME | (c->mode ? SOP_ATTR_MODE : 0), e);
+	return sop_setattr(t, c->name, &now,
+		SOP_ATTR_SAME_INO | SOP_ATTR_CTIME | (c->mode ? SOP_ATTR_MODE : 0), e);
 }
 
 /* The caller, by his own groups; root is in all. */
@@ -432,6 +434,7 @@ static int apply_xattr(
 
 	place_open(f, v, true, &p);
 	c->name = p.name;
+	c->ino = v->item->ino;
 	if (p.none) {
 		rc = -ENOENT;
 	} else if (p.s) {
@@ -440,7 +443,7 @@ static int apply_xattr(
 	} else if (p.uncommitted) {
 		rc = xattr_txn(p.txn, c, e);
 	} else {
-		rc = sopfs_txn(f, xattr_txn, c, e);
+		rc = sopfs_name_lost(f, sopfs_txn(f, xattr_txn, c, e));
 	}
 	place_close(f, &p);
 	return rc;

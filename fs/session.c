@@ -94,7 +94,7 @@ int sopfs_session_begin(struct sopfs *f, struct sopfs_session *s, bool truncate,
 				(s->append ? SOP_VALUE_APPEND : 0),
 			e);
 	if (rc)
-		return rc;
+		return rc == -EAGAIN ? -ESTALE : rc;
 	s->truncating = s->blind_all = truncate;
 	if (s->ever_read && !truncate)
 		sop_value_depend(s->value);
@@ -179,15 +179,17 @@ void sopfs_session_committed(struct sopfs *f, struct sopfs_session *s, struct so
 			f, s, false, notes, NULL); /* should it fail, its next use does */
 }
 
+/* It has been removed, and not just lost from sight, as by a rename of another mounter: then its
+ * commit says that it is gone. */
 static bool is_nameless(struct sopfs *f, const struct sopfs_item *item)
 {
 	struct sopfs_where w;
-	bool there;
+	bool nameless;
 
 	pthread_mutex_lock(&f->lock);
-	there = sopfs_item_where(item, &w);
+	nameless = !sopfs_item_where(item, &w) && (item->nameless || item->last);
 	pthread_mutex_unlock(&f->lock);
-	return !there;
+	return nameless;
 }
 
 /* A commit can fail and be in effect: when the wait for the media failed that comes after it (-o

@@ -618,7 +618,7 @@ static void attr_merge(struct sop_attr *to, const struct sop_attr *a, unsigned m
 
 struct setattr_call {
 	struct sop_name name;
-	const struct sop_attr *a;
+	struct sop_attr a;
 	unsigned mask;
 	void *acl; /* to go with the mode */
 	size_t acl_len;
@@ -627,7 +627,7 @@ struct setattr_call {
 static int setattr_txn(struct sop_txn *t, void *arg, struct sop_err *e)
 {
 	struct setattr_call *c = arg;
-	int rc = sop_setattr(t, c->name, c->a, c->mask, e);
+	int rc = sop_setattr(t, c->name, &c->a, c->mask | SOP_ATTR_SAME_INO, e);
 
 	if (!rc && c->acl)
 		rc = sop_xattr_set(t, c->name, SOPFS_ACL_ACCESS, c->acl, c->acl_len, 0, e);
@@ -664,11 +664,11 @@ static int setattr_locked(struct sopfs *f, int tid, struct sopfs_view *v, const 
 {
 	struct sopfs_item *item = v->item;
 	struct sopfs_session *s; /* cannot end while item.lock is held */
-	struct setattr_call call = {.a = a, .mask = mask};
+	struct setattr_call call = {.a = *a, .mask = mask};
 	struct times_call times = {.a = a, .mask = mask & (SOP_ATTR_ATIME | SOP_ATTR_MTIME)};
 	struct sop_txn *t = NULL;
 	struct sopfs_where w;
-	bool there, own;
+	bool there, own, lost; /* lost: to another mounter, and its name with it */
 	int rc = 0;
 
 	pthread_mutex_lock(&f->lock);
@@ -683,7 +683,11 @@ static int setattr_locked(struct sopfs *f, int tid, struct sopfs_view *v, const 
 		w = *s->hidden;
 		there = own = true;
 	}
+	lost = !there && !item->last;
 	pthread_mutex_unlock(&f->lock);
+	if (lost)
+		return -ESTALE;
+	call.a.ino = item->ino;
 	if (times.mask) {
 		/* A path that was walked before leads here too: as in sopfs_getattr. */
 		if (s && !is_stranger(s, item->ino, tid))
@@ -711,6 +715,7 @@ static int setattr_locked(struct sopfs *f, int tid, struct sopfs_view *v, const 
 		pthread_mutex_unlock(&s->lock);
 	if (!rc && there && !own)
 		rc = sopfs_txn(f, setattr_txn, &call, e);
+	rc = sopfs_name_lost(f, rc);
 	free(call.acl);
 	if (!rc) {
 		pthread_mutex_lock(&f->lock);

@@ -4,7 +4,7 @@
 . "$(dirname "$0")/functions.sh"
 # shellcheck source=tests/fs/disks.sh
 . "$(dirname "$0")/disks.sh"
-requires setfattr getfattr
+requires setfattr getfattr python3
 
 new_volume 4 2+1 --shared -L "$NAME"
 A=$MNT
@@ -105,6 +105,69 @@ wait "$pid"
 assert_eq "$(cat "$WORK/made.a" "$WORK/made.b" | LC_ALL=C sort)" \
 	"$(find "$A/names" -mindepth 1 -printf '%P\n' | LC_ALL=C sort)" "each is made by one of the two"
 assert_eq "$(find "$B/names" -mindepth 1 | wc -l)" 80 "all of them"
+
+# ---- a name that another mounter has given to another file: what is open here by it changes nothing there, and
+# its user is told
+
+mkdir "$A/close" "$A/write"
+setfattr -n sop.session -v write "$A/write"
+cat >"$WORK/lost.py" <<'PY'
+import ctypes, errno, os, sys
+a, b = sys.argv[1:]
+libc = ctypes.CDLL(None, use_errno=True)
+def fails(what, code, fn):
+    try: fn()
+    except OSError as e:
+        if e.errno == code: return
+        raise SystemExit('FAILED: %s: %s' % (what, e))
+    raise SystemExit('FAILED: %s is answered as done' % what)
+def linkat(fd, to):
+    if libc.linkat(-100, b'/proc/self/fd/%d' % fd, -100, to.encode(), 0x400): raise OSError(ctypes.get_errno(), 'link')
+def replaced(name): os.unlink(b + name)
+def renamed(name): os.rename(b + name, b + name + '2')
+def linked(name): os.link(b + name, b + name + '2'); os.unlink(b + name)
+# Of a directory with session=write each fails; a session's own changes do at their commit.
+changes = {
+    'write': lambda fd, name: os.pwrite(fd, b'W', 0),
+    'append': lambda fd, name: os.write(fd, b'W'),
+    'fchmod': lambda fd, name: os.fchmod(fd, 0o700),
+    'fchown': lambda fd, name: os.fchown(fd, 5, 5),
+    'futimens': lambda fd, name: os.utime(fd, (1, 1)),
+    'link': lambda fd, name: linkat(fd, a + name + 'L'),
+}
+def state(name):
+    st = os.stat(b + name)
+    return open(b + name).read(), st.st_mode, st.st_uid, st.st_mtime_ns, st.st_nlink, os.listxattr(b + name)
+for way in '/close/', '/write/':
+    for how in replaced, renamed, linked:
+        for what, change in changes.items():
+            name = '%s%s-%s' % (way, how.__name__, what)
+            with open(a + name, 'w') as f: f.write('mine')
+            fd = os.open(a + name, os.O_WRONLY | (os.O_APPEND if what == 'append' else 0))
+            os.pwrite(fd, b'M', 0); os.fsync(fd)
+            how(name)
+            with open(b + name, 'w') as f: f.write('theirs')
+            before = state(name)
+            fails(name, errno.ENOENT if what == 'link' else errno.ESTALE, lambda: change(fd, name))
+            try: os.close(fd)
+            except OSError: pass
+            if state(name) != before: raise SystemExit('FAILED: %s: %r has become %r' % (name, before, state(name)))
+# A session that was under way, and has looked since: its commit tells.
+for how in replaced, renamed, linked:
+    name = '/close/%s-session' % how.__name__
+    with open(a + name, 'w') as f: f.write('mine')
+    fd = os.open(a + name, os.O_RDWR); os.pwrite(fd, b'M', 0)
+    how(name)
+    with open(b + name, 'w') as f: f.write('theirs')
+    try: os.fstat(fd)
+    except OSError as e:
+        if e.errno != errno.ESTALE: raise
+    fails(name, errno.ENOENT, lambda: os.fsync(fd))
+    os.close(fd)
+    if state(name)[0] != 'theirs': raise SystemExit('FAILED: %s: %r' % (name, state(name)))
+PY
+python3 "$WORK/lost.py" "$A" "$B" || fail "see above"
+rm -r "$A/close" "$A/write"
 
 # ---- the events of one mount have the commits of the other, all, in the one order
 

@@ -187,6 +187,9 @@ static void a_mode_is_not_given_to_another_file_of_the_same_name(void **state)
 	struct sop_attr attr = {.mode = 0777};
 
 	fixture_ok(f, sop_setattr(a, SOP_NAME(store, "a"), &attr, SOP_ATTR_MODE, &f->e));
+	assert_int_equal(sop_setattr(a, SOP_NAME(store, "a"), &attr,
+				 SOP_ATTR_MODE | SOP_ATTR_SAME_INO, &f->e),
+		-ESTALE);
 	fixture_ok(f, sop_rename(r, SOP_NAME(store, "b"), SOP_NAME(store, "a"), 0, &f->e));
 	fixture_ok(f, sop_txn_commit(r, 0, &f->e));
 	assert_int_equal(sop_txn_commit(a, 0, &f->e), -ENOENT);
