@@ -513,17 +513,17 @@ static int item_walk(struct sop_check *c, const void *val, size_t vlen, bool ino
 		in->nlink = it.attr.nlink;
 		in->parent = it.attr.rdev;
 	}
-	if (S_ISDIR(it.attr.mode))
-		return inode ? todo_add(c, ino, false, 0) : record_bad(c);
-	for (uint32_t i = 0; i < it.extents; i++) {
-		rc = extent_met(c, &it.extent[i], &at, it.attr.size);
-		if (rc)
-			return rc;
-	}
 	if (it.xattr_blob.segment) {
 		rc = met_add(c, &it.xattr_blob, c->o.data);
 		if (rc > 0)
 			rc = sop_check_found(c, SOP_CHECK_XATTRS) ? 0 : sop_check_no_memory(c);
+		if (rc)
+			return rc;
+	}
+	if (S_ISDIR(it.attr.mode))
+		return inode ? todo_add(c, ino, false, 0) : record_bad(c);
+	for (uint32_t i = 0; i < it.extents; i++) {
+		rc = extent_met(c, &it.extent[i], &at, it.attr.size);
 		if (rc)
 			return rc;
 	}

@@ -574,6 +574,48 @@ static void lose_blob(const struct sop_blobref *ref)
 	assert_int_equal(hit, f.disks);
 }
 
+/* Attributes that take a blob of their own: of a directory, too, they are counted, looked at, and
+ * given up alone. */
+static void attributes_of_a_directory_are_counted_and_given_up_without_it(void **state)
+{
+	uint8_t key[SOP_MASTER_KEY], buf[SOP_ITEM_BYTES_MAX], was[5000], is[5000];
+	struct sop_item it;
+	struct sop_txn *t;
+	struct told what;
+
+	(void)state;
+	fill_random(was, sizeof(was), 3);
+	t = fixture_begin(&f, SOP_TXN_WRITE);
+	fixture_ok(&f, sop_xattr_set(t, SOP_SELF(store_b), "user.x", was, sizeof(was), 0, &f.e));
+	fixture_ok(&f, sop_txn_commit(t, SOP_COMMIT_DURABLE, &f.e));
+	fixture_ok(&f, fixture_close(&f));
+	what = fsck(true, false);
+	assert_string_equal(what.text, "");
+	fixture_ok(&f, fixture_open(&f));
+	fixture_settle(&f);
+	assert_int_equal(sop_xattr_get(sop_volume_latest(f.v), SOP_SELF(store_b), "user.x", is,
+				 sizeof(is), &f.e),
+		sizeof(is));
+	assert_memory_equal(is, was, sizeof(is));
+	sop_master_key(key, store_b, 'i');
+	fixture_ok(&f, sop_tree_item(f.v, SOP_STORE_MASTER, SOP_LSN_LATEST, key, sizeof(key), &it,
+			       buf, &f.e));
+	fixture_ok(&f, fixture_close(&f));
+	lose_blob(&it.xattr_blob);
+	what = fsck(true, false);
+	assert_int_equal(what.count[SOP_FOUND_LOST], 1);
+	what = fsck(true, true);
+	assert_int_equal(what.count[SOP_FOUND_DISCARDED], 1);
+	what = fsck(false, false);
+	assert_string_equal(what.text, "");
+	fixture_ok(&f, fixture_open(&f));
+	fixture_check(&f, true);
+	assert_int_equal(sop_xattr_get(sop_volume_latest(f.v), SOP_SELF(store_b), "user.x", is,
+				 sizeof(is), NULL),
+		-ENODATA);
+	assert_int_equal(fixture_has(&f, store_b, "file", value, sizeof(value)), 1);
+}
+
 static void holds_what_it_held(void)
 {
 	fixture_ok(&f, fixture_open(&f));
@@ -748,6 +790,7 @@ int main(void)
 		T(wrong_accounts_are_corrected),
 		T(a_name_without_an_inode_is_lost_and_stays_until_it_may_go),
 		T(a_lost_blob_is_told_of_each_range_that_refers_to_it),
+		T(attributes_of_a_directory_are_counted_and_given_up_without_it),
 		T(a_look_writes_nothing_and_a_volume_in_use_is_not_repaired),
 		T(a_crash_in_a_repair_at_any_step_costs_nothing),
 		T(a_leaf_out_of_order_is_put_in_order_and_a_crash_costs_nothing),
