@@ -1008,8 +1008,8 @@ static int repair_shard(struct grid *g, unsigned shard, uint8_t kind)
 	if (!rc) {
 		sop_batch_run(batch, SOP_IO_SERIAL, 0, sop_members_timeout_ms(b->s->mem));
 		rc = sop_batch_result(batch, request);
-		if (!rc)
-			sop_segment_mended(b->s, b->seg, shard);
+		if (!rc && !sop_segment_mended(b->s, b->seg, f))
+			rc = -ENODEV;
 	}
 	if (rc)
 		sop_segment_blame(b->s, sop_segment_disk(b->seg, shard), SOP_EVENT_WRITE, rc);

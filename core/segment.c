@@ -747,12 +747,17 @@ void sop_segment_fill_end(struct sop_segments *s, struct segment *seg)
 	sop_segment_busy_end(s, seg);
 }
 
-void sop_segment_mended(struct sop_segments *s, struct segment *seg, unsigned shard)
+/* Nothing is said of the shard then: what it lacks it lacked before. */
+bool sop_segment_mended(struct sop_segments *s, struct segment *seg, const struct sop_shard_file *f)
 {
 	SOP_LOCK_GUARD(&s->lock);
-	seg->dirty |= 1u << shard;
+	if (seg->file[f->shard] != f ||
+		f->file->disk != sop_members_disk(s->mem, sop_segment_disk(seg, f->shard)))
+		return false;
+	seg->dirty |= 1u << f->shard;
 	if (seg->in_table)
 		dirty_list_add(s, seg);
+	return true;
 }
 
 /* --- sync -----------------------------------------------------------------------------------

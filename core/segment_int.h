@@ -180,8 +180,10 @@ int sop_segment_reserve(struct sop_segment_place *out, struct sop_segments *s, u
  * `unrecorded` it does not count, and they lack nothing. */
 void sop_segment_wrote(struct sop_segments *s, struct segment *seg, uint32_t tried, uint32_t ok,
 	uint32_t unrecorded);
-/* A repair wrote to this shard. */
-void sop_segment_mended(struct sop_segments *s, struct segment *seg, unsigned shard);
+/* A repair has written to this shard, by this file. False: it does not count, for the disk has
+ * gone, or was taken in anew, or the shard has been moved meanwhile. */
+bool sop_segment_mended(
+	struct sop_segments *s, struct segment *seg, const struct sop_shard_file *f);
 
 /* --- shard files -------------------------------------------------------------------------------
  */

@@ -296,6 +296,64 @@ static void shard_files_removed_while_mounted_or_not(void **state)
 	volume_free(&v);
 }
 
+struct exchange {
+	struct volume *v;
+	const struct sop_blobref *ref;
+	unsigned member;
+	bool reopen, done;
+};
+
+/* The disk goes while something is being written to it, and comes back as another mount of it, so
+ * that the lock taken before is not there. */
+static void exchange(void *arg)
+{
+	struct exchange *x = arg;
+	struct sop_err e = {0};
+
+	if (x->done)
+		return;
+	x->done = true;
+	assert_ok(sop_members_offline(x->v->mem, x->member, &e), &e);
+	assert_int_equal(sim_remove(x->v->sim, x->v->path[x->member], SOP_PATH_LOCK), 0);
+	assert_ok(sop_members_online(x->v->mem, x->member, NULL, &e), &e);
+	if (x->reopen)
+		assert_int_equal(get_seed(x->v, x->ref, 3), 0);
+}
+
+static void a_repair_does_not_count_when_its_disk_went_and_came_back_meanwhile(void **state)
+{
+	(void)state;
+	for (unsigned reopen = 0; reopen < 2; reopen++) {
+		struct exchange x = {.reopen = reopen};
+		struct sop_blobref ref;
+		struct sop_err e = {0};
+		struct volume v;
+		struct frags f;
+		uint32_t good;
+
+		volume_new(&v, 4, 2, 2);
+		ref = put_seed(&v, 20000, 3);
+		assert_ok(sop_segments_sync(v.segs, &e), &e);
+		sop_segments_seal(v.segs, ref.segment);
+		frags_save(&v, &f, &ref);
+		poke(&v, &f, 0, 1000, "x!", 2);
+		x.v = &v;
+		x.ref = &ref;
+		x.member = info_of(&v, ref.segment).disks[0];
+		sim_watch(v.sim, exchange, &x);
+		assert_ok(sop_blob_verify(v.segs, &ref, true, &good, &e), &e);
+		sim_watch(v.sim, NULL, NULL);
+		assert_true(x.done);
+		assert_int_equal(good, 14);
+		assert_ok(sop_segments_sync(v.segs, &e), &e);
+		assert_false(info_of(&v, ref.segment).stale & ~1u);
+		assert_ok(sop_blob_verify(v.segs, &ref, true, &good, &e), &e);
+		assert_int_equal(good, 15);
+		frags_free(&f);
+		volume_free(&v);
+	}
+}
+
 /* Each row of blocks has its own k good ones. */
 static void damage_in_different_rows_of_all_shards_is_survived(void **state)
 {
@@ -967,6 +1025,8 @@ int main(void)
 		cmocka_unit_test(parts_are_rebuilt),
 		cmocka_unit_test(any_m_bad_shards_are_survived_and_more_are_not_hidden),
 		cmocka_unit_test(shard_files_removed_while_mounted_or_not),
+		cmocka_unit_test(
+			a_repair_does_not_count_when_its_disk_went_and_came_back_meanwhile),
 		cmocka_unit_test(damage_in_different_rows_of_all_shards_is_survived),
 		cmocka_unit_test(bit_flips_never_give_wrong_bytes),
 		cmocka_unit_test(a_ref_with_another_nonce_place_or_length_gives_nothing),
