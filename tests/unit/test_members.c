@@ -1386,7 +1386,7 @@ static void gate_set(const char *hangs)
  * to the end of the process. */
 static void rig_leave(struct rig *r)
 {
-	static struct rig *left[8];
+	static struct rig *volatile left[8]; /* or the compiler takes them for used by nobody */
 	static unsigned n;
 
 	assert_true(n < SOP_ARRAY_LEN(left));
