@@ -161,10 +161,9 @@ static int note_downgrade(struct coord_object *o, const struct sop_coord_lock *l
 	return 0;
 }
 
-static void on_locked(struct sop_coord *c, struct sop_coord_request *r)
+static void on_locked(
+	struct sop_coord *c, struct coord_object *o, const struct sop_coord_request *r)
 {
-	struct coord_object *o = *slot_of(c, r->lock.object);
-
 	o->busy = false;
 	if (r->rc == -EAGAIN && r->mine)
 		c->young_ms = sop_coord_boot_ms(c) + r->wait_ms + 1;
@@ -177,6 +176,15 @@ static void on_locked(struct sop_coord *c, struct sop_coord_request *r)
 	c->grant_high = SOP_MAX(c->grant_high, r->got);
 	if (r->unclaimed || sop_coord_locks_put(&o->held, 0, &r->lock))
 		doubt(c, o);
+}
+
+/* Nobody may wait for it any more, and so nothing else hold the object. */
+static void on_lock_answered(struct sop_coord *c, struct sop_coord_request *r)
+{
+	struct coord_object *o = *slot_of(c, r->lock.object);
+
+	on_locked(c, o, r);
+	object_put(c, o);
 }
 
 /* c->lock held: the object is ours alone. */
@@ -221,11 +229,13 @@ static int try_lock(struct sop_coord *c, struct coord_object *o, const struct so
 		return -ENOMEM;
 	}
 	r->lock = *l;
-	r->then = on_locked;
+	r->then = on_lock_answered;
 	r->once = true;
+	o->users++; /* the answer's */
 	rc = sop_coord_call_locked(r);
 	if (!r->sent) {
 		/* What it took away here is still there. */
+		o->users--;
 		o->busy = false;
 		if (l->type != F_WRLCK)
 			doubt(c, o);

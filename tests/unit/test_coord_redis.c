@@ -210,6 +210,32 @@ static void a_lock_that_came_too_late_is_given_back(void **state)
 	sop_coord_close(b.c);
 }
 
+/* Also of an object of which nothing else is known here. A few times: the answer may come just
+ * before the call that waited for it forgets the object, or just after. */
+static void the_first_lock_of_an_object_may_come_too_late(void **state)
+{
+	struct sop_coord_lock l = range(1, F_WRLCK, 0, 9);
+	struct mounter a, b;
+	struct sop_err e = {0};
+
+	(void)state;
+	start_impatient(&a, LONG_LEASE_MS);
+	start(&w, &b, LONG_LEASE_MS);
+	ok(sop_coord_alone(b.c, &e), &e);
+	for (l.object = 100; l.object < 110; l.object++) {
+		int rc;
+
+		test_redis_pause(&server, true);
+		rc = lock_of(&a, &l, 0);
+		assert_true(rc == SOP_ETIMEOUT || rc == -ENOTCONN);
+		test_redis_pause(&server, false);
+		assert_int_equal(lock_of(&b, &l, BOUND_MS), 0);
+		WAIT_FOR(is_up(&a));
+	}
+	sop_coord_close(a.c);
+	sop_coord_close(b.c);
+}
+
 static void scripts_that_were_flushed_are_sent_again(void **state)
 {
 	struct mounter a;
@@ -664,6 +690,7 @@ int main(int argc, char **argv)
 		CASE(a_server_that_is_stopped_holds_nobody),
 		CASE(sessions_outlive_the_sleep_of_a_server),
 		CASE(a_lock_that_came_too_late_is_given_back),
+		CASE(the_first_lock_of_an_object_may_come_too_late),
 		CASE(scripts_that_were_flushed_are_sent_again),
 		CASE(connections_that_break_break_nothing_else),
 		CASE(passwords_come_from_a_file_that_nobody_else_reads),
