@@ -640,6 +640,39 @@ static void wait_for_absent(struct search *s, const char *const *paths, size_t n
 	}
 }
 
+/* Commits of a shared volume are in slots, which more than half of the replicas have to tell.
+ * Without them it cannot be opened, so their labels are not to say that those not here are old. */
+static int check_slots(const struct sop_members *m, struct sop_err *e)
+{
+	const struct sop_label *l = &m->label;
+	char missing[MISSING_TEXT], volume[160];
+	unsigned all = 0, here = 0;
+
+	if (!(l->flags & SOP_LABEL_SHARED) || m->read_only)
+		return 0;
+	for (unsigned i = 0; i < l->members; i++) {
+		if (!sop_members_is(&l->member[i]) || !(l->member[i].role & SOP_ROLE_REGISTRY))
+			continue;
+		all++;
+		here += m->slot[i].at != NULL;
+	}
+	if (2 * here > all)
+		return 0;
+	missing_text(m, missing, sizeof(missing));
+	sop_members_volume_text(volume, sizeof(volume), l);
+	return sop_say(e, SOP_EDISKS,
+		"%s: %u of the %u disks that hold the registry are here, and a shared volume needs "
+		"more than half (missing: %s); bring them back",
+		volume, here, all, missing);
+}
+
+static int check_all(const struct sop_members *m, bool degraded, struct sop_err *e)
+{
+	int rc = sop_members_check_quorum(m, degraded, e);
+
+	return rc ? rc : check_slots(m, e);
+}
+
 /* Search, lock, judge once. 1: something moved meanwhile. */
 static int try_open(struct sop_members *m, struct search *s, const char *const *paths, size_t n,
 	struct sop_err *e)
@@ -659,12 +692,12 @@ static int try_open(struct sop_members *m, struct search *s, const char *const *
 			(unsigned long long)(s->newest->ro_compat & ~SOP_RO_COMPAT_KNOWN),
 			SOP_FORMAT_VERSION);
 	adopt(m, s);
-	rc = sop_members_check_quorum(m, o->degraded, e);
+	rc = check_all(m, o->degraded, e);
 	if (rc || o->read_only)
 		return rc;
 	rc = lock_as_can_be(m, s, e);
 	/* Some may have been lost to locking. */
-	return rc ? rc : sop_members_check_quorum(m, o->degraded, e);
+	return rc ? rc : check_all(m, o->degraded, e);
 }
 
 static int members_new(

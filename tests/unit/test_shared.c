@@ -596,6 +596,34 @@ static void with_one_replica_away_commits_go_on_and_with_two_they_are_refused(vo
 	expect_both("x", "5");
 }
 
+/* And a mount of those few, which cannot be, changes nothing: the others are as good as before. */
+static void a_mount_with_too_few_replicas_leaves_no_trace(void **state)
+{
+	struct sop_volume *v;
+
+	(void)state;
+	ok(put(p.a, "x", "1"));
+	close_both();
+	sim_disk_gone(p.sim, "/d1", true);
+	sim_disk_gone(p.sim, "/d2", true);
+	p.opts.degraded = true;
+	assert_int_equal(open_one(&v), SOP_EDISKS);
+	assert_non_null(strstr(p.e.text, "registry"));
+	p.opts.degraded = false;
+	sim_disk_gone(p.sim, "/d1", false);
+	sim_disk_gone(p.sim, "/d2", false);
+	/* Those that were away are not taken for old: one that was there may go now. */
+	sim_disk_gone(p.sim, "/d3", true);
+	ok(open_one(&p.a));
+	ok(open_one(&p.b));
+	expect_both("x", "1");
+	close_both();
+	sim_disk_gone(p.sim, "/d3", false);
+	ok(open_one(&p.a));
+	ok(open_one(&p.b));
+	check_whole();
+}
+
 static void a_full_replica_majority_refuses_and_a_full_one_does_not(void **state)
 {
 	(void)state;
@@ -1525,6 +1553,7 @@ int main(void)
 		T(inode_numbers_are_given_out_once),
 		T(duplicates_added_at_once_are_all_there),
 		T(with_one_replica_away_commits_go_on_and_with_two_they_are_refused),
+		T(a_mount_with_too_few_replicas_leaves_no_trace),
 		T(a_full_replica_majority_refuses_and_a_full_one_does_not),
 		T(who_was_taken_for_dead_commits_no_more),
 		T(what_was_acknowledged_survives_a_power_cut),
