@@ -803,35 +803,52 @@ static int claim(struct sopfs *f, int tid, struct sopfs_view *v)
 	return mark_add(f, tid, item);
 }
 
+/* item.lock held: may the nodeid show the version that a truncation has made? Not if it shows
+ * another than was truncated, to those who read by it, or in pages that the kernel has kept. */
+static bool shows_newest(struct sopfs *f, const struct sopfs_view *v, unsigned pins)
+{
+	bool newest;
+
+	pthread_mutex_lock(&f->lock);
+	newest = v->readers == pins && !v->session &&
+		 (v == v->item->current || !sopfs_view_paged(v));
+	pthread_mutex_unlock(&f->lock);
+	return newest;
+}
+
 static int set_size_by_path(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_view *v,
 	uint64_t size, struct sopfs_notes *notes, struct sop_err *e)
 {
 	struct sopfs_item *item = v->item;
 	uint64_t version = 0;
-	bool pinned = false;
+	unsigned pins = 0;
 	int rc = 0;
 
 	pthread_mutex_lock(&f->lock);
 	v->handles++;
 	if (!item->nameless && !(v == item->current && v->direct)) {
 		rc = claim(f, who->tid, v);
-		pinned = !rc;
+		pins = !rc;
 	}
-	v->readers += pinned; /* nobody steals it meanwhile */
+	v->readers += pins; /* nobody steals it meanwhile */
 	pthread_mutex_unlock(&f->lock);
 	if (!rc) {
+		bool mine;
+
 		pthread_mutex_lock(&item->lock);
 		rc = sopfs_materialise(f, item, e);
 		if (!rc)
 			rc = sopfs_truncate_now(f, item, size, &version, e);
-		if (!rc) {
-			sopfs_superseded(f, item, v, version, notes);
+		mine = shows_newest(f, v, pins);
+		if (!rc)
+			sopfs_superseded(f, item, mine ? v : NULL, version, notes);
+		if (!rc && mine) {
 			pthread_mutex_lock(&f->lock);
 			v->version = version;
-			if (!item->current && !v->session) {
+			if (!item->current) {
 				item->current = v;
 				v->kind = SOPFS_VIEW_COMMITTED;
-			} else if (item->current != v && !v->session) {
+			} else if (item->current != v) {
 				v->kind = SOPFS_VIEW_OLD;
 			}
 			pthread_mutex_unlock(&f->lock);
@@ -839,7 +856,7 @@ static int set_size_by_path(struct sopfs *f, const struct sopfs_caller *who, str
 		pthread_mutex_unlock(&item->lock);
 	}
 	pthread_mutex_lock(&f->lock);
-	v->readers -= pinned;
+	v->readers -= pins;
 	v->handles--;
 	sopfs_view_reap(f, v);
 	pthread_mutex_unlock(&f->lock);
@@ -1180,6 +1197,9 @@ static int claim_for_session(struct sopfs *f, int tid, struct sopfs_view *v, str
 		return 0;
 	}
 	rc = item->nameless ? 0 : claim(f, tid, v);
+	/* Without a name it can be no other nodeid, and this one shows its version to who reads. */
+	if (!rc && v->readers)
+		rc = -ESTALE;
 	if (rc)
 		return rc;
 	*fresh = true;

@@ -66,6 +66,49 @@ grep -q '^OK$' "$WORK/out" || fail "it did not come to its end"
 fallocate -p -o 1048576 -l 4096 "$MNT/s"
 assert_eq "$(head -c 1056768 "$MNT/s" | tail -c 8192 | tr -d '\0' | wc -c)" 4096 "a hole punched"
 
+# By its entry in /proc a reader's descriptor leads to what it shows, and that stays: a truncation is the file's, and
+# for writing it cannot be opened.
+cat >"$WORK/shown.py" <<'PY'
+import errno, mmap, os, sys
+os.chdir(sys.argv[1])
+def rd(p):
+    with open(p, 'rb') as f:
+        return f.read()
+def check(c, what):
+    if not c:
+        raise SystemExit('FAILED: ' + what)
+for later in b'AAAA', b'BBBB':
+    with open('t', 'wb') as f:
+        f.write(b'AAAA')
+    r = os.open('t', os.O_RDONLY)
+    p = mmap.mmap(r, 4, prot=mmap.PROT_READ)
+    check(p[:] == b'AAAA', 'before')
+    if later != b'AAAA':
+        with open('t', 'wb') as f:
+            f.write(later)
+    os.truncate('/proc/self/fd/%d' % r, 2)
+    check(rd('t') == later[:2] and os.stat('t').st_size == 2, 'truncated: %r' % rd('t'))
+    check(os.pread(r, 9, 0) == b'AAAA' and p[:] == b'AAAA', 'the version of who reads')
+    check(os.fstat(r).st_size == 4, 'its size')
+    try:
+        os.open('/proc/self/fd/%d' % r, os.O_RDWR)
+        check(False, 'opened for writing by the nodeid of who reads')
+    except OSError as e:
+        check(e.errno == errno.ESTALE, 'ESTALE')
+    p.close()
+    os.close(r)
+    check(rd('t') == later[:2], 'afterwards')
+with open('t', 'wb') as f:
+    f.write(b'AAAA')
+p = os.open('t', os.O_PATH)
+w = os.open('/proc/self/fd/%d' % p, os.O_RDWR)
+os.pwrite(w, b'B', 0)
+os.close(w)
+os.close(p)
+check(rd('t') == b'BAAA', 'of O_PATH it can')
+PY
+python3 "$WORK/shown.py" "$MNT" || fail "see above"
+
 # As lsof does: somebody else looks at a descriptor by its entry in /proc. What the mapping has written is none of
 # his business, and stays.
 cat >"$WORK/looked_at.py" <<'PY'

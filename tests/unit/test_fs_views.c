@@ -171,12 +171,74 @@ static void a_session_shows_no_other_size_than_its_own(void **state)
 	assert_int_equal(committed_size(m), 5000);
 }
 
+struct late {
+	struct mount *m;
+	struct sopfs_view *v;
+	int rc;
+};
+
+static void *truncate_late(void *arg)
+{
+	struct late *l = arg;
+
+	l->rc = truncate_at(l->m, l->m->stranger, l->v, 4);
+	return NULL;
+}
+
+static void wait_for_handle(struct mount *m, const struct sopfs_view *v)
+{
+	bool there = false;
+
+	while (!there) {
+		pthread_mutex_lock(&m->f->lock);
+		there = v->handles > 0;
+		pthread_mutex_unlock(&m->f->lock);
+		sched_yield();
+	}
+}
+
+/* A truncation has been let in, and before its turn comes another commits: the pages that the
+ * nodeid has had are of neither of the two versions. */
+static void a_nodeid_with_pages_of_an_older_version_does_not_become_the_committed_one(void **state)
+{
+	struct mount *m = *state;
+	struct sopfs_view *v = walk(m, m->opener), *old;
+	struct sopfs_handle *w = open_at(m, m->opener, v, O_WRONLY), *r;
+	struct late late = {.m = m};
+	struct sopfs_notes notes = {0};
+	pthread_t thread;
+	char buf[20];
+
+	assert_int_equal(sopfs_write(m->f, w, m->opener, 0, "newer", 5, 0, &notes, &m->x.e), 5);
+	late.v = old = walk(m, m->stranger);
+	r = open_at(m, m->stranger, old, O_RDONLY);
+	sopfs_note_paged(old);
+	assert_int_equal(sopfs_read(m->f, r, buf, sizeof(buf), 0, &m->x.e), 10);
+	close_by(m, m->stranger, r);
+
+	pthread_mutex_lock(&old->item->lock);
+	assert_int_equal(pthread_create(&thread, NULL, truncate_late, &late), 0);
+	wait_for_handle(m, old);
+	pthread_mutex_lock(&w->session->lock);
+	fixture_ok(&m->x, sopfs_session_commit(m->f, w->session, &notes, &m->x.e));
+	pthread_mutex_unlock(&w->session->lock);
+	pthread_mutex_unlock(&old->item->lock);
+	pthread_join(thread, NULL);
+	sopfs_notify_later(m->f, &notes);
+
+	assert_int_equal(late.rc, 0);
+	assert_int_equal(committed_size(m), 4);
+	assert_ptr_not_equal(walk(m, m->opener), old);
+	close_by(m, m->opener, w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 		TEST(a_truncation_by_path_is_no_part_of_the_session_that_it_meets),
 		TEST(a_session_shows_no_other_size_than_its_own),
+		TEST(a_nodeid_with_pages_of_an_older_version_does_not_become_the_committed_one),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
