@@ -144,8 +144,9 @@ enum sop_members_add_flags { SOP_MEMBERS_FORCE = 1, SOP_MEMBERS_DRY_RUN = 2 };
  * a label that nobody else knows: it is no member, and nobody is replaced. */
 int sop_members_add(struct sop_members *m, const char *path, uint8_t role, int replaces,
 	unsigned flags, uint64_t min_bytes, unsigned *member, struct sop_err *e);
-/* Nothing new goes to member i from now on: its content goes to the others. In the same round of
- * labels the heir (-1: none) gets the REGISTRY role: its replica is not current yet. */
+/* Nothing new goes to member i from now on: its content goes to the others. -EALREADY: it does so
+ * already; -ENOENT: it is no member any more. In the same round of labels the heir (-1: none) gets
+ * the REGISTRY role: its replica is not current yet. */
 int sop_members_drain(struct sop_members *m, unsigned i, int heir, struct sop_err *e);
 /* It stays. -ENOENT: it is not being drained, or is gone already. */
 int sop_members_undrain(struct sop_members *m, unsigned i, struct sop_err *e);

@@ -259,6 +259,16 @@ static int free_slot(const struct sop_members *m, struct sop_err *e)
 		e, -ENOSPC, "the volume has %d disks, and can have no more", SOP_MEMBERS_MAX);
 }
 
+/* Under the lock. Whoever asked may have been told otherwise a moment ago. */
+static int may_drain(const struct sop_members *m, unsigned i, struct sop_err *e)
+{
+	if (!sop_members_is(&m->label.member[i]))
+		return sop_say(e, -ENOENT, "d%u: is no member any more", i + 1);
+	if (m->label.member[i].state == SOP_MEMBER_DRAINING)
+		return sop_say(e, -EALREADY, "d%u: is being replaced or removed already", i + 1);
+	return 0;
+}
+
 /* Under the lock. */
 static void drain_to(struct sop_members *m, unsigned i, int to)
 {
@@ -285,7 +295,9 @@ static int enter(struct sop_members *m, struct enlist *x, unsigned *member, stru
 		return rc;
 	memcpy(who.path, x->path, sizeof(who.path));
 	sop_lock(&m->lock);
-	j = free_slot(m, e);
+	j = x->replaces < 0 ? 0 : may_drain(m, (unsigned)x->replaces, e);
+	if (!j)
+		j = free_slot(m, e);
 	if (j >= 0) {
 		sop_members_label_for(&x->label, m, 0);
 		x->label.member[j] = who;
@@ -301,6 +313,11 @@ static int enter(struct sop_members *m, struct enlist *x, unsigned *member, stru
 	if (rc)
 		return rc;
 	sop_lock(&m->lock);
+	rc = x->replaces < 0 ? 0 : may_drain(m, (unsigned)x->replaces, e);
+	if (rc) { /* the folder is what a crash would leave */
+		sop_unlock(&m->lock);
+		return rc;
+	}
 	m->label.member[j] = who;
 	m->given.member[j] = who;
 	m->label.members = (uint16_t)SOP_MAX((unsigned)j + 1, (unsigned)m->label.members);
@@ -394,9 +411,15 @@ int sop_members_add(struct sop_members *m, const char *path, uint8_t role, int r
 int sop_members_drain(struct sop_members *m, unsigned i, int heir, struct sop_err *e)
 {
 	uint64_t seq;
+	int rc;
 
 	assert(i < sop_members_count(m) && heir < (int)sop_members_count(m));
 	sop_lock(&m->lock);
+	rc = may_drain(m, i, e);
+	if (rc) {
+		sop_unlock(&m->lock);
+		return rc;
+	}
 	drain_to(m, i, -1);
 	if (heir >= 0 && !(m->label.member[heir].role & SOP_ROLE_REGISTRY)) {
 		m->label.member[heir].role |= SOP_ROLE_REGISTRY;

@@ -1142,6 +1142,67 @@ static void only_who_is_drained_leaves(void **unused)
 	rig_free(r);
 }
 
+/* Two may ask for it at the same time; the second may come when all is done. */
+static void who_is_drained_or_gone_is_not_drained_again(void **unused)
+{
+	struct rig *r = rig_new(4, 2, 1);
+	struct sop_members *m = must_open(r);
+	unsigned j;
+
+	(void)unused;
+	sim_add_disk(r->sim, "/new", 0);
+	assert_int_equal(sop_members_drain(m, 0, 3, NULL), 0);
+	assert_int_equal(sop_members_drain(m, 0, 2, NULL), -EALREADY);
+	assert_int_equal(member_on(r, "/d2", 2).role, SOP_ROLE_DATA);
+	assert_int_equal(sop_members_add(m, "/new", SOP_ROLE_DATA, 0, 0, 0, &j, NULL), -EALREADY);
+	assert_int_equal(sop_members_remove(m, 0, NULL), 0);
+	assert_int_equal(sop_members_drain(m, 0, 2, NULL), -ENOENT);
+	assert_int_equal(sop_members_add(m, "/new", SOP_ROLE_DATA, 0, 0, 0, &j, NULL), -ENOENT);
+	assert_int_equal(sop_members_count(m), 4);
+	assert_int_equal(member_on(r, "/d2", 0).state, SOP_MEMBER_REMOVED);
+	assert_int_equal(sop_members_offline(m, 3, NULL), 0);
+	assert_int_equal(member_on(r, "/d2", 0).state, SOP_MEMBER_REMOVED);
+	sop_members_close(m);
+	rig_free(r);
+}
+
+struct meanwhile {
+	struct sop_members *m;
+	bool done;
+};
+
+static void remove_meanwhile(void *arg)
+{
+	struct meanwhile *x = arg;
+
+	if (x->done)
+		return;
+	x->done = true;
+	assert_int_equal(sop_members_drain(x->m, 0, 3, NULL), 0);
+	assert_int_equal(sop_members_remove(x->m, 0, NULL), 0);
+}
+
+static void who_was_removed_while_its_replacement_was_made_stays_so(void **unused)
+{
+	struct rig *r = rig_new(4, 2, 1);
+	struct meanwhile x = {.m = must_open(r)};
+	unsigned j;
+
+	(void)unused;
+	sim_add_disk(r->sim, "/new", 0);
+	sim_watch(r->sim, remove_meanwhile, &x);
+	assert_int_equal(sop_members_add(x.m, "/new", SOP_ROLE_DATA, 0, 0, 0, &j, NULL), -ENOENT);
+	sim_watch(r->sim, NULL, NULL);
+	assert_true(x.done);
+	assert_int_equal(sop_members_count(x.m), 4);
+	assert_int_equal(member_on(r, "/d2", 0).state, SOP_MEMBER_REMOVED);
+	/* The folder that it has begun with can be given again. */
+	assert_int_equal(sop_members_add(x.m, "/new", SOP_ROLE_DATA, 1, 0, 0, &j, NULL), 0);
+	assert_int_equal(j, 4);
+	sop_members_close(x.m);
+	rig_free(r);
+}
+
 /* --- placing and room ------------------------------------------------------ */
 
 static void place_takes_k_plus_m_and_rotates_the_shards(void **unused)
@@ -1610,6 +1671,8 @@ int main(void)
 		cmocka_unit_test(a_profile_that_needs_a_disk_that_is_away_is_refused),
 		cmocka_unit_test(who_leaves_and_its_heir_are_told_in_one_round),
 		cmocka_unit_test(only_who_is_drained_leaves),
+		cmocka_unit_test(who_is_drained_or_gone_is_not_drained_again),
+		cmocka_unit_test(who_was_removed_while_its_replacement_was_made_stays_so),
 		cmocka_unit_test(place_takes_k_plus_m_and_rotates_the_shards),
 		cmocka_unit_test(place_prefers_free_disks_and_lets_equal_ones_take_turns),
 		cmocka_unit_test(place_goes_on_with_absent_disks_down_to_k),
