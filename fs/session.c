@@ -192,14 +192,10 @@ static bool is_nameless(struct sopfs *f, const struct sopfs_item *item)
 	return nameless;
 }
 
-/* A commit can fail and be in effect: when the wait for the media failed that comes after it (-o
- * sync). */
-static bool took_effect(struct sopfs *f, struct sopfs_session *s, int rc)
+static void note_stands(void *arg, uint64_t lsn)
 {
-	uint64_t version = 0;
-
-	return rc != SOP_ECONFLICT && !newest_version(f, s->item, &version, NULL) &&
-	       (s->creating || version != s->base);
+	(void)lsn;
+	*(bool *)arg = true;
 }
 
 int sopfs_session_commit(
@@ -207,6 +203,7 @@ int sopfs_session_commit(
 {
 	struct sop_txn *txn = s->txn;
 	struct sop_err own = {0};
+	bool stands = false;
 	int rc;
 
 	if (s->dead)
@@ -218,11 +215,17 @@ int sopfs_session_commit(
 	s->value = NULL;
 	e = e ? e : &own;
 	sop_txn_under(txn, atomic_load(&s->grant));
-	rc = sop_txn_commit(txn, sopfs_commit_flags(f), e);
-	if (rc && !took_effect(f, s, rc))
-		sopfs_session_failed(f, s, rc, e, notes);
+	/* A commit can fail and be in effect: when the wait for the media failed that comes after
+	 * it (-o sync). */
+	rc = sop_txn_on_commit(txn, note_stands, &stands, e);
+	if (rc)
+		sop_txn_rollback(txn);
 	else
+		rc = sop_txn_commit(txn, sopfs_commit_flags(f), e);
+	if (stands)
 		sopfs_session_committed(f, s, notes);
+	else
+		sopfs_session_failed(f, s, rc, e, notes);
 	return rc;
 }
 

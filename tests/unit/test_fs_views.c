@@ -39,7 +39,7 @@ static int setup(void **state)
 	const struct sopfs_opts o = {0};
 
 	m = (struct mount){0};
-	fixture_init(&m.x, 1, 0, 0);
+	fixture_init(&m.x, 1, 0, 48 << 20);
 	fixture_ok(&m.x, fixture_open(&m.x));
 	fixture_ok(&m.x, fixture_upsert(&m.x, SOP_ROOT, "file", "0123456789", 10, false));
 	fixture_ok(&m.x, sopfs_new(&m.f, m.x.v, &o, &m.x.e));
@@ -232,6 +232,38 @@ static void a_nodeid_with_pages_of_an_older_version_does_not_become_the_committe
 	close_by(m, m->opener, w);
 }
 
+/* Others have committed since it began, and its own commit fails for want of space. */
+static void what_failed_to_commit_is_not_taken_for_what_others_have_committed(void **state)
+{
+	struct mount *m = *state;
+	struct sopfs_view *v = walk(m, m->opener);
+	struct sopfs_handle *w = open_at(m, m->opener, v, O_WRONLY | O_TRUNC), *other;
+	struct sopfs_notes notes = {0};
+	static char fill[65536];
+	unsigned n = 0;
+	char key[16];
+	int rc = 0;
+
+	sopfs_note_paged(v);
+	assert_int_equal(sopfs_write(m->f, w, m->opener, 0, "never was", 9, 0, &notes, &m->x.e), 9);
+	other = open_at(m, m->stranger, walk(m, m->stranger), O_WRONLY);
+	assert_int_equal(
+		sopfs_write(m->f, other, m->stranger, 0, "newer", 5, 0, &notes, &m->x.e), 5);
+	close_by(m, m->stranger, other);
+	while (!rc) {
+		snprintf(key, sizeof(key), "%u", n++);
+		fill_random(fill, sizeof(fill), n);
+		rc = fixture_upsert(&m->x, SOP_ROOT, key, fill, sizeof(fill), false);
+	}
+	assert_int_equal(rc, -ENOSPC);
+	assert_int_equal(sopfs_flush(m->f, w, m->opener, &notes, &m->x.e), -ENOSPC);
+	assert_int_equal(sopfs_fsync(m->f, w, &notes, &m->x.e), -ENOSPC);
+	sopfs_release(m->f, w, &notes);
+	sopfs_notify_later(m->f, &notes);
+	assert_int_equal(committed_size(m), 10);
+	assert_ptr_not_equal(walk(m, m->opener), v);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -239,6 +271,7 @@ int main(void)
 		TEST(a_truncation_by_path_is_no_part_of_the_session_that_it_meets),
 		TEST(a_session_shows_no_other_size_than_its_own),
 		TEST(a_nodeid_with_pages_of_an_older_version_does_not_become_the_committed_one),
+		TEST(what_failed_to_commit_is_not_taken_for_what_others_have_committed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
