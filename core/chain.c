@@ -99,6 +99,7 @@ struct replica {
 	pthread_cond_t cond;
 	pthread_t thread;
 	bool threaded, busy, stop;
+	bool late; /* nobody waits for what it does any more */
 	int refs;
 	struct op op;
 	char staged[2][NAME];  /* the record's file, NIL's: to be linked, or removed */
@@ -323,13 +324,22 @@ static int name_found(void *arg, const char *name)
 	return 0;
 }
 
-/* What cannot be removed now is, next time. */
+static bool is_late(struct replica *p)
+{
+	SOP_LOCK_GUARD(&p->lock);
+	return p->late;
+}
+
+/* What cannot be removed now is, next time. So is what was found too late: others may have been let
+ * in since, and some of it be theirs. */
 static void remove_needless(struct replica *p, struct op *o, const char *folder,
 	bool (*needless)(const struct op *o, const char *name))
 {
 	struct names l = {.o = o, .folder = folder, .needless = needless};
 
 	(void)p->disk->ops->list(p->disk, folder, name_found, &l);
+	if (o->alone && is_late(p))
+		l.n = 0;
 	for (size_t i = 0; i < l.n; i++)
 		(void)p->disk->ops->unlink(p->disk, l.name[i]);
 	free(l.name);
@@ -651,6 +661,7 @@ static void run_ops(struct sop_chain *c, uint32_t mask, const struct op *what, u
 				record_get(what->record);
 			sent |= 1u << i;
 			p->busy = p->threaded;
+			p->late = false;
 			pthread_cond_broadcast(&p->cond);
 		}
 		sop_unlock(&p->lock);
@@ -668,7 +679,9 @@ static void run_ops(struct sop_chain *c, uint32_t mask, const struct op *what, u
 		sop_lock(&p->lock);
 		while (p->busy && (ms = sop_patience_slice(&patience)))
 			sop_cond_wait(&p->cond, &p->lock, (long)ms);
-		if (!p->busy)
+		if (p->busy)
+			p->late = true;
+		else
 			*done |= 1u << i;
 		sop_unlock(&p->lock);
 	}

@@ -84,6 +84,27 @@ static int hooked_lock(struct sop_file *f)
 	return locks_lost ? 0 : real->lock(f);
 }
 
+static atomic_bool hangs; /* the next list of the slots of d3, until it is false */
+static atomic_bool in_hang;
+
+static void nap(void)
+{
+	const struct timespec t = {.tv_nsec = 1000000};
+
+	nanosleep(&t, NULL);
+}
+
+static int hooked_list(
+	struct sop_disk *d, const char *path, int (*fn)(void *arg, const char *name), void *arg)
+{
+	bool once = !strcmp(d->name, "/d3") && !strcmp(path, SOP_PATH_SLOTS) && hangs &&
+		    !atomic_exchange(&in_hang, true);
+
+	while (once && hangs)
+		nap();
+	return real->list(d, path, fn, arg);
+}
+
 static void (*sharing)(void); /* in front of the next lock that is shared */
 static void (*raising)(void); /* in front of the next floor */
 
@@ -133,6 +154,7 @@ static int hooked_disk(void *sim, struct sop_disk **out, const char *path, struc
 	ops.link = hooked_link;
 	ops.pwritev = hooked_pwritev;
 	ops.rename = hooked_rename;
+	ops.list = hooked_list;
 	ops.lock = hooked_lock;
 	ops.lock_shared = hooked_lock_shared;
 	ops.file_open = hooked_open;
@@ -202,6 +224,7 @@ static int setup(void **state)
 	(void)state;
 	memset(&p, 0, sizeof(p));
 	meanwhile = raising = NULL;
+	hangs = in_hang = false;
 	before_blobs = NULL;
 	locks_lost = no_checkpoint = no_image = links_replace = false;
 	link_rc = 0;
@@ -1261,12 +1284,17 @@ static void count_file(void *arg, const char *file, uint64_t size, uint64_t allo
 	f->n += !strncmp(file, f->what, strlen(f->what));
 }
 
-static unsigned files(const char *what)
+static unsigned files_on(const char *disk, const char *what)
 {
 	struct found f = {.what = what};
 
-	sim_each_file(p.sim, "/d1", count_file, &f);
+	sim_each_file(p.sim, disk, count_file, &f);
 	return f.n;
+}
+
+static unsigned files(const char *what)
+{
+	return files_on("/d1", what);
 }
 
 static uint64_t allocated(void)
@@ -1503,6 +1531,35 @@ static void an_image_that_cannot_be_written_is_none(void **state)
 	check_whole();
 }
 
+/* A disk hangs while who is alone removes what others left there, and goes on when others are in.
+ */
+static void what_others_bring_survives_a_late_removal(void **state)
+{
+	unsigned lives, commits, left = 20000;
+
+	(void)state;
+	ok(put(p.a, "x", "1"));
+	close_both();
+	hangs = true;
+	p.opts.inline_io = false;
+	p.opts.disk_timeout_ms = 1000;
+	ok(open_one(&p.a));
+	assert_true(in_hang);
+	p.opts.inline_io = true;
+	ok(open_one(&p.b));
+	lives = files_on("/d3", "slots/live.");
+	commits = files_on("/d3", "slots/commit.");
+	assert_int_equal(lives, 1);
+	hangs = false;
+	/* It is done when d3 has a part in commits again. */
+	do
+		ok(put(p.a, "x", "2"));
+	while (files_on("/d3", "slots/commit.") <= commits && --left);
+	assert_true(left);
+	assert_int_equal(files_on("/d3", "slots/live."), lives);
+	expect_both("x", "2");
+}
+
 /* ---- who is gone ---- */
 
 static void who_is_dead_holds_up_nobody(void **state)
@@ -1572,6 +1629,7 @@ int main(void)
 		T(what_one_who_enters_writes_is_nobodys_garbage),
 		T(what_was_removed_is_given_back_while_others_are_there),
 		T(an_image_that_cannot_be_written_is_none),
+		T(what_others_bring_survives_a_late_removal),
 		T(who_is_dead_holds_up_nobody),
 	};
 
