@@ -676,9 +676,13 @@ static int throttle(struct sop_volume *v, struct sop_err *e)
 
 static bool removes_only(const struct sop_txn *t)
 {
-	for (const struct sop_wentry *w = sop_wset_first(&t->wset); w; w = w->next[0])
+	for (const struct sop_wentry *w = sop_wset_first(&t->wset); w; w = w->next[0]) {
 		if (w->write == SOP_WRITE_PUT && w->fresh)
 			return false;
+		for (const struct sop_xattr_patch *p = w->xattr; p; p = p->next)
+			if (p->val)
+				return false;
+	}
 	return !t->values;
 }
 

@@ -368,10 +368,23 @@ static unsigned fill_up(struct fixture *f, uint64_t store, uint8_t *buf)
 	}
 }
 
+/* What is added to an item takes room as well, and what is taken from it none. */
+static int attribute(struct fixture *f, uint64_t store, const char *key, const void *val)
+{
+	struct sop_txn *t = fixture_begin(f, SOP_TXN_WRITE);
+
+	if (val)
+		fixture_ok(
+			f, sop_xattr_set(t, SOP_NAME(store, key), "user.x", val, 65536, 0, &f->e));
+	else
+		fixture_ok(f, sop_xattr_remove(t, SOP_NAME(store, key), "user.x", &f->e));
+	return sop_txn_commit(t, 0, &f->e);
+}
+
 static void a_full_volume_keeps_what_it_has_and_lets_removes_through(void **state)
 {
 	static struct fixture f;
-	uint8_t *buf = malloc(65536);
+	uint8_t *buf = calloc(1, 65536);
 	unsigned first, again;
 	uint64_t store;
 	char key[32];
@@ -382,7 +395,11 @@ static void a_full_volume_keeps_what_it_has_and_lets_removes_through(void **stat
 	if (fixture_open(&f))
 		fail_msg("open: %s", f.e.text);
 	assert_int_equal(fixture_store(&f, "s", &store), 0);
+	assert_int_equal(fixture_upsert(&f, SOP_ROOT, "early", "x", 1, false), 0);
+	assert_int_equal(attribute(&f, SOP_ROOT, "early", buf), 0);
 	first = fill_up(&f, store, buf);
+	assert_int_equal(attribute(&f, store, "k0", buf), -ENOSPC);
+	assert_int_equal(attribute(&f, SOP_ROOT, "early", NULL), 0);
 	print_message("%u items of 64 KiB fit\n", first);
 	assert_true(first > 100);
 	for (unsigned i = 0; i < first; i++) {
