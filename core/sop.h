@@ -303,7 +303,9 @@ struct sop_attr {
 	uint64_t count;		/* directories: items */
 };
 
-/* All of these: -ENOENT when there is no such item or store. */
+/* All of these: -ENOENT when there is no such item or store. What a look-up says of how many items
+ * a directory has, and of its times, commit does not check: else it would conflict with all who
+ * make a name in it. sop_count() is for that. */
 int sop_lookup(struct sop_txn *t, struct sop_name name, struct sop_attr *out, struct sop_err *e);
 
 /* fn must not call the library. Its non-zero result ends the scan and is returned. */

@@ -321,6 +321,10 @@ int sop_txn_inode(struct sop_txn *t, struct sop_name name, struct sop_place *pla
 
 	for (unsigned i = 0; i < looks; i++) {
 		rc = look_for_inode(t, name, place, it, buf, e);
+		/* Who is told that it is not there, may go by that. */
+		if (rc == -ENOENT && name.key && !place->linked && t->pinned)
+			return sop_txn_saw(t, name.store, name.key, name.len, NULL, e) ? -ENOMEM
+										       : rc;
 		if (rc != -ENOENT || !name.key || !place->linked || removed_here(t, place))
 			return rc;
 	}

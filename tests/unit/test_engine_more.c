@@ -975,6 +975,84 @@ static void a_group_does_not_set_options_of_a_store_that_it_removes(void **state
 	fixture_settle(f);
 }
 
+/* ---- what is not there, and what is cut off meanwhile ---- */
+
+static int open_for_writing(struct sop_txn *t, struct sop_name name)
+{
+	struct sop_value *x;
+
+	return sop_value_open(&x, t, name, SOP_VALUE_WRITE, NULL);
+}
+
+/* Whoever finds no item to change may make up his mind by that, as who looks. */
+static void an_item_that_was_not_there_to_be_changed_conflicts_with_one_made(void **state)
+{
+	const struct sop_attr mode = {.mode = 0600};
+	struct fixture *f = *state;
+	char buf[8];
+
+	for (unsigned i = 0; i < 5; i++) {
+		const struct sop_name a = SOP_NAME(SOP_ROOT, "a");
+		struct sop_txn *t = fixture_begin(f, SOP_TXN_WRITE);
+		ssize_t rc[] = {i == 0	 ? sop_setattr(t, a, &mode, SOP_ATTR_MODE, NULL)
+				: i == 1 ? sop_xattr_set(t, a, "user.x", "1", 1, 0, NULL)
+				: i == 2 ? sop_xattr_get(t, a, "user.x", buf, sizeof(buf), NULL)
+				: i == 3 ? open_for_writing(t, a)
+					 : sop_xattr_remove(t, a, "user.x", NULL)};
+
+		assert_int_equal(rc[0], -ENOENT);
+		fixture_ok(f, sop_upsert(t, SOP_NAME(SOP_ROOT, "b"), "x", 1, &f->e));
+		fixture_ok(f, fixture_upsert(f, SOP_ROOT, "a", "x", 1, false));
+		assert_int_equal(sop_txn_commit(t, 0, &f->e), SOP_ECONFLICT);
+		fixture_ok(f, fixture_remove(f, SOP_ROOT, "a"));
+	}
+}
+
+static struct sop_value *session(struct fixture *f, struct sop_txn **t, const char *key)
+{
+	struct sop_value *x;
+
+	*t = fixture_begin(f, SOP_TXN_SESSION);
+	fixture_ok(f, sop_value_open(&x, *t, SOP_NAME(SOP_ROOT, key), SOP_VALUE_WRITE, &f->e));
+	return x;
+}
+
+/* A hole is no write: it does not bring back the size that another has cut. */
+static void a_hole_leaves_the_size_to_those_who_write(void **state)
+{
+	struct fixture *f = *state;
+	struct sop_value *x, *y;
+	struct sop_txn *t, *u;
+
+	fill_random(one, BIG, 1);
+	fixture_ok(f, fixture_upsert(f, SOP_ROOT, "a", one, BIG, false));
+	x = session(f, &t, "a");
+	y = session(f, &u, "a");
+	fixture_ok(f, sop_value_punch(x, 100, BIG - 100, &f->e));
+	fixture_ok(f, sop_value_truncate(y, 50, &f->e));
+	fixture_ok(f, sop_txn_commit(u, 0, &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+	assert_int_equal(fixture_has(f, SOP_ROOT, "a", one, 50), 1);
+	/* What was written does, though a hole is made of it. */
+	x = session(f, &t, "a");
+	assert_int_equal(sop_value_write(x, one + 50, 9950, 50, &f->e), 9950);
+	fixture_ok(f, sop_value_punch(x, 9000, 9000, &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+	memset(one + 9000, 0, 1000);
+	assert_int_equal(fixture_has(f, SOP_ROOT, "a", one, 10000), 1);
+	/* Appended bytes that have got their place are written as well. */
+	fixture_ok(f, fixture_upsert(f, SOP_ROOT, "a", one, 500, false));
+	t = fixture_begin(f, SOP_TXN_SESSION);
+	fixture_ok(f, sop_value_open(&x, t, SOP_NAME(SOP_ROOT, "a"),
+			      SOP_VALUE_WRITE | SOP_VALUE_APPEND, &f->e));
+	assert_int_equal(sop_value_write(x, one + 500, 500, 0, &f->e), 500);
+	fixture_ok(f, sop_value_punch(x, 700, 9000, &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+	memset(one + 700, 0, 300);
+	assert_int_equal(fixture_has(f, SOP_ROOT, "a", one, 1000), 1);
+	fixture_check(f, true);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -994,6 +1072,8 @@ int main(void)
 		TEST(a_commit_that_cannot_be_made_durable_stands),
 		TEST(a_check_during_commits_that_never_pause_finds_nothing),
 		TEST(options_of_a_store_that_is_removed_meanwhile_conflict),
+		TEST(an_item_that_was_not_there_to_be_changed_conflicts_with_one_made),
+		TEST(a_hole_leaves_the_size_to_those_who_write),
 		TEST(two_of_a_group_that_set_options_conflict),
 		TEST(a_group_does_not_set_options_of_a_store_that_it_removes),
 		cmocka_unit_test(an_error_of_the_moment_in_recovery_ends_no_history),
