@@ -209,7 +209,8 @@ static int put_piece(struct sop_value *x, const struct piece *p, uint64_t off, s
 		rc = sop_imap_set_shared(&x->map, off, (uint32_t)p->len, &p->ref, p->blob_off);
 	if (rc)
 		return sop_fail(e, rc, "extent");
-	x->size = SOP_MAX(x->size, off + p->len);
+	x->written = SOP_MAX(x->written, off + p->len);
+	x->size = SOP_MAX(x->size, x->written);
 	x->changed = true;
 	return 0;
 }

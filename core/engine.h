@@ -411,6 +411,7 @@ struct sop_value {
 	uint64_t lsn;	      /* at which extents of a tree are read */
 	bool pinned, pinned_tree;
 	uint64_t size, opened_size;
+	uint64_t written;    /* where the own writes end: the size is no less, whatever it was */
 	uint64_t limit;	     /* the committed value counts below this only */
 	struct sop_imap map; /* written, by offset */
 	struct sop_imap app; /* appended, from 0 at whatever the end will be */

@@ -307,7 +307,7 @@ static int plan_value(struct sop_txn *t, struct sop_value *x, struct sop_plan *p
 	if (!x->changed)
 		return 0;
 	/* With a fixed size nothing of the committed one counts. */
-	end = x->fixed ? x->size - x->app_len : SOP_MAX(b->attr.size, sop_imap_end(&x->map));
+	end = x->fixed ? x->size - x->app_len : SOP_MAX(b->attr.size, x->written);
 	if (sop_add_over(&p->size, end, x->app_len) || p->size > INT64_MAX)
 		return sop_fail(e, -EFBIG, "append");
 	/* Appended bytes go to the end as it is now. */

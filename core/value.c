@@ -650,7 +650,7 @@ static void write_failed(struct sop_value *x, uint64_t off, uint64_t end)
 		x->changed = true;
 	if (end > x->size && sop_imap_end(&x->map) > x->size &&
 		sop_imap_remove(&x->map, x->size, sop_imap_end(&x->map) - x->size)) {
-		x->size = sop_imap_end(&x->map);
+		x->size = x->written = sop_imap_end(&x->map);
 		x->changed = true;
 	}
 }
@@ -680,6 +680,8 @@ ssize_t sop_value_write(
 			rc = sop_value_settle_appends(x, e);
 		if (!rc)
 			rc = write_map(x, &x->map, buf, len, off, e);
+		if (!rc)
+			x->written = SOP_MAX(x->written, end);
 	}
 	count_memory(x);
 	if (rc) {
@@ -763,8 +765,10 @@ int sop_value_settle_appends(struct sop_value *x, struct sop_err *e)
 	bool any = x->app_len > 0;
 	int rc = sop_value_place_appends(x, x->size - x->app_len, e);
 
-	if (!rc && any)
+	if (!rc && any) {
 		x->depends = true;
+		x->written = SOP_MAX(x->written, x->size);
+	}
 	return rc;
 }
 
@@ -808,8 +812,8 @@ void sop_value_move(struct sop_value *to, struct sop_value *from)
 	to->loans = from->loans;
 	to->limit = SOP_MIN(to->limit, from->limit);
 	to->fixed |= from->fixed;
-	to->size =
-		to->fixed ? from->size - from->app_len : SOP_MAX(to->size, sop_imap_end(&to->map));
+	to->written = from->written;
+	to->size = to->fixed ? from->size - from->app_len : SOP_MAX(to->size, to->written);
 	to->size += to->app_len;
 	to->depends |= from->depends;
 	/* What he has looked at was empty; somebody may have been quicker since than our opening.
@@ -821,7 +825,7 @@ void sop_value_move(struct sop_value *to, struct sop_value *from)
 	from->app_len = 0;
 	from->loans = (struct sop_loans){0};
 	from->limit = UINT64_MAX;
-	from->size = 0;
+	from->size = from->written = 0;
 	from->fixed = from->depends = from->changed = false;
 	count_memory(to);
 	count_memory(from);
