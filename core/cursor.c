@@ -30,7 +30,9 @@ int sop_cursor_open(struct sop_cursor **out, struct sop_txn *t, uint64_t store, 
 {
 	struct sop_state_view view;
 	struct sop_cursor *c;
-	int rc = sop_txn_state(t, store, &view, e);
+	/* Not over the volume's own stores: a cursor can change what it stands on. */
+	int rc = store < SOP_ROOT ? sop_fail(e, -ENOENT, "store %llu", (unsigned long long)store)
+				  : sop_txn_state(t, store, &view, e);
 
 	*out = NULL;
 	if (rc)

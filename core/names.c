@@ -22,12 +22,23 @@ static int check_name(struct sop_name name, struct sop_err *e)
 	return 0;
 }
 
+/* The volume's own stores are not there for who uses it. */
+static int check_store(uint64_t store, struct sop_err *e)
+{
+	return store < SOP_STORE_ROOT
+		       ? sop_fail(e, -ENOENT, "store %llu", (unsigned long long)store)
+		       : 0;
+}
+
 /* The store must be there when the transaction commits: reading its state now is not enough, so the
  * inode of the directory is part of the read set (its removal is what would change it). */
 static int need_store(struct sop_txn *t, uint64_t store, struct sop_err *e)
 {
 	struct sop_state_view view;
+	int rc = check_store(store, e);
 
+	if (rc)
+		return rc;
 	for (const struct sop_dropped *d = t->stores; d; d = d->next)
 		if (d->store == store && !d->set)
 			return d->create ? 0
@@ -173,8 +184,10 @@ int sop_key_resolve(struct sop_txn *t, uint64_t store, const struct sop_key *key
 	struct sop_keybuf *kb, struct sop_keying **keying, bool making, struct sop_err *e)
 {
 	sop_autokeying struct sop_keying *k = NULL;
-	int rc = sop_txn_keying(t, store, &k, e);
+	int rc = check_store(store, e);
 
+	if (!rc)
+		rc = sop_txn_keying(t, store, &k, e);
 	if (rc)
 		return rc;
 	if (k && k->type == SOP_KEY_JSON && key->type == SOP_KEY_JSON && !k->n_fields && making) {
@@ -199,7 +212,12 @@ int sop_name_resolve(struct sop_txn *t, struct sop_name *name, struct sop_keybuf
 	kb->text_len = 0;
 	if (!name->key)
 		return 0;
-	rc = sop_txn_keying(t, name->store, &k, e);
+	rc = check_store(name->store, e);
+	if (!rc)
+		rc = sop_txn_keying(t, name->store, &k, e);
+	/* A longer one is never there, whatever is committed: nothing that a read set must know. */
+	if (!rc && !k && name->len > SOP_KEY_MAX)
+		rc = sop_fail(e, -ENOENT, "item");
 	if (rc || !k)
 		return rc;
 	if (making && k->type == SOP_KEY_JSON && !k->n_fields) {

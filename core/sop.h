@@ -310,8 +310,9 @@ int sop_lookup(struct sop_txn *t, struct sop_name name, struct sop_attr *out, st
 
 /* fn must not call the library. Its non-zero result ends the scan and is returned. */
 typedef int (*sop_item_fn)(void *arg, const void *key, size_t klen, const struct sop_attr *attr);
-/* attr of entries that are directories or have several names carries ino, mode's type and nothing
- * else unless full is set (then each costs a look-up). */
+/* -ENAMETOOLONG: an end of the range is longer than any key. attr of entries that are directories
+ * or have several names carries ino, mode's type and nothing else unless full is set (then each
+ * costs a look-up). */
 int sop_scan(struct sop_txn *t, uint64_t store, const struct sop_range *range, bool full,
 	sop_item_fn fn, void *arg, struct sop_err *e);
 int sop_count(struct sop_txn *t, uint64_t store, uint64_t *count, struct sop_err *e);

@@ -860,6 +860,9 @@ static int scan(struct sop_txn *t, uint64_t store, const struct sop_range *range
 	size_t n_own;
 	int rc = sop_txn_state(t, store, &view, e), saw;
 
+	/* The read set holds both ends, and what is prepared has room for keys. */
+	if (!rc && (s.range->from_len > SOP_KEY_MAX || s.range->to_len > SOP_KEY_MAX))
+		return sop_fail(e, -ENAMETOOLONG, "range of keys");
 	if (!portion)
 		return sop_fail(e, -ENOMEM, "scan");
 	s.portion = portion;

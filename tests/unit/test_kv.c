@@ -542,6 +542,94 @@ static void a_prepared_transaction_holds_stores_that_it_sets_and_removes(void **
 	fixture_settle(f);
 }
 
+/* Below the root's number are the volume's own stores: a wrong number must not break it. */
+static void the_volumes_own_stores_are_not_to_be_had(void **state)
+{
+	const struct sop_store_opts o = {.note = "mine"};
+	struct fixture *f = *state;
+	uint64_t dir = store_with(f, "s", NULL);
+	struct sop_key bytes = sop_key_bytes("k", 1);
+	uint8_t inode[SOP_MASTER_KEY];
+
+	sop_master_key(inode, dir, 'i');
+	for (uint64_t store = 0; store < SOP_ROOT; store++) {
+		struct sop_txn *t = fixture_begin(f, SOP_TXN_WRITE);
+		struct sop_name name = {store, inode, sizeof(inode)}, mine = SOP_NAME(dir, "mine");
+		struct sop_cursor *c;
+		struct sop_value *x;
+		struct sop_attr a = {0};
+		void *val;
+		size_t len;
+
+		fixture_ok(f, sop_add(t, mine, "1", 1, &f->e));
+		assert_int_equal(sop_add(t, SOP_NAME(store, "k"), "x", 1, &f->e), -ENOENT);
+		assert_int_equal(sop_upsert(t, name, "x", 1, &f->e), -ENOENT);
+		assert_int_equal(sop_remove(t, name, &f->e), -ENOENT);
+		assert_int_equal(sop_get(t, name, &val, &len, &f->e), -ENOENT);
+		assert_int_equal(sop_setattr(t, name, &a, SOP_ATTR_MODE, &f->e), -ENOENT);
+		assert_int_equal(sop_value_open(&x, t, name, SOP_VALUE_WRITE, &f->e), -ENOENT);
+		assert_int_equal(sop_create(t, name, &a, NULL, 0, NULL, &f->e), -ENOENT);
+		assert_int_equal(sop_rename(t, mine, SOP_NAME(store, "k"), 0, &f->e), -ENOENT);
+		assert_int_equal(sop_link(t, mine, SOP_NAME(store, "k"), NULL, &f->e), -ENOENT);
+		assert_int_equal(sop_store_create(t, SOP_NAME(store, "k"), NULL, NULL, NULL, &f->e),
+			-ENOENT);
+		assert_int_equal(sop_store_remove(t, name, &f->e), -ENOENT);
+		assert_int_equal(sop_store_set(t, store, &o, SOP_STORE_NOTE, &f->e), -ENOENT);
+		assert_int_equal(sop_kv_add(t, store, &bytes, "x", 1, NULL, &f->e), -ENOENT);
+		assert_int_equal(sop_kv_upsert(t, store, &bytes, "x", 1, &f->e), -ENOENT);
+		assert_int_equal(sop_kv_remove(t, store, &bytes, 0, &f->e), -ENOENT);
+		assert_int_equal(sop_cursor_open(&c, t, store, &f->e), -ENOENT);
+		fixture_ok(f, sop_remove(t, mine, &f->e));
+		fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+	}
+	fixture_check(f, true);
+}
+
+static int no_item(void *arg, const void *key, size_t klen, const struct sop_attr *attr)
+{
+	(void)arg;
+	(void)key;
+	(void)klen;
+	(void)attr;
+	fail();
+	return 0;
+}
+
+/* What is longer than any key is not there, whoever adds what: a look for it is nothing to be
+ * remembered. */
+static void a_look_for_a_key_that_is_too_long_can_be_prepared(void **state)
+{
+	static char longest[70000];
+	const struct sop_range from = {.from = longest, .from_len = sizeof(longest)},
+			       to = {.to = longest, .to_len = SOP_KEY_MAX + 1};
+	struct fixture *f = *state;
+	uint64_t store = store_with(f, "s", NULL);
+	struct sop_txn *t = fixture_begin(f, SOP_TXN_WRITE);
+	struct sop_value *x;
+	struct sop_attr a;
+	void *val;
+	size_t len;
+
+	memset(longest, 'k', sizeof(longest));
+	for (unsigned i = 0; i < 2; i++) {
+		struct sop_name name = {store, longest, i ? sizeof(longest) : SOP_KEY_MAX + 1};
+
+		assert_int_equal(sop_lookup(t, name, &a, &f->e), -ENOENT);
+		assert_int_equal(sop_get(t, name, &val, &len, &f->e), -ENOENT);
+		assert_int_equal(sop_value_open(&x, t, name, 0, &f->e), -ENOENT);
+		assert_int_equal(sop_setattr(t, name, &a, SOP_ATTR_MODE, &f->e), -ENOENT);
+	}
+	assert_int_equal(sop_scan(t, store, &from, false, no_item, NULL, &f->e), -ENAMETOOLONG);
+	assert_int_equal(sop_scan(t, store, &to, false, no_item, NULL, &f->e), -ENAMETOOLONG);
+	fixture_ok(f, sop_add(t, SOP_NAME(store, "a"), "1", 1, &f->e));
+	fixture_ok(f, sop_txn_prepare(t, &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+	assert_int_equal(count(f, store), 1);
+	fixture_reopen(f);
+	assert_int_equal(count(f, store), 1);
+	fixture_check(f, false);
+}
+
 /* ---- stores ---- */
 
 static void options_come_back_after_a_remount_and_a_removed_store_does_not(void **state)
@@ -621,6 +709,8 @@ int main(void)
 		T(cursors_go_on_over_the_changes_of_their_transaction),
 		T(a_prepared_transaction_holds_what_it_read_and_wrote),
 		T(a_prepared_transaction_holds_stores_that_it_sets_and_removes),
+		T(a_look_for_a_key_that_is_too_long_can_be_prepared),
+		T(the_volumes_own_stores_are_not_to_be_had),
 		T(options_come_back_after_a_remount_and_a_removed_store_does_not),
 	};
 
