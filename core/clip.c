@@ -210,7 +210,7 @@ static int put_piece(struct sop_value *x, const struct piece *p, uint64_t off, s
 	if (rc)
 		return sop_fail(e, rc, "extent");
 	x->written = SOP_MAX(x->written, off + p->len);
-	x->size = SOP_MAX(x->size, x->written);
+	x->size = SOP_MAX(x->size, off + p->len);
 	x->changed = true;
 	return 0;
 }

@@ -788,6 +788,7 @@ int sop_value_truncate(struct sop_value *x, uint64_t size, struct sop_err *e)
 		return rc;
 	count_memory(x);
 	x->limit = SOP_MIN(x->limit, size);
+	x->written = SOP_MIN(x->written, size);
 	x->size = size;
 	x->fixed = true;
 	changed(x);
