@@ -68,6 +68,16 @@ struct store {
 	struct sop_label label;
 };
 
+/* A shortage of ours must not cost a disk: what it stops is tried again in a moment. */
+#define MEMORY_TRIES 6u
+
+static void wait_for_memory(unsigned tries)
+{
+	struct timespec pause = {.tv_nsec = 1000000l << tries};
+
+	nanosleep(&pause, NULL);
+}
+
 static void store_run(struct sop_errand *x)
 {
 	struct store *s = (struct store *)x;
@@ -79,6 +89,10 @@ static void store_run(struct sop_errand *x)
 		return;
 	}
 	s->rc = sop_label_store(s->at->disk, &s->label, &s->e);
+	for (unsigned i = 0; s->rc == -ENOMEM && i < MEMORY_TRIES; i++) {
+		wait_for_memory(i);
+		s->rc = sop_label_store(s->at->disk, &s->label, &s->e);
+	}
 	atomic_store(&s->at->storing, false);
 }
 
@@ -106,8 +120,26 @@ static struct store *store_new(const struct sop_members *m, unsigned i)
 	sop_errand_init(&s->errand, store_run, store_release);
 	s->at = sop_attached_get(m->slot[i].at);
 	s->member = i;
-	sop_members_label_for(&s->label, m, i);
 	return s;
+}
+
+/* Under the lock. One for each member that is here; failed: where memory is short. True: nowhere.
+ */
+static bool stores_new(struct sop_members *m, struct store **list, unsigned *n, bool *failed)
+{
+	bool all = true;
+
+	*n = 0;
+	for (unsigned i = 0; i < m->label.members; i++) {
+		failed[i] = false;
+		if (!atomic_load(&m->usable[i]))
+			continue;
+		list[*n] = store_new(m, i);
+		failed[i] = !list[*n];
+		*n += !failed[i];
+		all = all && !failed[i];
+	}
+	return all;
 }
 
 #define RETRY_MIN_MS 2000u
@@ -184,25 +216,27 @@ static int store_round(struct sop_members *m)
 	struct sop_errand *errands[SOP_MEMBERS_MAX];
 	int rcs[SOP_MEMBERS_MAX];
 	bool failed[SOP_MEMBERS_MAX] = {false};
-	unsigned n = 0, taker[SOP_MEMBERS_MAX];
+	unsigned n, taker[SOP_MEMBERS_MAX], tries = 0;
 	uint64_t seq, generation;
 	int stored = 0;
 
 	sop_lock(&m->lock);
+	while (!stores_new(m, list, &n, failed) && tries < MEMORY_TRIES) {
+		sop_unlock(&m->lock);
+		while (n)
+			sop_errand_put(&list[--n]->errand);
+		wait_for_memory(tries++);
+		sop_lock(&m->lock);
+	}
 	generation = ++m->label.generation;
 	seq = m->change_seq;
-	for (unsigned i = 0; i < m->label.members; i++) {
-		if (!atomic_load(&m->usable[i]))
-			continue;
-		list[n] = store_new(m, i);
-		if (list[n]) {
-			errands[n] = &list[n]->errand;
-			n++;
-		} else { /* counts as a member that does not take the label */
-			failed[i] = true;
-			rcs[i] = -ENOMEM;
-		}
+	for (unsigned j = 0; j < n; j++) {
+		sop_members_label_for(&list[j]->label, m, list[j]->member);
+		errands[j] = &list[j]->errand;
 	}
+	/* Who has none counts as a member that does not take the label. */
+	for (unsigned i = 0; i < m->label.members; i++)
+		rcs[i] = -ENOMEM;
 	sop_unlock(&m->lock);
 
 	sop_errands_run(errands, n, m->threads, m->label_ms);

@@ -244,6 +244,14 @@ static int catch_up(struct loop *l)
 	return sop_volume_tick(l->f.v, &l->f.e);
 }
 
+/* Rounds of labels on all disks. */
+static int leave_and_return(struct loop *l)
+{
+	int rc = sop_disk_offline(l->f.v, "d3", 0, &l->f.e);
+
+	return rc ? rc : sop_disk_online(l->f.v, "d3", NULL, &l->f.e);
+}
+
 static const struct look {
 	const char *name;
 	int (*run)(struct loop *l);
@@ -257,6 +265,7 @@ static const struct look {
 	{"changes", list_changes, NULL, false},
 	{"prepared", list_prepared, NULL, false},
 	{"events", follow, NULL, false},
+	{"leave", leave_and_return, NULL, false},
 	{"recover", recover, die_suddenly, false},
 	{"catch-up", catch_up, others_commit, true},
 };
@@ -325,10 +334,10 @@ static void answer_is_right(struct loop *l, int rc, bool hit)
 	switch (l->mode) {
 	case NO_MEMORY:
 	case NO_MEMORY_STAYS:
-		/* A label that cannot be written for want of memory sets its disk aside, the last
-		 * one too: that fails closed. A mount does not, and has missed no disk. */
+		/* A label that cannot be written for want of memory that lasts sets its disk aside,
+		 * the last one too: that fails closed. A mount does not, and has missed no disk. */
 		if (rc != -ENOMEM && !(config_of(l)->shared && no_memory_in_slots(l, rc)) &&
-			(!l->f.v || rc != -EIO || !loop_dead(l)))
+			(l->mode == NO_MEMORY || !l->f.v || rc != -EIO || !loop_dead(l)))
 			loop_die(l, "not -ENOMEM", rc);
 		break;
 	case IO_ONCE:
@@ -349,17 +358,19 @@ static void answer_is_right(struct loop *l, int rc, bool hit)
 	}
 }
 
-/* Full disks are full, and not broken. A mount alone goes on without the one that was full first.
- */
+/* Full disks are full, and a call that memory is short for says nothing of a disk. A mount alone
+ * goes on without the one that was full first. */
 static void none_set_aside(struct loop *l)
 {
+	unsigned asked = look_of(l) && look_of(l)->run == leave_and_return;
 	struct sop_volume_stat st;
 
-	if (!strcmp(name_of(l->op), "remount") || !strcmp(name_of(l->op), "recover"))
+	if (l->mode == FULL &&
+		(!strcmp(name_of(l->op), "remount") || !strcmp(name_of(l->op), "recover")))
 		return;
 	sop_volume_stat(l->f.v, &st);
-	if (st.disks_online != l->f.disks)
-		loop_die(l, "a full disk was set aside", (int)st.disks_online);
+	if (st.disks_online + asked < l->f.disks)
+		loop_die(l, "a disk was set aside", (int)st.disks_online);
 }
 
 static uint64_t allocated(struct loop *l)
@@ -436,7 +447,7 @@ static bool one_round(struct loop *l)
 	hit = loop_disarm(l);
 	answer_is_right(l, rc, hit);
 	after_only = rc == l->rc_clean;
-	if (l->mode == FULL && l->f.v)
+	if ((l->mode == FULL || l->mode == NO_MEMORY) && l->f.v)
 		none_set_aside(l);
 	if (!l->f.v) { /* a mount that failed */
 		loop_mend(l);
@@ -505,6 +516,10 @@ static bool has(enum loop_mode mode, unsigned config, unsigned op, bool durable,
 
 	if (op < scenario_ops() ? scenario_is_fault(op)
 				: looks[op - scenario_ops()].shared && !c->shared)
+		return false;
+	/* One that is away, and one that fails, are too many. */
+	if (op >= scenario_ops() && looks[op - scenario_ops()].run == leave_and_return &&
+		mode != NO_MEMORY)
 		return false;
 	if (!long_run && stays && (c->shared || !c->m))
 		return false;
