@@ -154,6 +154,8 @@ void sop_segments_cut(struct sop_segments *s);
 /* Of a segment that may have been written after its entry in the table: its shards on members that
  * are behind (sop_members_behind) count as stale from now on. */
 void sop_segments_distrust(struct sop_segments *s, uint64_t id);
+/* These shards (bits) are to be written anew, or once more. */
+void sop_segments_stale(struct sop_segments *s, uint64_t id, uint32_t shards);
 /* A blob has been read on these shards (bits) that no sync is known to have reached: the next one
  * does, as if they had just been written. */
 void sop_segments_cached(struct sop_segments *s, uint64_t id, uint32_t shards);

@@ -18,6 +18,7 @@ struct seg {
 	uint64_t id, live;
 	bool recorded;
 	struct sop_segment_info info;
+	bool lossy; /* healed, and not all could be read */
 };
 
 struct segs {
@@ -603,14 +604,16 @@ static void resolve_suspects(struct sop_mender *m, enum sop_task_kind kind, int 
 	forget_since(m, &(struct mark){.untold = 0});
 }
 
-/* Of what is healed or moved, and is not looked at again by it. */
+/* Of what is healed or moved. When an unmount cuts the work, finding out who needs them would hold
+ * that up: what was moved is read back by the next mount, what was healed is healed once more. */
 static void tell_lost(struct sop_mender *m, enum sop_task_kind kind, int disk)
 {
 	if (!stopping(m))
 		resolve_suspects(m, kind, disk);
 	else if (suspects(m))
 		sop_log(m->v->log, SOP_LOG_WARNING, "mend",
-			"op=%s fragments=%zu: cannot be read; a scrub will tell who needs them",
+			"op=%s fragments=%zu: cannot be read; the next mount will tell who needs "
+			"them",
 			sop_task_kind_name(kind), suspects(m));
 }
 
@@ -829,6 +832,15 @@ static bool replicas(struct sop_mender *m)
 
 /* ---- heal ---- */
 
+/* The unmount has come before it was told what could not be healed (or just then): the next mount
+ * will not know but from these. */
+static void heal_again(struct sop_mender *m, const struct segs *s)
+{
+	for (size_t i = 0; i < s->n; i++)
+		if (s->seg[i].lossy)
+			sop_segments_stale(m->v->seg, s->seg[i].id, s->seg[i].info.stale);
+}
+
 static bool heal(struct sop_mender *m, struct sop_err *e)
 {
 	struct segs s = {0};
@@ -858,10 +870,12 @@ static bool heal(struct sop_mender *m, struct sop_err *e)
 		struct pace p = {.kind = SOP_TASK_HEAL,
 			.disk = disk,
 			.target = disk >= 0 ? (unsigned)disk : SOP_MEMBERS_MAX};
+		size_t had = suspects(m);
 
 		if (!shards)
 			continue;
 		rc = mend_shards(m, &s.seg[i], shards, NULL, &p, e);
+		s.seg[i].lossy = !rc && suspects(m) != had;
 		if (!rc || rc == -ENOENT)
 			continue;
 		failed = true;
@@ -871,8 +885,10 @@ static bool heal(struct sop_mender *m, struct sop_err *e)
 		if (rc == -ENOSPC || rc == -ENOMEM)
 			break;
 	}
-	free(s.seg);
 	tell_lost(m, SOP_TASK_HEAL, disk);
+	if (stopping(m))
+		heal_again(m, &s);
+	free(s.seg);
 	if (failed)
 		m->heal_ms = now_ms(m) + RETRY_MS;
 	else if (!stopping(m)) /* the next mount goes on with what is left */

@@ -717,6 +717,16 @@ void sop_segment_wrote(struct sop_segments *s, struct segment *seg, uint32_t tri
 		seal_locked(s, seg);
 }
 
+void sop_segments_stale(struct sop_segments *s, uint64_t id, uint32_t shards)
+{
+	struct segment *seg;
+
+	SOP_LOCK_GUARD(&s->lock);
+	seg = find(s, id);
+	if (seg)
+		seg->info.stale |= shards & sop_segment_all(seg);
+}
+
 void sop_segments_cached(struct sop_segments *s, uint64_t id, uint32_t shards)
 {
 	struct segment *seg;

@@ -1403,6 +1403,81 @@ static void what_cannot_be_healed_is_told(void **state)
 	is_told_as_lost(f, SOP_TASK_HEAL, "/s/large1");
 }
 
+static bool names_large1(struct fixture *f)
+{
+	struct sop_lost lost;
+
+	return sop_volume_lost(f->v, 0, &lost) && !strcmp(lost.name, "/s/large1");
+}
+
+struct cutting {
+	struct fixture *f;
+	uint64_t left; /* accesses */
+};
+
+static bool stop_in_heal(void *arg, unsigned disk)
+{
+	struct cutting *c = arg;
+	struct sop_task t;
+
+	for (unsigned i = 0; sop_volume_task(c->f->v, i, &t); i++)
+		if (t.kind == SOP_TASK_HEAL && t.state == SOP_TASK_RUNNING && !--c->left)
+			return stop_mender(c->f, disk);
+	return false;
+}
+
+/* The volume is unmounted at the n-th access to its disks while it heals. False: that had ended. */
+static bool cut_heal(struct fixture *base, uint64_t n, unsigned *later)
+{
+	struct fixture f = *base;
+	struct cutting c = {&f, n};
+	bool cut, told;
+
+	f.v = NULL;
+	f.sim = sim_clone(base->sim, n);
+	f.opts.open_disk_ctx = f.sim;
+	fixture_ok(&f, fixture_open(&f));
+	fixture_ok(&f, sop_disk_online(f.v, "d3", NULL, &f.e));
+	sim_fail_io(f.sim, 1, 0, false);
+	sim_choose_io(f.sim, stop_in_heal, &c);
+	tick(&f);
+	cut = !c.left;
+	sim_fail_io(f.sim, 0, 0, false);
+	told = names_large1(&f);
+	fixture_reopen(&f);
+	fixture_ok(&f, sop_mend_all(f.v, &f.e));
+	*later += !told;
+	if (!told && !names_large1(&f))
+		fail_msg("cut at access %llu: nobody tells what is lost", (unsigned long long)n);
+	fixture_ok(&f, fixture_close(&f));
+	sim_free(f.sim);
+	return cut;
+}
+
+static void a_heal_that_is_cut_tells_what_it_had_found(void **state)
+{
+	struct fixture *f = *state;
+	struct sop_extent_layout x;
+	unsigned rotten = 0, later = 0;
+	uint64_t store, n = 1;
+
+	fixture_ok(f, sop_disk_offline(f->v, "d3", 0, &f->e));
+	store = put_large(f, 2);
+	x = place_of(f, store, "large1");
+	for (unsigned i = 0; i < 4 && rotten < 2; i++)
+		if (x.disk[i] != 2) {
+			rot_shard(f, &x, i);
+			rotten++;
+		}
+	fixture_ok(f, fixture_close(f));
+	while (cut_heal(f, n, &later))
+		n++;
+	print_message(
+		"%llu accesses, told by the next mount %u times\n", (unsigned long long)n, later);
+	assert_true(later > 6);
+	fixture_ok(f, fixture_open(f));
+}
+
 static void what_cannot_be_moved_is_told(void **state)
 {
 	struct fixture *f = *state;
@@ -2324,6 +2399,7 @@ int main(void)
 		T(a_scrub_begun_anew_does_not_go_on_with_the_one_before),
 		T(what_nobody_can_tell_of_counts_as_lost),
 		T(what_cannot_be_healed_is_told),
+		T(a_heal_that_is_cut_tells_what_it_had_found),
 		T(what_cannot_be_moved_is_told),
 		T(a_scrub_paused_anywhere_has_not_finished),
 		T(a_scrub_cut_anywhere_sees_to_the_whole_registry),
