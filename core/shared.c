@@ -98,35 +98,52 @@ void sop_shared_published(struct sop_volume *v, uint64_t lsn)
 	sop_barrier_marked(v, lsn);
 }
 
-static int apply_txn(struct sop_volume *v, const struct sop_slot_txn *t, struct sop_err *e)
-{
-	int rc = sop_apply_prefault(v, t->ops, t->len, e);
-
-	if (rc)
-		return rc;
-	v->shared->halfway = true;
-	sop_event_ring_begin(v->events, t->lsn);
-	sop_apply_begin(v, t->lsn);
-	rc = sop_apply_run(v, t->ops, t->len, t->lsn, t->time_ns, e);
-	sop_apply_end(v);
-	if (!rc)
-		sop_shared_published(v, t->lsn);
-	return rc;
-}
-
-static int apply_batch(struct sop_volume *v, const struct sop_chain_record *r, struct sop_err *e)
+static int each_txn(struct sop_volume *v, const struct sop_chain_record *r,
+	int (*fn)(struct sop_volume *v, const struct sop_slot_txn *t, struct sop_err *e),
+	uint64_t *last, struct sop_err *e)
 {
 	const uint8_t *p = r->payload;
 	size_t left = r->len;
 	int rc = 0;
 
+	*last = v->lsn_next - 1;
 	while (left && !rc) {
 		struct sop_slot_txn t;
 
-		if (sop_slot_batch_next(&t, &p, &left) || t.lsn != v->lsn_next)
+		if (sop_slot_batch_next(&t, &p, &left) || t.lsn != *last + 1)
 			return sop_fail(e, SOP_ECORRUPT, "transaction in a slot");
-		rc = apply_txn(v, &t, e);
+		*last = t.lsn;
+		rc = fn(v, &t, e);
 	}
+	return rc;
+}
+
+static int prefault_txn(struct sop_volume *v, const struct sop_slot_txn *t, struct sop_err *e)
+{
+	return sop_apply_prefault(v, t->ops, t->len, e);
+}
+
+static int apply_txn(struct sop_volume *v, const struct sop_slot_txn *t, struct sop_err *e)
+{
+	return sop_apply_run(v, t->ops, t->len, t->lsn, t->time_ns, e);
+}
+
+/* As who has committed it: no transaction of a group depends on another, and what has to be read
+ * from the disks is before any of it is applied. */
+static int apply_batch(struct sop_volume *v, const struct sop_chain_record *r, struct sop_err *e)
+{
+	uint64_t last;
+	int rc = each_txn(v, r, prefault_txn, &last, e);
+
+	if (rc || last < v->lsn_next)
+		return rc;
+	v->shared->halfway = true;
+	sop_event_ring_begin(v->events, last);
+	sop_apply_begin(v, last);
+	rc = each_txn(v, r, apply_txn, &last, e);
+	sop_apply_end(v);
+	if (!rc)
+		sop_shared_published(v, last);
 	return rc;
 }
 
@@ -280,6 +297,16 @@ static int follow(struct sop_volume *v, struct sop_err *e)
 	return rc;
 }
 
+/* Too few replicas, or no memory to look: nothing is known, and nothing is wrong. Nor is there when
+ * what a record changes cannot be read now, and nothing of it is applied. */
+static bool for_now(const struct sop_shared *s, int rc)
+{
+	if (s->halfway)
+		return rc == -ENOMEM && !s->live;
+	return rc == SOP_EDISKS || rc == -ENOSPC || rc == -ENOMEM || rc == SOP_ELOST ||
+	       rc == -EIO || rc == -ETIMEDOUT || rc == SOP_ETIMEOUT;
+}
+
 int sop_shared_follow(struct sop_volume *v, struct sop_err *e)
 {
 	struct sop_shared *s = v->shared;
@@ -295,10 +322,7 @@ int sop_shared_follow(struct sop_volume *v, struct sop_err *e)
 		return 0;
 	if (e)
 		*e = why;
-	/* Too few replicas now, or no memory to look: nothing is known, and nothing is wrong. */
-	if (rc == SOP_EDISKS || rc == -ENOSPC || (rc == -ENOMEM && (!s->live || !s->halfway)))
-		return rc;
-	return dead(v, rc, &why);
+	return for_now(s, rc) ? rc : dead(v, rc, &why);
 }
 
 /* ---- placing ---- */

@@ -597,6 +597,44 @@ static void duplicates_added_at_once_are_all_there(void **state)
 
 /* ---- failures ---- */
 
+static void fill_many(struct sop_volume *v, unsigned from, unsigned to)
+{
+	static uint8_t bytes[1500];
+
+	for (unsigned i = from; i < to; i += 50) {
+		struct sop_txn *t = begin(v, SOP_TXN_WRITE);
+
+		for (unsigned k = i; k < i + 50; k++) {
+			char key[200];
+
+			snprintf(key, sizeof(key), "%0150u", k * 7919 % 100000);
+			fill_random(bytes, sizeof(bytes), k);
+			ok(sop_upsert(t, SOP_NAME(p.store, key), bytes, sizeof(bytes), &p.e));
+		}
+		ok(sop_txn_commit(t, 0, &p.e));
+	}
+}
+
+static void expect_many(struct sop_volume *v, unsigned to)
+{
+	static uint8_t bytes[1500];
+	struct sop_txn *t = begin(v, SOP_TXN_READ);
+
+	for (unsigned k = 0; k < to; k += 37) {
+		char key[200];
+		void *got;
+		size_t len;
+
+		snprintf(key, sizeof(key), "%0150u", k * 7919 % 100000);
+		fill_random(bytes, sizeof(bytes), k);
+		ok(sop_get(t, SOP_NAME(p.store, key), &got, &len, &p.e));
+		assert_int_equal(len, sizeof(bytes));
+		assert_memory_equal(got, bytes, len);
+		free(got);
+	}
+	sop_txn_rollback(t);
+}
+
 static void with_one_replica_away_commits_go_on_and_with_two_they_are_refused(void **state)
 {
 	(void)state;
@@ -644,6 +682,30 @@ static void a_mount_with_too_few_replicas_leaves_no_trace(void **state)
 	sim_disk_gone(p.sim, "/d3", false);
 	ok(open_one(&p.a));
 	ok(open_one(&p.b));
+	check_whole();
+}
+
+/* What the others have committed names nodes on disks that are away, for now, for this mounter. */
+static void who_cannot_follow_now_goes_on_when_the_disks_are_back(void **state)
+{
+	(void)state;
+	p.opts.segment_bytes = 1 << 20;
+	close_both();
+	ok(open_one(&p.a));
+	fill_many(p.a, 0, 6000);
+	close_both();
+	ok(open_one(&p.a));
+	ok(open_one(&p.b));
+	fill_many(p.a, 0, 6000);
+	sim_disk_gone(p.sim, "/d1", true);
+	sim_disk_gone(p.sim, "/d4", true);
+	assert_true(sop_volume_tick(p.b, &p.e) < 0);
+	sim_disk_gone(p.sim, "/d1", false);
+	sim_disk_gone(p.sim, "/d4", false);
+	ok(sop_volume_tick(p.b, &p.e));
+	ok(put(p.b, "x", "2"));
+	expect_both("x", "2");
+	expect_many(p.b, 6000);
 	check_whole();
 }
 
@@ -1306,44 +1368,6 @@ static uint64_t allocated(void)
 	return bytes;
 }
 
-static void fill_many(struct sop_volume *v, unsigned from, unsigned to)
-{
-	static uint8_t bytes[1500];
-
-	for (unsigned i = from; i < to; i += 50) {
-		struct sop_txn *t = begin(v, SOP_TXN_WRITE);
-
-		for (unsigned k = i; k < i + 50; k++) {
-			char key[200];
-
-			snprintf(key, sizeof(key), "%0150u", k * 7919 % 100000);
-			fill_random(bytes, sizeof(bytes), k);
-			ok(sop_upsert(t, SOP_NAME(p.store, key), bytes, sizeof(bytes), &p.e));
-		}
-		ok(sop_txn_commit(t, 0, &p.e));
-	}
-}
-
-static void expect_many(struct sop_volume *v, unsigned to)
-{
-	static uint8_t bytes[1500];
-	struct sop_txn *t = begin(v, SOP_TXN_READ);
-
-	for (unsigned k = 0; k < to; k += 37) {
-		char key[200];
-		void *got;
-		size_t len;
-
-		snprintf(key, sizeof(key), "%0150u", k * 7919 % 100000);
-		fill_random(bytes, sizeof(bytes), k);
-		ok(sop_get(t, SOP_NAME(p.store, key), &got, &len, &p.e));
-		assert_int_equal(len, sizeof(bytes));
-		assert_memory_equal(got, bytes, len);
-		free(got);
-	}
-	sop_txn_rollback(t);
-}
-
 /* More changes than memory holds, of one who commits and of one who follows; and a reader of before
  * sees what was before. */
 static void changes_need_no_memory_for_all_of_them(void **state)
@@ -1611,6 +1635,7 @@ int main(void)
 		T(duplicates_added_at_once_are_all_there),
 		T(with_one_replica_away_commits_go_on_and_with_two_they_are_refused),
 		T(a_mount_with_too_few_replicas_leaves_no_trace),
+		T(who_cannot_follow_now_goes_on_when_the_disks_are_back),
 		T(a_full_replica_majority_refuses_and_a_full_one_does_not),
 		T(who_was_taken_for_dead_commits_no_more),
 		T(what_was_acknowledged_survives_a_power_cut),
