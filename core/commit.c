@@ -703,6 +703,16 @@ static int commit_once(struct sop_txn *t, bool prepare, uint64_t *lsn, struct so
 	return r.rc;
 }
 
+/* It stands, whatever comes of this. */
+static int made_durable(struct sop_volume *v, uint64_t lsn, struct sop_err *e)
+{
+	if (!sop_barrier_wait(v, lsn, e))
+		return 0;
+	if (e)
+		e->code = SOP_EUNSYNCED; /* the text says the rest */
+	return SOP_EUNSYNCED;
+}
+
 static int commit_writes(
 	struct sop_txn *t, unsigned flags, bool prepare, uint64_t *lsn, struct sop_err *e)
 {
@@ -729,7 +739,9 @@ static int commit_writes(
 	} while (rc == LATER);
 	if (rc)
 		return rc;
-	return flags & SOP_COMMIT_DURABLE || v->opts.durable ? sop_barrier_wait(v, *lsn, e) : 0;
+	if (prepare)
+		return sop_barrier_wait(v, *lsn, e);
+	return flags & SOP_COMMIT_DURABLE || v->opts.durable ? made_durable(v, *lsn, e) : 0;
 }
 
 /* *lsn is set when the transaction stands: also when it could not be made durable then. */
@@ -743,7 +755,7 @@ static int commit_prepared(struct sop_txn *t, unsigned flags, uint64_t *lsn, str
 	if (!rc)
 		*lsn = own;
 	if (!rc && (flags & SOP_COMMIT_DURABLE || t->v->opts.durable))
-		rc = sop_barrier_wait(t->v, *lsn, e);
+		rc = made_durable(t->v, *lsn, e);
 	return rc;
 }
 

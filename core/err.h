@@ -1,8 +1,9 @@
 /* Error codes and messages.
  *
- * A function that can fail returns 0 (or a count) or a negative code: -errno, or one of SOP_E* below
- * -5000. The lowest layer says what failed (sop_fail), each layer above adds where (sop_wrap). Nobody
- * logs and returns. `e` may be NULL everywhere: then the text is lost, the code is not. */
+ * A function that can fail returns 0 (or a count) or a negative code: -errno, or one of SOP_E*
+ * below -5000. The lowest layer says what failed (sop_fail), each layer above adds where
+ * (sop_wrap). Nobody logs and returns. `e` may be NULL everywhere: then the text is lost, the code
+ * is not. */
 #ifndef SOP_ERR_H
 #define SOP_ERR_H
 
@@ -23,7 +24,8 @@ extern "C" {
 	X(SOP_EDISKS, -5007, ENODEV, "too few disks")                                              \
 	X(SOP_ETIMEOUT, -5008, ETIMEDOUT, "a wait came to its bound")                              \
 	X(SOP_EDEAD, -5009, EROFS, "the volume has failed and takes no more commits")              \
-	X(SOP_ENOTVOLUME, -5010, EINVAL, "holds no sopfs label")
+	X(SOP_ENOTVOLUME, -5010, EINVAL, "holds no sopfs label")                                   \
+	X(SOP_EUNSYNCED, -5011, EIO, "committed, but not known to be on the media")
 
 #define X(name, value, number, text) name = (value),
 enum sop_error { SOP_ERRORS(X) };

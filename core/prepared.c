@@ -708,8 +708,11 @@ int sop_prepared_commit(struct sop_volume *v, uint64_t id, unsigned flags, struc
 	uint64_t lsn;
 	int rc = sop_prepared_resolve(v, id, true, &lsn, e);
 
-	if (!rc && (flags & SOP_COMMIT_DURABLE || v->opts.durable))
-		rc = sop_barrier(v, lsn, e);
+	if (!rc && (flags & SOP_COMMIT_DURABLE || v->opts.durable) && sop_barrier(v, lsn, e)) {
+		rc = SOP_EUNSYNCED;
+		if (e)
+			e->code = rc;
+	}
 	return rc;
 }
 

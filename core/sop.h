@@ -207,10 +207,10 @@ enum sop_commit_flags { SOP_COMMIT_DURABLE = 1 };
 /* Ends and frees the transaction, whatever it returns. SOP_ECONFLICT: something it depends on was
  * committed by another: nothing done, try again. Other errors: nothing done, but for one case:
  * SOP_COMMIT_DURABLE (and the option durable of the volume) commits first and then waits for the
- * media. When that wait fails ("making commits durable: ..."), the transaction stands: all see it,
- * and it survives the end of the process; power loss it survives once a later sop_volume_sync has
- * returned 0. Functions of sop_txn_on_commit have been called then, and in no other case of an
- * error. Values opened in it are closed by it (sop_value_close must not be called any more). */
+ * media. When that wait fails, SOP_EUNSYNCED, the transaction stands: all see it, and it survives
+ * the end of the process; power loss it survives once a later sop_volume_sync has returned 0.
+ * Functions of sop_txn_on_commit have been called then, and in no other case of an error. Values
+ * opened in it are closed by it (sop_value_close must not be called any more). */
 int sop_txn_commit(struct sop_txn *t, unsigned flags, struct sop_err *e);
 void sop_txn_rollback(struct sop_txn *t); /* NULL is fine */
 /* Two-phase use, with another database: everything that can fail has been done and checked, and is
@@ -235,7 +235,7 @@ int sop_prepared_list(struct sop_volume *v, int (*fn)(void *arg, const struct so
  * item it writes; what it makes is "changed" here, too. fn's result when not 0. -ENOENT. */
 int sop_prepared_items(struct sop_volume *v, uint64_t id,
 	int (*fn)(void *arg, const struct sop_event *x), void *arg, struct sop_err *e);
-/* -ENOENT: there is none of this number (any more). flags: enum sop_commit_flags. */
+/* -ENOENT: there is none of this number (any more). flags: enum sop_commit_flags; SOP_EUNSYNCED. */
 int sop_prepared_commit(struct sop_volume *v, uint64_t id, unsigned flags, struct sop_err *e);
 int sop_prepared_rollback(struct sop_volume *v, uint64_t id, struct sop_err *e);
 

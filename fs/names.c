@@ -30,6 +30,19 @@ int sopfs_txn(struct sopfs *f, sopfs_txn_fn fn, void *arg, struct sop_err *e)
 	return rc;
 }
 
+void sopfs_note_unsynced(struct sopfs *f, struct sopfs_notes *n, struct sopfs_item *dir,
+	const char *name, const struct sopfs_item *item)
+{
+	pthread_mutex_lock(&f->lock);
+	sopfs_note_name(f, n, dir->ino, name, strlen(name));
+	sopfs_note_attrs(f, n, dir, NULL);
+	for (struct sopfs_view *v = dir->views; v; v = v->next)
+		sopfs_note_data(f, n, v); /* its list */
+	if (item)
+		sopfs_note_attrs(f, n, item, NULL);
+	pthread_mutex_unlock(&f->lock);
+}
+
 /* ---- what a name stands for ---- */
 
 struct found {
@@ -268,6 +281,7 @@ static int make(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_it
 	struct sop_err *e)
 {
 	struct make_call call = {.name = SOP_NAME(dir->ino, name), .target = target};
+	struct sopfs_notes notes = {0};
 	struct sop_attr init;
 	bool taken;
 	int rc;
@@ -286,6 +300,9 @@ static int make(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_it
 		rc = sopfs_txn(f, make_txn, &call, e);
 	}
 	sopfs_inherit_release(&call.lists);
+	if (rc == SOP_EUNSYNCED)
+		sopfs_note_unsynced(f, &notes, dir, name, NULL);
+	sopfs_notify_later(f, &notes);
 	return rc ? rc : sopfs_lookup(f, who->tid, dir, name, out, e);
 }
 
@@ -346,7 +363,7 @@ static int unlink_found(struct sopfs *f, struct found *w, struct sopfs_item *dir
 	struct sopfs_notes *notes, struct sop_err *e)
 {
 	struct remove_call call = {SOP_NAME(dir->ino, name), w, any_foreign(f)};
-	int rc;
+	int rc, follow;
 
 	if (S_ISDIR(w->attr.mode))
 		return -EISDIR;
@@ -359,10 +376,13 @@ static int unlink_found(struct sopfs *f, struct found *w, struct sopfs_item *dir
 		rc = keep_open(f, w->item, call.name, notes, e);
 	if (!rc)
 		rc = sopfs_txn(f, remove_txn, &call, e);
-	if (rc || !w->item)
+	if (rc == SOP_EUNSYNCED)
+		sopfs_note_unsynced(f, notes, dir, name, w->item);
+	if (!sopfs_stands(rc) || !w->item)
 		return rc;
 	name_gone(f, w->item, &w->attr, dir, name);
-	return sopfs_follow_names(f, w->item, e);
+	follow = sopfs_follow_names(f, w->item, rc ? NULL : e);
+	return rc ? rc : follow;
 }
 
 static int rmdir_found(struct sopfs *f, struct found *w, struct sopfs_item *dir, const char *name,
@@ -372,7 +392,6 @@ static int rmdir_found(struct sopfs *f, struct found *w, struct sopfs_item *dir,
 	bool full;
 	int rc;
 
-	(void)notes;
 	pthread_mutex_lock(&f->lock);
 	full = sopfs_overlay_has_store(f, w->attr.ino);
 	pthread_mutex_unlock(&f->lock);
@@ -381,7 +400,9 @@ static int rmdir_found(struct sopfs *f, struct found *w, struct sopfs_item *dir,
 	if (full)
 		return -ENOTEMPTY;
 	rc = sopfs_txn(f, remove_txn, &call, e);
-	if (!rc && w->item)
+	if (rc == SOP_EUNSYNCED)
+		sopfs_note_unsynced(f, notes, dir, name, w->item);
+	if (sopfs_stands(rc) && w->item)
 		name_gone(f, w->item, &w->attr, dir, name);
 	return rc;
 }
@@ -414,7 +435,11 @@ int sopfs_unlink(struct sopfs *f, struct sopfs_item *dir, const char *name,
 
 int sopfs_rmdir(struct sopfs *f, struct sopfs_item *dir, const char *name, struct sop_err *e)
 {
-	return remove_name(f, dir, name, rmdir_found, NULL, e);
+	struct sopfs_notes notes = {0};
+	int rc = remove_name(f, dir, name, rmdir_found, &notes, e);
+
+	sopfs_notify_later(f, &notes);
+	return rc;
 }
 
 /* ---- renaming ---- */
@@ -454,7 +479,7 @@ static int commit_with(struct sopfs *f, struct sopfs_session *s, sopfs_txn_fn fn
 	s->txn = NULL;
 	s->value = NULL;
 	rc = sop_txn_commit(t, sopfs_commit_flags(f), e);
-	if (rc)
+	if (!sopfs_stands(rc))
 		sopfs_session_failed(f, s, rc, e, notes);
 	return rc;
 }
@@ -531,7 +556,7 @@ static int rename_found(
 	struct sopfs_session *s = NULL;
 	struct sopfs_inherit none;
 	struct sop_attr whiteout;
-	int rc = rename_check(r);
+	int rc = rename_check(r), follow;
 
 	if (r->flags & RENAME_NOREPLACE)
 		call.flags |= SOP_RENAME_NOREPLACE;
@@ -563,20 +588,23 @@ static int rename_found(
 	if (!rc)
 		rc = s ? commit_with(f, s, rename_txn, &call, notes, e)
 		       : sopfs_txn(f, rename_txn, &call, e);
-	if (!rc) {
+	if (sopfs_stands(rc)) {
 		rename_names(f, r);
 		if (s)
 			sopfs_session_committed(f, s, notes);
+	}
+	if (rc == SOP_EUNSYNCED) {
+		sopfs_note_unsynced(f, notes, r->from_dir, r->from, r->src.item);
+		sopfs_note_unsynced(f, notes, r->to_dir, r->to, r->dst.item);
 	}
 	if (s) {
 		pthread_mutex_unlock(&s->lock);
 		sopfs_session_put(f, s);
 	}
-	if (!rc && r->src.item)
-		rc = sopfs_follow_names(f, r->src.item, e);
-	if (!rc && r->dst.item)
-		rc = sopfs_follow_names(f, r->dst.item, e);
-	return rc;
+	follow = sopfs_stands(rc) && r->src.item ? sopfs_follow_names(f, r->src.item, e) : 0;
+	if (!follow && sopfs_stands(rc) && r->dst.item)
+		follow = sopfs_follow_names(f, r->dst.item, e);
+	return follow ? follow : rc;
 }
 
 int sopfs_rename(struct sopfs *f, const struct sopfs_caller *who, struct sopfs_item *from_dir,
@@ -653,7 +681,7 @@ static int link_item(struct sopfs *f, int tid, struct sopfs_view *v, struct link
 	struct sopfs_session *s = NULL;
 	struct sopfs_where w;
 	bool there;
-	int rc = 0;
+	int rc = 0, more = 0;
 
 	pthread_mutex_lock(&f->lock);
 	there = sopfs_item_where(item, &w);
@@ -678,16 +706,16 @@ static int link_item(struct sopfs *f, int tid, struct sopfs_view *v, struct link
 	if (!rc)
 		rc = s ? commit_with(f, s, link_txn, call, notes, e)
 		       : sopfs_txn(f, link_txn, call, e);
-	if (!rc) {
+	if (sopfs_stands(rc)) {
 		pthread_mutex_lock(&f->lock);
 		if (call->hidden) {
 			item->nameless = false;
 			free(s->hidden);
 			s->hidden = NULL;
 		}
-		rc = item->provisional
-			     ? 0
-			     : sopfs_name_add(item, call->to.store, call->to.key, call->to.len);
+		more = item->provisional
+			       ? 0
+			       : sopfs_name_add(item, call->to.store, call->to.key, call->to.len);
 		pthread_mutex_unlock(&f->lock);
 		if (s)
 			sopfs_session_committed(f, s, notes);
@@ -697,7 +725,9 @@ static int link_item(struct sopfs *f, int tid, struct sopfs_view *v, struct link
 		sopfs_session_put(f, s);
 	}
 	/* With its second name the inode has moved to a place of its own. */
-	return rc ? rc : sopfs_follow_names(f, item, e);
+	if (sopfs_stands(rc) && !more)
+		more = sopfs_follow_names(f, item, e);
+	return more ? more : rc;
 }
 
 int sopfs_link(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_item *dir,
@@ -717,6 +747,8 @@ int sopfs_link(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_item
 	pthread_mutex_lock(&v->item->lock);
 	rc = link_item(f, tid, v, &call, notes, e);
 	pthread_mutex_unlock(&v->item->lock);
+	if (rc == SOP_EUNSYNCED)
+		sopfs_note_unsynced(f, notes, dir, name, v->item);
 	return rc ? rc : sopfs_lookup(f, tid, dir, name, out, e);
 }
 

@@ -10,6 +10,16 @@
 
 typedef int (*sopfs_txn_fn)(struct sop_txn *t, void *arg, struct sop_err *e);
 int sopfs_txn(struct sopfs *f, sopfs_txn_fn fn, void *arg, struct sop_err *e);
+/* What a transaction has given: is it in effect? With -o sync it can fail, behind its commit, in
+ * the wait for the media. */
+static inline bool sopfs_stands(int rc)
+{
+	return !rc || rc == SOP_EUNSYNCED;
+}
+/* Of one that stands and failed: the kernel takes the answer for "nothing done", and must look at
+ * the name again. item: whose name it is; or NULL. */
+void sopfs_note_unsynced(struct sopfs *f, struct sopfs_notes *n, struct sopfs_item *dir,
+	const char *name, const struct sopfs_item *item);
 /* What a change by a name that the item had here has given: another mounter of a shared volume may
  * have taken the name. */
 static inline int sopfs_name_lost(const struct sopfs *f, int rc)

@@ -420,7 +420,7 @@ static int own_set(fuse_req_t req, struct sopfs_item *dir, struct xattr_call *c,
 	if (!rc)
 		rc = sopfs_txn(f, session_txn, c, e);
 	/* What lies below may have inherited it. */
-	if (!rc)
+	if (sopfs_stands(rc))
 		atomic_fetch_add(&f->session_epoch, 1);
 	return rc;
 }
@@ -480,11 +480,11 @@ static void change_xattr(fuse_req_t req, fuse_ino_t ino, struct xattr_call *c)
 		sopfs_privileges_granted();
 	pthread_mutex_lock(&f->lock);
 	v->item->default_acl = 0;
-	if (!rc && v->item->last && c->mode)
+	if (sopfs_stands(rc) && v->item->last && c->mode)
 		v->item->last->mode = c->mode;
 	/* With an access list the mode has changed, and the kernel does not know of it. */
-	if (!rc)
-		sopfs_note_attrs(f, &notes, v->item, c->mode ? NULL : v);
+	if (sopfs_stands(rc))
+		sopfs_note_attrs(f, &notes, v->item, c->mode || rc ? NULL : v);
 	pthread_mutex_unlock(&f->lock);
 	sopfs_notify_later(f, &notes);
 	sopfs_reply_rc(f, req, rc, &e);

@@ -192,18 +192,11 @@ static bool is_nameless(struct sopfs *f, const struct sopfs_item *item)
 	return nameless;
 }
 
-static void note_stands(void *arg, uint64_t lsn)
-{
-	(void)lsn;
-	*(bool *)arg = true;
-}
-
 int sopfs_session_commit(
 	struct sopfs *f, struct sopfs_session *s, struct sopfs_notes *notes, struct sop_err *e)
 {
 	struct sop_txn *txn = s->txn;
 	struct sop_err own = {0};
-	bool stands = false;
 	int rc;
 
 	if (s->dead)
@@ -215,14 +208,8 @@ int sopfs_session_commit(
 	s->value = NULL;
 	e = e ? e : &own;
 	sop_txn_under(txn, atomic_load(&s->grant));
-	/* A commit can fail and be in effect: when the wait for the media failed that comes after
-	 * it (-o sync). */
-	rc = sop_txn_on_commit(txn, note_stands, &stands, e);
-	if (rc)
-		sop_txn_rollback(txn);
-	else
-		rc = sop_txn_commit(txn, sopfs_commit_flags(f), e);
-	if (stands)
+	rc = sop_txn_commit(txn, sopfs_commit_flags(f), e);
+	if (sopfs_stands(rc))
 		sopfs_session_committed(f, s, notes);
 	else
 		sopfs_session_failed(f, s, rc, e, notes);
@@ -319,7 +306,7 @@ int sopfs_materialise(struct sopfs *f, struct sopfs_item *item, struct sop_err *
 	struct sop_err own = {0};
 	uint64_t version;
 	bool there;
-	int rc;
+	int rc, unsynced = 0;
 
 	if (!s)
 		return 0;
@@ -332,6 +319,10 @@ int sopfs_materialise(struct sopfs *f, struct sopfs_item *item, struct sop_err *
 	if (!rc) {
 		call = (struct materialise_call){sopfs_where_name(&w), &attr, s->txn};
 		rc = sopfs_txn(f, materialise_txn, &call, e);
+	}
+	if (rc == SOP_EUNSYNCED) {
+		unsynced = rc;
+		rc = 0;
 	}
 	if (!rc)
 		rc = newest_version(f, item, &version, e);
@@ -353,7 +344,7 @@ int sopfs_materialise(struct sopfs *f, struct sopfs_item *item, struct sop_err *
 		}
 	}
 	pthread_mutex_unlock(&s->lock);
-	return rc;
+	return rc ? rc : unsynced;
 }
 
 /* ---- whose is it ---- */

@@ -717,7 +717,7 @@ static int setattr_locked(struct sopfs *f, int tid, struct sopfs_view *v, const 
 		rc = sopfs_txn(f, setattr_txn, &call, e);
 	rc = sopfs_name_lost(f, rc);
 	free(call.acl);
-	if (!rc) {
+	if (sopfs_stands(rc)) {
 		pthread_mutex_lock(&f->lock);
 		if (item->last)
 			attr_merge(item->last, a, mask);
@@ -735,9 +735,9 @@ int sopfs_setattr(struct sopfs *f, int tid, struct sopfs_view *v, const struct s
 	pthread_mutex_lock(&item->lock);
 	rc = setattr_locked(f, tid, v, a, mask, e);
 	pthread_mutex_unlock(&item->lock);
-	if (!rc) {
+	if (sopfs_stands(rc)) {
 		pthread_mutex_lock(&f->lock);
-		sopfs_note_attrs(f, notes, item, v);
+		sopfs_note_attrs(f, notes, item, rc ? NULL : v);
 		pthread_mutex_unlock(&f->lock);
 	}
 	return rc;
@@ -1469,8 +1469,12 @@ static int create_direct(struct sopfs *f, struct sopfs_item *dir, const char *na
 	struct sopfs_entry *entry, struct sop_err *e)
 {
 	struct create_call call = {.name = SOP_NAME(dir->ino, name), .init = init, .lists = lists};
+	struct sopfs_notes notes = {0};
 	int rc = sopfs_txn(f, create_txn, &call, e);
 
+	if (rc == SOP_EUNSYNCED)
+		sopfs_note_unsynced(f, &notes, dir, name, NULL);
+	sopfs_notify_later(f, &notes);
 	/* The version is the commit's, so the item has to be looked at again. */
 	if (!rc)
 		rc = sop_lookup(f->latest, call.name, &call.made, e);

@@ -480,7 +480,7 @@ static int commit_txn(struct sopfs_world *w, struct sop_err *e)
 		sop_txn_rollback(t);
 	} else {
 		rc = sop_txn_commit(t, 0, e);
-		sopfs_foreign_end(x, !rc);
+		sopfs_foreign_end(x, sopfs_stands(rc));
 	}
 	sopfs_foreign_free(x);
 	/* Only now, so that it is known what has come of it. */

@@ -488,7 +488,7 @@ static void a_commit_that_cannot_be_made_durable_stands(void **state)
 	t = fixture_begin(f, SOP_TXN_WRITE);
 	fixture_ok(f, sop_upsert(t, SOP_NAME(SOP_ROOT, "k"), "new", 3, &f->e));
 	fixture_ok(f, sop_txn_on_commit(t, count_call, &calls, &f->e));
-	assert_true(sop_txn_commit(t, SOP_COMMIT_DURABLE, &f->e) < 0);
+	assert_int_equal(sop_txn_commit(t, SOP_COMMIT_DURABLE, &f->e), SOP_EUNSYNCED);
 	assert_non_null(strstr(f->e.text, "making commits durable"));
 	assert_int_equal(calls, 1);
 	assert_int_equal(fixture_has(f, SOP_ROOT, "k", "new", 3), 1);
