@@ -12,6 +12,7 @@ struct change_call {
 	uint64_t ino;
 	const struct sopfs_op *op;
 	bool append;
+	uint64_t base; /* the value version that was changed */
 	ssize_t count;
 };
 
@@ -26,6 +27,7 @@ static int change_txn(struct sop_txn *t, void *arg, struct sop_err *e)
 	if (rc)
 		return rc;
 	sop_value_attr(value, &a);
+	c->base = a.value_version;
 	if (a.ino != c->ino)
 		rc = sop_fail(
 			e, -ESTALE, "inode %llu has another name", (unsigned long long)c->ino);
@@ -54,10 +56,10 @@ static ssize_t change_orphan(struct sopfs_session *o, const struct sopfs_op *op,
 	return n;
 }
 
-/* item.lock held. A change can fail and be in effect, when what failed came behind its commit: the
- * wait for the media (-o sync), or the look at what was made. version: the newest; 0: it cannot be
- * read. */
-static void changed_all_the_same(struct sopfs *f, struct sopfs_item *item, uint64_t version)
+/* item.lock held. This is the newest version, whoever has made it. A change can fail and be in
+ * effect, when what failed came behind its commit: the wait for the media (-o sync), or the look at
+ * what was made. 0: it cannot be read. */
+static void found_newest(struct sopfs *f, struct sopfs_item *item, uint64_t version)
 {
 	struct sopfs_notes notes = {0};
 	bool same;
@@ -95,11 +97,14 @@ ssize_t sopfs_change_now(struct sopfs *f, struct sopfs_item *item, bool append,
 		call.op = &at_end;
 	}
 	rc = sopfs_name_lost(f, sopfs_txn(f, change_txn, &call, e));
+	/* Another mounter has changed it since we looked: the pages written through lack that. */
+	if (!rc && f->shared)
+		found_newest(f, item, call.base);
 	seen = sop_lookup(f->latest, call.name, &a, rc ? NULL : e);
 	if (!seen && a.ino != item->ino)
 		seen = -ESTALE;
 	if (rc || seen) {
-		changed_all_the_same(f, item, seen ? 0 : a.value_version);
+		found_newest(f, item, seen ? 0 : a.value_version);
 		return rc ? rc : sopfs_name_lost(f, seen);
 	}
 	*version = a.value_version;

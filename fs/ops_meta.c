@@ -79,15 +79,57 @@ void sopfs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	}
 }
 
+struct looking {
+	struct sopfs *f;
+	fuse_req_t req;
+	struct sopfs_item *item; /* referenced */
+	struct sop_attr a;
+	bool cache;
+};
+
+static void looking_done(void *arg)
+{
+	struct looking *l = arg;
+
+	atomic_store(&l->item->telling, false);
+	sopfs_reply_attr(l->f, l->req, &l->a, l->cache);
+	sopfs_item_put(l->f, l->item);
+	free(l);
+}
+
+/* What another mounter has changed is not in the pages, and must not be looked for there once it is
+ * known from this that it is there. False: none are to be dropped. */
+static bool reply_when_told(struct sopfs *f, fuse_req_t req, struct sopfs_item *item,
+	const struct sop_attr *a, bool cache, struct sopfs_notes *notes)
+{
+	struct looking *l = notes->first ? malloc(sizeof(*l)) : NULL;
+
+	if (!l)
+		return false;
+	*l = (struct looking){f, req, item, *a, cache};
+	pthread_mutex_lock(&f->lock);
+	sopfs_item_ref(item);
+	pthread_mutex_unlock(&f->lock);
+	if (sopfs_notify_pages(f, notes, item, 0, 0, looking_done, l))
+		return true;
+	sopfs_item_put(f, item);
+	free(l);
+	return false;
+}
+
 /* tid: see sopfs_getattr(). */
 static void reply_getattr(
 	struct sopfs *f, fuse_req_t req, int tid, struct sopfs_view *v, struct sopfs_handle *h)
 {
+	struct sopfs_notes notes = {0};
 	struct sop_err e = {0};
 	struct sop_attr a;
 	bool cache;
-	int rc = sopfs_getattr(f, tid, v, h, &a, &cache, &e);
+	int rc = sopfs_getattr(f, tid, v, h, &a, &cache, &notes, &e);
 
+	if (!rc && reply_when_told(f, req, v->item, &a, cache, &notes))
+		return;
+	sopfs_notify_later(f, &notes);
 	if (rc)
 		sopfs_reply_rc(f, req, rc, &e);
 	else
@@ -132,7 +174,7 @@ static unsigned setattr_mask(const struct stat *st, int to_set, struct sop_attr 
  * root, whose writes leave the bits, and who is not the owner, and might not write at all, change
  * nothing by it. */
 static int chown_mode(fuse_req_t req, struct sopfs_view *v, struct sopfs_handle *h, int to_set,
-	struct sop_attr *a, unsigned *mask, struct sop_err *e)
+	struct sop_attr *a, unsigned *mask, struct sopfs_notes *notes, struct sop_err *e)
 {
 	uid_t uid = fuse_req_ctx(req)->uid;
 	struct sop_attr now;
@@ -142,7 +184,7 @@ static int chown_mode(fuse_req_t req, struct sopfs_view *v, struct sopfs_handle 
 	if (v->item->type != S_IFREG || to_set & FUSE_SET_ATTR_MODE ||
 		(to_set && !(to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))))
 		return 0;
-	rc = sopfs_getattr(sopfs_of(req), 0, v, h, &now, &cache, e);
+	rc = sopfs_getattr(sopfs_of(req), 0, v, h, &now, &cache, notes, e);
 	if (rc || (!to_set && (!uid || uid != now.uid)))
 		return rc;
 	a->mode = sopfs_mode_taken(req, &now);
@@ -182,7 +224,7 @@ void sopfs_op_setattr(
 			rc = sopfs_drop_privileges(req, v, h, &notes, &e);
 	}
 	if (!rc)
-		rc = chown_mode(req, v, h, to_set, &a, &mask, &e);
+		rc = chown_mode(req, v, h, to_set, &a, &mask, &notes, &e);
 	if (!rc && mask)
 		rc = sopfs_setattr(f, who.tid, v, &a, mask, &notes, &e);
 	if (to_set & FUSE_SET_ATTR_MODE && st->st_mode & (S_ISUID | S_ISGID))

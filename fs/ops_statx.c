@@ -73,6 +73,7 @@ int sopfs_answer_statx(
 	struct sopfs *f = userdata;
 	struct fuse_in_header head;
 	struct statx_in in;
+	struct sopfs_notes notes = {0};
 	struct sop_err e = {0};
 	struct sop_attr a;
 	bool cache;
@@ -90,7 +91,8 @@ int sopfs_answer_statx(
 		f = sopfs_world_fs(sopfs_world_current);
 	rc = sopfs_getattr(f, (int)head.pid, sopfs_view_of(f, head.nodeid),
 		in.getattr_flags & FUSE_GETATTR_FH ? (struct sopfs_handle *)(uintptr_t)in.fh : NULL,
-		&a, &cache, &e);
+		&a, &cache, &notes, &e);
+	sopfs_notify_later(f, &notes);
 	sopfs_world_leave();
 	if (rc)
 		return sopfs_trouble(f, rc, &e);

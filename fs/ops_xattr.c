@@ -522,7 +522,7 @@ static int drop_mode(fuse_req_t req, struct sopfs_view *v, struct sopfs_handle *
 	struct sopfs *f = sopfs_of(req);
 	struct sop_attr a;
 	bool cache;
-	int rc = sopfs_getattr(f, 0, v, h, &a, &cache, e);
+	int rc = sopfs_getattr(f, 0, v, h, &a, &cache, notes, e);
 	mode_t mode = rc ? 0 : sopfs_mode_taken(req, &a);
 
 	if (rc || mode == a.mode)

@@ -193,9 +193,9 @@ void sopfs_catch_up(struct sopfs *f)
 /* Of a shared volume: this version has come from another mounter, and none of ours is on its way.
  * What the kernel has of the one before is not looked at any more, but by those who have it open.
  * item.lock held. */
-static void from_elsewhere(struct sopfs *f, struct sopfs_item *item, const struct sop_attr *a)
+static void from_elsewhere(struct sopfs *f, struct sopfs_item *item, const struct sop_attr *a,
+	struct sopfs_notes *notes)
 {
-	struct sopfs_notes notes = {0};
 	bool other;
 
 	if (!f->shared || !S_ISREG(item->type))
@@ -205,13 +205,12 @@ static void from_elsewhere(struct sopfs *f, struct sopfs_item *item, const struc
 	pthread_mutex_unlock(&f->lock);
 	if (!other)
 		return;
-	sopfs_superseded(f, item, NULL, a->value_version, &notes);
-	sopfs_notify_later(f, &notes);
+	sopfs_superseded(f, item, NULL, a->value_version, notes);
 }
 
 /* What we know of the item's version and what is committed differ: one of our commits is between
  * the two, or another mounter's has been there. */
-static void come_to_rest(struct sopfs *f, struct sopfs_item *item)
+static void come_to_rest(struct sopfs *f, struct sopfs_item *item, struct sopfs_notes *notes)
 {
 	struct sopfs_where w;
 	struct sop_attr a;
@@ -223,7 +222,7 @@ static void come_to_rest(struct sopfs *f, struct sopfs_item *item)
 		there = sopfs_item_where(item, &w);
 		pthread_mutex_unlock(&f->lock);
 		if (there && !sop_lookup(f->latest, sopfs_where_name(&w), &a, NULL))
-			from_elsewhere(f, item, &a);
+			from_elsewhere(f, item, &a, notes);
 	}
 	pthread_mutex_unlock(&item->lock);
 }
@@ -314,6 +313,7 @@ static int lookup_once(struct sopfs *f, int tid, struct sopfs_item *dir, const c
 	struct sop_err *e)
 {
 	unsigned epoch = atomic_load(&f->foreign_epoch);
+	struct sopfs_notes notes = {0};
 	int rc = lookup_overlay(f, tid, dir, name, len, out);
 
 	if (rc != -ENOENT)
@@ -321,8 +321,10 @@ static int lookup_once(struct sopfs *f, int tid, struct sopfs_item *dir, const c
 	rc = sop_lookup(f->latest, (struct sop_name){dir->ino, name, len}, &out->attr, e);
 	if (rc)
 		return rc;
-	if (held)
-		from_elsewhere(f, held, &out->attr);
+	if (held) {
+		from_elsewhere(f, held, &out->attr, &notes);
+		sopfs_notify_later(f, &notes);
+	}
 	return lookup_found(f, tid, dir, name, len, epoch, held, out, busy);
 }
 
@@ -530,13 +532,13 @@ static int turn_away(struct sopfs *f, struct sopfs_view *v, int tid)
 }
 
 int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_handle *handle,
-	struct sop_attr *a, bool *cache, struct sop_err *e)
+	struct sop_attr *a, bool *cache, struct sopfs_notes *notes, struct sop_err *e)
 {
 	struct sopfs_item *item = v->item;
 	struct sopfs_session *s;
 	enum sopfs_view_kind kind;
 	struct sopfs_where w;
-	bool current, orphan, there;
+	bool current, orphan, there, stale;
 	int rc;
 
 	*cache = true;
@@ -585,15 +587,17 @@ int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_h
 		there = !item->last || sopfs_item_where(item, &w);
 		current = kind == SOPFS_VIEW_COMMITTED && !item->provisional && there &&
 			  v->version == a->value_version;
-		if (kind == SOPFS_VIEW_COMMITTED && v->direct && there)
+		/* Another mounter has changed it: the pages lack that. */
+		stale = f->shared && v->direct && there && item->version != a->value_version;
+		if (kind == SOPFS_VIEW_COMMITTED && v->direct && there && !stale)
 			v->version = item->version = a->value_version;
 		pthread_mutex_unlock(&f->lock);
 		if (current)
 			return 0;
-		if (kind != SOPFS_VIEW_COMMITTED || v->direct || a->nlink == 0 ||
+		if (kind != SOPFS_VIEW_COMMITTED || (v->direct && !stale) || a->nlink == 0 ||
 			v->version == SOPFS_VERSION_EMPTY)
 			break;
-		come_to_rest(f, item);
+		come_to_rest(f, item, notes);
 	}
 	*cache = false;
 	snapshot_attr(f, v, a);
@@ -1159,7 +1163,7 @@ static int open_read(struct sopfs *f, int tid, struct sopfs_view *v, struct sopf
 			sopfs_snap_free(snap);
 		else if (rc != -EAGAIN)
 			return rc;
-		come_to_rest(f, item);
+		come_to_rest(f, item, notes);
 	}
 	return sop_say(e, -EIO, "inode %llu: its version does not come to rest",
 		(unsigned long long)item->ino);
@@ -1356,6 +1360,8 @@ static int open_regular(struct sopfs *f, const struct sopfs_caller *who, struct 
 	pthread_mutex_unlock(&f->lock);
 	if (direct || (there && !own && is_direct(f, &w))) {
 		rc = open_direct(f, who, v, flags, h, notes, e);
+		/* Of what another mounter has changed the pages may not be dropped yet. */
+		out->keep_cache = !f->shared;
 		if (!rc && there && sopfs_is_companion(f, w.store, w.text, w.len))
 			sopfs_companion_opened(f, h, w.store, w.text, w.len, notes);
 		return rc;

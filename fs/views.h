@@ -43,7 +43,7 @@ void sopfs_forget(struct sopfs *f, struct sopfs_view *v, uint64_t n);
  * session since: -ESTALE, upon which the kernel walks the path again. 0: nobody is sent away.
  * handle may be NULL. */
 int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_handle *handle,
-	struct sop_attr *a, bool *cache, struct sop_err *e);
+	struct sop_attr *a, bool *cache, struct sopfs_notes *notes, struct sop_err *e);
 /* In a shared volume: what others have committed so far is there. */
 void sopfs_catch_up(struct sopfs *f);
 /* The committed attributes of an item, or the last known of one that is not there; no view's. */

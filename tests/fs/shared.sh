@@ -169,6 +169,44 @@ PY
 python3 "$WORK/lost.py" "$A" "$B" || fail "see above"
 rm -r "$A/close" "$A/write"
 
+# ---- session=write: a look at an open file tells what the other has written, and then it is read
+
+mkdir "$A/write"
+setfattr -n sop.session -v write "$A/write"
+cat >"$WORK/written.py" <<'PY'
+import os, sys, time
+a, b = sys.argv[1:3]
+def check(c, what):
+    if not c: raise SystemExit('FAILED: ' + what)
+mine = os.open(a + '/write/f', os.O_RDWR | os.O_CREAT)
+os.pwrite(mine, b'a' * 100, 0)
+theirs = os.open(b + '/write/f', os.O_RDWR)
+for i in range(1, 50):
+    check(os.pread(mine, 9999, 0) == os.pread(theirs, 9999, 0), 'before')
+    os.pwrite(theirs, b'%04d' % i, 0)
+    os.pwrite(theirs, b'b' * 100, i * 100)
+    check(os.fstat(mine).st_size == i * 100 + 100, 'its size')
+    got = os.pread(mine, 9999, 0)
+    check(got[0:4] == b'%04d' % i and got[i * 100:] == b'b' * 100, 'round %d: %r' % (i, got))
+    # One's own write passes over what the other has written: it is there all the same.
+    os.pwrite(theirs, b'X', 50)
+    os.pwrite(mine, b'Y', 60)
+    # The kernel drops its pages when it has been told.
+    for tries in range(1000):
+        got = os.pread(mine, 9999, 0)
+        if got[50:51] == b'X': break
+        time.sleep(.01)
+    check(got[50:51] == b'X' and got[60:61] == b'Y', 'round %d, after a write: %r' % (i, got))
+    os.pwrite(theirs, b'Z', 50)
+    again = os.open(a + '/write/f', os.O_RDONLY)
+    got = os.pread(again, 9999, 0)
+    check(got[50:51] == b'Z' and got[60:61] == b'Y', 'round %d, opened again: %r' % (i, got))
+    os.close(again)
+    os.fstat(theirs)
+PY
+python3 "$WORK/written.py" "$A" "$B" || fail "see above"
+rm -r "$A/write"
+
 # ---- the events of one mount have the commits of the other, all, in the one order
 
 mkdir "$A/order"

@@ -104,10 +104,12 @@ static int truncate_at(struct mount *m, int tid, struct sopfs_view *v, uint64_t 
 
 static int stat_at(struct mount *m, int tid, struct sopfs_view *v, uint64_t *size)
 {
+	struct sopfs_notes notes = {0};
 	struct sop_attr a = {0};
 	bool cache;
-	int rc = sopfs_getattr(m->f, tid, v, NULL, &a, &cache, &m->x.e);
+	int rc = sopfs_getattr(m->f, tid, v, NULL, &a, &cache, &notes, &m->x.e);
 
+	sopfs_notify_later(m->f, &notes);
 	*size = a.size;
 	return rc;
 }
