@@ -944,9 +944,10 @@ int sop_volume_check(struct sop_volume *v, bool data, void (*report)(void *arg, 
 	int rc = 0;
 
 	memset(out, 0, sizeof(*out));
-	/* (While others may be there nobody empties what was removed: it is met as that.) */
-	while (!v->opts.read_only && !sop_shared_live(v) && more && !rc)
-		rc = sop_reap(v, &more, e);
+	/* (While others may be there nobody empties what was removed: it is met as that. So is what
+	 * cannot be read of it.) */
+	while (!v->opts.read_only && !sop_shared_live(v) && more)
+		(void)sop_reap(v, &more, NULL);
 	/* So that what the disks hold is nearly all that there is, and is looked at. */
 	if (!rc && !sop_shared_live(v))
 		rc = sop_checkpoint_run(v, false, e);

@@ -595,7 +595,7 @@ int sop_refs_name(struct sop_volume *v, struct sop_blobref *ref, size_t n,
  * handle where that is known, or 0. Under no lock. */
 int sop_refs_nodes(struct sop_volume *v, struct sop_blobref *ref, size_t n,
 	void (*fn)(void *arg, uint64_t handle), void *arg, struct sop_err *e);
-/* Empty doomed stores a little. *more: there is work left. */
+/* Empty doomed stores a little. *more: there is work left, also behind one that failed. */
 int sop_reap(struct sop_volume *v, bool *more, struct sop_err *e);
 
 /* ---- the volume (volume.c) ----------------------------------------------------------------- */
@@ -634,6 +634,7 @@ struct sop_volume {
 	struct sop_commit_req *queue_head, *queue_tail;
 	bool leading;
 	struct sop_prepared *prepared; /* under commit */
+	uint64_t reap_after;	       /* under commit: the trees up to here have had their turn */
 
 	_Atomic uint64_t waited_lsn; /* newest when somebody last waited for the media; 0: never */
 	struct sop_lock barrier;     /* LEAF: the fields below; see barrier.c */

@@ -1,5 +1,6 @@
 /* Emptying extent trees whose files are gone, a little at a time, each step a commit of its own: a
- * crash in between leaves the rest in the DOOMED store, and the next mount goes on. */
+ * crash in between leaves the rest in the DOOMED store, and the next mount goes on. A tree that
+ * cannot be emptied is left out, and tried again when the others are through. */
 #include "core/engine.h"
 
 #define STEP 256
@@ -19,6 +20,8 @@ static int doomed_entry(void *arg, const void *key, size_t klen, const void *val
 	if (klen != 8 || vlen != 8)
 		return SOP_ECORRUPT;
 	tree = be64_get(key);
+	if (tree <= d->v->reap_after)
+		return 0;
 	/* A reader of the file still goes through its tree: leave it alone, its nodes would only
 	 * multiply. */
 	if (sop_pins_newest(d->v->pins, tree))
@@ -62,8 +65,10 @@ static int reap_locked(struct sop_volume *v, bool *more, struct sop_err *e)
 	*more = false;
 	if (!rc)
 		rc = sop_tree_scan(v->nodes, &view.tree, SOP_LSN_LATEST, &all, doomed_entry, &d, e);
-	if (rc < 0 || !d.found)
+	if (rc < 0 || !d.found) {
+		v->reap_after = 0;
 		return rc < 0 ? rc : 0;
+	}
 	rc = sop_stores_view(v->stores, d.tree, SOP_LSN_LATEST, &view, e);
 	if (!rc)
 		rc = sop_tree_scan(v->nodes, &view.tree, SOP_LSN_LATEST, &all, step_entry, &s, e);
@@ -74,9 +79,11 @@ static int reap_locked(struct sop_volume *v, bool *more, struct sop_err *e)
 			sop_buf_op(&s.ops, SOP_OP_DEL, SOP_OPF_QUIET, SOP_STORE_DOOMED, key,
 				sizeof(key), NULL, 0);
 		}
-		*more = true;
 		rc = sop_commit_locked(v, &s.ops, e);
 	}
+	if (rc)
+		v->reap_after = d.tree;
+	*more = !v->dead;
 	sop_buf_release(&s.ops);
 	return rc;
 }

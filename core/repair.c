@@ -640,8 +640,8 @@ static int look(struct repair *r, bool data)
 	if (rc)
 		return rc;
 	/* What is dropped may be among what cannot be read: then it stays for now. */
-	while (more && !rc)
-		rc = sop_reap(v, &more, NULL);
+	while (more)
+		(void)sop_reap(v, &more, NULL);
 	rc = sop_checkpoint_run(v, false, r->e);
 	if (rc)
 		return rc;

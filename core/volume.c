@@ -123,8 +123,11 @@ int sop_volume_tick(struct sop_volume *v, struct sop_err *e)
 		return tick_beside(v, e);
 	rc = sop_barrier(v, sop_pins_published(v->pins), e);
 	/* A dropped file whose extents cannot be read must not hold up everything else. */
-	for (unsigned i = 0; more && !rc && !reap && i < 1024; i++)
-		reap = sop_reap(v, &more, e);
+	for (unsigned i = 0; more && !rc && i < 1024; i++) {
+		int one = sop_reap(v, &more, reap ? NULL : e);
+
+		reap = reap ? reap : one;
+	}
 	/* Without a mark an idle journal makes recovery verify more than it must, and nothing may
 	 * be given back. */
 	if (!rc)

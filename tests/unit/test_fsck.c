@@ -616,6 +616,60 @@ static void attributes_of_a_directory_are_counted_and_given_up_without_it(void *
 	assert_int_equal(fixture_has(&f, store_b, "file", value, sizeof(value)), 1);
 }
 
+/* The extent tree of one removed file cannot be read: those of others are emptied all the same. */
+static void a_removed_file_that_cannot_be_read_holds_up_no_other(void **state)
+{
+	static const char *const name[] = {"x", "y", "z"};
+	uint64_t tree[3];
+	struct sop_blobref ref;
+	struct sop_state_view view;
+	struct sop_check_report r;
+	struct told what;
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++) {
+		struct sop_txn *t = fixture_begin(&f, SOP_TXN_SESSION);
+		uint8_t buf[SOP_ITEM_BYTES_MAX];
+		struct sop_item it;
+		struct sop_value *x;
+
+		fixture_ok(&f, sop_upsert(t, SOP_NAME(SOP_ROOT, name[i]), "", 0, &f.e));
+		fixture_ok(&f, sop_txn_commit(t, 0, &f.e));
+		t = fixture_begin(&f, SOP_TXN_SESSION);
+		fixture_ok(&f,
+			sop_value_open(&x, t, SOP_NAME(SOP_ROOT, name[i]), SOP_VALUE_WRITE, &f.e));
+		for (unsigned k = 0; k < 40; k++)
+			assert_int_equal(sop_value_write(x, value, 3000, k * 10000, &f.e), 3000);
+		fixture_ok(&f, sop_txn_commit(t, SOP_COMMIT_DURABLE, &f.e));
+		fixture_ok(&f,
+			sop_tree_item(f.v, SOP_ROOT, SOP_LSN_LATEST, name[i], 1, &it, buf, &f.e));
+		tree[i] = it.tree;
+		assert_true(tree[i]);
+	}
+	fixture_ok(&f, sop_volume_checkpoint(f.v, &f.e));
+	root_of(&ref, tree[0]);
+	fixture_reopen(&f); /* no node is in memory */
+	lose_blob(&ref);
+	for (unsigned i = 0; i < 2; i++)
+		fixture_ok(&f, fixture_remove(&f, SOP_ROOT, name[i]));
+	assert_true(sop_volume_tick(f.v, &f.e) != 0);
+	assert_int_equal(
+		sop_stores_view(f.v->stores, tree[1], SOP_LSN_LATEST, &view, NULL), -ENOENT);
+	fixture_ok(&f, fixture_remove(&f, SOP_ROOT, name[2]));
+	assert_true(sop_volume_tick(f.v, &f.e) != 0);
+	assert_int_equal(
+		sop_stores_view(f.v->stores, tree[2], SOP_LSN_LATEST, &view, NULL), -ENOENT);
+	fixture_ok(&f, sop_volume_check(f.v, true, NULL, NULL, &r, &f.e));
+	assert_true(r.errors > 0);
+	(void)fixture_close(&f);
+	what = fsck(true, true);
+	assert_true(what.count[SOP_FOUND_DISCARDED] > 0);
+	what = fsck(false, false);
+	assert_string_equal(what.text, "");
+	fixture_ok(&f, fixture_open(&f));
+	fixture_check(&f, true);
+}
+
 static void holds_what_it_held(void)
 {
 	fixture_ok(&f, fixture_open(&f));
@@ -791,6 +845,7 @@ int main(void)
 		T(a_name_without_an_inode_is_lost_and_stays_until_it_may_go),
 		T(a_lost_blob_is_told_of_each_range_that_refers_to_it),
 		T(attributes_of_a_directory_are_counted_and_given_up_without_it),
+		T(a_removed_file_that_cannot_be_read_holds_up_no_other),
 		T(a_look_writes_nothing_and_a_volume_in_use_is_not_repaired),
 		T(a_crash_in_a_repair_at_any_step_costs_nothing),
 		T(a_leaf_out_of_order_is_put_in_order_and_a_crash_costs_nothing),
