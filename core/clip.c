@@ -222,6 +222,8 @@ ssize_t sop_clip_put(struct sop_value *x, const struct sop_clip *c, uint64_t off
 
 	if (!(x->flags & SOP_VALUE_WRITE))
 		return sop_say(e, -EBADF, "the value is open for reading only");
+	if (x->t->v != c->v)
+		return sop_say(e, -EXDEV, "a clip of another volume");
 	if (x->flags & SOP_VALUE_APPEND)
 		return sop_say(e, -EINVAL, "a clip has a place to go to: not for appending");
 	if (sop_add_over(&end, off, c->len) || end > INT64_MAX)

@@ -97,6 +97,7 @@ static int fill(struct sop_cursor *c, const void *from, size_t len, bool exclusi
 			  : AHEAD_FIRST;
 	c->n = c->at = 0;
 	c->texts.len = 0;
+	c->texts.failed = false;
 	c->valid = false;
 	c->descending = descending;
 	c->writes = c->t->bytes;
@@ -174,16 +175,38 @@ int sop_cursor_find(struct sop_cursor *c, const struct sop_key *key, uint64_t id
 			return 1;
 		rc = sop_cursor_next(c, e);
 	}
+	c->valid &= rc >= 0;
+	return rc;
+}
+
+/* Read what follows the item it stands on. When that cannot be done it stands there as before:
+ * whoever goes on after an error must not take what he was not given for the end. */
+static int fill_on(struct sop_cursor *c, bool descending, struct sop_err *e)
+{
+	struct item was = c->ahead[c->at];
+	int rc;
+
+	if (was.text_len)
+		memcpy(c->text, c->texts.p + was.text, was.text_len);
+	rc = fill(c, was.key, was.klen, true, descending, e);
+	if (rc >= 0)
+		return rc;
+	c->texts.len = 0;
+	if (was.text_len) /* there was room for it before */
+		memcpy(sop_buf_grow(&c->texts, was.text_len), c->text, was.text_len);
+	was.text = 0;
+	c->ahead[0] = was;
+	c->n = 1;
+	c->at = 0;
+	c->valid = true;
+	c->ended = false;
 	return rc;
 }
 
 static int step(struct sop_cursor *c, bool descending, struct sop_err *e)
 {
-	const struct item *i;
-
 	if (!c->valid)
 		return 0;
-	i = &c->ahead[c->at];
 	if (c->descending == descending && c->writes == c->t->bytes && !c->t->latest) {
 		if (c->at + 1 < c->n) {
 			c->at++;
@@ -194,7 +217,7 @@ static int step(struct sop_cursor *c, bool descending, struct sop_err *e)
 			return 0;
 		}
 	}
-	return fill(c, i->key, i->klen, true, descending, e);
+	return fill_on(c, descending, e);
 }
 
 int sop_cursor_next(struct sop_cursor *c, struct sop_err *e)

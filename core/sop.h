@@ -569,9 +569,11 @@ int sop_name_key(
 
 /* ---- cursors -------------------------------------------------------------------------------- */
 
+/* Of its transaction, which must not have ended; close is fine after that, too. */
 int sop_cursor_open(struct sop_cursor **out, struct sop_txn *t, uint64_t store, struct sop_err *e);
 void sop_cursor_close(struct sop_cursor *c);
-/* 1: stands on an item; 0: there is none. seek: the first with key >= (or, descending, <=). */
+/* 1: stands on an item; 0: there is none. seek: the first with key >= (or, descending, <=). After
+ * an error of next or prev it stands where it was, after one of the others nowhere. */
 int sop_cursor_first(struct sop_cursor *c, struct sop_err *e);
 int sop_cursor_last(struct sop_cursor *c, struct sop_err *e);
 int sop_cursor_seek(

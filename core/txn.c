@@ -21,6 +21,8 @@ int sop_txn_begin(
 	*out = NULL;
 	if (!o)
 		o = &none;
+	if ((unsigned)o->mode > SOP_TXN_SESSION)
+		return sop_say(e, -EINVAL, "transaction: mode %u", (unsigned)o->mode);
 	if (o->timeout_ms > TIMEOUT_MAX_MS && o->timeout_ms != SOP_TXN_UNBOUNDED)
 		return sop_say(e, -EINVAL, "transaction: longest commit time is 60 minutes");
 	if (v->opts.read_only && (o->mode == SOP_TXN_WRITE || o->mode == SOP_TXN_SESSION))

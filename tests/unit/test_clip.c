@@ -293,6 +293,33 @@ static void shared_values_are_what_arrays_would_be(void **state)
 	free(got);
 }
 
+/* What it refers to lies nowhere else. */
+static void a_clip_is_of_its_own_volume(void **state)
+{
+	struct fixture *f = *state, other;
+	struct sop_value *x, *y;
+	uint64_t store, there;
+	struct sop_clip *c;
+	struct sop_txn *t;
+
+	fixture_init(&other, 2, 1, 0);
+	fixture_ok(&other, fixture_open(&other));
+	fixture_ok(f, fixture_store(f, "s", &store));
+	fixture_ok(&other, fixture_store(&other, "s", &there));
+	fixture_ok(f, fixture_upsert(f, store, "a", "abc", 3, false));
+	fixture_ok(&other, fixture_upsert(&other, there, "a", "xyz", 3, false));
+	fixture_ok(f, sop_value_open(&x, sop_volume_latest(f->v), SOP_NAME(store, "a"), 0, &f->e));
+	fixture_ok(f, sop_clip_take(&c, x, 0, 3, &f->e));
+	t = fixture_begin(&other, SOP_TXN_WRITE);
+	fixture_ok(&other, sop_value_open(&y, t, SOP_NAME(there, "a"), SOP_VALUE_WRITE, &f->e));
+	assert_int_equal(sop_clip_put(y, c, 0, &f->e), -EXDEV);
+	sop_clip_free(c);
+	sop_value_close(x);
+	fixture_ok(&other, sop_txn_commit(t, 0, &other.e));
+	assert_int_equal(fixture_has(&other, there, "a", "xyz", 3), 1);
+	fixture_release(&other);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -303,6 +330,8 @@ int main(void)
 			fixture_teardown),
 		cmocka_unit_test_setup_teardown(holes_stay_holes_and_bytes_of_a_session_are_copied,
 			setup, fixture_teardown),
+		cmocka_unit_test_setup_teardown(
+			a_clip_is_of_its_own_volume, setup, fixture_teardown),
 		cmocka_unit_test_setup_teardown(
 			shared_values_are_what_arrays_would_be, setup, fixture_teardown),
 	};

@@ -409,6 +409,66 @@ static void cursors_go_on_over_the_changes_of_their_transaction(void **state)
 	assert_int_equal(count(f, store), 299);
 }
 
+static void fail_reads(struct fixture *f, int rc)
+{
+	for (unsigned i = 0; i < f->disks; i++)
+		sim_disk_error(f->sim, f->path[i], rc, 0, 0);
+}
+
+/* A store that is larger than what one look at the disk brings; each key has a text of its own. */
+static void a_cursor_stands_where_it_was_after_an_error(void **state)
+{
+	const struct sop_index_field index = {.name = "a"};
+	const struct sop_store_opts o = {.key_type = SOP_KEY_JSON, .index = &index, .n_index = 1};
+	struct fixture *f = *state;
+	uint64_t store = store_with(f, "s", &o);
+	struct sop_txn *t = fixture_begin(f, SOP_TXN_WRITE);
+	unsigned met = 0, errors = 0;
+	struct sop_cursor *c;
+	struct sop_key k;
+	char text[64];
+	int rc;
+
+	for (unsigned i = 0; i < 2000; i++) {
+		snprintf(text, sizeof(text), "{\"a\":%u,\"b\":%u}", i, i % 7);
+		k = sop_key_json(text);
+		fixture_ok(f, sop_kv_add(t, store, &k, "x", 1, NULL, &f->e));
+	}
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+	fixture_reopen(f);
+	t = fixture_begin(f, SOP_TXN_READ);
+	fixture_ok(f, sop_cursor_open(&c, t, store, &f->e));
+	rc = sop_cursor_first(c, &f->e);
+	while (rc) {
+		if (rc < 0) {
+			errors++;
+			fail_reads(f, 0);
+		} else if (++met % 100 == 0) {
+			fail_reads(f, -EIO);
+		}
+		snprintf(text, sizeof(text), "{\"a\":%u,\"b\":%u}", met - 1, (met - 1) % 7);
+		fixture_ok(f, sop_cursor_typed(c, &k, &f->e));
+		assert_int_equal(k.len, strlen(text));
+		assert_memory_equal(k.p, text, k.len);
+		rc = sop_cursor_next(c, &f->e);
+	}
+	assert_int_equal(met, 2000);
+	assert_true(errors > 1);
+	fail_reads(f, 0);
+	sop_cursor_close(c);
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+}
+
+static void a_mode_that_is_none_is_refused(void **state)
+{
+	const struct sop_txn_opts o = {.mode = (enum sop_txn_mode)(SOP_TXN_SESSION + 1)};
+	struct fixture *f = *state;
+	struct sop_txn *t;
+
+	assert_int_equal(sop_txn_begin(&t, f->v, &o, &f->e), -EINVAL);
+	assert_null(t);
+}
+
 /* ---- what a prepared transaction holds ---- */
 
 static int stop_at_once(void *arg, const void *key, size_t klen, const struct sop_attr *attr)
@@ -707,6 +767,8 @@ int main(void)
 		T(a_page_has_as_many_items_as_asked_for),
 		T(a_batch_says_which_item_failed),
 		T(cursors_go_on_over_the_changes_of_their_transaction),
+		T(a_cursor_stands_where_it_was_after_an_error),
+		T(a_mode_that_is_none_is_refused),
 		T(a_prepared_transaction_holds_what_it_read_and_wrote),
 		T(a_prepared_transaction_holds_stores_that_it_sets_and_removes),
 		T(a_look_for_a_key_that_is_too_long_can_be_prepared),
