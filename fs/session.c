@@ -349,29 +349,26 @@ int sopfs_materialise(struct sopfs *f, struct sopfs_item *item, struct sop_err *
 
 /* ---- whose is it ---- */
 
+/* While item.lock is held none leaves the list, and those that come are put in front. */
 struct sopfs_session *sopfs_session_of_process(struct sopfs *f, struct sopfs_item *item, int tid)
 {
-	struct sopfs_session *list[16], *found = NULL;
-	size_t n = 0;
 	int process = sopfs_closer_process(tid);
+	struct sopfs_session *s;
 
 	pthread_mutex_lock(&f->lock);
-	for (struct sopfs_session *s = item->sessions; s && n < SOP_ARRAY_LEN(list); s = s->next) {
-		s->refs++;
-		list[n++] = s;
-	}
+	s = item->sessions;
 	pthread_mutex_unlock(&f->lock);
-	for (size_t i = 0; i < n; i++) {
-		if (!found) {
-			pthread_mutex_lock(&list[i]->lock);
-			if (!list[i]->dead && list[i]->txn && sopfs_session_pending(list[i]) &&
-				process == list[i]->opener) {
-				found = list[i];
-				continue;
-			}
-			pthread_mutex_unlock(&list[i]->lock);
+	for (; s; s = s->next) {
+		if (s->opener != process)
+			continue;
+		pthread_mutex_lock(&s->lock);
+		if (!s->dead && s->txn && sopfs_session_pending(s)) {
+			pthread_mutex_lock(&f->lock);
+			s->refs++;
+			pthread_mutex_unlock(&f->lock);
+			return s;
 		}
-		sopfs_session_put(f, list[i]);
+		pthread_mutex_unlock(&s->lock);
 	}
-	return found;
+	return NULL;
 }

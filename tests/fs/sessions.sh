@@ -103,6 +103,10 @@ w=os.open('tmp',os.O_CREAT|os.O_WRONLY); os.write(w,b'final'); os.rename('tmp','
 check(rd('target')==b'final','rename commits %r'%rd('target')); os.write(w,b'more');
 check(rd('target')==b'final','private'); os.close(w); check(rd('target')==b'finalmore','x')
 check(not os.path.exists('tmp'),'tmp gone')
+# of however many
+w=os.open('tmp',os.O_CREAT|os.O_WRONLY); os.write(w,b'of many'); many=[os.open('tmp',os.O_WRONLY|os.O_APPEND) for i in range(40)]
+os.rename('tmp','target'); check(rd('target')==b'of many','rename commits one of many %r'%rd('target'))
+for m in many+[w]: os.close(m)
 # foreign rename of provisional
 w=os.open('tmp2',os.O_CREAT|os.O_WRONLY); os.write(w,b'final2')
 subprocess.run(['mv','-T','tmp2','t2'],check=True)
