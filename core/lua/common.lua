@@ -2,7 +2,7 @@
 --
 --   g       hash: gen, run (of the server it began on), young, pause, beat (ms), grant, tip, turn, turn_until
 --   s       hash: session -> who it is, until when (ms), what it has applied and pinned
---   l       hash: object -> its locks and who waits for them
+--   l       hash: object -> its locks and who waits for them; and gen, so that it is missed when it is gone
 --   h:ID    set: the objects on which session ID holds locks;  v:ID: for which it waits
 --   q       list: sessions that want the turn
 --   m       channel: "t TIP SESSION" the tip, and whose turn it is;  "u OBJECT" there may be room;
@@ -35,8 +35,14 @@ local function session(id)
 	return v and cmsgpack.unpack(v)
 end
 
+-- The generation, if all is there that belongs to it: a server may drop single keys for want of memory.
+local function whole()
+	local g = redis.call('HGET', G, 'gen')
+	return g and redis.call('HGET', L, 'gen') == g and redis.call('EXISTS', S) == 1 and g
+end
+
 local function stale()
-	return redis.call('HGET', G, 'gen') ~= gen or redis.call('HEXISTS', S, sid) == 0
+	return whole() ~= gen or redis.call('HEXISTS', S, sid) == 0
 end
 
 local function max_tip(tip)
@@ -51,9 +57,24 @@ end
 -- ---- locks of an object: o.l held, o.w waiting; each {s, o, k, t, a, b, p}: session, owner, kind (f, p), type (r, w),
 -- first and last byte, process ----
 
+-- Of sessions that there are.
+local function living(list)
+	local left = {}
+	for _, k in ipairs(list) do
+		if redis.call('HEXISTS', S, k.s) == 1 then
+			left[#left + 1] = k
+		end
+	end
+	return left
+end
+
 local function object(id)
 	local v = redis.call('HGET', L, id)
-	return v and cmsgpack.unpack(v) or {l = {}, w = {}}
+	if not v then
+		return {l = {}, w = {}}
+	end
+	v = cmsgpack.unpack(v)
+	return {l = living(v.l), w = living(v.w)}
 end
 
 local function has(list, id)

@@ -1,9 +1,9 @@
 -- target, lease, tip, applied, pin, grant, host, where, pid, claims...: the session there is, or a new one. A server
--- that has no generation, or has one that began on another server or in another run of it (what is here then may be
--- old), begins a new one.
+-- that has no generation, or not all of one, or has one that began on another server or in another run of it (what is
+-- here then may be old), begins a new one.
 local target, lease = ARGV[3], tonumber(ARGV[4])
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
-local g = redis.call('HGET', G, 'gen')
+local g = whole()
 local id = sid
 local lost = 0
 
@@ -15,6 +15,7 @@ if not g or redis.call('HGET', G, 'run') ~= run then
 	g = target
 	redis.call('HSET', G, 'gen', g, 'run', run, 'young', text(now + lease), 'pause', '0', 'beat', text(now),
 		'grant', '0', 'turn', '', 'turn_until', '0')
+	redis.call('HSET', L, 'gen', g)
 end
 beat(lease)
 local s = g == gen and session(sid)

@@ -237,6 +237,37 @@ static void the_first_lock_of_an_object_may_come_too_late(void **state)
 	sop_coord_close(b.c);
 }
 
+/* As one that may evict keys does, being a cache for others. */
+static void a_server_that_drops_a_key_grants_nothing_twice(void **state)
+{
+	static const char *const keys[] = {"g", "s", "l", "q", "h:", "v:"};
+	char uuid[SOP_UUID_TEXT], of[20], command[160];
+
+	(void)state;
+	for (size_t i = 0; i < SOP_ARRAY_LEN(keys); i++) {
+		struct mounter a, b;
+		struct sop_err e = {0};
+		uint64_t grant, tip;
+		struct sop_coord_lock l = range(1, F_WRLCK, 0, 9);
+
+		start_two(&w, &a, &b, LONG_LEASE_MS);
+		ok(sop_coord_lock(a.c, &l, 0, &grant, NULL, &e), &e);
+		snprintf(of, sizeof(of), "%016llx", (unsigned long long)sop_coord_session(a.c));
+		snprintf(command, sizeof(command), "DEL sopfs:{%s}:%s%s",
+			sop_uuid_format(uuid, &w.volume), keys[i], keys[i][1] ? of : "");
+		(void)test_redis_do(&server, command);
+		assert_int_equal(lock_of(&b, &l, 0), -EAGAIN);
+		ok(sop_coord_tip(a.c, &tip, &e), &e);
+		ok(sop_coord_alone(a.c, &e), &e);
+		assert_int_equal(lock_of(&b, &l, 0), -EAGAIN);
+		assert_true(grant_good(a.c, grant));
+		/* Nor is it held by nobody for ever. */
+		sop_coord_close(a.c);
+		assert_int_equal(lock_of(&b, &l, 0), 0);
+		sop_coord_close(b.c);
+	}
+}
+
 static void scripts_that_were_flushed_are_sent_again(void **state)
 {
 	struct mounter a;
@@ -692,6 +723,7 @@ int main(int argc, char **argv)
 		CASE(sessions_outlive_the_sleep_of_a_server),
 		CASE(a_lock_that_came_too_late_is_given_back),
 		CASE(the_first_lock_of_an_object_may_come_too_late),
+		CASE(a_server_that_drops_a_key_grants_nothing_twice),
 		CASE(scripts_that_were_flushed_are_sent_again),
 		CASE(connections_that_break_break_nothing_else),
 		CASE(passwords_come_from_a_file_that_nobody_else_reads),
