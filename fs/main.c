@@ -13,6 +13,7 @@
  * disks, and the lock is held until then. */
 #define FUSE_USE_VERSION 312
 #include "core/mountpoint.h"
+#include "core/stdfds.h"
 #include "fs/channel.h"
 #include "fs/daemon.h"
 #include "fs/messenger.h"
@@ -501,8 +502,10 @@ int main(int argc, char **argv)
 {
 	struct sopfs_options o;
 	struct sop_err e = {0};
-	int rc = sopfs_options_parse(&o, argc, argv, &e);
+	int rc;
 
+	sop_stdfds_take();
+	rc = sopfs_options_parse(&o, argc, argv, &e);
 	if (rc) {
 		fprintf(stderr, "sopfs: %s\n", e.text);
 		/* A pattern that matches no folder is no error of usage. */

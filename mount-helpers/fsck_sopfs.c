@@ -7,6 +7,7 @@
 
 #include "core/sop.h"
 #include "core/source.h"
+#include "core/stdfds.h"
 #include "mount-helpers/complain.h"
 
 #ifndef SOPFS_VERSION
@@ -359,8 +360,10 @@ int main(int argc, char **argv)
 	struct args a = {0};
 	sop_autofree struct sop_fsck_report *report = calloc(1, sizeof(*report));
 	struct sigaction stopping = {.sa_handler = on_signal};
-	int rc = report ? parse(&a, argc, argv) : complain("out of memory");
+	int rc;
 
+	sop_stdfds_take();
+	rc = report ? parse(&a, argc, argv) : complain("out of memory");
 	if (rc) {
 		sop_paths_release(&a.folders);
 		return rc > 0 ? rc : 0;

@@ -5,6 +5,7 @@
 #include "core/human.h"
 #include "core/sop.h"
 #include "core/source.h"
+#include "core/stdfds.h"
 #include "mount-helpers/complain.h"
 #include "mount-helpers/fstab.h"
 
@@ -290,8 +291,10 @@ int main(int argc, char **argv)
 	struct args a = {0};
 	sop_autofree struct sop_format_report *report = calloc(1, sizeof(*report));
 	struct sop_err e = {0};
-	int rc = report ? parse(&a, argc, argv) : complain("out of memory");
+	int rc;
 
+	sop_stdfds_take();
+	rc = report ? parse(&a, argc, argv) : complain("out of memory");
 	if (rc) {
 		release(&a);
 		return rc > 0;

@@ -1,4 +1,5 @@
 #include "mount-helpers/sopctl.h"
+#include "core/stdfds.h"
 
 #include <ctype.h>
 #include <getopt.h>
@@ -245,6 +246,7 @@ int main(int argc, char **argv)
 	char name[32];
 	int rc;
 
+	sop_stdfds_take();
 	if (argc < 2) {
 		print_usage(stderr);
 		return SOPCTL_USAGE;

@@ -17,6 +17,7 @@
 
 #include "core/mountpoint.h"
 #include "core/sop.h"
+#include "core/stdfds.h"
 #include "mount-helpers/complain.h"
 
 #define PROGRAM	      "umount.sopfs"
@@ -335,8 +336,10 @@ int main(int argc, char **argv)
 	const struct sigaction note = {.sa_handler = note_interrupt};
 	struct sop_err e = {0};
 	struct args a = {0};
-	int rc = parse(&a, argc, argv);
+	int rc;
 
+	sop_stdfds_take();
+	rc = parse(&a, argc, argv);
 	if (rc < 0) {
 		rc = sop_namespace_enter(a.namespace, &e) ? EXIT_SYSTEM : EXIT_OK;
 		if (rc)

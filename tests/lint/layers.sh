@@ -13,7 +13,7 @@ say() {
 # What sop.h itself offers, and six that hold no engine: the frame of the control socket, for both of its
 # ends, figures as people read them, a count of what was written, where a volume is
 # as users say it, hexadecimal digits, and mount points.
-face='sop|mounters|err|log|id|clock|range|key|base|format_volume|admin|peek|events|ctlsock|human|written|source|hex|mountpoint'
+face='sop|mounters|err|log|id|clock|range|key|base|format_volume|admin|peek|events|ctlsock|human|written|source|hex|mountpoint|stdfds'
 
 while IFS=: read -r file line text; do
 	inc=$(sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*["<]\([^">]*\)[">].*/\1/p' <<<"$text")
