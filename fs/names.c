@@ -471,14 +471,11 @@ static int rename_txn(struct sop_txn *t, void *arg, struct sop_err *e)
 static int commit_with(struct sopfs *f, struct sopfs_session *s, sopfs_txn_fn fn, void *arg,
 	struct sopfs_notes *notes, struct sop_err *e)
 {
-	struct sop_txn *t = s->txn;
-	int rc = fn(t, arg, e);
+	int rc = fn(s->txn, arg, e);
 
 	if (rc < 0)
 		return rc;
-	s->txn = NULL;
-	s->value = NULL;
-	rc = sop_txn_commit(t, sopfs_commit_flags(f), e);
+	rc = sopfs_session_commit_txn(f, s, e);
 	if (!sopfs_stands(rc))
 		sopfs_session_failed(f, s, rc, e, notes);
 	return rc;

@@ -157,8 +157,8 @@ void sopfs_session_committed(struct sopfs *f, struct sopfs_session *s, struct so
 		item->nameless = false;
 	}
 	/* A version we cannot read is none: nothing is kept of the pages, and the next look-up
-	 * tells. */
-	if (newest_version(f, item, &version, NULL))
+	 * tells. A later one is another mounter's, and not what the pages show. */
+	if (newest_version(f, item, &version, NULL) || version > s->lsn)
 		clean = false;
 	sopfs_superseded(f, item, NULL, version, notes);
 	pthread_mutex_lock(&f->lock);
@@ -192,23 +192,39 @@ static bool is_nameless(struct sopfs *f, const struct sopfs_item *item)
 	return nameless;
 }
 
+static void note_lsn(void *arg, uint64_t lsn)
+{
+	*(uint64_t *)arg = lsn;
+}
+
+int sopfs_session_commit_txn(struct sopfs *f, struct sopfs_session *s, struct sop_err *e)
+{
+	struct sop_txn *txn = s->txn;
+	int rc = sop_txn_on_commit(txn, note_lsn, &s->lsn, e);
+
+	s->txn = NULL;
+	s->value = NULL;
+	if (rc) {
+		sop_txn_rollback(txn);
+		return rc;
+	}
+	sop_txn_under(txn, atomic_load(&s->grant));
+	return sop_txn_commit(txn, sopfs_commit_flags(f), e);
+}
+
 int sopfs_session_commit(
 	struct sopfs *f, struct sopfs_session *s, struct sopfs_notes *notes, struct sop_err *e)
 {
-	struct sop_txn *txn = s->txn;
 	struct sop_err own = {0};
 	int rc;
 
 	if (s->dead)
 		return s->dead;
 	/* Nobody will ever find it again, but its session goes on with what it has. */
-	if (!sopfs_session_pending(s) || !txn || is_nameless(f, s->item))
+	if (!sopfs_session_pending(s) || !s->txn || is_nameless(f, s->item))
 		return 0;
-	s->txn = NULL;
-	s->value = NULL;
 	e = e ? e : &own;
-	sop_txn_under(txn, atomic_load(&s->grant));
-	rc = sop_txn_commit(txn, sopfs_commit_flags(f), e);
+	rc = sopfs_session_commit_txn(f, s, e);
 	if (sopfs_stands(rc))
 		sopfs_session_committed(f, s, notes);
 	else

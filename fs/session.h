@@ -28,6 +28,7 @@ struct sopfs_session {
 	struct sop_txn *txn;
 	struct sop_value *value;
 	uint64_t base; /* the value version it began on */
+	uint64_t lsn;  /* of its last commit */
 	int opener;    /* the process, as writers */
 	int writers[SOPFS_WRITERS];
 	int last_writer; /* TID */
@@ -124,7 +125,9 @@ static inline bool sopfs_session_sees(const struct sopfs_session *s)
  * it has committed if it has ever read, else it is idle; after a failure it is dead. */
 int sopfs_session_commit(
 	struct sopfs *f, struct sopfs_session *s, struct sopfs_notes *notes, struct sop_err *e);
-/* What follows a commit of the session's transaction that somebody else made (a rename with it). */
+/* The same in steps, for what goes with it (a rename): the transaction, which is no more then, and
+ * what follows if it stands. */
+int sopfs_session_commit_txn(struct sopfs *f, struct sopfs_session *s, struct sop_err *e);
 void sopfs_session_committed(struct sopfs *f, struct sopfs_session *s, struct sopfs_notes *notes);
 /* The same locks: its commit failed, with rc. Counted, and rolled back. */
 void sopfs_session_failed(struct sopfs *f, struct sopfs_session *s, int rc, const struct sop_err *e,

@@ -33,13 +33,16 @@ static int process(void)
 		pause();
 }
 
-static int setup(void **state)
+static int start(void **state, bool shared)
 {
 	static struct mount m;
 	const struct sopfs_opts o = {0};
 
 	m = (struct mount){0};
-	fixture_init(&m.x, 1, 0, 48 << 20);
+	if (shared)
+		fixture_init_shared(&m.x, 2, 1);
+	else
+		fixture_init(&m.x, 1, 0, 48 << 20);
 	fixture_ok(&m.x, fixture_open(&m.x));
 	fixture_ok(&m.x, fixture_upsert(&m.x, SOP_ROOT, "file", "0123456789", 10, false));
 	fixture_ok(&m.x, sopfs_new(&m.f, m.x.v, &o, &m.x.e));
@@ -47,6 +50,16 @@ static int setup(void **state)
 	m.stranger = process();
 	*state = &m;
 	return 0;
+}
+
+static int setup(void **state)
+{
+	return start(state, false);
+}
+
+static int setup_shared(void **state)
+{
+	return start(state, true);
 }
 
 static int teardown(void **state)
@@ -266,6 +279,38 @@ static void what_failed_to_commit_is_not_taken_for_what_others_have_committed(vo
 	assert_ptr_not_equal(walk(m, m->opener), v);
 }
 
+/* Another mounter of the volume writes the file, and this one hears of it. */
+static void write_elsewhere(void *arg, uint64_t lsn)
+{
+	struct mount *m = arg;
+	const struct sop_txn_opts o = {.mode = SOP_TXN_WRITE};
+	struct sop_volume *other;
+	struct sop_txn *t;
+
+	(void)lsn;
+	fixture_ok(&m->x, sop_volume_open(&other, m->x.paths, m->x.disks, &m->x.opts, &m->x.e));
+	fixture_ok(&m->x, sop_txn_begin(&t, other, &o, &m->x.e));
+	fixture_ok(&m->x, sop_upsert(t, SOP_NAME(SOP_ROOT, "file"), "theirs", 6, &m->x.e));
+	fixture_ok(&m->x, sop_txn_commit(t, 0, &m->x.e));
+	fixture_ok(&m->x, sop_volume_close(other, &m->x.e));
+	fixture_ok(&m->x, sop_volume_catch_up(m->x.v, &m->x.e));
+}
+
+static void what_others_commit_behind_it_is_not_taken_for_ones_own(void **state)
+{
+	struct mount *m = *state;
+	struct sopfs_view *v = walk(m, m->opener);
+	struct sopfs_handle *w = open_at(m, m->opener, v, O_WRONLY | O_TRUNC);
+	struct sopfs_notes notes = {0};
+
+	sopfs_note_paged(v);
+	assert_int_equal(sopfs_write(m->f, w, m->opener, 0, "mine", 4, 0, &notes, &m->x.e), 4);
+	fixture_ok(&m->x, sop_txn_on_commit(w->session->txn, write_elsewhere, m, &m->x.e));
+	close_by(m, m->opener, w);
+	assert_int_equal(committed_size(m), 6);
+	assert_ptr_not_equal(walk(m, m->stranger), v);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -273,6 +318,9 @@ int main(void)
 		TEST(a_truncation_by_path_is_no_part_of_the_session_that_it_meets),
 		TEST(a_session_shows_no_other_size_than_its_own),
 		TEST(a_nodeid_with_pages_of_an_older_version_does_not_become_the_committed_one),
+		cmocka_unit_test_setup_teardown(
+			what_others_commit_behind_it_is_not_taken_for_ones_own, setup_shared,
+			teardown),
 		TEST(what_failed_to_commit_is_not_taken_for_what_others_have_committed),
 	};
 
