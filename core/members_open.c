@@ -758,16 +758,60 @@ void sop_members_own_claim(const struct sop_members *m, char *text, size_t size)
 	snprintf(text, size, "%.*s", (int)strcspn(m->claim, "\n"), m->claim);
 }
 
+struct share {
+	struct sop_errand errand;
+	struct sop_attached *at;
+	int rc;
+};
+
+static void share_run(struct sop_errand *x)
+{
+	struct share *s = (struct share *)x;
+
+	s->rc = s->at->lock_file->ops->lock_shared(s->at->lock_file);
+}
+
+static void share_release(struct sop_errand *x)
+{
+	struct share *s = (struct share *)x;
+
+	sop_attached_put(s->at);
+	free(s);
+}
+
+/* Also of those that are set aside: the lock of one keeps everybody out. */
 static int share_all(struct sop_members *m)
 {
+	struct share *list[SOP_MEMBERS_MAX] = {NULL};
+	struct sop_errand *errands[SOP_MEMBERS_MAX] = {NULL};
+	unsigned who[SOP_MEMBERS_MAX] = {0}, n = 0;
 	int rc = 0;
 
 	for (unsigned i = 0; i < m->label.members && !rc; i++) {
 		struct sop_attached *a = m->slot[i].at;
 
-		if (a && a->lock_file && !m->slot[i].aside)
-			rc = a->lock_file->ops->lock_shared(a->lock_file);
+		if (!a || !a->lock_file)
+			continue;
+		list[n] = calloc(1, sizeof(*list[n]));
+		if (!list[n]) {
+			rc = -ENOMEM;
+			break;
+		}
+		sop_errand_init(&list[n]->errand, share_run, share_release);
+		list[n]->at = sop_attached_get(a);
+		errands[n] = &list[n]->errand;
+		who[n++] = i;
 	}
+	if (!rc)
+		sop_errands_run(errands, n, m->threads, m->timeout_ms);
+	for (unsigned j = 0; j < n && !rc; j++) {
+		int own = list[j]->errand.finished ? list[j]->rc : -ETIMEDOUT;
+
+		/* One that does not answer is not waited for. */
+		rc = own == -EAGAIN || !m->slot[who[j]].aside ? own : 0;
+	}
+	for (unsigned j = 0; j < n; j++)
+		sop_errand_put(errands[j]);
 	return rc;
 }
 
