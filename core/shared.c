@@ -447,8 +447,9 @@ int sop_shared_begin(struct sop_volume *v, struct sop_checkpoint *c, struct sop_
 	s->image_ms = now_ms(v);
 	sop_roster_begin(&s->roster, &s->start, !joined || !s->start.who);
 	if (joined) {
+		/* The labels may be newer than the base: a disk failed in recovery. */
 		s->base = c->base;
-		s->base_epoch = sop_members_epoch(v->mem);
+		s->base_epoch = c->epoch;
 	}
 	return 0;
 }
@@ -628,6 +629,7 @@ void sop_shared_note(const struct sop_volume *v, struct sop_checkpoint *c)
 	c->base = s->base;
 	if (!s->live)
 		return;
+	c->epoch = s->base_epoch;
 	c->next_ino = s->ino_next;
 	c->journal = s->journal;
 	c->chain = s->journal_chain;

@@ -16,6 +16,7 @@
 #include "core/coordinate.h"
 #include "core/format.h"
 #include "core/format_volume.h"
+#include "core/shared.h"
 #include "tests/lib/fixture.h"
 #include "tests/lib/redis.h"
 
@@ -41,6 +42,7 @@ static void (*meanwhile)(void);
 static void (*_Atomic before_blobs)(
 	void); /* in front of the next write to a file, blobs as a rule */
 static bool no_checkpoint;
+static const char *no_checkpoint_on; /* this disk takes none */
 static bool no_image;
 static bool live_locks_unseen; /* a lock of one that lives is given to another */
 static bool locks_lost;	       /* the lock service has forgotten who holds what */
@@ -73,6 +75,9 @@ static ssize_t hooked_pwritev(struct sop_file *f, const struct iovec *iov, int n
 static int hooked_rename(struct sop_disk *d, const char *from, const char *to)
 {
 	if (no_checkpoint && !strcmp(to, SOP_PATH_CHECKPOINT))
+		return -EIO;
+	if (no_checkpoint_on && !strcmp(to, SOP_PATH_CHECKPOINT) &&
+		!strcmp(d->name, no_checkpoint_on))
 		return -EIO;
 	if (no_image && !strncmp(to, "slots/image.", 12))
 		return -EIO;
@@ -227,6 +232,7 @@ static int setup(void **state)
 	hangs = in_hang = false;
 	before_blobs = NULL;
 	locks_lost = no_checkpoint = no_image = links_replace = false;
+	no_checkpoint_on = NULL;
 	link_rc = 0;
 	p.sim = sim_new(1);
 	for (unsigned i = 0; i < DISKS; i++) {
@@ -597,6 +603,15 @@ static void duplicates_added_at_once_are_all_there(void **state)
 
 /* ---- failures ---- */
 
+static void put_big(struct sop_volume *v, const char *key, uint64_t seed)
+{
+	struct sop_txn *t = begin(v, SOP_TXN_WRITE);
+
+	fill_random(big, sizeof(big), seed);
+	ok(sop_upsert(t, SOP_NAME(p.store, key), big, sizeof(big), &p.e));
+	ok(sop_txn_commit(t, 0, &p.e));
+}
+
 static void fill_many(struct sop_volume *v, unsigned from, unsigned to)
 {
 	static uint8_t bytes[1500];
@@ -683,6 +698,62 @@ static void a_mount_with_too_few_replicas_leaves_no_trace(void **state)
 	ok(open_one(&p.a));
 	ok(open_one(&p.b));
 	check_whole();
+}
+
+static int same_owners(void *arg, uint64_t id)
+{
+	unsigned *own = arg;
+
+	if (sop_shared_whose(p.a, id) == SOP_SEGMENT_OWN) {
+		assert_int_equal(sop_shared_whose(p.b, id), SOP_SEGMENT_OTHERS);
+		++*own;
+	}
+	if (sop_shared_whose(p.b, id) == SOP_SEGMENT_OWN) {
+		assert_int_equal(sop_shared_whose(p.a, id), SOP_SEGMENT_OTHERS);
+		++*own;
+	}
+	return 0;
+}
+
+/* A disk fails while who is alone recovers, and the labels say so: they are newer than its epoch.
+ */
+static void a_label_round_in_recovery_leaves_one_base(void **state)
+{
+	unsigned own = 0;
+
+	(void)state;
+	ok(put(p.a, "x", "1"));
+	close_both();
+	no_checkpoint_on = "/d2";
+	ok(open_one(&p.a));
+	no_checkpoint_on = NULL;
+	ok(open_one(&p.b));
+	put_big(p.a, "a", 1);
+	put_big(p.b, "b", 2);
+	expect_both("x", "1");
+	ok(sop_segments_scan(p.a->seg, same_owners, &own, &p.e));
+	assert_true(own >= 2);
+	check_whole();
+}
+
+/* Of all disks, those included that are not used. */
+static void a_disk_that_is_offline_by_hand_keeps_nobody_out(void **state)
+{
+	struct sop_volume *v;
+
+	(void)state;
+	ok(put(p.a, "x", "1"));
+	close_both();
+	p.opts.exclusive = true;
+	ok(open_one(&v));
+	ok(sop_disk_offline(v, "d4", 0, &p.e));
+	ok(sop_volume_close(v, &p.e));
+	p.opts.exclusive = false;
+	ok(open_one(&p.a));
+	ok(open_one(&p.b));
+	expect_both("x", "1");
+	ok(put(p.b, "x", "2"));
+	expect_both("x", "2");
 }
 
 /* What the others have committed names nodes on disks that are away, for now, for this mounter. */
@@ -1303,15 +1374,6 @@ static void tick_both(void)
 	}
 }
 
-static void put_big(struct sop_volume *v, const char *key, uint64_t seed)
-{
-	struct sop_txn *t = begin(v, SOP_TXN_WRITE);
-
-	fill_random(big, sizeof(big), seed);
-	ok(sop_upsert(t, SOP_NAME(p.store, key), big, sizeof(big), &p.e));
-	ok(sop_txn_commit(t, 0, &p.e));
-}
-
 static void remove_key(struct sop_volume *v, const char *key)
 {
 	struct sop_txn *t = begin(v, SOP_TXN_WRITE);
@@ -1635,6 +1697,8 @@ int main(void)
 		T(duplicates_added_at_once_are_all_there),
 		T(with_one_replica_away_commits_go_on_and_with_two_they_are_refused),
 		T(a_mount_with_too_few_replicas_leaves_no_trace),
+		T(a_disk_that_is_offline_by_hand_keeps_nobody_out),
+		T(a_label_round_in_recovery_leaves_one_base),
 		T(who_cannot_follow_now_goes_on_when_the_disks_are_back),
 		T(a_full_replica_majority_refuses_and_a_full_one_does_not),
 		T(who_was_taken_for_dead_commits_no_more),
