@@ -241,10 +241,27 @@ int sop_name_resolve(struct sop_txn *t, struct sop_name *name, struct sop_keybuf
 	return rc;
 }
 
+/* Is it the item of this name? Of the maps that agree in the index one is there, and the tree's key
+ * does not say which. */
+static bool has_text(const struct sop_item *it, const struct sop_keybuf *kb)
+{
+	return it->text_len == kb->text_len &&
+	       (!it->text_len || !memcmp(it->text, kb->text, it->text_len));
+}
+
 static void take_text(struct sop_item *it, const struct sop_keybuf *kb)
 {
 	it->text = kb->text_len ? kb->text : NULL;
 	it->text_len = (uint32_t)kb->text_len;
+}
+
+/* kb NULL: by the tree's key. */
+static int look_named(struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb,
+	struct sop_item *it, uint8_t *buf, struct sop_err *e)
+{
+	int rc = look(t, name, it, buf, e);
+
+	return !rc && kb && !has_text(it, kb) ? sop_fail(e, -ENOENT, "item") : rc;
 }
 
 /* ---- items ---- */
@@ -317,6 +334,20 @@ static int remove_item(
 	return rc ? rc : del(t, name.store, name.key, name.len, it->link, e);
 }
 
+static int remove_at(
+	struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb, struct sop_err *e)
+{
+	uint8_t buf[SOP_ITEM_BYTES_MAX];
+	struct sop_item it;
+	int rc = sop_txn_writable(t, e);
+
+	if (!rc)
+		rc = look_named(t, name, kb, &it, buf, e);
+	if (!rc && S_ISDIR(it.attr.mode))
+		rc = sop_fail(e, -EISDIR, "item");
+	return rc ? rc : remove_item(t, name, &it, e);
+}
+
 int sop_remove(struct sop_txn *t, struct sop_name name, struct sop_err *e)
 {
 	struct sop_keybuf kb;
@@ -324,20 +355,12 @@ int sop_remove(struct sop_txn *t, struct sop_name name, struct sop_err *e)
 
 	if (!rc)
 		rc = sop_name_resolve(t, &name, &kb, false, e);
-	return rc ? rc : sop_at_remove(t, name, e);
+	return rc ? rc : remove_at(t, name, &kb, e);
 }
 
 int sop_at_remove(struct sop_txn *t, struct sop_name name, struct sop_err *e)
 {
-	uint8_t buf[SOP_ITEM_BYTES_MAX];
-	struct sop_item it;
-	int rc = sop_txn_writable(t, e);
-
-	if (!rc)
-		rc = look(t, name, &it, buf, e);
-	if (!rc && S_ISDIR(it.attr.mode))
-		rc = sop_fail(e, -EISDIR, "item");
-	return rc ? rc : remove_item(t, name, &it, e);
+	return remove_at(t, name, NULL, e);
 }
 
 /* The same place, under another name: record, link and value go along. An open value of this
@@ -401,7 +424,8 @@ static int set_parent(struct sop_txn *t, uint64_t dir, uint64_t parent, struct s
 	return put(t, SOP_STORE_MASTER, key, sizeof(key), &it, false, e) ? 0 : -ENOMEM;
 }
 
-static int remove_store(struct sop_txn *t, struct sop_name name, struct sop_err *e);
+static int remove_store(
+	struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb, struct sop_err *e);
 
 static int check_replace(struct sop_txn *t, const struct sop_item *from, const struct sop_item *to,
 	struct sop_err *e)
@@ -476,6 +500,34 @@ static int exchange(struct sop_txn *t, struct sop_name from, struct sop_name to,
 	return 0;
 }
 
+/* The record is put anew with another text of its key, which the tree orders the same. */
+static int rekey_item(struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb,
+	struct sop_item *it, struct sop_err *e)
+{
+	struct sop_wentry *w = sop_wset_find(&t->wset, name.store, name.key, name.len);
+
+	take_text(it, kb);
+	/* What was patched so far is in `it` already, but for an open value and its attributes. */
+	if (w && w->write == SOP_WRITE_PATCH)
+		return sop_say(e, -EBUSY, "the item has been changed in this transaction");
+	return put(t, name.store, name.key, name.len, it, false, e) ? 0 : -ENOMEM;
+}
+
+/* There is none of the name `to`, but one of its key: the item itself, which gets the name, or
+ * another, in the way. */
+static int rename_twin(struct sop_txn *t, struct sop_name from, struct sop_name to,
+	const struct sop_keybuf *to_kb, struct sop_item *it, unsigned flags, struct sop_err *e)
+{
+	int rc;
+
+	if (flags & SOP_RENAME_EXCHANGE)
+		return sop_fail(e, -ENOENT, "target");
+	if (from.store != to.store || from.len != to.len || memcmp(from.key, to.key, to.len))
+		return sop_fail(e, -EEXIST, "an item that the index takes for the target");
+	rc = touch_moved(t, it, e);
+	return rc ? rc : rekey_item(t, from, to_kb, it, e);
+}
+
 int sop_rename(struct sop_txn *t, struct sop_name from, struct sop_name to, unsigned flags,
 	struct sop_err *e)
 {
@@ -497,12 +549,14 @@ int sop_rename(struct sop_txn *t, struct sop_name from, struct sop_name to, unsi
 	if (!rc)
 		rc = sop_name_resolve(t, &to, &to_kb, true, e);
 	if (!rc)
-		rc = look(t, from, &a, buf_a, e);
+		rc = look_named(t, from, &from_kb, &a, buf_a, e);
 	if (rc)
 		return rc;
 	there = look(t, to, &b, buf_b, e);
 	if (there && there != -ENOENT)
 		return there;
+	if (!there && !has_text(&b, &to_kb))
+		return rename_twin(t, from, to, &to_kb, &a, flags, e);
 	if (there && flags & SOP_RENAME_EXCHANGE)
 		return sop_fail(e, -ENOENT, "target");
 	if (!there && flags & SOP_RENAME_NOREPLACE)
@@ -523,7 +577,7 @@ int sop_rename(struct sop_txn *t, struct sop_name from, struct sop_name to, unsi
 	if (!there) {
 		rc = check_replace(t, &a, &b, e);
 		if (!rc)
-			rc = S_ISDIR(b.attr.mode) ? remove_store(t, to, e)
+			rc = S_ISDIR(b.attr.mode) ? remove_store(t, to, &to_kb, e)
 						  : remove_item(t, to, &b, e);
 	}
 	if (!rc)
@@ -555,7 +609,7 @@ int sop_link(struct sop_txn *t, struct sop_name from, struct sop_name to, struct
 	if (!rc)
 		rc = sop_name_resolve(t, &to, &to_kb, true, e);
 	if (!rc)
-		rc = look(t, from, &it, buf, e);
+		rc = look_named(t, from, &from_kb, &it, buf, e);
 	if (!rc && S_ISDIR(it.attr.mode))
 		rc = sop_fail(e, -EPERM, "a second name for a directory");
 	if (!rc)
@@ -983,23 +1037,14 @@ int sop_upsert(
 	return rc ? rc : sop_at_upsert(t, name, &kb, val, len, e);
 }
 
-/* The record is put anew with another text of its key, which the tree orders the same. */
 int sop_at_rekey(
 	struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb, struct sop_err *e)
 {
 	uint8_t buf[SOP_ITEM_BYTES_MAX];
-	struct sop_wentry *w;
 	struct sop_item it;
 	int rc = look(t, name, &it, buf, e);
 
-	if (rc)
-		return rc;
-	w = sop_wset_find(&t->wset, name.store, name.key, name.len);
-	take_text(&it, kb);
-	/* What was patched so far is in `it` already, but for an open value and its attributes. */
-	if (w && w->write == SOP_WRITE_PATCH)
-		return sop_say(e, -EBUSY, "the item has been changed in this transaction");
-	return put(t, name.store, name.key, name.len, &it, false, e) ? 0 : -ENOMEM;
+	return rc ? rc : rekey_item(t, name, kb, &it, e);
 }
 
 /* A value that lies whole in its record: the common case. 1: done; 0: it does not. */
@@ -1169,7 +1214,7 @@ int sop_store_remove(struct sop_txn *t, struct sop_name name, struct sop_err *e)
 
 	if (!rc)
 		rc = sop_name_resolve(t, &name, &kb, false, e);
-	return rc ? rc : remove_store(t, name, e);
+	return rc ? rc : remove_store(t, name, &kb, e);
 }
 
 static int any_entry(void *arg, const struct sop_listed *x)
@@ -1197,14 +1242,15 @@ static int check_empty(struct sop_txn *t, uint64_t store, struct sop_err *e)
 	return rc > 0 ? sop_fail(e, -ENOTEMPTY, "store") : rc;
 }
 
-static int remove_store(struct sop_txn *t, struct sop_name name, struct sop_err *e)
+static int remove_store(
+	struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb, struct sop_err *e)
 {
 	uint8_t buf[SOP_ITEM_BYTES_MAX], key[SOP_MASTER_KEY];
 	struct sop_item it;
 	int rc = sop_txn_writable(t, e);
 
 	if (!rc)
-		rc = look(t, name, &it, buf, e);
+		rc = look_named(t, name, kb, &it, buf, e);
 	if (!rc && !S_ISDIR(it.attr.mode))
 		rc = sop_fail(e, -ENOTDIR, "item");
 	if (!rc)

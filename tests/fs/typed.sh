@@ -95,6 +95,15 @@ refused 'File exists' mkdir 'people/{"age":72,"country":"de","name":"Other"}'
 mv 'people/{"age":30,"country":"de"}' 'people/{"age":31,"country":"de","z":[1,2]}'
 lists people '{"age":1,"country":"at"}' '{"age":72,"country":"de","name":"Pauline"}' \
 	'{"age":31,"country":"de","z":[1,2]}'
+# Nor is it replaced by another that is moved to such a name; it can get the name itself.
+echo kept >'people/{"age":72,"country":"de","name":"Pauline"}'
+refused 'File exists' mv -T 'people/{"age":1,"country":"at"}' 'people/{"age":72,"country":"de","name":"Other"}'
+[ "$(cat 'people/{"age":72,"country":"de","name":"Pauline"}')" = kept ] || fail "replaced by a twin"
+mv -T 'people/{"age":72,"country":"de","name":"Pauline"}' 'people/{"age":72,"country":"de","name":"Other"}'
+[ "$(cat 'people/{"age":72,"country":"de","name":"Other"}')" = kept ] || fail "a twin's name"
+[ ! -e 'people/{"age":72,"country":"de","name":"Pauline"}' ] || fail "the name before"
+lists people '{"age":1,"country":"at"}' '{"age":72,"country":"de","name":"Other"}' \
+	'{"age":31,"country":"de","z":[1,2]}'
 # Without an index the first key says which.
 mkdir first
 setfattr -n sop.key -v json first

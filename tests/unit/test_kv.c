@@ -409,6 +409,65 @@ static void cursors_go_on_over_the_changes_of_their_transaction(void **state)
 	assert_int_equal(count(f, store), 299);
 }
 
+static void assert_named(struct fixture *f, uint64_t store, const char *name, const char *want)
+{
+	struct sop_attr a;
+
+	assert_int_equal(sop_lookup(sop_volume_latest(f->v), SOP_NAME(store, name), &a, &f->e),
+		want ? 0 : -ENOENT);
+	if (want)
+		assert_int_equal(fixture_has(f, store, name, want, strlen(want)), 1);
+}
+
+/* Two names that agree in the index are one key: by the other one nothing is moved, replaced or
+ * removed; but an item can get it. */
+static void by_the_name_of_a_twin_nothing_is_moved_or_removed(void **state)
+{
+	static const char a1[] = "{\"a\":1,\"b\":1}", a2[] = "{\"a\":1,\"b\":2}",
+			  c3[] = "{\"a\":3,\"b\":3}";
+	const struct sop_index_field index = {.name = "a"};
+	const struct sop_store_opts o = {.key_type = SOP_KEY_JSON, .index = &index, .n_index = 1};
+	struct fixture *f = *state;
+	uint64_t s = store_with(f, "s", &o);
+	struct sop_txn *t = fixture_begin(f, SOP_TXN_WRITE);
+
+	fixture_ok(f, sop_add(t, SOP_NAME(s, a1), "one", 3, &f->e));
+	fixture_ok(f, sop_add(t, SOP_NAME(s, c3), "three", 5, &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+	t = fixture_begin(f, SOP_TXN_WRITE);
+	assert_int_equal(sop_rename(t, SOP_NAME(s, c3), SOP_NAME(s, a2), 0, &f->e), -EEXIST);
+	assert_int_equal(
+		sop_rename(t, SOP_NAME(s, c3), SOP_NAME(s, a2), SOP_RENAME_EXCHANGE, &f->e),
+		-ENOENT);
+	assert_int_equal(
+		sop_rename(t, SOP_NAME(s, a1), SOP_NAME(s, a2), SOP_RENAME_EXCHANGE, &f->e),
+		-ENOENT);
+	assert_int_equal(sop_rename(t, SOP_NAME(s, a2), SOP_NAME(s, c3), 0, &f->e), -ENOENT);
+	assert_int_equal(
+		sop_link(t, SOP_NAME(s, a2), SOP_NAME(SOP_ROOT, "l"), NULL, &f->e), -ENOENT);
+	assert_int_equal(sop_remove(t, SOP_NAME(s, a2), &f->e), -ENOENT);
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+	assert_named(f, s, a1, "one");
+	assert_named(f, s, a2, NULL);
+	assert_named(f, s, c3, "three");
+	for (unsigned i = 0; i < 4; i++) {
+		unsigned flags = i & 1 ? SOP_RENAME_NOREPLACE : 0;
+
+		t = fixture_begin(f, SOP_TXN_WRITE);
+		fixture_ok(f, sop_rename(t, SOP_NAME(s, i & 1 ? a2 : a1),
+				      SOP_NAME(s, i & 1 ? a1 : a2), flags, &f->e));
+		fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+		assert_named(f, s, i & 1 ? a2 : a1, NULL);
+		assert_named(f, s, i & 1 ? a1 : a2, "one");
+	}
+	t = fixture_begin(f, SOP_TXN_WRITE);
+	fixture_ok(f, sop_rename(t, SOP_NAME(s, c3), SOP_NAME(s, a1), 0, &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+	assert_named(f, s, a1, "three");
+	assert_int_equal(count(f, s), 1);
+	fixture_check(f, true);
+}
+
 static void fail_reads(struct fixture *f, int rc)
 {
 	for (unsigned i = 0; i < f->disks; i++)
@@ -767,6 +826,7 @@ int main(void)
 		T(a_page_has_as_many_items_as_asked_for),
 		T(a_batch_says_which_item_failed),
 		T(cursors_go_on_over_the_changes_of_their_transaction),
+		T(by_the_name_of_a_twin_nothing_is_moved_or_removed),
 		T(a_cursor_stands_where_it_was_after_an_error),
 		T(a_mode_that_is_none_is_refused),
 		T(a_prepared_transaction_holds_what_it_read_and_wrote),
