@@ -140,8 +140,8 @@ int sop_space_free_later(struct sop_space *s, uint64_t lsn, uint64_t scope,
 int sop_space_free_node(struct sop_space *s, uint64_t born, uint64_t lsn, uint64_t scope,
 	const struct sop_blobref *ref, struct sop_err *e);
 /* Do what can be done of it (at most `max` blobs); takes the commit lock for the accounts, not for
- * the holes. The caller holds the checkpoint lock. *left: whether more could be done at once. */
-int sop_space_reclaim(struct sop_space *s, size_t max, size_t *left, struct sop_err *e);
+ * the holes. The caller holds the checkpoint lock. *left: not all has been looked at. */
+int sop_space_reclaim(struct sop_space *s, size_t max, bool *left, struct sop_err *e);
 /* -ENOSPC unless `bytes` of data fit and the reserve stays. */
 int sop_space_check(struct sop_space *s, unsigned profile, uint64_t bytes, struct sop_err *e);
 /* One more reference to a live blob (the SHARED store gets it later). */

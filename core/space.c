@@ -17,7 +17,8 @@
  * finds it. */
 #include "core/shared.h"
 
-#define BUCKETS 1024u
+#define BUCKETS	  1024u
+#define LOOKED_AT 16384u /* pending frees, in one go */
 
 struct seg {
 	struct seg *next;
@@ -61,8 +62,10 @@ struct sop_space {
 	uint64_t segments, live_bytes, pending_bytes;
 	struct small **uncommitted, **deltas;
 	size_t n_uncommitted, n_deltas;
+	/* Those below `kept` stay, as far as the pass that is under way has come; those from
+	 * `looked` on have not been looked at in it. Between them is nothing. */
 	struct pending *pending;
-	size_t n_pending, cap_pending;
+	size_t kept, looked, n_pending, cap_pending;
 	uint64_t written[2], written_at; /* data bytes in this second and the one before */
 	/* Segments that are empty: their files stay, as holes, until a checkpoint without them is
 	 * published, since recovery from the one before goes through them again. Under commit. */
@@ -764,26 +767,39 @@ static bool runnable(struct sop_space *s, const struct pending *p, uint64_t dura
 	       (!sop_shared_live(s->v) || others_let_go(s, p));
 }
 
-/* Take up to max entries that can go from the list, keeping the order of the rest. */
-static size_t take_runnable(struct sop_space *s, struct pending *out, size_t max, size_t *left)
+/* The pass that is under way ends here: all that is pending lies together. */
+static void pass_end(struct sop_space *s)
+{
+	size_t rest = s->n_pending - s->looked;
+
+	if (s->looked > s->kept && rest)
+		memmove(s->pending + s->kept, s->pending + s->looked, rest * sizeof(*s->pending));
+	s->n_pending = s->kept + rest;
+	s->kept = s->looked = 0;
+}
+
+/* Take up to max entries that can go from the list, keeping the order of the rest. A pass over all
+ * of it takes as many calls as it needs: each holds up the others for a moment only, and no entry
+ * is looked at twice. *left: it is not over. */
+static size_t take_runnable(struct sop_space *s, struct pending *out, size_t max, bool *left)
 {
 	uint64_t durable = s->v->barrier_marked;
-	size_t kept = 0, n = 0;
+	size_t n = 0;
 
-	*left = 0;
 	SOP_LOCK_GUARD(&s->lock);
-	for (size_t i = 0; i < s->n_pending; i++) {
-		bool can = (n < max || !*left) && runnable(s, &s->pending[i], durable);
+	for (size_t i = 0; i < LOOKED_AT && n < max && s->looked < s->n_pending; i++) {
+		const struct pending *p = &s->pending[s->looked++];
 
-		if (can && n < max) {
-			out[n++] = s->pending[i];
-			s->pending_bytes -= s->pending[i].ref.len;
-			continue;
+		if (runnable(s, p, durable)) {
+			out[n++] = *p;
+			s->pending_bytes -= p->ref.len;
+		} else {
+			s->pending[s->kept++] = *p;
 		}
-		*left += can;
-		s->pending[kept++] = s->pending[i];
 	}
-	s->n_pending = kept;
+	*left = s->looked < s->n_pending;
+	if (!*left)
+		pass_end(s);
 	return n;
 }
 
@@ -935,7 +951,7 @@ static int sweep_locked(
 	return rc;
 }
 
-int sop_space_reclaim(struct sop_space *s, size_t max, size_t *left, struct sop_err *e)
+int sop_space_reclaim(struct sop_space *s, size_t max, bool *left, struct sop_err *e)
 {
 	sop_autofree struct pending *run = calloc(max, sizeof(*run));
 	sop_autofree uint64_t *remove = calloc(max, sizeof(*remove));
@@ -1138,6 +1154,7 @@ static int flush_lists(struct sop_space *s, struct sop_checkpoint *c, struct sop
 {
 	size_t n = 0;
 
+	pass_end(s);
 	c->uncommitted = calloc(s->n_uncommitted + 1, sizeof(*c->uncommitted));
 	c->pending = calloc(s->n_pending + 1, sizeof(*c->pending));
 	if (!c->uncommitted || !c->pending)
@@ -1436,7 +1453,7 @@ void sop_space_stat(struct sop_space *s, struct sop_space_stat *out)
 	*out = (struct sop_space_stat){.live_bytes = s->live_bytes,
 		.pending_bytes = s->pending_bytes,
 		.segments = s->segments,
-		.pending = s->n_pending};
+		.pending = s->n_pending - (s->looked - s->kept)};
 }
 
 int sop_space_each(struct sop_space *s,
@@ -1453,11 +1470,22 @@ int sop_space_each(struct sop_space *s,
 int sop_space_each_pending(
 	struct sop_space *s, int (*fn)(void *arg, const struct sop_blobref *ref), void *arg)
 {
+	struct pending p;
+	bool more = true;
 	int rc = 0;
 
-	for (size_t i = 0; i < s->n_pending && !rc; i++)
-		if (s->pending[i].lsn != SOP_LSN_GARBAGE)
-			rc = fn(arg, &s->pending[i].ref);
+	sop_lock(&s->lock);
+	pass_end(s);
+	sop_unlock(&s->lock);
+	/* None is taken out without the commit lock, but sessions that end add to them. */
+	for (size_t i = 0; more && !rc; i++) {
+		sop_lock(&s->lock);
+		more = i < s->n_pending;
+		p = more ? s->pending[i] : (struct pending){.lsn = SOP_LSN_GARBAGE};
+		sop_unlock(&s->lock);
+		if (p.lsn != SOP_LSN_GARBAGE)
+			rc = fn(arg, &p.ref);
+	}
 	return rc;
 }
 

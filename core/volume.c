@@ -73,7 +73,7 @@ void sop_volume_kick(struct sop_volume *v)
 
 static int give_back(struct sop_volume *v, struct sop_err *e)
 {
-	size_t left = 1;
+	bool left = true;
 	int rc = 0;
 
 	while (left && !rc) {

@@ -1053,6 +1053,99 @@ static void a_hole_leaves_the_size_to_those_who_write(void **state)
 	fixture_check(f, true);
 }
 
+/* ---- what is freed, and not given back yet ---- */
+
+#define FREED 40000u
+
+struct freed {
+	uint8_t times[FREED];
+	unsigned n;
+};
+
+static struct sop_blobref freed_ref(unsigned i)
+{
+	return (struct sop_blobref){.segment = 77777, .off = 4096 * (i + 1), .len = 4000};
+}
+
+static int freed_met(void *arg, const struct sop_blobref *ref)
+{
+	struct freed *d = arg;
+
+	if (ref->segment != 77777)
+		return 0;
+	d->times[ref->off / 4096 - 1]++;
+	d->n++;
+	return 0;
+}
+
+/* Those that somebody may still see are all there, each once; of the others all but `gone`, or
+ * more: the volume has freed something of its own. */
+static void kept_are_there(struct fixture *f, unsigned added, unsigned gone)
+{
+	struct freed d = {.n = 0};
+
+	sop_lock(&f->v->commit);
+	fixture_ok(f, sop_space_each_pending(f->v->space, freed_met, &d));
+	sop_unlock(&f->v->commit);
+	assert_in_range(d.n, added - gone, added);
+	for (unsigned i = 0; i < added; i++)
+		assert_true(d.times[i] == 1 || (i % 2 && !d.times[i]));
+}
+
+static bool reclaim(struct fixture *f, size_t max)
+{
+	bool left;
+
+	sop_lock(&f->v->ckpt_lock);
+	fixture_ok(f, sop_space_reclaim(f->v->space, max, &left, &f->e));
+	sop_unlock(&f->v->ckpt_lock);
+	return left;
+}
+
+/* Every other one is of an inode that is pinned. Blobs of a segment that is gone: only the list
+ * matters. */
+static void many_freed_blobs_are_looked_at_a_part_at_a_time_and_none_is_lost(void **state)
+{
+	struct fixture *f = *state;
+	unsigned calls = 0;
+	uint64_t lsn, pin;
+
+	fixture_ok(f, fixture_upsert(f, SOP_ROOT, "a", "x", 1, true));
+	fixture_settle(f);
+	fixture_ok(f, sop_pins_get(f->v->pins, 99999, &pin) ? -ENOMEM : 0);
+	fixture_ok(f, fixture_upsert(f, SOP_ROOT, "a", "y", 1, true));
+	fixture_settle(f);
+	lsn = f->v->lsn_next - 1;
+	for (unsigned i = 0; i < FREED; i++) {
+		const struct sop_blobref ref = freed_ref(i);
+
+		if (i == FREED / 2) {
+			/* In the middle of a pass: somebody looks, a checkpoint lists them. */
+			assert_true(reclaim(f, 100));
+			kept_are_there(f, i, 100);
+			assert_true(reclaim(f, 100));
+			fixture_ok(f, sop_volume_checkpoint(f->v, &f->e));
+			assert_true(reclaim(f, 100));
+		}
+		fixture_ok(
+			f, sop_space_free_later(f->v->space, lsn, i % 2 ? 0 : 99999, &ref, &f->e));
+	}
+	kept_are_there(f, FREED, 300);
+	while (reclaim(f, 512))
+		calls++;
+	assert_true(calls <= FREED / 2 / 512 + FREED / 16384);
+	kept_are_there(f, FREED, FREED / 2);
+	for (calls = 0; reclaim(f, 512);)
+		calls++;
+	assert_true(calls <= 2);
+	kept_are_there(f, FREED, FREED / 2);
+	sop_pins_put(f->v->pins, 99999, pin);
+	while (reclaim(f, 512))
+		;
+	kept_are_there(f, 0, 0);
+	fixture_settle(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1074,6 +1167,7 @@ int main(void)
 		TEST(options_of_a_store_that_is_removed_meanwhile_conflict),
 		TEST(an_item_that_was_not_there_to_be_changed_conflicts_with_one_made),
 		TEST(a_hole_leaves_the_size_to_those_who_write),
+		TEST(many_freed_blobs_are_looked_at_a_part_at_a_time_and_none_is_lost),
 		TEST(two_of_a_group_that_set_options_conflict),
 		TEST(a_group_does_not_set_options_of_a_store_that_it_removes),
 		cmocka_unit_test(an_error_of_the_moment_in_recovery_ends_no_history),
