@@ -203,8 +203,8 @@ int sop_tree_record(struct sop_volume *v, const struct sop_tree *tree, uint64_t 
 	return rc;
 }
 
-int sop_tree_item(struct sop_volume *v, uint64_t store, uint64_t lsn, const void *key, size_t klen,
-	struct sop_item *it, uint8_t *buf, struct sop_err *e)
+static int tree_item(struct sop_volume *v, uint64_t store, uint64_t lsn, const void *key,
+	size_t klen, struct sop_item *it, uint8_t *buf, struct sop_err *e)
 {
 	struct sop_state_view view;
 	size_t len;
@@ -213,6 +213,24 @@ int sop_tree_item(struct sop_volume *v, uint64_t store, uint64_t lsn, const void
 	if (!rc)
 		rc = sop_tree_record(v, &view.tree, lsn, key, klen, buf, &len, e);
 	return rc ? rc : sop_item_decode(it, buf, len, e);
+}
+
+/* A tree that becomes empty loses its root, and who has just looked where that is finds nothing
+ * there. So what is published is looked at then: what is wrong in that is damage. */
+int sop_tree_item(struct sop_volume *v, uint64_t store, uint64_t lsn, const void *key, size_t klen,
+	struct sop_item *it, uint8_t *buf, struct sop_err *e)
+{
+	int rc = tree_item(v, store, lsn, key, klen, it, buf, e);
+	uint64_t pin;
+
+	if (rc != SOP_ECORRUPT || lsn != SOP_LSN_LATEST)
+		return rc;
+	rc = sop_pins_get(v->pins, SOP_PIN_ALL, &pin);
+	if (rc)
+		return sop_fail(e, rc, "pin");
+	rc = tree_item(v, store, pin, key, klen, it, buf, e);
+	sop_pins_put(v->pins, SOP_PIN_ALL, pin);
+	return rc;
 }
 
 /* How a patch of attributes shows before it is committed. */
@@ -246,7 +264,7 @@ void sop_attr_merge(struct sop_attr *a, bool *plain, const struct sop_attr *p, u
 	attr_patch(a, p, mask);
 }
 
-int sop_txn_item(struct sop_txn *t, uint64_t store, const void *key, size_t klen,
+static int item_at(struct sop_txn *t, uint64_t lsn, uint64_t store, const void *key, size_t klen,
 	struct sop_item *it, uint8_t *buf, struct sop_err *e)
 {
 	struct sop_wentry *w = t->wset.count ? sop_wset_find(&t->wset, store, key, klen) : NULL;
@@ -259,7 +277,7 @@ int sop_txn_item(struct sop_txn *t, uint64_t store, const void *key, size_t klen
 		it->record_size = it->attr.size;
 		it->record_bytes = it->attr.bytes;
 	} else {
-		rc = sop_tree_item(t->v, store, t->lsn, key, klen, it, buf, e);
+		rc = sop_tree_item(t->v, store, lsn, key, klen, it, buf, e);
 		if (rc)
 			return rc;
 	}
@@ -272,18 +290,23 @@ int sop_txn_item(struct sop_txn *t, uint64_t store, const void *key, size_t klen
 	return 0;
 }
 
-/* A name leads to an inode that is not there: the volume contradicts itself, or (without a
- * snapshot) both have just gone. Then the next look does not find the name either. */
-#define LOOKS_FOR_INODE 4
+int sop_txn_item(struct sop_txn *t, uint64_t store, const void *key, size_t klen,
+	struct sop_item *it, uint8_t *buf, struct sop_err *e)
+{
+	return item_at(t, t->lsn, store, key, klen, it, buf, e);
+}
 
+/* A name leads to an inode that is not there: the volume contradicts itself, or (without a
+ * snapshot) a commit is under way, whose changes come into sight one after the other. So what is
+ * published is looked at then, where both are there or neither is. */
 static int inode_missing(struct sop_err *e, uint64_t ino)
 {
 	return sop_fail(
 		e, SOP_ECORRUPT, "the name is there, inode %llu is not", (unsigned long long)ino);
 }
 
-static int look_for_inode(struct sop_txn *t, struct sop_name name, struct sop_place *place,
-	struct sop_item *it, uint8_t *buf, struct sop_err *e)
+static int look_for_inode(struct sop_txn *t, uint64_t lsn, struct sop_name name,
+	struct sop_place *place, struct sop_item *it, uint8_t *buf, struct sop_err *e)
 {
 	int rc;
 
@@ -292,7 +315,7 @@ static int look_for_inode(struct sop_txn *t, struct sop_name name, struct sop_pl
 		place->store = name.store;
 		place->key = name.key;
 		place->klen = name.len;
-		rc = sop_txn_item(t, name.store, name.key, name.len, it, buf, e);
+		rc = item_at(t, lsn, name.store, name.key, name.len, it, buf, e);
 		if (rc || !it->link)
 			return rc;
 		place->linked = true;
@@ -303,7 +326,7 @@ static int look_for_inode(struct sop_txn *t, struct sop_name name, struct sop_pl
 	place->store = SOP_STORE_MASTER;
 	place->key = place->master;
 	place->klen = SOP_MASTER_KEY;
-	return sop_txn_item(t, place->store, place->key, place->klen, it, buf, e);
+	return item_at(t, lsn, place->store, place->key, place->klen, it, buf, e);
 }
 
 static bool removed_here(struct sop_txn *t, const struct sop_place *place)
@@ -318,16 +341,21 @@ static bool removed_here(struct sop_txn *t, const struct sop_place *place)
 int sop_txn_inode(struct sop_txn *t, struct sop_name name, struct sop_place *place,
 	struct sop_item *it, uint8_t *buf, struct sop_err *e)
 {
-	unsigned looks = t->lsn == SOP_LSN_LATEST ? LOOKS_FOR_INODE : 1;
-	int rc = 0;
+	int rc = look_for_inode(t, t->lsn, name, place, it, buf, e);
+	uint64_t lsn;
 
-	for (unsigned i = 0; i < looks; i++) {
-		rc = look_for_inode(t, name, place, it, buf, e);
-		/* Who is told that it is not there, may go by that. */
-		if (rc == -ENOENT && name.key && !place->linked && t->pinned)
-			return sop_txn_saw(t, name.store, name.key, name.len, NULL, e) ? -ENOMEM
-										       : rc;
-		if (rc != -ENOENT || !name.key || !place->linked || removed_here(t, place))
+	/* Who is told that it is not there, may go by that. */
+	if (rc == -ENOENT && name.key && !place->linked && t->pinned)
+		return sop_txn_saw(t, name.store, name.key, name.len, NULL, e) ? -ENOMEM : rc;
+	if (rc != -ENOENT || !name.key || !place->linked || removed_here(t, place))
+		return rc;
+	if (t->lsn == SOP_LSN_LATEST) {
+		rc = sop_pins_get(t->v->pins, SOP_PIN_ALL, &lsn);
+		if (rc)
+			return sop_fail(e, rc, "pin");
+		rc = look_for_inode(t, lsn, name, place, it, buf, e);
+		sop_pins_put(t->v->pins, SOP_PIN_ALL, lsn);
+		if (rc != -ENOENT || !place->linked)
 			return rc;
 	}
 	return inode_missing(e, be64_get(place->master));
@@ -455,8 +483,9 @@ static int lookup_typed(
 	return rc ? rc : lookup_txn(t, name, &kb, out, e);
 }
 
-/* The common case, without copying the record: latest handle, attributes alone. */
-static int lookup_latest(struct sop_txn *t, struct sop_name name, bool tree_key, unsigned looks,
+/* The common case, without copying the record: latest handle, attributes alone. What looks like
+ * damage is looked at again the long way, as a commit may be under way. */
+static int lookup_latest(struct sop_txn *t, struct sop_name name, bool tree_key,
 	struct sop_attr *out, struct sop_err *e)
 {
 	uint8_t master[SOP_MASTER_KEY];
@@ -471,6 +500,8 @@ static int lookup_latest(struct sop_txn *t, struct sop_name name, bool tree_key,
 		if (!rc)
 			rc = sop_tree_find(t->v->nodes, &view.tree, t->lsn, name.key, name.len,
 				attr_entry, &o, e);
+		if (rc == SOP_ECORRUPT)
+			return lookup_txn(t, name, NULL, out, e);
 		if (rc || !o.link)
 			return rc;
 		sop_master_key(master, out->ino, 'i');
@@ -481,23 +512,21 @@ static int lookup_latest(struct sop_txn *t, struct sop_name name, bool tree_key,
 	if (!rc)
 		rc = sop_tree_find(
 			t->v->nodes, &view.tree, t->lsn, master, sizeof(master), attr_entry, &o, e);
-	if (rc == -ENOENT && name.key)
-		return looks ? lookup_latest(t, name, tree_key, looks - 1, out, e)
-			     : inode_missing(e, be64_get(master));
+	if ((rc == -ENOENT && name.key) || rc == SOP_ECORRUPT)
+		return lookup_txn(t, name, NULL, out, e);
 	return !rc && S_ISDIR(out->mode) ? directory_attr(t, out, e) : rc;
 }
 
 int sop_lookup(struct sop_txn *t, struct sop_name name, struct sop_attr *out, struct sop_err *e)
 {
 	if (t->latest)
-		return lookup_latest(t, name, false, LOOKS_FOR_INODE, out, e);
+		return lookup_latest(t, name, false, out, e);
 	return name.key ? lookup_typed(t, name, out, e) : lookup_txn(t, name, NULL, out, e);
 }
 
 int sop_at_lookup(struct sop_txn *t, struct sop_name name, struct sop_attr *out, struct sop_err *e)
 {
-	return t->latest ? lookup_latest(t, name, true, LOOKS_FOR_INODE, out, e)
-			 : lookup_txn(t, name, NULL, out, e);
+	return t->latest ? lookup_latest(t, name, true, out, e) : lookup_txn(t, name, NULL, out, e);
 }
 
 /* kb not NULL: an item whose key has another text is another one. */

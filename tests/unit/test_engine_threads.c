@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
@@ -345,6 +346,79 @@ static void who_is_served_by_a_round_that_ran_before_is_not_waited_for(void **st
 	fixture_release(&f);
 }
 
+/* ---- a name of several, and its inode ---- */
+
+enum { LINK_ROUNDS = 4000 };
+
+struct linker {
+	struct fixture *f;
+	uint64_t store;
+	atomic_bool done;
+	_Atomic int wrong;
+};
+
+static int link_step(struct linker *l, unsigned step, struct sop_err *e)
+{
+	const struct sop_attr init = {.mode = S_IFREG | 0644, .nlink = 1};
+	struct sop_name a = SOP_NAME(l->store, "a"), b = SOP_NAME(l->store, "b");
+	struct sop_txn *t;
+	int rc = sop_txn_begin(&t, l->f->v, &(struct sop_txn_opts){.mode = SOP_TXN_SESSION}, e);
+
+	if (rc)
+		return rc;
+	if (step == 0)
+		rc = sop_create(t, a, &init, NULL, 0, NULL, e);
+	else if (step == 1)
+		rc = sop_link(t, a, b, NULL, e);
+	else
+		rc = sop_remove(t, step == 2 ? b : a, e);
+	if (!rc)
+		return sop_txn_commit(t, 0, e);
+	sop_txn_rollback(t);
+	return rc;
+}
+
+static void *look_at_links(void *arg)
+{
+	struct linker *l = arg;
+	struct sop_attr attr;
+
+	while (!atomic_load(&l->done)) {
+		int rc = sop_lookup(
+			sop_volume_latest(l->f->v), SOP_NAME(l->store, "a"), &attr, NULL);
+
+		if (rc && rc != -ENOENT)
+			atomic_store(&l->wrong, rc);
+	}
+	return NULL;
+}
+
+/* What is looked up goes, with its inode, and with the tree it was the last of. */
+static void what_goes_while_it_is_looked_for_is_no_damage(void **state)
+{
+	static struct fixture f;
+	struct linker l = {.f = &f};
+	pthread_t thread[2];
+	int rc = 0;
+
+	(void)state;
+	fixture_init(&f, 1, 0, 256 << 20);
+	if (fixture_open(&f))
+		fail_msg("open: %s", f.e.text);
+	assert_int_equal(fixture_store(&f, "s", &l.store), 0);
+	for (unsigned i = 0; i < SOP_ARRAY_LEN(thread); i++)
+		assert_int_equal(pthread_create(&thread[i], NULL, look_at_links, &l), 0);
+	for (unsigned i = 0; i < LINK_ROUNDS * 4 && !rc; i++)
+		rc = link_step(&l, i % 4, &f.e);
+	atomic_store(&l.done, true);
+	for (unsigned i = 0; i < SOP_ARRAY_LEN(thread); i++)
+		pthread_join(thread[i], NULL);
+	if (rc)
+		fail_msg("%s", f.e.text);
+	assert_int_equal(l.wrong, 0);
+	fixture_release(&f);
+}
+
 /* ---- full disks ---- */
 
 /* Put items of 64 KiB until there is no room; how many are there. */
@@ -533,6 +607,7 @@ int main(void)
 		cmocka_unit_test(many_threads_commit_and_nothing_is_lost),
 		cmocka_unit_test(those_who_wait_for_the_media_share_the_next_round),
 		cmocka_unit_test(who_is_served_by_a_round_that_ran_before_is_not_waited_for),
+		cmocka_unit_test(what_goes_while_it_is_looked_for_is_no_damage),
 		cmocka_unit_test(a_full_volume_keeps_what_it_has_and_lets_removes_through),
 		cmocka_unit_test(any_single_failure_is_an_error_or_is_survived),
 	};
