@@ -46,13 +46,28 @@ static bool where_of(struct sopfs *f, struct sopfs_item *item, struct sopfs_wher
 	return there;
 }
 
-static ssize_t change_orphan(struct sopfs_session *o, const struct sopfs_op *op, struct sop_err *e)
+/* Referenced: who comes by a path has no handle that it would last as long as. */
+static struct sopfs_session *orphan_get(struct sopfs *f, struct sopfs_item *item)
+{
+	struct sopfs_session *o;
+
+	pthread_mutex_lock(&f->lock);
+	o = item->orphan;
+	if (o)
+		o->refs++;
+	pthread_mutex_unlock(&f->lock);
+	return o;
+}
+
+static ssize_t change_orphan(
+	struct sopfs *f, struct sopfs_session *o, const struct sopfs_op *op, struct sop_err *e)
 {
 	ssize_t n;
 
 	pthread_mutex_lock(&o->lock);
 	n = o->value ? sopfs_apply(o->value, op, e) : -EIO;
 	pthread_mutex_unlock(&o->lock);
+	sopfs_session_put(f, o);
 	return n;
 }
 
@@ -81,10 +96,11 @@ ssize_t sopfs_change_now(struct sopfs *f, struct sopfs_item *item, bool append,
 	struct sopfs_op at_end;
 	struct sopfs_where w;
 	struct sop_attr a;
+	struct sopfs_session *orphan = orphan_get(f, item);
 	int rc, seen;
 
-	if (item->orphan)
-		return change_orphan(item->orphan, op, e);
+	if (orphan)
+		return change_orphan(f, orphan, op, e);
 	if (!where_of(f, item, &w))
 		return -ESTALE;
 	call.name = sopfs_where_name(&w);

@@ -12,6 +12,7 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
+#include "fs/names.h"
 #include "fs/sopfs.h"
 #include "fs/views.h"
 #include "tests/lib/fixture.h"
@@ -311,6 +312,42 @@ static void what_others_commit_behind_it_is_not_taken_for_ones_own(void **state)
 	assert_ptr_not_equal(walk(m, m->stranger), v);
 }
 
+/* session=write, unlinked: its bytes are as good as those who have it open, and one that has come
+ * by a descriptor's entry in /proc is none of them. */
+static void who_changes_what_has_no_name_holds_on_to_it(void **state)
+{
+	struct mount *m = *state;
+	struct sopfs_view *v;
+	struct sopfs_handle *h;
+	struct sopfs_session *orphan;
+	struct sopfs_notes notes = {0};
+	struct late late = {.m = m};
+	unsigned refs = 0;
+	pthread_t thread;
+
+	m->f->o.session_write = true;
+	late.v = v = walk(m, m->opener);
+	h = open_at(m, m->opener, v, O_RDWR);
+	fixture_ok(&m->x, sopfs_unlink(m->f, m->f->root, "file", &notes, &m->x.e));
+	sopfs_notify_later(m->f, &notes);
+	orphan = v->item->orphan;
+	assert_non_null(orphan);
+
+	pthread_mutex_lock(&orphan->lock);
+	assert_int_equal(pthread_create(&thread, NULL, truncate_late, &late), 0);
+	for (unsigned i = 0; refs < 2 && i < 2000; i++) {
+		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+		pthread_mutex_lock(&m->f->lock);
+		refs = orphan->refs;
+		pthread_mutex_unlock(&m->f->lock);
+	}
+	pthread_mutex_unlock(&orphan->lock);
+	pthread_join(thread, NULL);
+	assert_int_equal(refs, 2);
+	assert_int_equal(late.rc, 0);
+	close_by(m, m->opener, h);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -321,6 +358,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			what_others_commit_behind_it_is_not_taken_for_ones_own, setup_shared,
 			teardown),
+		TEST(who_changes_what_has_no_name_holds_on_to_it),
 		TEST(what_failed_to_commit_is_not_taken_for_what_others_have_committed),
 	};
 
