@@ -2,6 +2,7 @@
 #include "fs/control.h"
 
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include "fs/dump.h"
 #include "fs/state.h"
@@ -192,13 +193,26 @@ static json_t *run_info(struct sopfs *f, const json_t *request, bool trusted, st
 /* ---- changing ----------------------------------------------------------------------------------
  */
 
+/* A new place of a disk. In the volume itself it would wait for itself: whoever writes to the disk
+ * would ask us. */
+static int check_outside(const struct sopfs *f, const char *path, struct sop_err *e)
+{
+	struct stat mine, st;
+
+	if (stat(path, &st) || stat(f->o.mountpoint, &mine) || st.st_dev != mine.st_dev)
+		return 0;
+	return sop_say(e, -EINVAL, "%s: lies in this volume; name a folder on a drive", path);
+}
+
 static json_t *run_online(struct sopfs *f, const json_t *request, bool trusted, struct sop_err *e)
 {
 	const char *disk = text_arg(request, "disk", true, e);
+	const char *path = text_arg(request, "path", false, e);
 
 	(void)trusted;
-	return disk ? done(sop_disk_online(f->v, disk, text_arg(request, "path", false, e), e))
-		    : NULL;
+	if (!disk || (path && check_outside(f, path, e)))
+		return NULL;
+	return done(sop_disk_online(f->v, disk, path, e));
 }
 
 static json_t *run_offline(struct sopfs *f, const json_t *request, bool trusted, struct sop_err *e)
@@ -215,7 +229,9 @@ static json_t *run_replace(struct sopfs *f, const json_t *request, bool trusted,
 	const char *path = disk ? text_arg(request, "path", true, e) : NULL;
 
 	(void)trusted;
-	return path ? done(sop_disk_replace(f->v, disk, path, admin_flags(request), e)) : NULL;
+	if (!path || check_outside(f, path, e))
+		return NULL;
+	return done(sop_disk_replace(f->v, disk, path, admin_flags(request), e));
 }
 
 static json_t *run_add(struct sopfs *f, const json_t *request, bool trusted, struct sop_err *e)
@@ -223,7 +239,9 @@ static json_t *run_add(struct sopfs *f, const json_t *request, bool trusted, str
 	const char *path = text_arg(request, "path", true, e);
 
 	(void)trusted;
-	return path ? done(sop_disk_add(f->v, path, admin_flags(request), e)) : NULL;
+	if (!path || check_outside(f, path, e))
+		return NULL;
+	return done(sop_disk_add(f->v, path, admin_flags(request), e));
 }
 
 static json_t *run_remove(struct sopfs *f, const json_t *request, bool trusted, struct sop_err *e)

@@ -173,21 +173,25 @@ static void show_progress(void *ctx, const char *what, uint64_t done, uint64_t t
 		fputc('\n', stderr);
 }
 
-/* A mount point that is a member folder would hide the member from everyone else. */
-static int check_not_member(
-	const struct sopfs_options *o, const char *mountpoint, struct sop_err *e)
+/* One of them is the other, or lies in it. */
+static bool overlap(const char *a, const char *b)
 {
-	struct stat at, member;
-	size_t i;
+	size_t n = SOP_MIN(strlen(a), strlen(b));
 
-	if (stat(mountpoint, &at))
-		return sop_fail(e, -errno, "%s: mount point", mountpoint);
-	for (i = 0; i < o->paths.n; i++)
-		if (!stat(o->paths.path[i], &member) && member.st_dev == at.st_dev &&
-			member.st_ino == at.st_ino)
-			return sop_say(e, -EINVAL,
-				"%s: is a disk folder of the volume; mount on another directory",
-				mountpoint);
+	return strncmp(a, b, n) == 0 && (!a[n] || a[n] == '/') && (!b[n] || b[n] == '/');
+}
+
+/* Mounted over a member folder, or over what holds it, the volume would hide the member from
+ * everyone else; mounted in one, it would be asked for its own files. */
+static int check_apart(const char *mountpoint, const char *folder, struct sop_err *e)
+{
+	sop_autofree char *real = realpath(folder, NULL);
+
+	if (real && overlap(real, mountpoint))
+		return sop_say(e, -EINVAL,
+			"%s: is, holds or lies in %s, a disk folder of the volume; mount on "
+			"another directory",
+			mountpoint, folder);
 	return 0;
 }
 
@@ -233,6 +237,7 @@ static char *shown_source(const struct sopfs_options *o)
 static int open_volume(struct mounted *m, struct sop_err *e)
 {
 	struct sopfs_options *o = m->o;
+	struct sop_volume_disk d;
 	int waited, rc;
 
 	o->volume.log = o->fs.log = sopfs_log();
@@ -247,6 +252,10 @@ static int open_volume(struct mounted *m, struct sop_err *e)
 			break;
 		usleep(RETRY_MS * 1000);
 	}
+	/* Those that were not given, too. One that is not there may hang. */
+	for (unsigned i = 0; !rc && sop_volume_disk(m->volume, i, &d); i++)
+		if (d.state == SOP_DISK_ONLINE)
+			rc = check_apart(m->mountpoint, d.path, e);
 	if (rc)
 		return rc;
 	tell_degraded(m->volume);
@@ -446,7 +455,9 @@ static int check_mountpoint(struct mounted *m, struct sop_err *e)
 
 	if (!rc)
 		rc = sopfs_mountpoint_check(&m->mountpoint, m->o->mountpoint, e);
-	return rc ? rc : check_not_member(m->o, m->mountpoint, e);
+	for (size_t i = 0; i < m->o->paths.n && !rc; i++)
+		rc = check_apart(m->mountpoint, m->o->paths.path[i], e);
+	return rc;
 }
 
 static int remount(const struct sopfs_options *o, struct sop_err *e)
