@@ -31,14 +31,20 @@ int sop_barrier_sync(struct sop_volume *v, struct sop_err *e)
 	if (!b)
 		return sop_fail(e, -ENOMEM, "sync");
 	rc = sop_journal_sync_begin(&journal, v->journal, b, e);
-	if (!rc) {
-		rc = sop_segments_sync_begin(&seg, v->seg, b, e);
-		sop_batch_run(b, SOP_IO_PARALLEL, 0, sop_members_timeout_ms(v->mem));
-		if (!rc)
-			rc = sop_segments_sync_end(seg, e);
-		one = sop_journal_sync_end(journal, rc ? NULL : e);
-		rc = rc ? rc : one;
+	if (rc)
+		goto out;
+	rc = sop_segments_sync_begin(&seg, v->seg, b, e);
+	if (rc) {
+		/* Some of its syncs may stand in the batch. They are not asked for: a disk tells
+		 * its error once, and nobody would listen. */
+		sop_journal_sync_cancel(journal);
+		goto out;
 	}
+	sop_batch_run(b, SOP_IO_PARALLEL, 0, sop_members_timeout_ms(v->mem));
+	rc = sop_segments_sync_end(seg, e);
+	one = sop_journal_sync_end(journal, rc ? NULL : e);
+	rc = rc ? rc : one;
+out:
 	sop_batch_put(b);
 	return rc;
 }

@@ -1063,6 +1063,11 @@ int sop_journal_sync_begin(struct sop_journal_syncing **out, struct sop_journal 
 	return rc;
 }
 
+void sop_journal_sync_cancel(struct sop_journal_syncing *s)
+{
+	sync_leave(s);
+}
+
 int sop_journal_sync_end(struct sop_journal_syncing *s, struct sop_err *e)
 {
 	int rc;

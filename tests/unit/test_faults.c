@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "core/engine.h"
 #include "tests/lib/world.h"
 
 static const struct sop_store_opts ints = {.key_type = SOP_KEY_INT64, .slot_length = 500};
@@ -1063,6 +1064,50 @@ static void many_duplicates_of_one_key(void **state)
 	world_release(&w);
 }
 
+/* ---- a sync that lacks something of ours ---- */
+
+static int note_segment(void *arg, const struct sop_extent_layout *x)
+{
+	*(uint64_t *)arg = x->segment;
+	return 1;
+}
+
+/* After the death of a program what it had written is synced by files that are opened for it. When
+ * there is no descriptor for one of them, none is synced: an error of another would be told to this
+ * call alone, which does not listen, and not to the next. */
+static void a_sync_that_cannot_begin_asks_no_disk(void **state)
+{
+	uint64_t store, segment = 0;
+	struct fixture f;
+	uint8_t *val = malloc(100000);
+	struct sim_counts counts;
+
+	(void)state;
+	fixture_init(&f, 2, 1, 0);
+	fixture_ok(&f, fixture_open(&f));
+	fill_random(val, 100000, 1);
+	fixture_ok(&f, fixture_store(&f, "s", &store));
+	fixture_ok(&f, fixture_upsert(&f, store, "a", val, 100000, true));
+	assert_int_equal(sop_value_layout(sop_volume_latest(f.v), SOP_NAME(store, "a"), false,
+				 note_segment, &segment, &f.e),
+		1);
+	fixture_reopen(&f);
+	sop_segments_cached(f.v->seg, segment, 7);
+	fixture_ok(&f, fixture_upsert(&f, store, "b", val, 100000, false));
+	sim_disk_error(f.sim, f.path[2], -EMFILE, 0, 0); /* reads: to open for writing is one */
+	sim_take_counts(f.sim);
+	assert_int_equal(sop_volume_sync(f.v, &f.e), -EMFILE);
+	counts = sim_take_counts(f.sim);
+	assert_int_equal(counts.syncs, 0);
+	sim_disk_error(f.sim, f.path[2], 0, 0, 0);
+	fixture_ok(&f, sop_volume_sync(f.v, &f.e));
+	counts = sim_take_counts(f.sim);
+	assert_true(counts.syncs > 6); /* both segments, and the journal */
+	fixture_check(&f, true);
+	free(val);
+	fixture_release(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1084,6 +1129,7 @@ int main(void)
 		cmocka_unit_test(values_go_where_their_class_says),
 		cmocka_unit_test(balanced_leaves_are_fewer),
 		cmocka_unit_test(a_cold_store_leaves_the_memory_to_a_hot_one),
+		cmocka_unit_test(a_sync_that_cannot_begin_asks_no_disk),
 		cmocka_unit_test(hooks_and_retries),
 		cmocka_unit_test(many_duplicates_of_one_key),
 	};
