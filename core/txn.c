@@ -808,6 +808,31 @@ static int emit_own(struct scan *s, struct sop_wentry *w)
 			     : emit(s, w->key, w->klen, &it.attr, it.link, it.text, it.text_len);
 }
 
+/* As many as there is room for. Looked at again as in sop_tree_item. */
+static int read_portion(struct scan *s, const struct sop_tree *tree, const struct sop_range *r)
+{
+	struct sop_volume *v = s->t->v;
+	struct sop_state_view view;
+	uint64_t pin;
+	int rc;
+
+	s->n = 0;
+	s->texts.len = 0;
+	rc = sop_tree_scan(v->nodes, tree, s->t->lsn, r, portion_entry, s, s->e);
+	if (rc != SOP_ECORRUPT || s->t->lsn != SOP_LSN_LATEST)
+		return rc;
+	rc = sop_pins_get(v->pins, SOP_PIN_ALL, &pin);
+	if (rc)
+		return sop_fail(s->e, rc, "pin");
+	s->n = 0;
+	s->texts.len = 0;
+	rc = sop_stores_view(v->stores, s->store, pin, &view, s->e);
+	if (!rc)
+		rc = sop_tree_scan(v->nodes, &view.tree, pin, r, portion_entry, s, s->e);
+	sop_pins_put(v->pins, SOP_PIN_ALL, pin);
+	return rc;
+}
+
 static int scan_run(
 	struct scan *s, const struct sop_state_view *view, struct sop_wentry **own, size_t n_own)
 {
@@ -827,10 +852,7 @@ static int scan_run(
 	}
 	s->cap = PORTION_FIRST;
 	do {
-		s->n = 0;
-		s->texts.len = 0;
-		rc = sop_tree_scan(
-			s->t->v->nodes, &view->tree, s->t->lsn, &r, portion_entry, s, s->e);
+		rc = read_portion(s, &view->tree, &r);
 		if (rc < 0)
 			return rc;
 		for (size_t i = 0; i < s->n; i++) {

@@ -378,6 +378,27 @@ static int link_step(struct linker *l, unsigned step, struct sop_err *e)
 	return rc;
 }
 
+static int any_name(void *arg, const struct sop_listed *listed)
+{
+	(void)arg;
+	(void)listed;
+	return 0;
+}
+
+static void *list_links(void *arg)
+{
+	struct linker *l = arg;
+
+	while (!atomic_load(&l->done)) {
+		int rc = sop_list(
+			sop_volume_latest(l->f->v), l->store, NULL, true, any_name, NULL, NULL);
+
+		if (rc)
+			atomic_store(&l->wrong, rc);
+	}
+	return NULL;
+}
+
 static void *look_at_links(void *arg)
 {
 	struct linker *l = arg;
@@ -407,7 +428,8 @@ static void what_goes_while_it_is_looked_for_is_no_damage(void **state)
 		fail_msg("open: %s", f.e.text);
 	assert_int_equal(fixture_store(&f, "s", &l.store), 0);
 	for (unsigned i = 0; i < SOP_ARRAY_LEN(thread); i++)
-		assert_int_equal(pthread_create(&thread[i], NULL, look_at_links, &l), 0);
+		assert_int_equal(
+			pthread_create(&thread[i], NULL, i ? list_links : look_at_links, &l), 0);
 	for (unsigned i = 0; i < LINK_ROUNDS * 4 && !rc; i++)
 		rc = link_step(&l, i % 4, &f.e);
 	atomic_store(&l.done, true);
