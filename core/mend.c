@@ -1291,6 +1291,16 @@ static int drain_one(struct sop_mender *m, unsigned i, int to, struct sop_err *e
 	return rc ? rc : sop_members_remove(m->v->mem, i, e);
 }
 
+/* Nobody goes on with it in this mount. Who cancels it says so himself. */
+static void drain_ended(
+	struct sop_mender *m, enum sop_task_kind kind, int disk, int rc, const struct sop_err *e)
+{
+	if (rc != -ECANCELED)
+		sop_log(m->v->log, SOP_LOG_WARNING, "mend", "op=%s disk=%d code=%s: %s",
+			sop_task_kind_name(kind), disk, sop_err_name(rc), e->text);
+	finish(m, kind, disk, SOP_TASK_STOPPED);
+}
+
 /* True: more can be done at once. */
 static bool drain(struct sop_mender *m, struct sop_err *e)
 {
@@ -1315,8 +1325,12 @@ static bool drain(struct sop_mender *m, struct sop_err *e)
 			finish(m, kind, (int)i, SOP_TASK_FINISHED);
 			continue;
 		}
-		if (!draining(m, i))
+		if (!draining(m, i)) {
+			/* Cancelled; or gone, though not on the labels of others. */
+			if (!stopping(m))
+				drain_ended(m, kind, (int)i, rc, e);
 			continue;
+		}
 		wait_for(m, kind, (int)i, e->text[0] ? e->text : "segments that are being written");
 		m->drain_ms = now_ms(m) + (rc == -EAGAIN ? 100 : RETRY_MS);
 	}
@@ -1332,7 +1346,12 @@ static int scrub_segment(struct sop_mender *m, const struct seg *g, struct sop_e
 	struct sop_mend_report r;
 	struct sop_mend_opts o = {.verify = true, .pace = pace, .lost = suspect, .arg = &p};
 
-	return sop_segment_mend(m->v->seg, g->id, &o, &r, e);
+	int rc = sop_segment_mend(m->v->seg, g->id, &o, &r, e);
+
+	/* Shards that could not be written anew, on a disk that is full for one. */
+	if (!rc && r.bad)
+		lost_more(m, SOP_TASK_SCRUB, -1, r.bad);
+	return rc;
 }
 
 static void scrub_end(struct sop_mender *m)
@@ -1356,26 +1375,34 @@ static bool scrubbing(struct sop_mender *m)
 	return m->scrub == SCRUB_RUNNING && !m->stop && m->this_scrub == m->begun;
 }
 
+/* Copies of labels, or of blocks of the registry. */
+static void corrected_more(struct sop_mender *m, unsigned n)
+{
+	struct work *w;
+
+	SOP_LOCK_GUARD(&m->lock);
+	w = running(m, SOP_TASK_SCRUB, -1);
+	if (w && m->this_scrub == m->begun)
+		w->t.corrected += n;
+}
+
 /* False: it was cut, and begins again when the scrub goes on. */
 static bool scrub_metadata(struct sop_mender *m)
 {
 	uint32_t files = sop_registry_files(m->v->reg);
 	uint32_t hashmod = sop_members_label(m->v->mem)->hashmod;
-	unsigned bad = sop_members_scrub_labels(m->v->mem);
 	struct sop_err e = {0};
 	uint64_t left = 0;
-	struct work *w;
 
-	sop_lock(&m->lock);
-	w = running(m, SOP_TASK_SCRUB, -1);
-	if (w)
-		w->t.corrected += bad;
-	sop_unlock(&m->lock);
+	corrected_more(m, sop_members_scrub_labels(m->v->mem));
 	for (uint32_t f = 0; f < files; f++)
 		for (uint32_t b = 0; b < hashmod; b++) {
+			unsigned mended = 0;
+
 			if (!scrubbing(m))
 				return false;
-			left += sop_registry_scrub(m->v->reg, f, b);
+			left += sop_registry_scrub(m->v->reg, f, b, &mended);
+			corrected_more(m, mended);
 		}
 	/* Journal and checkpoint are written anew, on all replicas. */
 	if (sop_checkpoint_run(m->v, false, &e)) {

@@ -189,7 +189,8 @@ static void end_busy(struct sop_registry *r)
 
 /* Some replica's copy is bad while another's is good. An apply under way would be in the way: then
  * the next look-up that meets it will see to it; a scrub waits. The copies that stay bad. */
-static unsigned repair(struct sop_registry *r, struct sop_regplace at, enum sop_regrepair why)
+static unsigned repair(
+	struct sop_registry *r, struct sop_regplace at, enum sop_regrepair why, unsigned *mended)
 {
 	struct sop_regwrite w;
 	unsigned left;
@@ -200,7 +201,7 @@ static unsigned repair(struct sop_registry *r, struct sop_regplace at, enum sop_
 	sop_unlock(&r->lock);
 	if (!mine)
 		return 0;
-	left = sop_regblocks_repair(r->blocks, at, why, &wrote);
+	left = sop_regblocks_repair(r->blocks, at, why, &wrote, mended);
 	if (wrote)
 		(void)sop_regblocks_begin(r->blocks, &w, &at.file, 1, NULL);
 	sop_lock(&r->lock);
@@ -283,7 +284,7 @@ static int read_block(
 		}
 		sop_unlock(&r->lock);
 		if (!rc && damaged && settled && !r->read_only)
-			(void)repair(r, at, SOP_REPAIR_MET);
+			(void)repair(r, at, SOP_REPAIR_MET, NULL);
 		return rc;
 	}
 }
@@ -532,9 +533,9 @@ void sop_registry_forget(struct sop_registry *r, unsigned member)
 	sop_regblocks_forget(r->blocks, member);
 }
 
-unsigned sop_registry_scrub(struct sop_registry *r, uint32_t file, uint32_t block)
+unsigned sop_registry_scrub(struct sop_registry *r, uint32_t file, uint32_t block, unsigned *mended)
 {
-	return repair(r, (struct sop_regplace){file, block}, SOP_REPAIR_SCRUB);
+	return repair(r, (struct sop_regplace){file, block}, SOP_REPAIR_SCRUB, mended);
 }
 
 uint32_t sop_registry_files(struct sop_registry *r)
@@ -979,7 +980,7 @@ static int repair_file(struct sop_registry *r, uint32_t file, uint32_t blocks, s
 
 	for (uint32_t i = 0; i < blocks; i++)
 		(void)sop_regblocks_repair(
-			r->blocks, (struct sop_regplace){file, i}, SOP_REPAIR_MET, &wrote);
+			r->blocks, (struct sop_regplace){file, i}, SOP_REPAIR_MET, &wrote, NULL);
 	rc = sop_regblocks_begin(r->blocks, &w, &file, 1, e);
 	return rc ? rc : sop_regblocks_end(r->blocks, &w, e);
 }

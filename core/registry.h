@@ -89,7 +89,8 @@ int sop_registry_touched(struct sop_registry *r, uint32_t **file, size_t *n);
 void sop_registry_forget(struct sop_registry *r, unsigned member);
 /* Scrub: see that a block is whole on all current replicas (the copies that stay bad, 1 when it is
  * whole nowhere); the file after the last one in use. */
-unsigned sop_registry_scrub(struct sop_registry *r, uint32_t file, uint32_t block);
+unsigned sop_registry_scrub(
+	struct sop_registry *r, uint32_t file, uint32_t block, unsigned *mended);
 uint32_t sop_registry_files(struct sop_registry *r);
 uint64_t sop_registry_bytes(struct sop_registry *r); /* of one replica, holes not counted; about */
 

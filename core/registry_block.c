@@ -389,7 +389,8 @@ static int read_repaired(struct sop_regblocks *b, struct sop_regplace at, bool l
 	for (unsigned i = 0; i < 2; i++) {
 		unsigned idx[SOP_MEMBERS_MAX];
 
-		(void)sop_regblocks_repair(b, at, lenient ? SOP_REPAIR_CUT : SOP_REPAIR_MET, wrote);
+		(void)sop_regblocks_repair(
+			b, at, lenient ? SOP_REPAIR_CUT : SOP_REPAIR_MET, wrote, NULL);
 		if (!lenient || !known)
 			return 0;
 		rc = ask(b, &v, at, raw, e);
@@ -550,8 +551,8 @@ int sop_regblocks_reset(struct sop_regblocks *b, struct sop_regplace at, struct 
 	return rc ? sop_fail(e, rc, "registry %08x block %u", at.file, at.block) : 0;
 }
 
-unsigned sop_regblocks_repair(
-	struct sop_regblocks *b, struct sop_regplace at, enum sop_regrepair why, bool *wrote)
+unsigned sop_regblocks_repair(struct sop_regblocks *b, struct sop_regplace at,
+	enum sop_regrepair why, bool *wrote, unsigned *mended)
 {
 	uint8_t pair[SOP_REGISTRY_PAIR];
 	unsigned idx[SOP_MEMBERS_MAX], wrong[SOP_MEMBERS_MAX];
@@ -611,6 +612,8 @@ unsigned sop_regblocks_repair(
 		if (rc && rc != -ENOMEM)
 			sop_members_event(b->mem, wrong[i], SOP_EVENT_WRITE, rc);
 		left += rc != 0;
+		if (mended)
+			*mended += !rc;
 		sop_log(sop_members_log(b->mem), cut && !rc ? SOP_LOG_INFO : SOP_LOG_WARNING,
 			"registry", "op=repair file=%08x block=%u member=%u code=%s: %s", at.file,
 			at.block, wrong[i], sop_err_name(rc),

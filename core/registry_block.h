@@ -67,9 +67,9 @@ enum sop_regrepair { SOP_REPAIR_MET, SOP_REPAIR_CUT, SOP_REPAIR_SCRUB };
 /* Write the newest block that is whole on a replica over those on which it is not. What cannot be
  * repaired stays as it was: the number of such copies, 1 when it is whole nowhere. *wrote is set
  * when something was written: it has to be synced before the next version is, which goes into the
- * other place of the pair, for a power cut must not tear both. */
-unsigned sop_regblocks_repair(
-	struct sop_regblocks *b, struct sop_regplace at, enum sop_regrepair why, bool *wrote);
+ * other place of the pair, for a power cut must not tear both. mended: more of them, or NULL. */
+unsigned sop_regblocks_repair(struct sop_regblocks *b, struct sop_regplace at,
+	enum sop_regrepair why, bool *wrote, unsigned *mended);
 
 /* Empty a block on all replicas, for fsck: a published checkpoint has flips for all that it held.
  */

@@ -1551,6 +1551,99 @@ static void two_replicas(struct fixture *f)
 	put_stores(f, "n");
 }
 
+static void a_scrub_counts_the_copies_of_the_registry_that_it_mends(void **state)
+{
+	struct fixture *f = *state;
+	unsigned wrong;
+
+	two_replicas(f);
+	fixture_ok(f, sop_volume_checkpoint(f->v, &f->e));
+	fixture_ok(f, sop_mend_all(f->v, &f->e));
+	wrong = registry_wrong(f, true);
+	assert_true(wrong > 2);
+	fixture_ok(f, sop_scrub_start(f->v, 0, &f->e));
+	fixture_ok(f, sop_mend_all(f->v, &f->e));
+	assert_int_equal(scrub_task(f).state, SOP_TASK_FINISHED);
+	assert_int_equal(registry_wrong(f, false), 0);
+	/* Some of them may be met, and mended, by somebody else. */
+	assert_in_range(scrub_task(f).corrected, 2, wrong);
+	assert_int_equal(scrub_task(f).unrecoverable, 0);
+	fixture_ok(f, sop_scrub_start(f->v, 0, &f->e));
+	fixture_ok(f, sop_mend_all(f->v, &f->e));
+	assert_int_equal(scrub_task(f).corrected, 0);
+}
+
+static void a_scrub_counts_the_shards_that_it_cannot_write(void **state)
+{
+	struct fixture *f = *state;
+	struct sop_extent_layout x;
+	uint64_t store;
+	bool there = false;
+	char key[16];
+
+	fixture_release(f);
+	fixture_init(f, 2, 1, 0);
+	sim_add_disk(f->sim, "/new", 0);
+	snprintf(f->path[3], sizeof(f->path[3]), "/new");
+	fixture_ok(f, fixture_open(f));
+	fixture_ok(f, sop_disk_add(f->v, "/new", SOP_ADMIN_FORCE, &f->e));
+	fixture_reopen(f); /* what comes is written to new segments */
+	store = put_large(f, 4);
+	/* A shard on the new one, without which there are three disks still. */
+	for (unsigned k = 0; k < 4 && !there; k++) {
+		snprintf(key, sizeof(key), "large%u", k);
+		x = place_of(f, store, key);
+		for (unsigned i = 0; i < 3 && !there; i++)
+			if (x.disk[i] == 3) {
+				rot_shard(f, &x, i);
+				there = true;
+			}
+	}
+	assert_true(there);
+	for (unsigned full = 2; full--;) {
+		sim_disk_error(f->sim, "/new", 0, full ? -ENOSPC : 0, 0);
+		fixture_ok(f, sop_scrub_start(f->v, 0, &f->e));
+		fixture_ok(f, sop_mend_all(f->v, &f->e));
+		assert_int_equal(scrub_task(f).state, SOP_TASK_FINISHED);
+		assert_int_equal(scrub_task(f).unrecoverable, full);
+		assert_int_equal(scrub_task(f).corrected, !full);
+	}
+}
+
+static void all_refuse(struct fixture *f, int rc)
+{
+	static const char *const path[] = {"/d1", "/d2", "/d3", "/d4", "/new"};
+
+	for (size_t i = 0; i < SOP_ARRAY_LEN(path); i++)
+		sim_disk_error(f->sim, path[i], 0, rc, rc);
+}
+
+static void refuse_when_removed(void *arg)
+{
+	struct fixture *f = arg;
+	struct sop_member_status s;
+
+	sop_members_status(f->v->mem, 0, &s);
+	if (s.state == SOP_MEMBER_REMOVED)
+		all_refuse(f, -EIO);
+}
+
+static void a_removal_that_no_label_can_tell_of_is_not_under_way_for_ever(void **state)
+{
+	struct fixture *f = *state;
+
+	sim_add_disk(f->sim, "/new", 0);
+	fixture_ok(f, sop_disk_add(f->v, "/new", SOP_ADMIN_FORCE, &f->e));
+	fixture_ok(f, sop_disk_remove(f->v, "d1", 0, &f->e));
+	sim_watch(f->sim, refuse_when_removed, f);
+	tick(f);
+	sim_watch(f->sim, NULL, NULL);
+	assert_int_equal(task_of(f, SOP_TASK_REMOVE).state, SOP_TASK_STOPPED);
+	(void)fixture_close(f);
+	all_refuse(f, 0);
+	fixture_ok(f, fixture_open(f));
+}
+
 static bool pause_scrub(void *arg, unsigned disk)
 {
 	struct fixture *f = arg;
@@ -2399,6 +2492,9 @@ int main(void)
 		T(a_scrub_begun_anew_does_not_go_on_with_the_one_before),
 		T(what_nobody_can_tell_of_counts_as_lost),
 		T(what_cannot_be_healed_is_told),
+		T(a_scrub_counts_the_copies_of_the_registry_that_it_mends),
+		T(a_scrub_counts_the_shards_that_it_cannot_write),
+		T(a_removal_that_no_label_can_tell_of_is_not_under_way_for_ever),
 		T(a_heal_that_is_cut_tells_what_it_had_found),
 		T(what_cannot_be_moved_is_told),
 		T(a_scrub_paused_anywhere_has_not_finished),

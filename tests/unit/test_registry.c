@@ -1147,7 +1147,7 @@ static void *scrub_one(void *arg)
 {
 	struct scrub *s = arg;
 
-	assert_int_equal(sop_registry_scrub(s->g->r, 0, 0), 0);
+	assert_int_equal(sop_registry_scrub(s->g->r, 0, 0, NULL), 0);
 	atomic_store(&s->over, true);
 	return NULL;
 }
@@ -1185,14 +1185,14 @@ static void scrub_counts_the_copies_that_stay_bad(void **state)
 	damage(&g, 2, 5);
 	damage(&g, 1, 300);
 	damage(&g, 2, 300);
-	assert_int_equal(sop_registry_scrub(g.r, 0, 0), 1);
-	assert_int_equal(sop_registry_scrub(g.r, 0, 1), 0);
+	assert_int_equal(sop_registry_scrub(g.r, 0, 0, NULL), 1);
+	assert_int_equal(sop_registry_scrub(g.r, 0, 1, NULL), 0);
 	sim_disk_error(g.sim, paths[2], 0, -EIO, 0);
-	assert_int_equal(sop_registry_scrub(g.r, 0, 2), 1);
+	assert_int_equal(sop_registry_scrub(g.r, 0, 2, NULL), 1);
 	sim_disk_error(g.sim, paths[2], 0, 0, 0);
 	/* Never written. */
-	assert_int_equal(sop_registry_scrub(g.r, 0, 100), 0);
-	assert_int_equal(sop_registry_scrub(g.r, 7, 0), 0);
+	assert_int_equal(sop_registry_scrub(g.r, 0, 100, NULL), 0);
+	assert_int_equal(sop_registry_scrub(g.r, 7, 0, NULL), 0);
 	rig_free(&g);
 }
 
