@@ -74,8 +74,9 @@ static int execute(struct sop_request *r)
 	switch (r->op) {
 	case SOP_IO_READ:
 	case SOP_IO_READ_ON:
-		rc = transfer_result(
-			f->ops->preadv(f, r->iov, r->iovcnt, r->off), r->len_bytes, -ENODATA);
+		/* A ring that had to give up may have brought some of it. */
+		rc = transfer_result(f->ops->preadv(f, r->iov, r->iovcnt, r->off + r->done_bytes),
+			r->len_bytes - r->done_bytes, -ENODATA);
 		if (!rc && r->op == SOP_IO_READ_ON && f->ops->read_ahead)
 			f->ops->read_ahead(f, r->off + r->len_bytes, r->len_bytes);
 		return rc;

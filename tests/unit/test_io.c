@@ -7,6 +7,9 @@
 
 #include <cmocka.h>
 
+#include <dlfcn.h>
+#include <liburing.h>
+#include <limits.h>
 #include <pthread.h>
 #include <time.h>
 
@@ -30,6 +33,8 @@ struct gate {
 };
 
 static struct gate gate = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, 0, 0, 0};
+
+static uint64_t gated_off; /* of the last read */
 
 struct gated {
 	struct sop_file file;
@@ -57,7 +62,7 @@ static ssize_t gated_preadv(struct sop_file *f, const struct iovec *iov, int iov
 	ssize_t n = 0;
 	int rc = pass(f);
 
-	(void)off;
+	gated_off = off;
 	if (rc)
 		return rc;
 	/* The memory must be there, however late this is. */
@@ -708,6 +713,47 @@ static void ring_reads_that_come_in_pieces_are_put_together(void **state)
 	done(f);
 }
 
+static unsigned submits_left = UINT_MAX; /* then the kernel takes no more */
+
+/* In place of the library's. */
+int io_uring_submit(struct io_uring *ring)
+{
+	static int (*real)(struct io_uring * ring);
+
+	if (!real)
+		*(void **)&real = dlsym(RTLD_NEXT, "io_uring_submit");
+	if (!submits_left)
+		return -EAGAIN;
+	submits_left--;
+	return real(ring);
+}
+
+/* A pool's thread goes on where the ring had to leave it. */
+static void a_read_cut_short_on_a_ring_is_ended_by_a_thread(void **state)
+{
+	struct fixture *x = *state;
+	struct sop_batch *b;
+	struct sop_file *f;
+	uint8_t *buf;
+	int end;
+
+	if (!has_uring(x))
+		skip();
+	f = pipe_file(&end);
+	b = sop_batch_new(x->pool);
+	buf = add(b, SOP_IO_READ, f, 6, 0, 100);
+	assert_int_equal(write(end, "abc", 3), 3);
+	submits_left = 1;
+	assert_int_equal(sop_batch_run(b, SOP_IO_PARALLEL, 0, LONG_MS), 1);
+	submits_left = UINT_MAX;
+	assert_int_equal(sop_batch_result(b, 0), 0);
+	assert_memory_equal(buf, "abcrrr", 6);
+	assert_int_equal(gated_off, 103);
+	sop_batch_put(b);
+	done(f);
+	close(end);
+}
+
 static void *write_rest(void *arg)
 {
 	/* Some way into the read or before: the outcome is the same. */
@@ -838,6 +884,7 @@ int main(void)
 		WITH(threads, a_pool_goes_while_a_thread_of_it_hangs),
 		WITH(uring, ring_reads_that_come_in_pieces_are_put_together),
 		WITH(uring, ring_reads_wait_for_the_rest),
+		WITH(uring, a_read_cut_short_on_a_ring_is_ended_by_a_thread),
 		WITH(uring, a_ring_with_a_hung_read_is_put_aside_until_it_ends),
 		WITH(uring, a_pool_goes_while_a_ring_of_it_hangs),
 	};
