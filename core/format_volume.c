@@ -399,24 +399,27 @@ int sop_members_wipe_content(struct sop_disk *d)
 	return rc;
 }
 
-static int prepare(struct job *j, struct folder *f, struct sop_err *e)
+/* Until a folder is locked another may make a volume of it; it is looked at once more. */
+static int take(struct job *j, struct folder *f, struct sop_err *e)
 {
-	struct sop_disk *d;
 	int rc = 0;
 
 	if (f->missing) {
 		if (mkdir(f->path, 0755) && errno != EEXIST)
 			return sop_fail(e, -errno, "%s", f->path);
 		rc = open_folder(j, f, e);
-		if (rc)
-			return rc;
 	}
-	d = f->at->disk;
-	if (!f->at->lock_file)
-		rc = sop_members_lock(f->at, j->claim, true, e);
-	if (rc)
+	if (rc || f->at->lock_file)
 		return rc;
-	rc = sop_members_wipe_labels(d);
+	rc = sop_members_lock(f->at, j->claim, true, e);
+	return rc ? rc : check_label(j, f, e);
+}
+
+static int prepare(struct folder *f, struct sop_err *e)
+{
+	struct sop_disk *d = f->at->disk;
+	int rc = sop_members_wipe_labels(d);
+
 	if (!rc)
 		rc = sop_members_wipe_content(d);
 	if (!rc && f->role & SOP_ROLE_DATA)
@@ -588,8 +591,12 @@ int sop_format(const char *const *disks, size_t n, const struct sop_format_opts 
 		rc = check_folders(&j, e);
 	if (!rc)
 		rc = make_label(&j, l, e);
+	/* All of them before the first is changed: nothing is lost in one for a refusal in another.
+	 */
 	for (unsigned i = 0; i < j.n && !rc && !o->dry_run; i++)
-		rc = prepare(&j, &j.folder[i], e);
+		rc = take(&j, &j.folder[i], e);
+	for (unsigned i = 0; i < j.n && !rc && !o->dry_run; i++)
+		rc = prepare(&j.folder[i], e);
 	if (!rc && !o->dry_run)
 		rc = write_checkpoints(&j, l, e);
 	if (!rc && !o->dry_run)

@@ -147,6 +147,18 @@ refuses "$work/d2: is in use (host=alpha pid=77)" -f d1 d2
 says err 'unmount it there first'
 exec 9>&-
 
+# --- a folder that another is just making something of: the others are not touched either
+
+mkdir taken
+works -q -f -L old made0
+exec 9>>taken/lock
+flock -n 9 || fail 'cannot lock taken/lock'
+before=$(tree made0 | grep -v '/lock ')
+refuses "$work/taken: is in use" -f made0 taken
+exec 9>&-
+[ "$before" = "$(tree made0 | grep -v '/lock ')" ] || fail 'a refusal has taken a volume away'
+rm taken/lock
+
 # --- over old content: what belongs to the old volume goes, what does not stays
 
 mkdir -p d1/segments/0a d1/mine

@@ -316,6 +316,35 @@ static void a_member_of_another_volume_is_named_and_needs_force(void **unused)
 	sim_free(s);
 }
 
+/* When the second folder is looked at, another makes a volume of the first, and is done. */
+static int open_while_another_formats(
+	void *ctx, struct sop_disk **out, const char *path, struct sop_err *e)
+{
+	struct sop_format_opts o = opts(ctx);
+
+	o.name = "other";
+	if (strcmp(path, paths[1]) == 0)
+		assert_int_equal(sop_format(paths, 1, &o, NULL, e), 0);
+	return sim_open_disk(ctx, out, path, e);
+}
+
+static void a_volume_made_meanwhile_is_not_overwritten(void **unused)
+{
+	struct sim *s = machine(2);
+	struct sop_format_opts o = opts(s);
+	struct sop_err e = {0};
+	struct sop_members *m;
+
+	(void)unused;
+	o.open_disk = open_while_another_formats;
+	expect_error(sop_format(paths, 2, &o, NULL, &e), -EEXIST, &e, "(label \"other\")");
+	m = open_volume(s, 1, &e);
+	assert_non_null(m);
+	assert_string_equal(sop_members_label(m)->name, "other");
+	sop_members_close(m);
+	sim_free(s);
+}
+
 static void a_mounted_volume_is_not_overwritten_even_by_force(void **unused)
 {
 	struct sim *s = machine(2);
@@ -512,6 +541,7 @@ int main(void)
 		cmocka_unit_test(a_folder_that_is_not_empty_needs_force),
 		cmocka_unit_test(lost_and_found_does_not_make_a_folder_non_empty),
 		cmocka_unit_test(a_member_of_another_volume_is_named_and_needs_force),
+		cmocka_unit_test(a_volume_made_meanwhile_is_not_overwritten),
 		cmocka_unit_test(a_mounted_volume_is_not_overwritten_even_by_force),
 		cmocka_unit_test(two_folders_on_one_device_need_force),
 		cmocka_unit_test(a_dry_run_checks_all_and_writes_nothing),
