@@ -56,6 +56,7 @@ int sopfs_mount_at(struct sopfs_mount *out, const char *path, struct sop_err *e)
 
 	if (!f)
 		return sop_fail(e, -errno, "/proc/self/mountinfo");
+	errno = 0;
 	/* A later line lies over an earlier one. */
 	while (getline(&line, &cap, f) > 0) {
 		if (parse(&one, line, path)) {
@@ -63,6 +64,9 @@ int sopfs_mount_at(struct sopfs_mount *out, const char *path, struct sop_err *e)
 			found = 1;
 		}
 	}
+	/* Cut short, it says nothing of what would have come. */
+	if (!feof(f))
+		found = sop_fail(e, errno ? -errno : -EIO, "/proc/self/mountinfo");
 	fclose(f);
 	return found;
 }

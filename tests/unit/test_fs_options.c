@@ -14,6 +14,18 @@
 #include "fs/mountinfo.h"
 #include "fs/options.h"
 
+static bool short_of_memory;
+
+/* In place of the C library's, by which getline() reads. */
+ssize_t __getdelim(char **restrict line, size_t *restrict cap, int end, FILE *restrict f)
+{
+	if (short_of_memory) {
+		errno = ENOMEM;
+		return -1;
+	}
+	return getdelim(line, cap, end, f);
+}
+
 static struct sopfs_options o;
 static struct sop_err e;
 
@@ -238,6 +250,9 @@ static void names_in_the_mount_table_are_unescaped(void **state)
 	assert_int_equal(sopfs_mount_at(&m, "/proc", NULL), 1);
 	assert_string_equal(m.type, "proc");
 	assert_int_equal(sopfs_mount_at(&m, "/no/such/mount", NULL), 0);
+	short_of_memory = true;
+	assert_int_equal(sopfs_mount_at(&m, "/proc", NULL), -ENOMEM);
+	short_of_memory = false;
 }
 
 static void the_init_reply_gets_what_the_kernel_offers_and_no_more(void **state)
