@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "fs/dump.h"
+#include "fs/json.h"
 #include "fs/state.h"
 #include "fs/status.h"
 
@@ -156,7 +157,7 @@ static int find_item(struct sop_txn *t, const char *path, struct sop_name *name,
 
 static json_t *run_info(struct sopfs *f, const json_t *request, bool trusted, struct sop_err *e)
 {
-	const char *path = text_arg(request, "path", true, e);
+	sop_autofree char *path = sopfs_json_bytes_text(request, "path");
 	struct layout l = {.extents = json_array()};
 	struct sop_name name;
 	struct sop_txn *t;
@@ -166,7 +167,7 @@ static json_t *run_info(struct sopfs *f, const json_t *request, bool trusted, st
 
 	(void)trusted;
 	l.skip = (uint64_t)json_integer_value(json_object_get(request, "skip"));
-	rc = !path ? e->code
+	rc = !path ? sop_say(e, -EINVAL, "\"path\" is missing")
 		   : sop_txn_begin(&t, f->v, &(struct sop_txn_opts){.mode = SOP_TXN_NO_CHECK}, e);
 	if (!rc) {
 		rc = find_item(t, path, &name, &a, e);

@@ -8,4 +8,7 @@
  * or hold a NUL. 0 or -ENOMEM. */
 int sopfs_json_bytes(json_t *j, const char *key, const void *bytes, size_t len);
 
+/* Such a member, without a NUL in it; malloc'ed. NULL: it is not there, or is none. */
+char *sopfs_json_bytes_text(const json_t *j, const char *key);
+
 #endif

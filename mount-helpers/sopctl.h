@@ -67,6 +67,8 @@ char *sopctl_clean(char *text);
 /* Member `key` of j as bytes: a string, or as "KEY_hex" or "KEY_base64" what that stands for.
  * malloc'ed, a NUL behind it; NULL: not there, or none of these. */
 char *sopctl_bytes(const json_t *j, const char *key, size_t *len);
+/* The other way: "KEY_hex", where the text is no UTF-8. */
+void sopctl_set_text(json_t *j, const char *key, const char *text);
 /* One JSON object on a line of stdout. */
 void sopctl_print_json(const json_t *j);
 

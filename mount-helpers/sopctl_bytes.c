@@ -1,25 +1,8 @@
 /* Bytes out of JSON, which holds text. */
+#include <stdio.h>
+
 #include "core/hex.h"
 #include "mount-helpers/sopctl.h"
-
-static char *of_hex(const char *text, size_t text_len, size_t *len)
-{
-	char *out = text_len % 2 == 0 ? malloc(text_len / 2 + 1) : NULL;
-
-	*len = text_len / 2;
-	for (size_t i = 0; out && i < *len; i++) {
-		int high = sop_hex_digit(text[2 * i]), low = sop_hex_digit(text[2 * i + 1]);
-
-		if (high < 0 || low < 0) {
-			free(out);
-			return NULL;
-		}
-		out[i] = (char)(high << 4 | low);
-	}
-	if (out)
-		out[*len] = '\0';
-	return out;
-}
 
 static int base64_digit(char c)
 {
@@ -63,7 +46,7 @@ char *sopctl_bytes(const json_t *j, const char *key, size_t *len)
 	static const struct {
 		const char *suffix;
 		char *(*decode)(const char *text, size_t text_len, size_t *len);
-	} forms[] = {{"_hex", of_hex}, {"_base64", of_base64}};
+	} forms[] = {{"_hex", sop_hex_decode}, {"_base64", of_base64}};
 	const json_t *text = json_object_get(j, key);
 	char name[64], *out;
 
@@ -82,4 +65,16 @@ char *sopctl_bytes(const json_t *j, const char *key, size_t *len)
 				json_string_value(text), json_string_length(text), len);
 	}
 	return NULL;
+}
+
+void sopctl_set_text(json_t *j, const char *key, const char *text)
+{
+	sop_autofree char *hex = NULL;
+	char name[64];
+
+	if (!json_object_set_new(j, key, json_string(text)))
+		return;
+	hex = sop_hex_encode(text, strlen(text));
+	snprintf(name, sizeof(name), "%s_hex", key);
+	json_object_set_new(j, name, hex ? json_string(hex) : NULL);
 }

@@ -120,17 +120,19 @@ static int show(struct sopctl_volume *v, const struct sopctl_args *a, const char
 	int code = 0;
 
 	do {
-		json_t *r = sopctl_ask(v,
-			json_pack("{s:s, s:s, s:b, s:I}", "verb", "info", "path", name, "verify",
-				a->verify && !seen, "skip", (json_int_t)seen),
-			SOPCTL_LONG_MS, &code);
-		size_t n = json_array_size(json_object_get(r, "extents"));
+		json_t *request = json_pack("{s:s, s:b, s:I}", "verb", "info", "verify",
+			a->verify && !seen, "skip", (json_int_t)seen);
+		json_t *r;
+		size_t n;
 
+		sopctl_set_text(request, "path", name);
+		r = sopctl_ask(v, request, SOPCTL_LONG_MS, &code);
+		n = json_array_size(json_object_get(r, "extents"));
 		if (!r)
 			return code;
 		*bad |= sopctl_number(r, "missing_shards") || sopctl_number(r, "corrupt_shards");
 		if (a->json) {
-			json_object_set_new(r, "path", json_string_nocheck(path));
+			sopctl_set_text(r, "path", path);
 			sopctl_print_json(r);
 		} else {
 			if (!seen)

@@ -47,8 +47,8 @@ static json_t *store_json(const struct store *s, const char *path)
 		json_object_set_new(j, "balance", json_boolean(strcmp(s->balance, "1") == 0));
 		json_object_set_new(j, "cache", json_string_nocheck(s->cache));
 		json_object_set_new(j, "value", json_string_nocheck(s->value));
-		json_object_set_new(j, "note", json_string_nocheck(s->note));
-		json_object_set_new(j, "path", json_string_nocheck(path));
+		sopctl_set_text(j, "note", s->note);
+		sopctl_set_text(j, "path", path);
 	}
 	return j;
 }

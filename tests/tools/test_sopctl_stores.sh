@@ -189,6 +189,18 @@ for value in one two; do
 done
 assert_eq "$(cat "$WORK/before")" ' 9000 one' "before the second commit"
 
+# A name that is no text, in JSON: in hexadecimal.
+ODD=$MNT/odd/$'s\n"\xfe'
+mkdir -p "$ODD"
+echo 12345 >"$ODD/f"
+assert_eq "$("$SOPCTL" store list --json "$MNT/odd" | jq -r .path_hex)" \
+	"$(printf %s "$ODD" | od -An -v -tx1 | tr -d ' \n')" "store list of a name that is no text"
+assert_eq "$("$SOPCTL" info --json "$ODD/f" | jq -rc '[.size, .path_hex]')" \
+	"[6,\"$(printf %s "$ODD/f" | od -An -v -tx1 | tr -d ' \n')\"]" "info of a name that is no text"
+"$SOPCTL" info "$ODD/f" | grep -q ', 6 bytes' || fail "info of a name that is no text"
+expect_exit 1 "$SOPCTL" info "$ODD/none"
+expect_says 'No such file'
+
 # Nothing holds others off any more; and it is so after a crash.
 echo 43 >"$MNT/bank/giro"
 echo 6 >"$MNT/bank/other"
