@@ -1352,7 +1352,7 @@ static void put_stores(struct fixture *f, const char *prefix)
 
 	for (unsigned i = 0; i < 400; i++) {
 		struct sop_attr made;
-		char key[16];
+		char key[16] = "";
 
 		snprintf(key, sizeof(key), "%s%u", prefix, i);
 		fixture_ok(
