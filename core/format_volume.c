@@ -257,6 +257,39 @@ static int stranger(void *arg, const char *name)
 	return 0;
 }
 
+static const char *const wiped[] = {
+	SOP_PATH_SEGMENTS, SOP_PATH_REGISTRY, SOP_PATH_JOURNAL, SOP_PATH_SLOTS};
+
+static int any_name(void *arg, const char *name)
+{
+	(void)name;
+	*(bool *)arg = true;
+	return 0;
+}
+
+int sop_members_check_wipe(struct sop_disk *d, struct sop_err *e)
+{
+	struct sop_file *f;
+	int rc = d->ops->file_open(&f, d, SOP_PATH_LOCK, SOP_OPEN_READ);
+
+	if (!rc)
+		f->ops->file_close(f);
+	if (rc != -ENOENT)
+		return 0;
+	for (size_t i = 0; i < SOP_ARRAY_LEN(wiped); i++) {
+		bool any = false;
+
+		rc = d->ops->list(d, wiped[i], any_name, &any);
+		if (rc < 0 && rc != -ENOENT && rc != -ENOTDIR)
+			return sop_fail(e, rc, "%s", d->name);
+		if (any)
+			return sop_say(e, -ENOTEMPTY,
+				"%s: its \"%s\" is no volume's, and would be emptied; move it away",
+				d->name, wiped[i]);
+	}
+	return 0;
+}
+
 static int check_empty(struct job *j, struct folder *f, struct sop_err *e)
 {
 	char first[64] = "";
@@ -267,8 +300,10 @@ static int check_empty(struct job *j, struct folder *f, struct sop_err *e)
 	if (!first[0])
 		return 0;
 	j->overwrites = true;
-	if (f->had_label || j->o->force)
+	if (f->had_label)
 		return 0;
+	if (j->o->force)
+		return sop_members_check_wipe(f->at->disk, e);
 	return sop_say(e, -ENOTEMPTY, "%s: is not empty (holds \"%s\"); -f uses it all the same",
 		f->path, first);
 }
@@ -390,12 +425,10 @@ int sop_members_wipe_labels(struct sop_disk *d)
  * is in the folder is left alone. */
 int sop_members_wipe_content(struct sop_disk *d)
 {
-	static const char *const directory[] = {
-		SOP_PATH_SEGMENTS, SOP_PATH_REGISTRY, SOP_PATH_JOURNAL, SOP_PATH_SLOTS};
 	int rc = unlink_if_there(d, SOP_PATH_CHECKPOINT);
 
-	for (size_t i = 0; i < SOP_ARRAY_LEN(directory) && !rc; i++)
-		rc = empty_directory(d, directory[i], 1);
+	for (size_t i = 0; i < SOP_ARRAY_LEN(wiped) && !rc; i++)
+		rc = empty_directory(d, wiped[i], 1);
 	return rc;
 }
 

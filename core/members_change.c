@@ -107,7 +107,8 @@ static int look_at(struct enlist *x)
 	if (x->label_rc && x->label_rc != SOP_ENOTVOLUME && x->label_rc != SOP_ECORRUPT &&
 		x->label_rc != SOP_EVERSION)
 		return x->label_rc;
-	return look_for_strangers(x);
+	rc = x->label_rc == SOP_ENOTVOLUME ? sop_members_check_wipe(d, &x->e) : 0;
+	return rc ? rc : look_for_strangers(x);
 }
 
 static int make_member(struct enlist *x)

@@ -103,6 +103,9 @@ void sop_members_label_for(struct sop_label *out, const struct sop_members *m, u
 /* See core/format_volume.c: files of an old volume must not be met by another. */
 int sop_members_wipe_labels(struct sop_disk *d);
 int sop_members_wipe_content(struct sop_disk *d);
+/* Of a folder without a label: a directory of these names that has something in it and no lock file
+ * beside it was never a member's, and is not to be wiped. -ENOTEMPTY says so. */
+int sop_members_check_wipe(struct sop_disk *d, struct sop_err *e);
 
 /* Is there enough to go on? See sop_members_open(). Under the lock, or before m is shared. */
 int sop_members_check_quorum(const struct sop_members *m, bool degraded, struct sop_err *e);

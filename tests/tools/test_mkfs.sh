@@ -174,6 +174,16 @@ gone d1/segments/0a/00000000001000a.0 d1/journal/0000000000000001
 works -f d1
 says out 'no redundancy'
 
+# --- a directory that only has the name of one of ours is not emptied, whatever is said
+
+mkdir -p diary/journal/2024 diary/segments
+echo dear >diary/journal/2024/may
+refuses "$work/diary: its \"journal\" is no volume's, and would be emptied; move it away" -f diary
+[ "$(cat diary/journal/2024/may)" = dear ] || fail 'a journal that is not ours is gone'
+[ ! -e diary/lock ] || fail 'a refusal has left a lock'
+rm -r diary/journal
+works -f diary
+
 mkdir full lf lf/lost+found
 touch full/letter
 refuses "$work/full: is not empty (holds \"letter\"); -f" full
