@@ -606,6 +606,14 @@ static void print_loaded(const struct sopctl_args *a, const struct load *l)
 	json_decref(j);
 }
 
+static void print_whole(const struct load *l)
+{
+	json_t *j = json_pack("{s:i, s:I}", "version", 1, "names", (json_int_t)l->names);
+
+	sopctl_print_json(j);
+	json_decref(j);
+}
+
 static int load(const struct sopctl_args *a, FILE *in, const char *name)
 {
 	struct load l = {.root = -1, .parent = -1, .verbose = a->verbose};
@@ -616,7 +624,9 @@ static int load(const struct sopctl_args *a, FILE *in, const char *name)
 	/* What can be read twice is looked at in whole before anything is changed. */
 	if (!rc && (a->dry_run || fseek(in, 0, SEEK_SET) == 0)) {
 		rc = read_lines(in, name, count_line, &l);
-		if (!rc && a->dry_run)
+		if (!rc && a->dry_run && a->json)
+			print_whole(&l);
+		else if (!rc && a->dry_run)
 			printf("%s: is whole: %llu names; nothing was changed\n", name,
 				(unsigned long long)l.names);
 		if (!a->dry_run)

@@ -84,6 +84,8 @@ for d in "${DISKS[@]}"; do mv "$d" "$d.first"; done
 new_volume 4 2+2
 mount_volume
 "$SOPCTL" ec add "$MNT" films 1+1
+expect_exit 0 "$SOPCTL" load --json "$MNT" "$WORK/first" --dry-run
+assert_eq "$(jq -c .names "$WORK/out")" "$(jq -s '.[-1].names' "$WORK/first")" "a dry run in JSON"
 expect_exit 0 "$SOPCTL" load "$MNT" "$WORK/first" --dry-run
 assert_eq "$(find "$MNT" -mindepth 1)" "" "after a dry run"
 expect_exit 0 "$SOPCTL" load "$MNT" "$WORK/first"
