@@ -180,7 +180,7 @@ static void peek_json(const struct sop_peek *p)
 			sop_uuid_format(uuid, &d->uuid), "state", peek_state(p, d), "data", d->data,
 			"registry", d->registry, "total_bytes", (json_int_t)d->total_bytes,
 			"free_bytes", (json_int_t)d->free_bytes);
-		json_object_set_new(j, "path", json_string_nocheck(d->path));
+		sopctl_set_text(j, "path", d->path);
 		json_array_append_new(disks, j);
 	}
 	j = json_pack("{s:i, s:{s:s, s:s, s:i, s:i}, s:s, s:s, s:o, s:n, s:o}", "version", 1,
@@ -201,6 +201,8 @@ static int look_at_labels(struct sop_peek *p, const char *path)
 		return sopctl_fail(SOPCTL_NO_VOLUME,
 			"%s: the daemon of this mount is dead; mount again, with the same command",
 			path);
+	if (rc == -EACCES || rc == -EPERM)
+		return sopctl_fail(SOPCTL_PERMISSION, "%s", e.text);
 	return rc ? sopctl_fail(SOPCTL_NO_VOLUME, "%s", e.text) : SOPCTL_OK;
 }
 

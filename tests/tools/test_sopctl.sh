@@ -31,6 +31,15 @@ new_volume 4 2+2 -L "$NAME"
 "$SOPCTL" status "$WORK/d2" >"$WORK/out"
 grep -q 'state: NOT MOUNTED$' "$WORK/out" || fail "unmounted: $(cat "$WORK/out")"
 assert_eq "$(grep -c PRESENT "$WORK/out")" 4 "disks present"
+expect_exit 3 "$SOPCTL" status --check "$WORK"
+if [ "$(id -u)" = 0 ]; then
+	expect_exit 6 setpriv --reuid 65534 --regid 65534 --clear-groups "$SOPCTL" status "$WORK/d2"
+	expect_says 'Permission denied'
+fi
+mkdir "$WORK/"$'odd\xfe'
+"$MKFS" -q "$WORK/"$'odd\xfe'
+assert_eq "$("$SOPCTL" status --json "$WORK/"$'odd\xfe' | jq -r '.disks[0].path_hex')" \
+	"$(printf %s "$WORK/"$'odd\xfe' | od -An -v -tx1 | tr -d ' \n')" "a path that is no text"
 mv "$WORK/d3" "$WORK/away"
 assert_eq "$("$SOPCTL" status --json "$WORK/d2" | jq -r '[.disks[].state] | join(",")')" \
 	PRESENT,PRESENT,MISSING,PRESENT "a disk is away"
