@@ -411,7 +411,7 @@ int sop_value_layout(struct sop_txn *t, struct sop_name name, bool verify,
 	uint8_t buf[SOP_ITEM_BYTES_MAX];
 	struct sop_place place;
 	struct sop_item it;
-	int rc = sop_txn_inode(t, name, &place, &it, buf, e);
+	int rc = sop_txn_inode(t, name, NULL, &place, &it, buf, e);
 
 	if (rc)
 		return rc;

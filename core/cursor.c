@@ -268,7 +268,7 @@ int sop_cursor_get(struct sop_cursor *c, void **val, size_t *len, struct sop_err
 {
 	*val = NULL;
 	*len = 0;
-	return c->valid ? sop_at_get(c->t, here(c), val, len, e) : nowhere(e);
+	return c->valid ? sop_at_get(c->t, here(c), NULL, val, len, e) : nowhere(e);
 }
 
 /* What is changed where the cursor stands changes nothing of what follows. */
@@ -278,7 +278,7 @@ int sop_cursor_update(struct sop_cursor *c, const void *val, size_t len, struct 
 	int rc = c->valid ? sop_txn_writable(c->t, e) : nowhere(e);
 
 	if (!rc)
-		rc = sop_at_update(c->t, here(c), val, len, e);
+		rc = sop_at_update(c->t, here(c), NULL, val, len, e);
 	if (fresh)
 		c->writes = c->t->bytes;
 	return rc;

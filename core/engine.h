@@ -335,8 +335,10 @@ struct sop_place {
 	uint8_t master[SOP_MASTER_KEY];
 	bool linked; /* found through a link; its own place is where it was looked for */
 };
-int sop_txn_inode(struct sop_txn *t, struct sop_name name, struct sop_place *place,
-	struct sop_item *it, uint8_t *buf, struct sop_err *e);
+/* kb: as sop_name_resolve() gave it; an item of the same key with another name is not there. NULL:
+ * by the tree's key. */
+int sop_txn_inode(struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb,
+	struct sop_place *place, struct sop_item *it, uint8_t *buf, struct sop_err *e);
 /* A store's keys, counted; *out NULL: bytes, unique. -ENOENT. */
 int sop_txn_keying(struct sop_txn *t, uint64_t store, struct sop_keying **out, struct sop_err *e);
 void sop_txn_forget_keying(struct sop_txn *t);
@@ -462,22 +464,25 @@ int sop_name_resolve(struct sop_txn *t, struct sop_name *name, struct sop_keybuf
 /* The same from a typed key; *keying counted. The number of a duplicate is not put. */
 int sop_key_resolve(struct sop_txn *t, uint64_t store, const struct sop_key *key,
 	struct sop_keybuf *kb, struct sop_keying **keying, bool making, struct sop_err *e);
-/* The public calls by the tree's key. The transaction is writable where it must be. */
+/* Is it the item of this name? Of the maps that agree in the index one is there, and the tree's key
+ * does not say which. */
+bool sop_name_is(const struct sop_item *it, const struct sop_keybuf *kb);
+/* The public calls by the tree's key. The transaction is writable where it must be. Where kb may be
+ * NULL: see sop_txn_inode(). */
 int sop_at_lookup(struct sop_txn *t, struct sop_name name, struct sop_attr *out, struct sop_err *e);
 int sop_at_absent(struct sop_txn *t, struct sop_name name, struct sop_err *e); /* 0 or -EEXIST */
 /* ino not 0: it is known that the key is free, and this is the item's inode number. */
 int sop_at_add(struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb,
 	const void *val, size_t len, uint64_t ino, struct sop_err *e);
-int sop_at_update(
-	struct sop_txn *t, struct sop_name name, const void *val, size_t len, struct sop_err *e);
-int sop_at_upsert(struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb,
+int sop_at_update(struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb,
 	const void *val, size_t len, struct sop_err *e);
 int sop_at_remove(struct sop_txn *t, struct sop_name name, struct sop_err *e);
 int sop_at_rekey(
 	struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb, struct sop_err *e);
-int sop_at_get(struct sop_txn *t, struct sop_name name, void **val, size_t *len, struct sop_err *e);
+int sop_at_get(struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb, void **val,
+	size_t *len, struct sop_err *e);
 int sop_at_value_open(struct sop_value **out, struct sop_txn *t, struct sop_name name,
-	unsigned flags, struct sop_err *e);
+	const struct sop_keybuf *kb, unsigned flags, struct sop_err *e);
 
 /* ---- extended attributes (names.c) --------------------------------------------------------- */
 

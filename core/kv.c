@@ -177,7 +177,7 @@ int sop_kv_update(struct sop_txn *t, uint64_t store, const struct sop_key *key, 
 		rc = place(t, store, key, id, &kb, &name, e);
 	if (!rc)
 		rc = check_id(t, name, id, e);
-	return rc ? rc : sop_at_update(t, name, val, len, e);
+	return rc ? rc : sop_at_update(t, name, NULL, val, len, e);
 }
 
 int sop_kv_upsert(struct sop_txn *t, uint64_t store, const struct sop_key *key, const void *val,
@@ -252,7 +252,7 @@ int sop_kv_get(struct sop_txn *t, uint64_t store, const struct sop_key *key, uin
 	*len = 0;
 	if (!rc)
 		rc = check_id(t, name, id, e);
-	return rc ? rc : sop_at_get(t, name, val, len, e);
+	return rc ? rc : sop_at_get(t, name, NULL, val, len, e);
 }
 
 int sop_kv_open(struct sop_value **out, struct sop_txn *t, uint64_t store,
@@ -265,7 +265,7 @@ int sop_kv_open(struct sop_value **out, struct sop_txn *t, uint64_t store,
 	*out = NULL;
 	if (!rc)
 		rc = check_id(t, name, id, e);
-	return rc ? rc : sop_at_value_open(out, t, name, flags, e);
+	return rc ? rc : sop_at_value_open(out, t, name, NULL, flags, e);
 }
 
 /* ---- batches ---- */
@@ -325,7 +325,7 @@ static int page_entry(void *arg, const void *key, size_t klen, const char *text,
 	p->result = sop_key_decode(&item.key, p->k, key, klen, text, text_len, p->text, p->e);
 	if (!p->result && p->values)
 		p->result = sop_at_get(
-			p->t, (struct sop_name){p->store, key, klen}, &val, &item.len, p->e);
+			p->t, (struct sop_name){p->store, key, klen}, NULL, &val, &item.len, p->e);
 	item.val = val;
 	if (!p->result)
 		p->result = p->fn(p->arg, &item);

@@ -241,9 +241,7 @@ int sop_name_resolve(struct sop_txn *t, struct sop_name *name, struct sop_keybuf
 	return rc;
 }
 
-/* Is it the item of this name? Of the maps that agree in the index one is there, and the tree's key
- * does not say which. */
-static bool has_text(const struct sop_item *it, const struct sop_keybuf *kb)
+bool sop_name_is(const struct sop_item *it, const struct sop_keybuf *kb)
 {
 	return it->text_len == kb->text_len &&
 	       (!it->text_len || !memcmp(it->text, kb->text, it->text_len));
@@ -261,7 +259,7 @@ static int look_named(struct sop_txn *t, struct sop_name name, const struct sop_
 {
 	int rc = look(t, name, it, buf, e);
 
-	return !rc && kb && !has_text(it, kb) ? sop_fail(e, -ENOENT, "item") : rc;
+	return !rc && kb && !sop_name_is(it, kb) ? sop_fail(e, -ENOENT, "item") : rc;
 }
 
 /* ---- items ---- */
@@ -555,7 +553,7 @@ int sop_rename(struct sop_txn *t, struct sop_name from, struct sop_name to, unsi
 	there = look(t, to, &b, buf_b, e);
 	if (there && there != -ENOENT)
 		return there;
-	if (!there && !has_text(&b, &to_kb))
+	if (!there && !sop_name_is(&b, &to_kb))
 		return rename_twin(t, from, to, &to_kb, &a, flags, e);
 	if (there && flags & SOP_RENAME_EXCHANGE)
 		return sop_fail(e, -ENOENT, "target");
@@ -667,7 +665,7 @@ int sop_setattr(struct sop_txn *t, struct sop_name name, const struct sop_attr *
 	if (!rc)
 		rc = sop_name_resolve(t, &name, &kb, false, e);
 	if (!rc)
-		rc = sop_txn_inode(t, name, &place, &it, buf, e);
+		rc = sop_txn_inode(t, name, &kb, &place, &it, buf, e);
 	if (rc)
 		return rc;
 	if (mask & SOP_ATTR_SAME_INO && a->ino != it.attr.ino)
@@ -797,7 +795,7 @@ static int xattrs_view(struct sop_txn *t, struct sop_name name, struct sop_keybu
 	int rc = sop_name_resolve(t, &name, kb, false, e);
 
 	if (!rc)
-		rc = sop_txn_inode(t, name, place, &it, buf, e);
+		rc = sop_txn_inode(t, name, kb, place, &it, buf, e);
 
 	if (!rc && saw)
 		rc = sop_txn_saw(t, place->store, place->key, place->klen, &it, e);
@@ -938,11 +936,11 @@ static int put_plain(struct sop_txn *t, struct sop_name name, const struct sop_k
 }
 
 /* Replace the value of what is there. */
-static int replace_value(
-	struct sop_txn *t, struct sop_name name, const void *val, size_t len, struct sop_err *e)
+static int replace_value(struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb,
+	const void *val, size_t len, struct sop_err *e)
 {
 	struct sop_value *x;
-	int rc = sop_at_value_open(&x, t, name, SOP_VALUE_WRITE | SOP_VALUE_TRUNC, e);
+	int rc = sop_at_value_open(&x, t, name, kb, SOP_VALUE_WRITE | SOP_VALUE_TRUNC, e);
 	ssize_t n;
 
 	if (rc)
@@ -988,16 +986,16 @@ int sop_add_if_absent(
 	return rc == -EEXIST ? 0 : rc ? rc : 1;
 }
 
-int sop_at_update(
-	struct sop_txn *t, struct sop_name name, const void *val, size_t len, struct sop_err *e)
+int sop_at_update(struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb,
+	const void *val, size_t len, struct sop_err *e)
 {
 	uint8_t buf[SOP_ITEM_BYTES_MAX];
 	struct sop_item it;
-	int rc = look(t, name, &it, buf, e);
+	int rc = look_named(t, name, kb, &it, buf, e);
 
 	if (!rc && S_ISDIR(it.attr.mode))
 		rc = sop_fail(e, -EISDIR, "item");
-	return rc ? rc : replace_value(t, name, val, len, e);
+	return rc ? rc : replace_value(t, name, kb, val, len, e);
 }
 
 int sop_update(
@@ -1010,18 +1008,7 @@ int sop_update(
 		rc = check_name(name, e);
 	if (!rc)
 		rc = sop_name_resolve(t, &name, &kb, false, e);
-	return rc ? rc : sop_at_update(t, name, val, len, e);
-}
-
-int sop_at_upsert(struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb,
-	const void *val, size_t len, struct sop_err *e)
-{
-	int rc = sop_at_update(t, name, val, len, e);
-
-	if (rc != -ENOENT)
-		return rc;
-	rc = need_store(t, name.store, e);
-	return rc ? rc : put_plain(t, name, kb, val, len, 0, e);
+	return rc ? rc : sop_at_update(t, name, &kb, val, len, e);
 }
 
 int sop_upsert(
@@ -1034,7 +1021,9 @@ int sop_upsert(
 		rc = check_name(name, e);
 	if (!rc)
 		rc = sop_name_resolve(t, &name, &kb, true, e);
-	return rc ? rc : sop_at_upsert(t, name, &kb, val, len, e);
+	if (!rc)
+		rc = sop_at_update(t, name, &kb, val, len, e);
+	return rc == -ENOENT ? sop_at_add(t, name, &kb, val, len, 0, e) : rc;
 }
 
 int sop_at_rekey(
@@ -1048,8 +1037,8 @@ int sop_at_rekey(
 }
 
 /* A value that lies whole in its record: the common case. 1: done; 0: it does not. */
-static int get_inline(
-	struct sop_txn *t, struct sop_name name, void **val, size_t *len, struct sop_err *e)
+static int get_inline(struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb,
+	void **val, size_t *len, struct sop_err *e)
 {
 	uint8_t buf[SOP_ITEM_BYTES_MAX];
 	const struct sop_wentry *w =
@@ -1058,8 +1047,8 @@ static int get_inline(
 	uint8_t *p;
 	int rc = w && w->value ? 1 : sop_txn_item(t, name.store, name.key, name.len, &it, buf, e);
 
-	if (rc || it.link || it.extents || it.tree || it.run_off || it.run_len != it.attr.size ||
-		S_ISDIR(it.attr.mode))
+	if (rc || (kb && !sop_name_is(&it, kb)) || it.link || it.extents || it.tree || it.run_off ||
+		it.run_len != it.attr.size || S_ISDIR(it.attr.mode))
 		return 0;
 	rc = sop_txn_saw(t, name.store, name.key, name.len, &it, e);
 	p = rc ? NULL : malloc(it.run_len + 1);
@@ -1073,7 +1062,8 @@ static int get_inline(
 	return 1;
 }
 
-int sop_at_get(struct sop_txn *t, struct sop_name name, void **val, size_t *len, struct sop_err *e)
+int sop_at_get(struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb, void **val,
+	size_t *len, struct sop_err *e)
 {
 	struct sop_value *x;
 	uint64_t size;
@@ -1083,10 +1073,10 @@ int sop_at_get(struct sop_txn *t, struct sop_name name, void **val, size_t *len,
 
 	*val = NULL;
 	*len = 0;
-	rc = get_inline(t, name, val, len, e);
+	rc = get_inline(t, name, kb, val, len, e);
 	if (rc)
 		return rc < 0 ? rc : 0;
-	rc = sop_at_value_open(&x, t, name, 0, e);
+	rc = sop_at_value_open(&x, t, name, kb, 0, e);
 	if (rc)
 		return rc;
 	size = sop_value_size(x);
@@ -1114,7 +1104,7 @@ int sop_get(struct sop_txn *t, struct sop_name name, void **val, size_t *len, st
 
 	*val = NULL;
 	*len = 0;
-	return rc ? rc : sop_at_get(t, name, val, len, e);
+	return rc ? rc : sop_at_get(t, name, &kb, val, len, e);
 }
 
 /* ---- stores ---- */

@@ -279,8 +279,8 @@ struct sop_volume *sop_txn_volume(const struct sop_txn *t);
 /* An item by its store and key; a store itself (its directory's attributes) by key NULL. In a store
  * with typed keys the key is its name (core/key.h): "-17", "1.5", "{\"a\":1}", "name#2"; a name
  * that cannot be one is -EINVAL where an item is made, else -ENOENT. JSON maps that agree in the
- * index are one key with one name: by another, none is looked up, removed, moved or linked
- * (-ENOENT), nor made (-EEXIST). By typed keys: see sop_kv_add() and the others. */
+ * index are one key with one name: by another, none is looked up, read, changed, removed, moved or
+ * linked (-ENOENT), nor made (-EEXIST). By typed keys: see sop_kv_add() and the others. */
 struct sop_name {
 	uint64_t store;
 	const void *key;

@@ -306,7 +306,8 @@ static int inode_missing(struct sop_err *e, uint64_t ino)
 }
 
 static int look_for_inode(struct sop_txn *t, uint64_t lsn, struct sop_name name,
-	struct sop_place *place, struct sop_item *it, uint8_t *buf, struct sop_err *e)
+	const struct sop_keybuf *kb, struct sop_place *place, struct sop_item *it, uint8_t *buf,
+	struct sop_err *e)
 {
 	int rc;
 
@@ -316,6 +317,10 @@ static int look_for_inode(struct sop_txn *t, uint64_t lsn, struct sop_name name,
 		place->key = name.key;
 		place->klen = name.len;
 		rc = item_at(t, lsn, name.store, name.key, name.len, it, buf, e);
+		if (!rc && kb && !sop_name_is(it, kb))
+			rc = sop_txn_saw(t, name.store, name.key, name.len, it, e)
+				     ? -ENOMEM
+				     : sop_fail(e, -ENOENT, "item");
 		if (rc || !it->link)
 			return rc;
 		place->linked = true;
@@ -338,10 +343,10 @@ static bool removed_here(struct sop_txn *t, const struct sop_place *place)
 	return w && w->write == SOP_WRITE_DEL;
 }
 
-int sop_txn_inode(struct sop_txn *t, struct sop_name name, struct sop_place *place,
-	struct sop_item *it, uint8_t *buf, struct sop_err *e)
+int sop_txn_inode(struct sop_txn *t, struct sop_name name, const struct sop_keybuf *kb,
+	struct sop_place *place, struct sop_item *it, uint8_t *buf, struct sop_err *e)
 {
-	int rc = look_for_inode(t, t->lsn, name, place, it, buf, e);
+	int rc = look_for_inode(t, t->lsn, name, kb, place, it, buf, e);
 	uint64_t lsn;
 
 	/* Who is told that it is not there, may go by that. */
@@ -353,7 +358,7 @@ int sop_txn_inode(struct sop_txn *t, struct sop_name name, struct sop_place *pla
 		rc = sop_pins_get(t->v->pins, SOP_PIN_ALL, &lsn);
 		if (rc)
 			return sop_fail(e, rc, "pin");
-		rc = look_for_inode(t, lsn, name, place, it, buf, e);
+		rc = look_for_inode(t, lsn, name, kb, place, it, buf, e);
 		sop_pins_put(t->v->pins, SOP_PIN_ALL, lsn);
 		if (rc != -ENOENT || !place->linked)
 			return rc;
@@ -547,16 +552,14 @@ static int lookup_txn(struct sop_txn *t, struct sop_name name, const struct sop_
 			if (saw)
 				return saw;
 		}
-		if (!rc && kb &&
-			(it.text_len != kb->text_len ||
-				(it.text_len && memcmp(it.text, kb->text, it.text_len))))
+		if (!rc && kb && !sop_name_is(&it, kb))
 			rc = sop_fail(e, -ENOENT, "item");
 		if (rc)
 			return rc;
 		if (!it.link)
 			goto out;
 	}
-	rc = sop_txn_inode(t, name, &place, &it, buf, e);
+	rc = sop_txn_inode(t, name, NULL, &place, &it, buf, e);
 	if (!rc)
 		rc = sop_txn_saw(t, place.store, place.key, place.klen, &it, e);
 	if (rc)

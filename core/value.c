@@ -116,14 +116,14 @@ void sop_value_entry(struct sop_value *x, struct sop_wentry *w)
 
 /* Without a snapshot: pin the item's blobs and its extent tree, then make sure that what was read
  * is what was pinned. */
-static int open_newest(
-	struct sop_value *x, struct sop_name name, struct sop_place *place, struct sop_err *e)
+static int open_newest(struct sop_value *x, struct sop_name name, const struct sop_keybuf *kb,
+	struct sop_place *place, struct sop_err *e)
 {
 	struct sop_volume *v = x->t->v;
 
 	for (unsigned attempt = 0;; attempt++) {
 		uint64_t ino, lsn;
-		int rc = sop_txn_inode(x->t, name, place, &x->base, x->base_mem, e);
+		int rc = sop_txn_inode(x->t, name, kb, place, &x->base, x->base_mem, e);
 
 		if (rc)
 			return rc;
@@ -147,7 +147,7 @@ static int open_newest(
 		{
 			uint64_t version = x->base.attr.version, tree = x->base.tree;
 
-			rc = sop_txn_inode(x->t, name, place, &x->base, x->base_mem, e);
+			rc = sop_txn_inode(x->t, name, kb, place, &x->base, x->base_mem, e);
 			if (!rc && x->base.attr.version == version && x->base.attr.ino == ino &&
 				x->base.tree == tree && version <= x->lsn)
 				return 0;
@@ -191,11 +191,11 @@ int sop_value_open(struct sop_value **out, struct sop_txn *t, struct sop_name na
 	int rc = sop_name_resolve(t, &name, &kb, false, e);
 
 	*out = NULL;
-	return rc ? rc : sop_at_value_open(out, t, name, flags, e);
+	return rc ? rc : sop_at_value_open(out, t, name, &kb, flags, e);
 }
 
 int sop_at_value_open(struct sop_value **out, struct sop_txn *t, struct sop_name name,
-	unsigned flags, struct sop_err *e)
+	const struct sop_keybuf *kb, unsigned flags, struct sop_err *e)
 {
 	struct sop_wentry *w = NULL;
 	struct sop_place place;
@@ -213,7 +213,7 @@ int sop_at_value_open(struct sop_value **out, struct sop_txn *t, struct sop_name
 	}
 	x->own = t->latest;
 	if (!t->latest && t->wset.count) {
-		rc = sop_txn_inode(t, name, &place, &x->base, x->base_mem, e);
+		rc = sop_txn_inode(t, name, kb, &place, &x->base, x->base_mem, e);
 		w = rc ? NULL : sop_wset_find(&t->wset, place.store, place.key, place.klen);
 		if (w && w->value) { /* its writes so far are in the transaction: go on with them */
 			struct sop_value *there = w->value;
@@ -232,9 +232,9 @@ int sop_at_value_open(struct sop_value **out, struct sop_txn *t, struct sop_name
 	if (w && w->write == SOP_WRITE_PUT && w->fresh)
 		rc = 0; /* made by this transaction: nothing below to pin */
 	else if (t->lsn == SOP_LSN_LATEST)
-		rc = open_newest(x, name, &place, e);
+		rc = open_newest(x, name, kb, &place, e);
 	else
-		rc = sop_txn_inode(t, name, &place, &x->base, x->base_mem, e);
+		rc = sop_txn_inode(t, name, kb, &place, &x->base, x->base_mem, e);
 	if (!rc && S_ISDIR(x->base.attr.mode))
 		rc = sop_fail(e, -EISDIR, "value");
 	if (!rc && !(flags & SOP_VALUE_WRITE) && !t->latest)
@@ -1018,7 +1018,7 @@ int sop_value_moved(struct sop_value *x, struct sop_name name)
 	}
 	rc = sop_name_resolve(x->t, &name, &kb, false, NULL);
 	if (!rc)
-		rc = sop_txn_inode(x->t, name, &place, &it, buf, NULL);
+		rc = sop_txn_inode(x->t, name, &kb, &place, &it, buf, NULL);
 	if (rc)
 		return rc;
 	w = sop_txn_entry(x->t, place.store, place.key, place.klen, NULL);

@@ -468,6 +468,75 @@ static void by_the_name_of_a_twin_nothing_is_moved_or_removed(void **state)
 	fixture_check(f, true);
 }
 
+/* Nor is the value of the other one read, written or given attributes by it. */
+static void by_the_name_of_a_twin_no_value_is_read_or_written(void **state)
+{
+	static const char a1[] = "{\"a\":1,\"b\":1}", a2[] = "{\"a\":1,\"b\":2}";
+	const struct sop_index_field index = {.name = "a"};
+	const struct sop_store_opts o = {.key_type = SOP_KEY_JSON, .index = &index, .n_index = 1};
+	const struct sop_attr mode = {.mode = 0600};
+	struct fixture *f = *state;
+	uint64_t s = store_with(f, "s", &o);
+	struct sop_txn *t = fixture_begin(f, SOP_TXN_WRITE);
+	struct sop_value *x;
+	void *val;
+	size_t len;
+
+	fixture_ok(f, sop_add(t, SOP_NAME(s, a1), "one", 3, &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+	for (unsigned i = 0; i < 2; i++) { /* by the latest handle, and by a snapshot */
+		t = i ? fixture_begin(f, SOP_TXN_READ) : sop_volume_latest(f->v);
+		assert_int_equal(sop_get(t, SOP_NAME(s, a2), &val, &len, &f->e), -ENOENT);
+		assert_null(val);
+		assert_int_equal(sop_value_open(&x, t, SOP_NAME(s, a2), 0, &f->e), -ENOENT);
+		assert_null(x);
+		assert_int_equal(sop_xattr_list(t, SOP_NAME(s, a2), NULL, 0, &f->e), -ENOENT);
+		if (i)
+			fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+	}
+	/* With the item as it is committed, put by the transaction itself, and open in it. */
+	for (unsigned i = 0; i < 3; i++) {
+		struct sop_value *open = NULL;
+
+		t = fixture_begin(f, SOP_TXN_WRITE);
+		if (i == 1) {
+			fixture_ok(f, sop_remove(t, SOP_NAME(s, a1), &f->e));
+			fixture_ok(f, sop_add(t, SOP_NAME(s, a1), "one", 3, &f->e));
+		}
+		if (i == 2) {
+			fixture_ok(f,
+				sop_value_open(&open, t, SOP_NAME(s, a1), SOP_VALUE_WRITE, &f->e));
+			sop_value_close(open);
+		}
+		assert_int_equal(sop_get(t, SOP_NAME(s, a2), &val, &len, &f->e), -ENOENT);
+		assert_int_equal(sop_update(t, SOP_NAME(s, a2), "two", 3, &f->e), -ENOENT);
+		assert_int_equal(sop_upsert(t, SOP_NAME(s, a2), "two", 3, &f->e), -EEXIST);
+		assert_int_equal(
+			sop_value_open(&x, t, SOP_NAME(s, a2), SOP_VALUE_WRITE, &f->e), -ENOENT);
+		assert_int_equal(
+			sop_setattr(t, SOP_NAME(s, a2), &mode, SOP_ATTR_MODE, &f->e), -ENOENT);
+		assert_int_equal(
+			sop_xattr_set(t, SOP_NAME(s, a2), "user.a", "b", 1, 0, &f->e), -ENOENT);
+		fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+		assert_named(f, s, a1, "one");
+		assert_named(f, s, a2, NULL);
+	}
+	/* What was not there by that name is what a commit goes by. */
+	t = fixture_begin(f, SOP_TXN_WRITE);
+	assert_int_equal(sop_get(t, SOP_NAME(s, a2), &val, &len, &f->e), -ENOENT);
+	fixture_ok(f, sop_add(t, SOP_NAME(SOP_ROOT, "none"), "", 0, &f->e));
+	fixture_ok(f, fixture_upsert(f, s, a1, "1", 1, false));
+	assert_int_equal(sop_txn_commit(t, 0, &f->e), SOP_ECONFLICT);
+	t = fixture_begin(f, SOP_TXN_WRITE);
+	fixture_ok(f, sop_update(t, SOP_NAME(s, a1), "uno", 3, &f->e));
+	fixture_ok(f, sop_upsert(t, SOP_NAME(s, "{\"a\":2}"), "two", 3, &f->e));
+	fixture_ok(f, sop_upsert(t, SOP_NAME(s, "{\"a\":2}"), "due", 3, &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+	assert_named(f, s, a1, "uno");
+	assert_named(f, s, "{\"a\":2}", "due");
+	fixture_check(f, true);
+}
+
 static void fail_reads(struct fixture *f, int rc)
 {
 	for (unsigned i = 0; i < f->disks; i++)
@@ -827,6 +896,7 @@ int main(void)
 		T(a_batch_says_which_item_failed),
 		T(cursors_go_on_over_the_changes_of_their_transaction),
 		T(by_the_name_of_a_twin_nothing_is_moved_or_removed),
+		T(by_the_name_of_a_twin_no_value_is_read_or_written),
 		T(a_cursor_stands_where_it_was_after_an_error),
 		T(a_mode_that_is_none_is_refused),
 		T(a_prepared_transaction_holds_what_it_read_and_wrote),
