@@ -411,8 +411,11 @@ int sop_value_layout(struct sop_txn *t, struct sop_name name, bool verify,
 	uint8_t buf[SOP_ITEM_BYTES_MAX];
 	struct sop_place place;
 	struct sop_item it;
-	int rc = sop_txn_inode(t, name, NULL, &place, &it, buf, e);
+	struct sop_keybuf kb;
+	int rc = sop_name_resolve(t, &name, &kb, false, e);
 
+	if (!rc)
+		rc = sop_txn_inode(t, name, &kb, &place, &it, buf, e);
 	if (rc)
 		return rc;
 	if (it.tree)

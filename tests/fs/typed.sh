@@ -102,6 +102,7 @@ refused 'File exists' mv -T 'people/{"age":1,"country":"at"}' 'people/{"age":72,
 mv -T 'people/{"age":72,"country":"de","name":"Pauline"}' 'people/{"age":72,"country":"de","name":"Other"}'
 [ "$(cat 'people/{"age":72,"country":"de","name":"Other"}')" = kept ] || fail "a twin's name"
 [ ! -e 'people/{"age":72,"country":"de","name":"Pauline"}' ] || fail "the name before"
+getfattr -n sop.layout 'people/{"age":72,"country":"de","name":"Other"}' >/dev/null
 lists people '{"age":1,"country":"at"}' '{"age":72,"country":"de","name":"Other"}' \
 	'{"age":31,"country":"de","z":[1,2]}'
 # Without an index the first key says which.
