@@ -203,12 +203,23 @@ static int fill_on(struct sop_cursor *c, bool descending, struct sop_err *e)
 	return rc;
 }
 
+/* An item that was read ahead with a value open for writing may have grown since. */
+static bool may_grow(const struct sop_cursor *c, const struct item *i)
+{
+	const struct sop_wentry *w =
+		c->t->wset.count ? sop_wset_find(&c->t->wset, c->store, i->key, i->klen) : NULL;
+
+	return w && w->value;
+}
+
 static int step(struct sop_cursor *c, bool descending, struct sop_err *e)
 {
 	if (!c->valid)
 		return 0;
 	if (c->descending == descending && c->writes == c->t->bytes && !c->t->latest) {
 		if (c->at + 1 < c->n) {
+			if (may_grow(c, &c->ahead[c->at + 1]))
+				return fill_on(c, descending, e);
 			c->at++;
 			return 1;
 		}

@@ -409,6 +409,36 @@ static void cursors_go_on_over_the_changes_of_their_transaction(void **state)
 	assert_int_equal(count(f, store), 299);
 }
 
+/* A value that is open grows without a change of the transaction's set of writes. */
+static void a_cursor_shows_the_size_that_an_open_value_has_by_now(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t s = store_with(f, "s", NULL);
+	struct sop_txn *t = fixture_begin(f, SOP_TXN_WRITE);
+	struct sop_cursor *c;
+	struct sop_value *x;
+
+	fixture_ok(f, sop_add(t, SOP_NAME(s, "a"), "", 0, &f->e));
+	fixture_ok(f, sop_add(t, SOP_NAME(s, "b"), "", 0, &f->e));
+	fixture_ok(f, sop_add(t, SOP_NAME(s, "c"), "", 0, &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+	t = fixture_begin(f, SOP_TXN_WRITE);
+	fixture_ok(f, sop_value_open(&x, t, SOP_NAME(s, "b"), SOP_VALUE_WRITE, &f->e));
+	assert_int_equal(sop_value_write(x, "123456", 6, 0, &f->e), 6);
+	fixture_ok(f, sop_cursor_open(&c, t, s, &f->e));
+	assert_int_equal(sop_cursor_first(c, &f->e), 1);
+	assert_int_equal(sop_value_write(x, "789012345", 9, 6, &f->e), 9);
+	assert_int_equal(sop_cursor_next(c, &f->e), 1);
+	assert_int_equal(sop_cursor_attr(c)->size, 15);
+	assert_int_equal(sop_cursor_next(c, &f->e), 1);
+	assert_int_equal(sop_value_truncate(x, 2, &f->e), 0);
+	assert_int_equal(sop_cursor_prev(c, &f->e), 1);
+	assert_int_equal(sop_cursor_attr(c)->size, 2);
+	sop_cursor_close(c);
+	sop_value_close(x);
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+}
+
 static void assert_named(struct fixture *f, uint64_t store, const char *name, const char *want)
 {
 	struct sop_attr a;
@@ -895,6 +925,7 @@ int main(void)
 		T(a_page_has_as_many_items_as_asked_for),
 		T(a_batch_says_which_item_failed),
 		T(cursors_go_on_over_the_changes_of_their_transaction),
+		T(a_cursor_shows_the_size_that_an_open_value_has_by_now),
 		T(by_the_name_of_a_twin_nothing_is_moved_or_removed),
 		T(by_the_name_of_a_twin_no_value_is_read_or_written),
 		T(a_cursor_stands_where_it_was_after_an_error),
