@@ -30,9 +30,10 @@ struct enlist {
 	int replaces; /* member whose content it takes, or -1 */
 	struct sop_attached *at;
 	struct sop_label label; /* looking: the one found; making: the one to store */
-	int label_rc;
-	char stranger[64]; /* something in the folder */
-	unsigned begun;	   /* a mask */
+	int label_rc;		/* what came of looking for one */
+	struct sop_uuid found;	/* making: the disk of the label that was found */
+	char stranger[64];	/* something in the folder */
+	unsigned begun;		/* a mask */
 	int rc;
 	struct sop_err e;
 };
@@ -87,6 +88,12 @@ static int no_folder(const char *path, struct sop_err *e)
 		"%s: no such folder; make it, or mount the drive that belongs there", path);
 }
 
+/* Says nothing of the label that is there. */
+static bool not_read(int rc)
+{
+	return rc && rc != SOP_ENOTVOLUME && rc != SOP_ECORRUPT && rc != SOP_EVERSION;
+}
+
 static int look_at(struct enlist *x)
 {
 	struct sop_disk *d;
@@ -104,11 +111,28 @@ static int look_at(struct enlist *x)
 		return sop_fail(&x->e, rc, "%s: free space", x->path);
 	x->at->seen = true;
 	x->label_rc = sop_label_load(&x->label, d, &x->e);
-	if (x->label_rc && x->label_rc != SOP_ENOTVOLUME && x->label_rc != SOP_ECORRUPT &&
-		x->label_rc != SOP_EVERSION)
+	if (not_read(x->label_rc))
 		return x->label_rc;
 	rc = x->label_rc == SOP_ENOTVOLUME ? sop_members_check_wipe(d, &x->e) : 0;
 	return rc ? rc : look_for_strangers(x);
+}
+
+/* Until the folder is locked another may make a member of it: the label is still what it was? */
+static int look_again(struct enlist *x)
+{
+	sop_autofree struct sop_label *l = malloc(sizeof(*l));
+	int rc;
+
+	if (!l)
+		return sop_fail(&x->e, -ENOMEM, "%s", x->path);
+	rc = sop_label_load(l, x->at->disk, &x->e);
+	if (not_read(rc))
+		return rc;
+	if (rc == x->label_rc && (rc || sop_uuid_equal(&l->disk_uuid, &x->found)))
+		return 0;
+	return sop_say(&x->e, -EBUSY,
+		"%s: another has just made something else of it; look at it, and try again",
+		x->path);
 }
 
 static int make_member(struct enlist *x)
@@ -116,6 +140,8 @@ static int make_member(struct enlist *x)
 	struct sop_disk *d = x->at->disk;
 	int rc = x->at->lock_file ? 0 : sop_members_lock(x->at, x->claim, true, &x->e);
 
+	if (!rc)
+		rc = look_again(x);
 	if (rc)
 		return rc;
 	rc = sop_members_wipe_labels(d);
@@ -374,6 +400,8 @@ static int add(struct sop_members *m, const char *path, uint8_t role, int replac
 			x->role = role;
 			x->replaces = replaces;
 			x->at = sop_attached_get(look->at);
+			x->label_rc = look->label_rc;
+			x->found = look->label.disk_uuid;
 			rc = enter(m, x, member, e);
 		}
 	}

@@ -1203,6 +1203,57 @@ static void who_was_removed_while_its_replacement_was_made_stays_so(void **unuse
 	rig_free(r);
 }
 
+struct taken {
+	struct rig *r;
+	bool done;
+};
+
+static void make_meanwhile(void *arg)
+{
+	static const char *const path = "/new";
+	struct taken *x = arg;
+	struct sop_format_opts o = {.name = "other",
+		.k = 1,
+		.force = true,
+		.open_disk = sim_open_disk,
+		.open_disk_ctx = x->r->sim};
+
+	if (x->done)
+		return;
+	x->done = true;
+	assert_int_equal(sop_format(&path, 1, &o, NULL, NULL), 0);
+}
+
+static void a_folder_that_another_takes_before_it_is_locked_stays_its(void **unused)
+{
+	struct rig *r = rig_new(3, 2, 1);
+	struct taken x = {.r = r};
+	struct sop_members *m = must_open(r);
+	struct sop_err e = {0};
+	struct sop_label l;
+	struct sop_disk *d;
+	unsigned j;
+
+	(void)unused;
+	sim_add_disk(r->sim, "/new", 0);
+	sim_watch(r->sim, make_meanwhile, &x);
+	assert_int_equal(sop_members_add(m, "/new", SOP_ROLE_DATA, -1, 0, 0, &j, &e), -EBUSY);
+	sim_watch(r->sim, NULL, NULL);
+	assert_true(x.done);
+	assert_string_equal(e.text,
+		"/new: another has just made something else of it; look at it, and try again");
+	assert_int_equal(sim_open_disk(r->sim, &d, "/new", NULL), 0);
+	assert_int_equal(sop_label_load(&l, d, NULL), 0);
+	assert_string_equal(l.name, "other");
+	sop_disk_close(d);
+	assert_int_equal(
+		sop_members_add(m, "/new", SOP_ROLE_DATA, -1, 0, 0, &j, NULL), SOP_EFOREIGN);
+	assert_int_equal(
+		sop_members_add(m, "/new", SOP_ROLE_DATA, -1, SOP_MEMBERS_FORCE, 0, &j, NULL), 0);
+	sop_members_close(m);
+	rig_free(r);
+}
+
 /* --- placing and room ------------------------------------------------------ */
 
 static void place_takes_k_plus_m_and_rotates_the_shards(void **unused)
@@ -1673,6 +1724,7 @@ int main(void)
 		cmocka_unit_test(only_who_is_drained_leaves),
 		cmocka_unit_test(who_is_drained_or_gone_is_not_drained_again),
 		cmocka_unit_test(who_was_removed_while_its_replacement_was_made_stays_so),
+		cmocka_unit_test(a_folder_that_another_takes_before_it_is_locked_stays_its),
 		cmocka_unit_test(place_takes_k_plus_m_and_rotates_the_shards),
 		cmocka_unit_test(place_prefers_free_disks_and_lets_equal_ones_take_turns),
 		cmocka_unit_test(place_goes_on_with_absent_disks_down_to_k),
