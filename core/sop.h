@@ -181,9 +181,11 @@ enum sop_txn_mode {
 	SOP_TXN_READ,	  /* reads one snapshot; commit checks what was read; writes are refused */
 	SOP_TXN_NO_CHECK, /* reads one snapshot; nothing is recorded or checked; writes are refused
 			   */
-	SOP_TXN_SESSION,  /* writes; reads the newest state at each call, checked at commit, instead
-			     of a snapshot: for short or single-item transactions that must not hold
-			     space */
+	SOP_TXN_SESSION,  /* writes; reads the newest state at each call, checked at commit if it
+			     writes, instead of a snapshot: for short or single-item transactions
+			     that must not hold space. What it changes it changes by the inode it
+			     has found: a name that was not there, or leads elsewhere by then, it
+			     does not depend on */
 };
 
 /* No longest time: for who sees to it that the transaction ends. Until then the space that others
@@ -461,7 +463,8 @@ ssize_t sop_value_read(struct sop_value *x, void *buf, size_t len, uint64_t off,
 ssize_t sop_value_write(
 	struct sop_value *x, const void *buf, size_t len, uint64_t off, struct sop_err *e);
 int sop_value_truncate(struct sop_value *x, uint64_t size, struct sop_err *e);
-/* Make [off, off+len) a hole; the size stays. */
+/* Make [off, off+len) a hole, as far as the value goes by this view; the size stays. What others
+ * append meanwhile is no part of it (sop_value_depend() if it has to be). */
 int sop_value_punch(struct sop_value *x, uint64_t off, uint64_t len, struct sop_err *e);
 /* Next data (hole false) or hole at or after off; -ENXIO past the end. */
 int64_t sop_value_seek(struct sop_value *x, uint64_t off, bool hole, struct sop_err *e);

@@ -317,6 +317,10 @@ static int look_for_inode(struct sop_txn *t, uint64_t lsn, struct sop_name name,
 		place->key = name.key;
 		place->klen = name.len;
 		rc = item_at(t, lsn, name.store, name.key, name.len, it, buf, e);
+		/* Who is told that it is not there, or where it lies, may go by that. */
+		if (t->pinned && (rc == -ENOENT || (!rc && it->link)) &&
+			sop_txn_saw(t, name.store, name.key, name.len, rc ? NULL : it, e))
+			return -ENOMEM;
 		if (!rc && kb && !sop_name_is(it, kb))
 			rc = sop_txn_saw(t, name.store, name.key, name.len, it, e)
 				     ? -ENOMEM
@@ -349,9 +353,6 @@ int sop_txn_inode(struct sop_txn *t, struct sop_name name, const struct sop_keyb
 	int rc = look_for_inode(t, t->lsn, name, kb, place, it, buf, e);
 	uint64_t lsn;
 
-	/* Who is told that it is not there, may go by that. */
-	if (rc == -ENOENT && name.key && !place->linked && t->pinned)
-		return sop_txn_saw(t, name.store, name.key, name.len, NULL, e) ? -ENOMEM : rc;
 	if (rc != -ENOENT || !name.key || !place->linked || removed_here(t, place))
 		return rc;
 	if (t->lsn == SOP_LSN_LATEST) {

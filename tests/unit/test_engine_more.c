@@ -1008,6 +1008,62 @@ static void an_item_that_was_not_there_to_be_changed_conflicts_with_one_made(voi
 	}
 }
 
+static ssize_t change(struct sop_txn *t, struct sop_name n, unsigned how)
+{
+	const struct sop_attr mode = {.mode = 0600};
+
+	return how == 0	  ? sop_setattr(t, n, &mode, SOP_ATTR_MODE, NULL)
+	       : how == 1 ? sop_xattr_set(t, n, "user.x", "1", 1, 0, NULL)
+			  : open_for_writing(t, n);
+}
+
+/* What is changed lies elsewhere, and stays when the name goes: the name counts all the same. A
+ * session's change goes to what it has found, as that of a descriptor. */
+static void a_name_by_which_an_inode_was_changed_conflicts_with_its_removal(void **state)
+{
+	const struct sop_name a = SOP_NAME(SOP_ROOT, "a"), b = SOP_NAME(SOP_ROOT, "b");
+	struct fixture *f = *state;
+
+	for (unsigned i = 0; i < 6; i++) {
+		struct sop_txn *t;
+
+		fixture_ok(f, fixture_upsert(f, SOP_ROOT, "a", "x", 1, false));
+		t = fixture_begin(f, SOP_TXN_WRITE);
+		fixture_ok(f, sop_link(t, a, b, NULL, &f->e));
+		fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+		t = fixture_begin(f, i < 3 ? SOP_TXN_WRITE : SOP_TXN_SESSION);
+		assert_int_equal(change(t, a, i % 3), 0);
+		fixture_ok(f, sop_upsert(t, SOP_NAME(SOP_ROOT, "c"), "x", 1, &f->e));
+		fixture_ok(f, fixture_remove(f, SOP_ROOT, "a"));
+		assert_int_equal(sop_txn_commit(t, 0, &f->e), i < 3 ? SOP_ECONFLICT : 0);
+		fixture_ok(f, fixture_remove(f, SOP_ROOT, "b"));
+	}
+	fixture_check(f, true);
+}
+
+static void a_directory_that_was_in_the_way_of_a_value_conflicts_with_a_file_in_its_place(
+	void **state)
+{
+	struct fixture *f = *state;
+	struct sop_txn *t;
+	uint64_t store;
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct sop_value *x;
+
+		fixture_ok(f, fixture_store(f, "d", &store));
+		t = fixture_begin(f, SOP_TXN_WRITE);
+		assert_int_equal(sop_value_open(&x, t, SOP_NAME(SOP_ROOT, "d"),
+					 i ? SOP_VALUE_WRITE : 0, &f->e),
+			-EISDIR);
+		fixture_ok(f, sop_upsert(t, SOP_NAME(SOP_ROOT, "b"), "x", 1, &f->e));
+		fixture_ok(f, remove_store(f, "d"));
+		fixture_ok(f, fixture_upsert(f, SOP_ROOT, "d", "x", 1, false));
+		assert_int_equal(sop_txn_commit(t, 0, &f->e), SOP_ECONFLICT);
+		fixture_ok(f, fixture_remove(f, SOP_ROOT, "d"));
+	}
+}
+
 static struct sop_value *session(struct fixture *f, struct sop_txn **t, const char *key)
 {
 	struct sop_value *x;
@@ -1166,6 +1222,8 @@ int main(void)
 		TEST(a_check_during_commits_that_never_pause_finds_nothing),
 		TEST(options_of_a_store_that_is_removed_meanwhile_conflict),
 		TEST(an_item_that_was_not_there_to_be_changed_conflicts_with_one_made),
+		TEST(a_name_by_which_an_inode_was_changed_conflicts_with_its_removal),
+		TEST(a_directory_that_was_in_the_way_of_a_value_conflicts_with_a_file_in_its_place),
 		TEST(a_hole_leaves_the_size_to_those_who_write),
 		TEST(many_freed_blobs_are_looked_at_a_part_at_a_time_and_none_is_lost),
 		TEST(two_of_a_group_that_set_options_conflict),
