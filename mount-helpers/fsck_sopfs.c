@@ -72,6 +72,15 @@ static void on_signal(int sig)
 	stopped = 1;
 }
 
+static volatile sig_atomic_t unread;
+
+/* Who read what is printed has seen enough. A repair is not left in its middle for that. */
+static void on_pipe(int sig)
+{
+	(void)sig;
+	unread = 1;
+}
+
 /* --- arguments ------------------------------------------------------------- */
 
 static int add_source(struct args *a, const char *text)
@@ -359,7 +368,7 @@ int main(int argc, char **argv)
 {
 	struct args a = {0};
 	sop_autofree struct sop_fsck_report *report = calloc(1, sizeof(*report));
-	struct sigaction stopping = {.sa_handler = on_signal};
+	struct sigaction stopping = {.sa_handler = on_signal}, piping = {.sa_handler = on_pipe};
 	int rc;
 
 	sop_stdfds_take();
@@ -371,11 +380,12 @@ int main(int argc, char **argv)
 	setvbuf(stdout, NULL, _IOLBF, 0); /* in order with what goes to stderr */
 	sigaction(SIGINT, &stopping, NULL);
 	sigaction(SIGTERM, &stopping, NULL);
+	sigaction(SIGPIPE, &piping, NULL);
 	a.fsck.repair = a.yes || a.automatic;
 	rc = a.no || a.fsck.repair ? run(&a, report) : run_asking(&a, report);
 	sop_paths_release(&a.folders);
-	/* A full pipe or disk at the other end is an error to tell. */
-	if (fflush(stdout) || ferror(stdout)) {
+	/* A full disk at the other end is an error to tell. */
+	if ((fflush(stdout) || ferror(stdout)) && !unread) {
 		complain("standard output: %s", strerror(errno));
 		rc |= EXIT_OPERATIONAL;
 	}

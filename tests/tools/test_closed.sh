@@ -1,6 +1,6 @@
 #!/bin/bash
 # Started with descriptors 0, 1 or 2 closed: no file of a disk becomes one of them, is written to by what
-# is printed, or is lost when the daemon leaves its terminal.
+# is printed, or is lost when the daemon leaves its terminal. Or with nobody at the other end of the pipe.
 . "$(dirname "$0")/../fs/functions.sh"
 
 ALL=('<&-' '>&-' '2>&-' '<&- >&-' '<&- 2>&-' '>&- 2>&-' '<&- >&- 2>&-')
@@ -55,3 +55,12 @@ for how in "${ALL[@]}"; do
 	"$CHECK" "$WORK/m1" "$WORK/m2" >"$WORK/out" || fail "$how: $(cat "$WORK/out")"
 	check_volume
 done
+
+# fsck whose reader goes (head) does not end in the middle of a repair.
+mkfifo "$WORK/pipe"
+exec 7<>"$WORK/pipe"
+exec 8>"$WORK/pipe" 7>&-
+find "$WORK/d2/segments" -type f -delete
+closed 1 '>&8' "$BUILD/fsck.sopfs" -y "$SOURCE"
+exec 8>&-
+check_volume
