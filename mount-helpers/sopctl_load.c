@@ -117,6 +117,22 @@ static bool is_below(const char *path, size_t len)
 	}
 }
 
+/* What is missing or no number must not be taken for 0. */
+static bool has_mode(const json_t *line)
+{
+	const char *text = sopctl_text(line, "mode");
+	size_t digits = strspn(text, "01234567");
+
+	return digits && !text[digits] && strtoul(text, NULL, 8) <= 07777;
+}
+
+/* Without one it is root's. */
+static bool may_own(const json_t *id)
+{
+	return !id || (json_is_integer(id) && json_integer_value(id) >= 0 &&
+			      json_integer_value(id) < UINT32_MAX);
+}
+
 /* False: it is no line of a dump. */
 static bool named_of(struct named *x, const json_t *line)
 {
@@ -124,7 +140,8 @@ static bool named_of(struct named *x, const json_t *line)
 	size_t len = 0;
 
 	*x = (struct named){.line = line, .path = sopctl_bytes(line, "path", &len)};
-	if (!x->path || !is_below(x->path, len) || !type_of(line, &x->type)) {
+	if (!x->path || !is_below(x->path, len) || !type_of(line, &x->type) || !has_mode(line) ||
+		!may_own(json_object_get(line, "uid")) || !may_own(json_object_get(line, "gid"))) {
 		free(x->path);
 		x->path = NULL;
 		return false;
@@ -204,7 +221,7 @@ static void first_name_free(void *p)
 
 static mode_t mode_of(const struct named *x)
 {
-	return (mode_t)strtoul(sopctl_text(x->line, "mode"), NULL, 8) & 07777;
+	return (mode_t)strtoul(sopctl_text(x->line, "mode"), NULL, 8);
 }
 
 static int write_all(int fd, const char *p, size_t len)

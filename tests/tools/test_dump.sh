@@ -159,6 +159,17 @@ echo safe >"$WORK/outside/safe"
 expect_exit 3 "$SOPCTL" load "$MNT" "$WORK/bad"
 grep -q 'out: is there already, and something else' "$WORK/err" || fail "a link that is no directory: $(cat "$WORK/err")"
 assert_eq "$(cd "$WORK/outside" && find . -type f -printf '%P %U %m\n')" "safe 0 644" "outside of the volume"
+# A mode or an owner that says nothing is refused, and not taken for 0.
+for bad in '{}' '{mode: 420}' '{mode: ""}' '{mode: "rw"}' '{mode: "10000"}' '{mode: "0644", uid: "9"}' '{mode: "0644", gid: -1}'; do
+	{
+		head -n 1 "$WORK/first"
+		jq -nc "{path: \"modeless\", type: \"file\", size: 0} + $bad"
+		tail -n 1 "$WORK/first"
+	} >"$WORK/bad"
+	expect_exit 1 "$SOPCTL" load "$MNT" "$WORK/bad"
+	grep -q 'bad:2: is no line of a dump' "$WORK/err" || fail "$bad: $(cat "$WORK/err")"
+	[ ! -e "$MNT/modeless" ] || fail "$bad: was made"
+done
 expect_exit 4 "$SOPCTL" load "$WORK" "$WORK/first"
 expect_exit 1 "$SOPCTL" load "$MNT" "$WORK/no-such-file"
 expect_exit 6 setpriv --reuid 65534 --regid 65534 --clear-groups "$SOPCTL" dump "$MNT"
