@@ -57,6 +57,19 @@ static void say(const struct sopctl_args *a, struct sop_volume *v, bool on, bool
 			n, n / 2 + 1);
 }
 
+/* Labels are stored where they can be; those that stay behind are found out by their age. */
+static void say_missed(const struct sopctl_args *a, struct sop_volume *v)
+{
+	struct sop_volume_disk d;
+
+	for (unsigned i = 0; sop_volume_disk(v, i, &d); i++)
+		if (!d.present)
+			sopctl_fail(0,
+				"%s: %s (%s) could not be told%s%s; a mount or fsck.sopfs that can "
+				"write to it does so",
+				a->word[0], d.name, d.path, d.reason[0] ? ": " : "", d.reason);
+}
+
 static int run_set(const struct sopctl_args *a)
 {
 	const struct sop_open_opts alone = {.exclusive = true};
@@ -77,8 +90,11 @@ static int run_set(const struct sopctl_args *a)
 	if (!rc) {
 		sop_volume_stat(v, &before);
 		rc = sop_volume_share(v, on, &e);
-		if (!rc)
+		if (!rc) {
 			say(a, v, on, before.shared);
+			if (on != before.shared)
+				say_missed(a, v);
+		}
 	}
 	if (v && sop_volume_close(v, rc ? NULL : &e) && !rc)
 		rc = e.code;

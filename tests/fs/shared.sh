@@ -293,6 +293,17 @@ unmount_volume
 check_volume
 expect_exit 0 "$SOPCTL" set --json "$SOURCE" shared=on
 assert_eq "$(cat "$WORK/out")" '{"shared":true,"changed":true,"replicas":3}' "set --json"
+# A disk that cannot be written to is told of, and is told itself by who mounts it next.
+[ ! -s "$WORK/err" ] || fail "all have been told: $(cat "$WORK/err")"
+MOUNTS+=("${DISKS[2]}")
+mount --bind "${DISKS[2]}" "${DISKS[2]}"
+mount -o remount,bind,ro "${DISKS[2]}"
+for to in off on; do
+	expect_exit 0 "$SOPCTL" set "$SOURCE" "shared=$to"
+	assert_eq "$(wc -l <"$WORK/err")" 1 "told of one"
+	expect_says "d3 .${DISKS[2]}. could not be told: " 'Read-only file system; a mount or fsck.sopfs'
+done
+umount "${DISKS[2]}"
 mount_volume
 mount_b
 assert_eq "$(cat "$B/own") $(cat "$B/f")" "own last" "shared again"
