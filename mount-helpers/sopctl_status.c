@@ -1,6 +1,7 @@
 /* status, sync, clear, fstab: what a volume is and how it fares. */
 #include "mount-helpers/sopctl.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/human.h"
@@ -311,18 +312,37 @@ static int run_clear(const struct sopctl_args *a)
 	return rc;
 }
 
+/* The daemon says '?' for what is no text. */
+static int check_shown(const char *path)
+{
+	struct stat st;
+
+	if (!strchr(path, '?') || lstat(path, &st) == 0)
+		return SOPCTL_OK;
+	return sopctl_fail(SOPCTL_FAILURE,
+		"%s: is not there, or has a name that is no text; ask by a folder of the volume "
+		"while it is not mounted",
+		path);
+}
+
 static int fstab_mounted(const struct sopctl_volume *v, const char *point)
 {
 	const json_t *disks = json_object_get(v->hello, "disks"), *d;
 	const char *paths[SOP_PEEK_DISKS];
 	size_t i, n = 0;
+	int rc = SOPCTL_OK;
 
 	json_array_foreach(disks, i, d) if (n < SOP_ARRAY_LEN(paths)) paths[n++] =
 		json_string_value(d);
-	if (!point)
+	for (i = 0; i < n && !rc; i++)
+		rc = check_shown(paths[i]);
+	if (!rc && !point) {
 		point = sopctl_text(json_object_get(v->hello, "mount"), "point");
-	fstab_line(stdout, paths, n, point);
-	return SOPCTL_OK;
+		rc = check_shown(point);
+	}
+	if (!rc)
+		fstab_line(stdout, paths, n, point);
+	return rc;
 }
 
 static int fstab_labels(const char *path, const char *point)

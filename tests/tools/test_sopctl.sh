@@ -175,3 +175,17 @@ read -r from to _ <"$WORK/fstab"
 "$SOPFS" "$(printf '%b' "$from")" "$(printf '%b' "$to")" -o "log=$LOG" ||
 	fail "the line of fstab does not mount: $(cat "$WORK/fstab")"
 unmount_volume
+# A path that is no text does not come through the daemon as it is: no line that could not work.
+RAW=$WORK/$(printf 'raw\377?')
+mkdir -p "$RAW" "$WORK/q?"
+"$MKFS" -q -f -L "$NAME-3" "$RAW/d" 2>/dev/null
+"$SOPCTL" fstab "$RAW/d" | grep -qF "$(printf '\377')" || fail "the labels have it"
+"$SOPFS" "${RAW//\?/\\?}/d" "$MNT" -o "log=$LOG"
+expect_exit 1 "$SOPCTL" fstab "$MNT"
+expect_says 'raw\?\?/d: ' 'while it is not mounted'
+[ ! -s "$WORK/out" ] || fail "a line all the same"
+unmount_volume
+"$MKFS" -q -f -L "$NAME-4" "$WORK/q?/d" 2>/dev/null
+"$SOPFS" "$WORK/q\\?/d" "$MNT" -o "log=$LOG"
+expect_exit 0 "$SOPCTL" fstab "$MNT"
+unmount_volume
