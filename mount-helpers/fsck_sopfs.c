@@ -3,6 +3,7 @@
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "core/sop.h"
@@ -372,6 +373,7 @@ int main(int argc, char **argv)
 	int rc;
 
 	sop_stdfds_take();
+	umask(umask(0) & 077); /* what is made is its owner's to use */
 	rc = report ? parse(&a, argc, argv) : complain("out of memory");
 	if (rc) {
 		sop_paths_release(&a.folders);

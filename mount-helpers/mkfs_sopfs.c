@@ -1,6 +1,7 @@
 /* mkfs.sopfs: make a volume out of folders. */
 #include <getopt.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include "core/human.h"
 #include "core/sop.h"
@@ -294,6 +295,7 @@ int main(int argc, char **argv)
 	int rc;
 
 	sop_stdfds_take();
+	umask(umask(0) & 077); /* what is made is its owner's to use */
 	rc = report ? parse(&a, argc, argv) : complain("out of memory");
 	if (rc) {
 		release(&a);

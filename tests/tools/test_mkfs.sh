@@ -191,6 +191,15 @@ works lf
 works -f made1
 [ -s made1/label.0 ] || fail '-f has not made the folder'
 
+# --- whatever the umask keeps from others, what is made is its owner's
+
+(
+	umask 777
+	"$mkfs" -q -f masked made1
+) || fail 'a umask of 777'
+closed=$(find masked ! -perm -u=rw -o -type d ! -perm -u=rwx -o -perm /go=rwx)
+[ -z "$closed" ] || fail "made with a umask of 777: $closed"
+
 # --- names with characters that a list or fstab gives a meaning to
 
 odd='odd:a,b c\d*'
