@@ -23,10 +23,10 @@
 struct folder {
 	struct sop_disk disk;
 	int dirfd;
-	atomic_uint refs; /* the opener, and each open file */
-	bool waits;	  /* closing a file may wait for somebody: it is done aside */
-	atomic_bool
-		stuck; /* the last such close did not end in time: the next are not waited for */
+	atomic_uint refs;  /* the opener, and each open file */
+	bool waits;	   /* closing a file may wait for somebody: it is done aside */
+	atomic_bool stuck; /* such a close has not ended in time: the next are not waited for until
+			      one ends */
 	/* Growing a file without fallocate() is two steps, and must not cut off what another
 	 * thread appended between them. */
 	pthread_mutex_t grow;
@@ -128,9 +128,12 @@ static int folder_file_open(
 
 static void close_now(struct sop_file *f)
 {
+	struct folder *d = folder_of(f->disk);
+
 	/* Whoever needed the data durable has called datasync; close() has nothing to add. */
 	close(f->fd);
-	folder_put(folder_of(f->disk));
+	atomic_store(&d->stuck, false);
+	folder_put(d);
 	free(f);
 }
 

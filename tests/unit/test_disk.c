@@ -10,6 +10,9 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <limits.h>
+#include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -17,12 +20,34 @@
 #include "core/disk.h"
 #include "tests/lib/simdisk.h"
 
-/* For the loop over short transfers, which no file system gives on demand: the statics once more.
- */
+/* For the loop over short transfers, and closes that hang, which no file system gives on demand:
+ * the statics once more. */
+static atomic_bool hangs;
+static atomic_uint waited;
+static sem_t answer;
+
+static int close_or_hang(int fd)
+{
+	if (atomic_load(&hangs))
+		sem_wait(&answer);
+	return close(fd);
+}
+
+static int wait_for(pthread_t thread, void **out, const struct timespec *end)
+{
+	(void)end;
+	atomic_fetch_add(&waited, 1);
+	return atomic_load(&hangs) ? ETIMEDOUT : pthread_join(thread, out);
+}
+
+#define close(fd)			       close_or_hang(fd)
+#define pthread_timedjoin_np(thread, out, end) wait_for(thread, out, end)
 int open_folder_again(struct sop_disk **out, const char *path, struct sop_err *e);
 #define sop_disk_open_folder open_folder_again
 #include "core/disk_folder.c"
 #undef sop_disk_open_folder
+#undef close
+#undef pthread_timedjoin_np
 
 struct fixture {
 	struct sop_disk *d;
@@ -697,6 +722,35 @@ static void allocate_takes_room_and_punch_gives_it_back(void **state)
 	}
 #define FOLDER(name) cmocka_unit_test_setup_teardown(name, setup_folder, teardown)
 
+/* On a server that hung once and answers again, locks go with the close again. */
+static void closes_are_waited_for_once_a_slow_one_has_ended(void **state)
+{
+	struct fixture *x = *state;
+	struct sop_file *f[3];
+	struct sop_disk *d;
+
+	assert_int_equal(open_folder_again(&d, x->path, NULL), 0);
+	folder_of(d)->waits = true;
+	for (unsigned i = 0; i < SOP_ARRAY_LEN(f); i++)
+		assert_int_equal(
+			d->ops->file_open(&f[i], d, "f", SOP_OPEN_WRITE | SOP_OPEN_CREATE), 0);
+	assert_int_equal(sem_init(&answer, 0, 0), 0);
+	atomic_store(&hangs, true);
+	d->ops->file_close(f[0]);
+	assert_int_equal(atomic_load(&waited), 1);
+	d->ops->file_close(f[1]);
+	assert_int_equal(atomic_load(&waited), 1);
+	atomic_store(&hangs, false);
+	sem_post(&answer);
+	sem_post(&answer);
+	while (atomic_load(&folder_of(d)->refs) != 2)
+		sched_yield();
+	d->ops->file_close(f[2]);
+	assert_int_equal(atomic_load(&waited), 2);
+	assert_int_equal(atomic_load(&folder_of(d)->refs), 1);
+	sop_disk_close(d);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -728,6 +782,7 @@ int main(void)
 		cmocka_unit_test(short_transfers_are_put_together),
 		FOLDER(a_write_cut_short_is_continued_and_then_an_error),
 		FOLDER(allocate_takes_room_and_punch_gives_it_back),
+		FOLDER(closes_are_waited_for_once_a_slow_one_has_ended),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
