@@ -277,7 +277,7 @@ static int conclude(const struct verdict *v, struct sop_regplace at, bool lenien
 {
 	if (v->whole)
 		return 0;
-	if (lenient && v->wrong && v->failed)
+	if (v->wrong && v->failed)
 		return sop_say(e, -EIO,
 			"registry %08x block %u: not whole on one replica, and another one cannot "
 			"be read: try again, or without the disk that gives errors",

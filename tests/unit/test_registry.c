@@ -735,6 +735,23 @@ static void doubt_at_mount_waits_for_a_replica_that_cannot_be_read(void **state)
 	doubt_and_errors(true);
 }
 
+/* What another replica may have is not lost. */
+static void a_look_up_in_doubt_waits_for_a_replica_that_cannot_be_read(void **state)
+{
+	struct rig g = doubtful();
+	struct sop_blobref ref;
+	struct sop_err e;
+
+	(void)state;
+	sim_disk_error(g.sim, "/d2", -EIO, 0, 0);
+	assert_int_equal(sop_registry_lookup(g.r, 1, &ref, &e), -EIO);
+	assert_non_null(strstr(e.text, "another one cannot be read"));
+	sim_disk_error(g.sim, "/d2", 0, 0, 0);
+	assert_int_equal(replicas_of(&g), 2);
+	assert_at(&g, 1, 2);
+	rig_free(&g);
+}
+
 static void a_block_that_has_vanished_is_not_begun_anew(void **state)
 {
 	static const uint8_t zeros[SOP_REGISTRY_PAIR];
@@ -1222,6 +1239,7 @@ int main(void)
 			apply_again_after_the_daemon_and_then_the_machine_stopped_loses_nothing),
 		cmocka_unit_test(doubt_at_mount_waits_for_a_replica_that_cannot_be_read),
 		cmocka_unit_test(doubt_at_mount_asks_again_where_a_read_failed_once),
+		cmocka_unit_test(a_look_up_in_doubt_waits_for_a_replica_that_cannot_be_read),
 		cmocka_unit_test(a_block_that_has_vanished_is_not_begun_anew),
 		cmocka_unit_test(overlay_answers_for_flips_that_cannot_be_applied),
 		cmocka_unit_test(handles_come_back_from_the_chain_after_a_remount),
