@@ -469,16 +469,24 @@ static int reach(struct load *l, struct named *x)
 {
 	int parent, fd, rc;
 
-	if (strcmp(x->path, ".") == 0)
-		return open_below(l, ".", O_DIRECTORY);
+	if (strcmp(x->path, ".") == 0) {
+		fd = open_below(l, ".", O_DIRECTORY);
+		if (fd < 0)
+			could_not(l, x, "opening it");
+		return fd;
+	}
 	parent = open_parent(l, x);
 	if (parent < 0) {
 		could_not(l, x, "the directory it lies in");
 		return -1;
 	}
 	fd = openat(parent, x->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	if (fd >= 0 || errno != ENOENT)
+	if (fd >= 0)
 		return fd;
+	if (errno != ENOENT) {
+		could_not(l, x, "opening it");
+		return -1;
+	}
 	rc = make(l, parent, x);
 	if (rc == 0) {
 		l->missing++;

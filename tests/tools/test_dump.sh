@@ -170,6 +170,14 @@ for bad in '{}' '{mode: 420}' '{mode: ""}' '{mode: "rw"}' '{mode: "10000"}' '{mo
 	grep -q 'bad:2: is no line of a dump' "$WORK/err" || fail "$bad: $(cat "$WORK/err")"
 	[ ! -e "$MNT/modeless" ] || fail "$bad: was made"
 done
+# A name that cannot be opened is told, as one that cannot be made is.
+{
+	head -n 1 "$WORK/first"
+	jq -nc '{path: ("x" * 300), type: "file", mode: "0644", uid: 0, gid: 0, size: 0}'
+	tail -n 1 "$WORK/first"
+} >"$WORK/bad"
+expect_exit 3 "$SOPCTL" load "$MNT" "$WORK/bad"
+grep -q 'xxx: opening it: File name too long' "$WORK/err" || fail "a name that is too long: $(cat "$WORK/err")"
 expect_exit 4 "$SOPCTL" load "$WORK" "$WORK/first"
 expect_exit 1 "$SOPCTL" load "$MNT" "$WORK/no-such-file"
 expect_exit 6 setpriv --reuid 65534 --regid 65534 --clear-groups "$SOPCTL" dump "$MNT"
