@@ -393,6 +393,21 @@ static uint32_t fill_bytes(struct sop_volume *v)
 	return sop_space_check(v->space, 0, FILL_ROOM, NULL) ? 0 : v->opts.fill_bytes;
 }
 
+/* What an append has given. When no disk takes any more, the volume has failed: the record may lie
+ * on one all the same, and the next mount decides whether it counts. Until then nothing is
+ * committed, or given back, that would contradict it. */
+static int appended(struct sop_volume *v, int rc)
+{
+	if (rc && !v->dead && sop_journal_dead(v->journal)) {
+		v->dead = rc;
+		sop_log(v->log, SOP_LOG_ERROR, "commit",
+			"op=append code=%s: no disk takes the journal any more; mount again when "
+			"the cause is gone",
+			sop_err_name(rc));
+	}
+	return rc;
+}
+
 /* Blobs and records in one batch. -EAGAIN: the blobs failed, another place may do. LOST, LATER. */
 static int group_write(struct sop_volume *v, struct group *g, uint64_t time_ns, struct sop_err *e)
 {
@@ -415,7 +430,7 @@ static int group_write(struct sop_volume *v, struct group *g, uint64_t time_ns, 
 		sop_batch_put(b);
 		return 0;
 	}
-	rc = v->shared ? 0 : journal_write(v, g, time_ns, b, &noted, e);
+	rc = v->shared ? 0 : appended(v, journal_write(v, g, time_ns, b, &noted, e));
 	if (rc) {
 		appends_abandon(g);
 		group_abandon(v, g);
@@ -435,11 +450,11 @@ static int group_write(struct sop_volume *v, struct group *g, uint64_t time_ns, 
 		if (rc && !v->dead)
 			group_abandon(v, g);
 	} else {
-		rc = sop_journal_finish(v->journal, e);
-		if (rc)
-			group_abandon(v, g);
-		else
+		rc = appended(v, sop_journal_finish(v->journal, e));
+		if (!rc)
 			v->barrier_noted = noted;
+		else if (!v->dead)
+			group_abandon(v, g);
 	}
 	sop_batch_put(b);
 	return rc;
@@ -869,6 +884,7 @@ int sop_commit_append(struct sop_volume *v, const struct sop_record_in *in, stru
 		sop_batch_run(b, SOP_IO_SERIAL, 0, sop_members_timeout_ms(v->mem));
 		rc = sop_journal_finish(v->journal, e);
 	}
+	rc = appended(v, rc);
 	sop_batch_put(b);
 	v->journal_used = sop_journal_bytes(v->journal);
 	return rc;

@@ -863,6 +863,12 @@ int sop_journal_finish(struct sop_journal *j, struct sop_err *e)
 	return 0;
 }
 
+bool sop_journal_dead(struct sop_journal *j)
+{
+	SOP_LOCK_GUARD(&j->lock);
+	return j->dead;
+}
+
 void sop_journal_abandon(struct sop_journal *j)
 {
 	j->pending.batch = NULL;

@@ -52,6 +52,8 @@ struct sop_record_in {
 int sop_journal_prepare(struct sop_journal *j, const struct sop_record_in *in, size_t n,
 	uint32_t fill_bytes, struct sop_batch *b, struct sop_err *e);
 int sop_journal_finish(struct sop_journal *j, struct sop_err *e);
+/* No replica is left. What was appended last may be on some of them all the same. */
+bool sop_journal_dead(struct sop_journal *j);
 /* As if never prepared, run or not: what may be on the disks is cut off, durably (this is slow).
  * When it was run, and the blobs failed: forget, which also looks at the results, so that a replica
  * on which the write failed, or may still be under way, is set aside. Both before sop_batch_put().

@@ -211,7 +211,9 @@ enum sop_commit_flags { SOP_COMMIT_DURABLE = 1 };
  * SOP_COMMIT_DURABLE (and the option durable of the volume) commits first and then waits for the
  * media. When that wait fails, SOP_EUNSYNCED, the transaction stands: all see it, and it survives
  * the end of the process; power loss it survives once a later sop_volume_sync has returned 0.
- * Functions of sop_txn_on_commit have been called then, and in no other case of an error. Values
+ * Functions of sop_txn_on_commit have been called then, and in no other case of an error. When no
+ * disk takes the record any more, the volume has failed (SOP_EDEAD from then on): nobody sees the
+ * transaction, but a later mount may find it on a disk, whole, and keep it. Values
  * opened in it are closed by it (sop_value_close must not be called any more). */
 int sop_txn_commit(struct sop_txn *t, unsigned flags, struct sop_err *e);
 void sop_txn_rollback(struct sop_txn *t); /* NULL is fine */

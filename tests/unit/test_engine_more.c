@@ -1202,6 +1202,72 @@ static void many_freed_blobs_are_looked_at_a_part_at_a_time_and_none_is_lost(voi
 	fixture_settle(f);
 }
 
+/* ---- a journal that no disk is known to have ---- */
+
+static struct sop_disk_ops half_ops, half_journal;
+static const struct sop_disk_ops *half_real;
+static bool half_writes;
+
+/* All of it is written, and an error is told. */
+static ssize_t half_pwritev(struct sop_file *f, const struct iovec *iov, int n, uint64_t off)
+{
+	ssize_t rc = half_real->pwritev(f, iov, n, off);
+
+	return half_writes ? -EIO : rc;
+}
+
+static int half_open(struct sop_file **out, struct sop_disk *d, const char *path, int flags)
+{
+	int rc = half_real->file_open(out, d, path, flags);
+
+	if (!rc)
+		(*out)->ops = strncmp(path, "journal/", 8) ? &half_ops : &half_journal;
+	return rc;
+}
+
+static int half_disk(void *sim, struct sop_disk **out, const char *path, struct sop_err *e)
+{
+	int rc = sim_open_disk(sim, out, path, e);
+
+	if (rc)
+		return rc;
+	half_real = (*out)->ops;
+	half_ops = *half_real;
+	half_ops.file_open = half_open;
+	half_journal = half_ops;
+	half_journal.pwritev = half_pwritev;
+	(*out)->ops = &half_ops;
+	return 0;
+}
+
+/* The next mount decides: until then nothing that it refers to is given back. */
+static void a_commit_that_the_journal_has_on_no_disk_for_sure_ends_the_volume(void **state)
+{
+	struct fixture *f = *state, g;
+	struct sop_volume_stat st;
+
+	fill_random(one, BIG, 1);
+	fixture_ok(f, fixture_close(f));
+	f->opts.open_disk = half_disk;
+	fixture_ok(f, fixture_open(f));
+	fixture_ok(f, sop_volume_sync(f->v, &f->e));
+	fixture_ok(f, sop_volume_tick(f->v, &f->e));
+	half_writes = true;
+	assert_int_equal(fixture_upsert(f, SOP_ROOT, "a", one, BIG, true), -EIO);
+	half_writes = false;
+	assert_int_equal(fixture_has(f, SOP_ROOT, "a", one, BIG), 0);
+	sop_volume_stat(f->v, &st);
+	assert_true(st.failed);
+	assert_int_equal(fixture_upsert(f, SOP_ROOT, "b", one, BIG, true), SOP_EDEAD);
+	for (unsigned i = 0; i < 3; i++)
+		(void)sop_volume_tick(f->v, NULL);
+	scenario_clone(&g, f, f->sim, 1);
+	fixture_ok(&g, fixture_open(&g));
+	assert_int_equal(fixture_has(&g, SOP_ROOT, "a", one, BIG), 1);
+	fixture_settle(&g);
+	fixture_release(&g);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1224,6 +1290,7 @@ int main(void)
 		TEST(an_item_that_was_not_there_to_be_changed_conflicts_with_one_made),
 		TEST(a_name_by_which_an_inode_was_changed_conflicts_with_its_removal),
 		TEST(a_directory_that_was_in_the_way_of_a_value_conflicts_with_a_file_in_its_place),
+		TEST(a_commit_that_the_journal_has_on_no_disk_for_sure_ends_the_volume),
 		TEST(a_hole_leaves_the_size_to_those_who_write),
 		TEST(many_freed_blobs_are_looked_at_a_part_at_a_time_and_none_is_lost),
 		TEST(two_of_a_group_that_set_options_conflict),
