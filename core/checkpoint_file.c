@@ -540,6 +540,36 @@ int sop_checkpoint_store_image(struct sop_members *mem, const char *path,
 	return rc;
 }
 
+static int drop_temp(void *arg, const char *name)
+{
+	if (sop_disk_is_temp(name, SOP_PATH_CHECKPOINT))
+		sop_disk_unstage(arg, name);
+	return 0;
+}
+
+static void tidy_run(struct sop_errand *x)
+{
+	struct sop_disk *d = ((struct half *)x)->disk;
+
+	(void)d->ops->list(d, "", drop_temp, d);
+}
+
+void sop_checkpoint_tidy(struct sop_members *mem)
+{
+	unsigned idx[SOP_MEMBERS_MAX], n = sop_members_replicas(mem, idx), k = 0;
+	struct sop_errand *list[SOP_MEMBERS_MAX];
+
+	for (unsigned i = 0; i < n; i++) {
+		struct sop_disk *d = sop_members_disk(mem, idx[i]);
+
+		list[k] = d ? half_new(NULL, d, SOP_PATH_CHECKPOINT, tidy_run, NULL) : NULL;
+		k += list[k] != NULL;
+	}
+	sop_errands_run(list, k, true, sop_members_timeout_ms(mem));
+	while (k)
+		sop_errand_put(list[--k]);
+}
+
 bool sop_checkpoint_newer(const struct sop_checkpoint *a, const struct sop_checkpoint *b)
 {
 	return a->epoch != b->epoch ? a->epoch > b->epoch : a->lsn > b->lsn;

@@ -54,6 +54,9 @@ int sop_checkpoint_store_image(struct sop_members *mem, const char *path,
 /* From any of them. */
 int sop_checkpoint_load_image(
 	struct sop_checkpoint *out, struct sop_members *mem, const char *path, struct sop_err *e);
+/* Remove the temporary files that crashes have left on current replicas. By who is alone; what
+ * cannot be removed stays, and is no harm. */
+void sop_checkpoint_tidy(struct sop_members *mem);
 bool sop_checkpoint_newer(const struct sop_checkpoint *a, const struct sop_checkpoint *b);
 
 #endif

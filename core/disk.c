@@ -55,11 +55,14 @@ int sop_disk_read_file(struct sop_disk *d, const char *path, void **buf, size_t 
 	return rc ? sop_fail(e, rc, "%s/%s: read", d->name, path) : 0;
 }
 
-bool sop_disk_is_temp(const char *name)
+bool sop_disk_is_temp(const char *name, const char *path)
 {
-	size_t len = strlen(name), suffix = strlen(TEMP_SUFFIX);
+	size_t len = strlen(path);
 
-	return len > suffix && strcmp(name + len - suffix, TEMP_SUFFIX) == 0;
+	if (strncmp(name, path, len) || name[len] != '.')
+		return false;
+	name += len + 1;
+	return strspn(name, "0123456789abcdef") == 16 && !strcmp(name + 16, TEMP_SUFFIX);
 }
 
 /* A name of its own for each call: a writer that hung in its device and wakes up after another one

@@ -111,8 +111,7 @@ int sop_disk_stage(struct sop_disk *d, const char *path, const void *buf, size_t
 	char temp[SOP_TEMP_PATH], struct sop_err *e);
 int sop_disk_name(struct sop_disk *d, const char *temp, const char *path, struct sop_err *e);
 void sop_disk_unstage(struct sop_disk *d, const char *temp);
-/* Is this the name of a temporary file of sop_disk_publish()? A crash may leave one, of no use to
- * anybody; lists skip it, and fsck may remove it while no one has the volume open. */
-bool sop_disk_is_temp(const char *name);
+/* Is this the name of a temporary file of path? A crash may leave one, of no use to anybody. */
+bool sop_disk_is_temp(const char *name, const char *path);
 
 #endif

@@ -215,6 +215,8 @@ int sop_recover(struct sop_volume *v, struct sop_err *e)
 		sop_checkpoint_release(&c);
 		return rc;
 	}
+	if (!v->opts.read_only && !joined)
+		sop_checkpoint_tidy(v->mem);
 	v->next_ino = SOP_MAX(c.next_ino, (uint64_t)SOP_INO_FIRST);
 	v->items = c.items;
 	v->chain_end = c.slot;

@@ -552,11 +552,16 @@ static void errors_of_small_files_name_the_disk_and_the_file(void **state)
 static void temporary_names_are_known(void **state)
 {
 	(void)state;
-	assert_true(sop_disk_is_temp("label.0.0123456789abcdef.tmp"));
-	assert_false(sop_disk_is_temp("label.0"));
-	assert_false(sop_disk_is_temp("tmp"));
-	assert_false(sop_disk_is_temp(".tmp"));
-	assert_false(sop_disk_is_temp("a.tmp.0"));
+	assert_true(sop_disk_is_temp("label.0.0123456789abcdef.tmp", "label.0"));
+	assert_false(sop_disk_is_temp("label.0.0123456789abcdef.tmp", "label"));
+	assert_false(sop_disk_is_temp("label.0.0123456789abcdef.tmp", "label.1"));
+	assert_false(sop_disk_is_temp("label.0", "label.0"));
+	assert_false(sop_disk_is_temp("label.0.tmp", "label.0"));
+	assert_false(sop_disk_is_temp("label.0.mine.tmp", "label.0"));
+	assert_false(sop_disk_is_temp("label.0.0123456789abcde.tmp", "label.0"));
+	assert_false(sop_disk_is_temp("label.0.0123456789abcdef0.tmp", "label.0"));
+	assert_false(sop_disk_is_temp("label.0.0123456789abcdef.tmp.", "label.0"));
+	assert_false(sop_disk_is_temp("label.0.0123456789ABCDEF.tmp", "label.0"));
 }
 
 /* --- real folders alone -------------------------------------------------------------------------

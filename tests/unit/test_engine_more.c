@@ -875,6 +875,47 @@ static void options_of_a_store_that_is_removed_meanwhile_conflict(void **state)
 	fixture_settle(f);
 }
 
+static void put_file(struct fixture *f, unsigned disk, const char *name)
+{
+	struct sop_disk *d;
+	struct sop_file *file;
+
+	fixture_ok(f, sim_open_disk(f->sim, &d, f->path[disk], &f->e));
+	assert_int_equal(d->ops->file_open(&file, d, name, SOP_OPEN_WRITE | SOP_OPEN_CREATE), 0);
+	d->ops->file_close(file);
+	sop_disk_close(d);
+}
+
+static bool has_file(struct fixture *f, unsigned disk, const char *name)
+{
+	return sim_peek(f->sim, f->path[disk], name, 0, NULL, 0) == 0;
+}
+
+/* A crash leaves a checkpoint that was being written. Names that are like it are somebody's. */
+static void what_a_crash_left_of_a_checkpoint_is_removed_by_who_writes(void **state)
+{
+	static const char temp[] = "checkpoint.0123456789abcdef.tmp",
+			  mine[] = "checkpoint.mine.tmp";
+	struct fixture *f = *state;
+
+	fixture_ok(f, fixture_close(f));
+	/* The two that have the registry. */
+	for (unsigned i = 0; i < 2; i++) {
+		put_file(f, i, temp);
+		put_file(f, i, mine);
+	}
+	for (unsigned ro = 2; ro--;) {
+		f->opts.read_only = ro;
+		fixture_ok(f, fixture_open(f));
+		fixture_ok(f, fixture_close(f));
+		for (unsigned i = 0; i < 2; i++) {
+			assert_int_equal(has_file(f, i, temp), ro);
+			assert_true(has_file(f, i, mine));
+		}
+	}
+	fixture_ok(f, fixture_open(f));
+}
+
 struct committer {
 	pthread_t thread;
 	struct sop_txn *t;
@@ -1274,6 +1315,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, fixture_teardown)
 		TEST(a_name_made_again_and_removed_leaves_the_moved_value),
 		TEST(a_disk_that_fails_to_give_space_back_is_set_aside),
+		TEST(what_a_crash_left_of_a_checkpoint_is_removed_by_who_writes),
 		TEST(an_exchange_and_a_removal_free_the_right_value),
 		TEST(a_value_moved_and_removed_in_one_transaction_is_freed),
 		TEST(a_file_linked_and_unlinked_twice_in_one_transaction_is_freed),

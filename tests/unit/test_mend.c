@@ -2211,7 +2211,7 @@ static void find_temp(void *arg, const char *file, uint64_t size, uint64_t alloc
 
 	(void)size;
 	(void)allocated;
-	h->met = h->met || (strchr(file, '/') == NULL && sop_disk_is_temp(file));
+	h->met = h->met || sop_disk_is_temp(file, SOP_PATH_CHECKPOINT);
 }
 
 static void hang_at_temp(void *arg)
@@ -2282,7 +2282,7 @@ static void find_file_to_fill(void *arg, const char *file, uint64_t size, uint64
 	(void)size;
 	(void)allocated;
 	if (!x->done)
-		x->met = x->met || (strchr(file, '/') == NULL && sop_disk_is_temp(file));
+		x->met = x->met || sop_disk_is_temp(file, SOP_PATH_CHECKPOINT);
 	else if (!strncmp(file, "journal/0", 9) && sscanf(file, "journal/%" SCNx64, &number) == 1)
 		x->met = x->met || number == x->trigger;
 }

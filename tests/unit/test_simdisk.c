@@ -664,7 +664,7 @@ static void publish_cut_at_any_step_leaves_the_old_or_the_new(void **state)
 
 static int count_temps(void *arg, const char *name)
 {
-	*(int *)arg += sop_disk_is_temp(name);
+	*(int *)arg += sop_disk_is_temp(name, "label");
 	return 0;
 }
 
