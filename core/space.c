@@ -533,6 +533,7 @@ static int deltas_apply(struct sop_space *s, struct sop_err *e)
 
 struct garbage {
 	uint64_t segment, off, len;
+	bool forget; /* all of the segment is dead, and its records go */
 };
 
 static int garbage_order(const void *a, const void *b)
@@ -693,7 +694,8 @@ static int dead_key(void *arg, const void *key, size_t klen, const void *val, si
 	return 0;
 }
 
-/* All of a segment is dead: its records go, the caller removes its files. */
+/* All of a segment is dead: its records go; then, when that has succeeded, the caller forgets it
+ * and removes its files. */
 static int segment_records_drop(
 	struct sop_volume *v, uint64_t id, struct changes *cs, struct sop_err *e)
 {
@@ -847,13 +849,14 @@ static int reclaim_locked(struct sop_space *s, struct pending *run, size_t n, st
 		if (run[i].lsn != SOP_LSN_GARBAGE)
 			live_less(s, sg, bytes);
 		run[i].lsn = SOP_LSN_GARBAGE; /* its reference is gone, whatever happens below */
-		g[ng++] = (struct garbage){run[i].ref.segment, run[i].ref.off, bytes};
+		g[ng++] = (struct garbage){
+			.segment = run[i].ref.segment, .off = run[i].ref.off, .len = bytes};
 	}
 	if (ng)
 		qsort(g, ng, sizeof(*g), garbage_order);
 	for (size_t i = 0; i < ng && !rc; i = from) {
 		struct sop_segment_info info;
-		bool gone, foreign, forget;
+		bool gone, foreign;
 		struct seg *sg;
 
 		for (from = i; from < ng && g[from].segment == g[i].segment; from++)
@@ -867,11 +870,9 @@ static int reclaim_locked(struct sop_space *s, struct pending *run, size_t n, st
 			  sop_shared_whose(s->v, sg->id) == SOP_SEGMENT_OTHERS;
 		/* Another may be writing to it: who is alone removes it. */
 		gone = sg && empty(sg) && info.sealed && !sop_shared_live(s->v);
-		forget = gone || (foreign && empty(sg));
-		if (forget)
-			seg_forget(s, sg);
+		g[i].forget = gone || (foreign && empty(sg));
 		sop_unlock(&s->lock);
-		if (forget)
+		if (g[i].forget)
 			rc = segment_records_drop(s->v, g[i].segment, &cs, e);
 		if (gone) {
 			remove[(*n_remove)++] = g[i].segment;
@@ -882,12 +883,15 @@ static int reclaim_locked(struct sop_space *s, struct pending *run, size_t n, st
 	if (!rc)
 		rc = changes_apply(s->v, &cs, e);
 	free(cs.c);
+	SOP_LOCK_GUARD(&s->lock);
+	for (size_t i = 0; i < ng && !rc; i++)
+		if (g[i].forget)
+			seg_forget(s, seg_find(s, g[i].segment));
 	if (rc) { /* what has not been given back waits for the next round */
-		SOP_LOCK_GUARD(&s->lock);
 		for (size_t i = 0; i < n; i++)
 			if (run[i].ref.segment && pending_put(s, &run[i]))
 				break;
-		ps->n = 0;
+		ps->n = *n_remove = 0;
 	}
 	return rc;
 }
@@ -932,15 +936,13 @@ static int sweep_locked(
 
 	sop_lock(&s->lock);
 	for (size_t b = 0; b < BUCKETS; b++)
-		for (struct seg *g = s->seg[b], *next; g && *n < max; g = next) {
+		for (struct seg *g = s->seg[b]; g && *n < max; g = g->next) {
 			struct sop_segment_info info;
 
-			next = g->next;
 			if (!empty(g) || sop_segments_info(s->v->seg, g->id, &info, NULL) ||
 				!info.sealed)
 				continue;
 			remove[(*n)++] = g->id;
-			seg_forget(s, g);
 		}
 	sop_unlock(&s->lock);
 	for (size_t i = first; i < *n && !rc; i++)
@@ -948,7 +950,17 @@ static int sweep_locked(
 	if (!rc)
 		rc = changes_apply(s->v, &cs, e);
 	free(cs.c);
+	SOP_LOCK_GUARD(&s->lock);
+	for (size_t i = first; i < *n && !rc; i++)
+		seg_forget(s, seg_find(s, remove[i]));
+	*n = rc ? first : *n;
 	return rc;
+}
+
+static void first_error(int *rc, int next)
+{
+	if (!*rc)
+		*rc = next;
 }
 
 int sop_space_reclaim(struct sop_space *s, size_t max, bool *left, struct sop_err *e)
@@ -967,17 +979,17 @@ int sop_space_reclaim(struct sop_space *s, size_t max, bool *left, struct sop_er
 		rc = reclaim_locked(s, run, n, &ps, remove, &n_remove, e);
 	if (!rc && !*left && !sop_shared_live(s->v))
 		rc = sweep_locked(s, remove, &n_remove, max, e);
-	for (size_t i = 0; i < n_remove && !rc; i++)
-		rc = emptied_add(s, remove[i], e);
+	/* What has gone from the accounts is given back, whatever has not. */
+	for (size_t i = 0; i < n_remove; i++)
+		first_error(&rc, emptied_add(s, remove[i], rc ? NULL : e));
 	sop_unlock(&s->v->commit);
 	if (ps.failed && !rc)
 		rc = sop_fail(e, -ENOMEM, "reclaim");
 	/* Outside of the commit lock: punching is slow. The checkpoint, which would forget that
 	 * these are to be punched, is held off by the caller. */
-	if (!rc)
-		rc = punch_all(s, &ps, e);
-	for (size_t i = 0; i < n_remove && !rc; i++)
-		rc = hollow(s, remove[i], e);
+	first_error(&rc, punch_all(s, &ps, rc ? NULL : e));
+	for (size_t i = 0; i < n_remove; i++)
+		first_error(&rc, hollow(s, remove[i], rc ? NULL : e));
 	free(ps.p);
 	return rc;
 }
@@ -1338,7 +1350,7 @@ static int span_order(const void *a, const void *b)
 static int garbage_pend(struct sop_space *s, uint64_t segment, uint64_t off, uint64_t len,
 	struct changes *cs, struct punches *ps, struct sop_err *e)
 {
-	struct garbage g = {segment, off, len};
+	struct garbage g = {.segment = segment, .off = off, .len = len};
 
 	return len ? account_dead(s->v, &g, 1, cs, ps, e) : 0;
 }

@@ -1309,6 +1309,38 @@ static void a_commit_that_the_journal_has_on_no_disk_for_sure_ends_the_volume(vo
 	fixture_release(&g);
 }
 
+/* ---- what an error keeps from being given back ---- */
+
+/* The last blob of a segment goes, and what was counted of it cannot be read at that moment. */
+static void a_segment_whose_records_cannot_be_read_at_first_is_not_forgotten(void **state)
+{
+	struct sop_check_report r;
+	struct fixture f;
+
+	(void)state;
+	fixture_init(&f, 1, 0, 0);
+	f.opts.clock = &fixture_clock;
+	fixture_ok(&f, fixture_open(&f));
+	fixture_ok(&f, fixture_upsert(&f, SOP_ROOT, "a", one, BIG, true));
+	for (unsigned i = 0; i < 2; i++) { /* sealed, and nothing else is to be given back */
+		fixture_settle(&f);
+		fixture_reopen(&f);
+	}
+	fixture_ok(&f, fixture_remove(&f, SOP_ROOT, "a"));
+	fixture_ok(&f, sop_volume_sync(f.v, &f.e));
+	sim_disk_error(f.sim, f.path[0], -ENOMEM, 0, 0);
+	assert_int_equal(sop_volume_tick(f.v, &f.e), -ENOMEM);
+	sim_disk_error(f.sim, f.path[0], 0, 0, 0);
+	fixture_settle(&f);
+	for (unsigned i = 0; i < 2; i++) {
+		fixture_ok(&f, sop_volume_check(f.v, true, NULL, NULL, &r, &f.e));
+		assert_int_equal(r.errors, 0);
+		assert_int_equal(r.leaked_bytes, 0);
+		fixture_reopen(&f);
+	}
+	fixture_release(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1333,6 +1365,7 @@ int main(void)
 		TEST(a_name_by_which_an_inode_was_changed_conflicts_with_its_removal),
 		TEST(a_directory_that_was_in_the_way_of_a_value_conflicts_with_a_file_in_its_place),
 		TEST(a_commit_that_the_journal_has_on_no_disk_for_sure_ends_the_volume),
+		cmocka_unit_test(a_segment_whose_records_cannot_be_read_at_first_is_not_forgotten),
 		TEST(a_hole_leaves_the_size_to_those_who_write),
 		TEST(many_freed_blobs_are_looked_at_a_part_at_a_time_and_none_is_lost),
 		TEST(two_of_a_group_that_set_options_conflict),
