@@ -83,6 +83,7 @@ enum sop_member_flags {
 	SOP_MEMBER_BY_HAND = 1,	 /* OFFLINE until it is put online by hand */
 	SOP_MEMBER_AWAY = 2,	 /* DRAINING, and set aside or missing as well */
 	SOP_MEMBER_SET_BACK = 4, /* was set back to an old image: no shard on it is believed */
+	SOP_MEMBER_WHOLE = 8,	 /* has missed nothing, though its replica is still to be made */
 };
 
 struct sop_disk_label {

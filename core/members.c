@@ -180,6 +180,7 @@ static uint64_t set_aside(struct sop_members *m, unsigned i)
 	schedule_retry(m, &m->slot[i]);
 	if (others)
 		who->current_since = 0;
+	who->flags &= (uint8_t)~SOP_MEMBER_WHOLE;
 	m->slot[i].aside_seq = ++m->change_seq;
 	return m->slot[i].aside_seq;
 }
@@ -410,7 +411,8 @@ unsigned sop_members_replicas(struct sop_members *m, unsigned *idx)
 bool sop_members_behind(struct sop_members *m, unsigned i)
 {
 	SOP_LOCK_GUARD(&m->lock);
-	return i >= m->label.members || !m->label.member[i].current_since;
+	return i >= m->label.members ||
+	       !(m->label.member[i].current_since || m->label.member[i].flags & SOP_MEMBER_WHOLE);
 }
 
 bool sop_members_set_back(struct sop_members *m, unsigned i)
@@ -464,7 +466,7 @@ int sop_members_replica_current(struct sop_members *m, unsigned i, uint64_t stay
 		return sop_say(e, -EAGAIN, "%s: its shards have not been looked through",
 			m->given.member[i].path);
 	}
-	m->label.member[i].flags &= (uint8_t)~SOP_MEMBER_SET_BACK;
+	m->label.member[i].flags &= (uint8_t) ~(SOP_MEMBER_SET_BACK | SOP_MEMBER_WHOLE);
 	/* The round that stores it has this generation or a later one. */
 	m->label.member[i].current_since = m->label.generation + 1;
 	seq = ++m->change_seq;

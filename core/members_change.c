@@ -315,7 +315,8 @@ static void drain_to(struct sop_members *m, unsigned i, int to)
 
 static int enter(struct sop_members *m, struct enlist *x, unsigned *member, struct sop_err *e)
 {
-	struct sop_member who = {.role = x->role, .state = SOP_MEMBER_ONLINE};
+	struct sop_member who = {
+		.role = x->role, .state = SOP_MEMBER_ONLINE, .flags = SOP_MEMBER_WHOLE};
 	int rc = sop_uuid_new(&who.uuid, e), j;
 
 	if (rc)
@@ -452,6 +453,8 @@ int sop_members_drain(struct sop_members *m, unsigned i, int heir, struct sop_er
 	drain_to(m, i, -1);
 	if (heir >= 0 && !(m->label.member[heir].role & SOP_ROLE_REGISTRY)) {
 		m->label.member[heir].role |= SOP_ROLE_REGISTRY;
+		if (m->label.member[heir].current_since)
+			m->label.member[heir].flags |= SOP_MEMBER_WHOLE;
 		m->label.member[heir].current_since = 0;
 	}
 	seq = ++m->change_seq;

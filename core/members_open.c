@@ -388,7 +388,10 @@ static void merge(struct sop_members *m, const struct search *s)
 			if (l->member[i].state == SOP_MEMBER_OFFLINE &&
 				who->state == SOP_MEMBER_ONLINE)
 				who->state = SOP_MEMBER_OFFLINE;
-			who->flags |= l->member[i].flags;
+			/* Whole when all say so. */
+			who->flags =
+				(uint8_t)(((who->flags | l->member[i].flags) & ~SOP_MEMBER_WHOLE) |
+					  (who->flags & l->member[i].flags));
 			if (!l->member[i].current_since)
 				who->current_since = 0;
 		}
@@ -412,7 +415,7 @@ static void distrust_set_back(struct sop_members *m, const struct search *s)
 				"is verified",
 				i, s->c[s->found[i]].path, l->generation, m->label.generation);
 		who->current_since = 0;
-		who->flags |= SOP_MEMBER_SET_BACK;
+		who->flags = (uint8_t)((who->flags & ~SOP_MEMBER_WHOLE) | SOP_MEMBER_SET_BACK);
 	}
 }
 
@@ -560,6 +563,12 @@ static void catch_up(struct sop_members *m, const struct search *s)
 	}
 }
 
+static void missed(struct sop_member *who)
+{
+	who->current_since = 0;
+	who->flags &= (uint8_t)~SOP_MEMBER_WHOLE;
+}
+
 static void bring_up_to_date(struct sop_members *m)
 {
 	for (unsigned i = 0; i < m->label.members; i++) {
@@ -571,7 +580,7 @@ static void bring_up_to_date(struct sop_members *m)
 			/* Here, and locked, but not to be used. */
 			m->slot[i].aside = true;
 			atomic_store(&m->usable[i], NULL);
-			who->current_since = 0;
+			missed(who);
 			continue;
 		}
 		if (m->slot[i].at) {
@@ -587,7 +596,7 @@ static void bring_up_to_date(struct sop_members *m)
 			who->state = SOP_MEMBER_OFFLINE;
 		else
 			who->flags |= SOP_MEMBER_AWAY;
-		who->current_since = 0;
+		missed(who);
 	}
 }
 

@@ -1268,6 +1268,37 @@ static uint64_t put_large(struct fixture *f, unsigned n)
 	return store;
 }
 
+/* What is on the new disk alone, and is not synced, may be gone: that it is, the new disk tells,
+ * which has missed nothing since it joined. */
+static void the_power_may_be_cut_while_the_only_disk_is_replaced(void **state)
+{
+	struct fixture *base = *state;
+	uint64_t store;
+
+	one_disk(base, 0);
+	sim_add_disk(base->sim, "/new", 0);
+	store = put_large(base, 1);
+	fixture_reopen(base); /* what comes is written to new segments */
+	fixture_ok(base, sop_disk_replace(base->v, "d1", "/new", SOP_ADMIN_FORCE, &base->e));
+	fixture_ok(base, fixture_upsert(base, store, "synced", content, 9000, true));
+	fixture_ok(base, sop_volume_sync(base->v, &base->e));
+	fixture_ok(base, fixture_upsert(base, store, "late", content, 9000, false));
+	for (uint64_t n = 1; n <= 60; n++) {
+		struct fixture f = *base;
+
+		f.v = NULL;
+		f.sim = sim_clone(base->sim, n);
+		f.opts.open_disk_ctx = f.sim;
+		sim_power_on(f.sim, SIM_KEEP_RANDOM, n);
+		if (fixture_open(&f))
+			fail_msg("choice %llu: %s", (unsigned long long)n, f.e.text);
+		assert_int_equal(fixture_has(&f, store, "synced", content, 9000), 1);
+		fixture_check(&f, true);
+		fixture_ok(&f, fixture_close(&f));
+		sim_free(f.sim);
+	}
+}
+
 static struct sop_extent_layout place_of(struct fixture *f, uint64_t store, const char *key)
 {
 	struct sop_extent_layout x = {0};
@@ -2518,6 +2549,7 @@ int main(void)
 		T(a_removal_cut_anywhere_goes_on),
 		T(what_moved_before_a_restart_is_read_back_before_its_old_copy_goes),
 		T(what_was_never_moved_stays_on_the_new_disk),
+		T(the_power_may_be_cut_while_the_only_disk_is_replaced),
 		T(healing_cut_anywhere_goes_on),
 		T(an_addition_cut_anywhere_leaves_a_volume),
 	};
