@@ -257,14 +257,61 @@ static int stranger(void *arg, const char *name)
 	return 0;
 }
 
+struct names {
+	char **name;
+	size_t n;
+};
+
+static int collect(void *arg, const char *name)
+{
+	struct names *l = arg;
+	char **more = reallocarray(l->name, l->n + 1, sizeof(*more));
+
+	if (!more)
+		return -ENOMEM;
+	l->name = more;
+	more[l->n] = strdup(name);
+	return more[l->n++] ? 0 : -ENOMEM;
+}
+
 static const char *const wiped[] = {
 	SOP_PATH_SEGMENTS, SOP_PATH_REGISTRY, SOP_PATH_JOURNAL, SOP_PATH_SLOTS};
+
+static void names_free(struct names *l)
+{
+	for (size_t i = 0; i < l->n; i++)
+		free(l->name[i]);
+	free(l->name);
+}
 
 static int any_name(void *arg, const char *name)
 {
 	(void)name;
 	*(bool *)arg = true;
 	return 0;
+}
+
+/* Directories of ours that are empty are what a disk that was removed has left. */
+static int holds_any(struct sop_disk *d, const char *path, bool *any)
+{
+	struct names l = {0};
+	int rc = d->ops->list(d, path, collect, &l);
+
+	if (rc == -ENOENT || rc == -ENOTDIR)
+		rc = 0;
+	for (size_t i = 0; i < l.n && rc >= 0 && !*any; i++) {
+		char child[512];
+
+		*any = snprintf(child, sizeof(child), "%s/%s", path, l.name[i]) >=
+		       (int)sizeof(child);
+		rc = *any ? 0 : d->ops->list(d, child, any_name, any);
+		if (rc == -ENOTDIR) {
+			*any = true;
+			rc = 0;
+		}
+	}
+	names_free(&l);
+	return rc < 0 ? rc : 0;
 }
 
 int sop_members_check_wipe(struct sop_disk *d, struct sop_err *e)
@@ -279,8 +326,8 @@ int sop_members_check_wipe(struct sop_disk *d, struct sop_err *e)
 	for (size_t i = 0; i < SOP_ARRAY_LEN(wiped); i++) {
 		bool any = false;
 
-		rc = d->ops->list(d, wiped[i], any_name, &any);
-		if (rc < 0 && rc != -ENOENT && rc != -ENOTDIR)
+		rc = holds_any(d, wiped[i], &any);
+		if (rc)
 			return sop_fail(e, rc, "%s", d->name);
 		if (any)
 			return sop_say(e, -ENOTEMPTY,
@@ -356,23 +403,6 @@ static int check_folders(struct job *j, struct sop_err *e)
 
 /* --- writing --------------------------------------------------------------- */
 
-struct names {
-	char **name;
-	size_t n;
-};
-
-static int collect(void *arg, const char *name)
-{
-	struct names *l = arg;
-	char **more = reallocarray(l->name, l->n + 1, sizeof(*more));
-
-	if (!more)
-		return -ENOMEM;
-	l->name = more;
-	more[l->n] = strdup(name);
-	return more[l->n++] ? 0 : -ENOMEM;
-}
-
 /* Unlink all files under a directory of an old volume; the directories stay. */
 static int empty_directory(struct sop_disk *d, const char *path, unsigned depth)
 {
@@ -398,9 +428,7 @@ static int empty_directory(struct sop_disk *d, const char *path, unsigned depth)
 	/* Without this a power cut brings old files back under the new labels. */
 	if (rc >= 0 && l.n)
 		rc = d->ops->syncdir(d, path);
-	for (size_t i = 0; i < l.n; i++)
-		free(l.name[i]);
-	free(l.name);
+	names_free(&l);
 	return rc < 0 ? rc : 0;
 }
 

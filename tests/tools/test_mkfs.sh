@@ -183,6 +183,9 @@ refuses "$work/diary: its \"journal\" is no volume's, and would be emptied; move
 [ ! -e diary/lock ] || fail 'a refusal has left a lock'
 rm -r diary/journal
 works -f diary
+# What a disk that was removed has left is nothing.
+mkdir -p left/segments/0a left/journal left/registry
+works -f left
 
 mkdir full lf lf/lost+found
 touch full/letter

@@ -180,6 +180,10 @@ static void a_removed_disk_leaves_its_shards_to_the_others(void **state)
 	check_items(f, "a");
 	check_items(f, "b");
 	check_items(f, "c");
+	/* It can come again. */
+	fixture_ok(f, sop_disk_add(f->v, "/d2", SOP_ADMIN_FORCE, &f->e));
+	tick(f);
+	assert_true(disk_named(f, "/d2", &d));
 }
 
 static void a_dead_disk_is_replaced_from_the_others(void **state)
