@@ -30,10 +30,10 @@ int sop_cursor_open(struct sop_cursor **out, struct sop_txn *t, uint64_t store, 
 {
 	struct sop_state_view view;
 	struct sop_cursor *c;
-	/* Not over the volume's own stores: a cursor can change what it stands on. */
-	int rc = store < SOP_ROOT ? sop_fail(e, -ENOENT, "store %llu", (unsigned long long)store)
-				  : sop_txn_state(t, store, &view, e);
+	int rc = sop_store_check(store, e);
 
+	if (!rc)
+		rc = sop_txn_state(t, store, &view, e);
 	*out = NULL;
 	if (rc)
 		return rc;

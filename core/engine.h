@@ -455,6 +455,8 @@ int sop_value_whole(
 
 /* ---- names (names.c) ----------------------------------------------------------------------- */
 
+/* -ENOENT: one of the volume's own, which are not there for who uses it. */
+int sop_store_check(uint64_t store, struct sop_err *e);
 /* The public calls take names as they are shown; a typed store's tree has encoded keys. Replaces
  * the name by the tree's key, in kb, which also has the text that goes with a JSON map (else
  * text_len is 0). making: of an item to be made; -EINVAL when it is no key of the store. Else

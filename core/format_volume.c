@@ -274,15 +274,15 @@ static int collect(void *arg, const char *name)
 	return more[l->n++] ? 0 : -ENOMEM;
 }
 
-static const char *const wiped[] = {
-	SOP_PATH_SEGMENTS, SOP_PATH_REGISTRY, SOP_PATH_JOURNAL, SOP_PATH_SLOTS};
-
 static void names_free(struct names *l)
 {
 	for (size_t i = 0; i < l->n; i++)
 		free(l->name[i]);
 	free(l->name);
 }
+
+static const char *const wiped[] = {
+	SOP_PATH_SEGMENTS, SOP_PATH_REGISTRY, SOP_PATH_JOURNAL, SOP_PATH_SLOTS};
 
 static int any_name(void *arg, const char *name)
 {

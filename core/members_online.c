@@ -93,8 +93,7 @@ static int install(
 	if (found < m->slot[i].stored) {
 		who->flags |= SOP_MEMBER_SET_BACK;
 		m->slot[i].noted = false;
-		who->current_since = 0;
-		who->flags &= (uint8_t)~SOP_MEMBER_WHOLE;
+		sop_member_missed(who);
 	}
 	who->flags &= (uint8_t) ~(SOP_MEMBER_BY_HAND | SOP_MEMBER_AWAY);
 	if (who->state == SOP_MEMBER_OFFLINE)

@@ -384,14 +384,15 @@ static void merge(struct sop_members *m, const struct search *s)
 			continue;
 		for (unsigned i = 0; i < SOP_MIN(l->members, m->label.members); i++) {
 			struct sop_member *who = &m->label.member[i];
+			bool whole;
 
 			if (l->member[i].state == SOP_MEMBER_OFFLINE &&
 				who->state == SOP_MEMBER_ONLINE)
 				who->state = SOP_MEMBER_OFFLINE;
-			/* Whole when all say so. */
-			who->flags =
-				(uint8_t)(((who->flags | l->member[i].flags) & ~SOP_MEMBER_WHOLE) |
-					  (who->flags & l->member[i].flags));
+			whole = who->flags & l->member[i].flags & SOP_MEMBER_WHOLE;
+			who->flags |= l->member[i].flags;
+			if (!whole) /* it is when all say so */
+				who->flags &= (uint8_t)~SOP_MEMBER_WHOLE;
 			if (!l->member[i].current_since)
 				who->current_since = 0;
 		}
@@ -414,8 +415,8 @@ static void distrust_set_back(struct sop_members *m, const struct search *s)
 				": an old state of this disk, nothing on it is believed before it "
 				"is verified",
 				i, s->c[s->found[i]].path, l->generation, m->label.generation);
-		who->current_since = 0;
-		who->flags = (uint8_t)((who->flags & ~SOP_MEMBER_WHOLE) | SOP_MEMBER_SET_BACK);
+		sop_member_missed(who);
+		who->flags |= SOP_MEMBER_SET_BACK;
 	}
 }
 
@@ -563,12 +564,6 @@ static void catch_up(struct sop_members *m, const struct search *s)
 	}
 }
 
-static void missed(struct sop_member *who)
-{
-	who->current_since = 0;
-	who->flags &= (uint8_t)~SOP_MEMBER_WHOLE;
-}
-
 static void bring_up_to_date(struct sop_members *m)
 {
 	for (unsigned i = 0; i < m->label.members; i++) {
@@ -580,7 +575,7 @@ static void bring_up_to_date(struct sop_members *m)
 			/* Here, and locked, but not to be used. */
 			m->slot[i].aside = true;
 			atomic_store(&m->usable[i], NULL);
-			missed(who);
+			sop_member_missed(who);
 			continue;
 		}
 		if (m->slot[i].at) {
@@ -596,7 +591,7 @@ static void bring_up_to_date(struct sop_members *m)
 			who->state = SOP_MEMBER_OFFLINE;
 		else
 			who->flags |= SOP_MEMBER_AWAY;
-		missed(who);
+		sop_member_missed(who);
 	}
 }
 

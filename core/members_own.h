@@ -100,6 +100,13 @@ int sop_members_store_labels(struct sop_members *m, uint64_t seq, struct sop_err
 /* Under the lock: the label of member i as it is to be stored now. */
 void sop_members_label_for(struct sop_label *out, const struct sop_members *m, unsigned i);
 
+/* It may have missed something: neither its replica nor its shards are believed unheard. */
+static inline void sop_member_missed(struct sop_member *who)
+{
+	who->current_since = 0;
+	who->flags &= (uint8_t)~SOP_MEMBER_WHOLE;
+}
+
 /* See core/format_volume.c: files of an old volume must not be met by another. */
 int sop_members_wipe_labels(struct sop_disk *d);
 int sop_members_wipe_content(struct sop_disk *d);

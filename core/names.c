@@ -22,8 +22,7 @@ static int check_name(struct sop_name name, struct sop_err *e)
 	return 0;
 }
 
-/* The volume's own stores are not there for who uses it. */
-static int check_store(uint64_t store, struct sop_err *e)
+int sop_store_check(uint64_t store, struct sop_err *e)
 {
 	return store < SOP_STORE_ROOT
 		       ? sop_fail(e, -ENOENT, "store %llu", (unsigned long long)store)
@@ -35,7 +34,7 @@ static int check_store(uint64_t store, struct sop_err *e)
 static int need_store(struct sop_txn *t, uint64_t store, struct sop_err *e)
 {
 	struct sop_state_view view;
-	int rc = check_store(store, e);
+	int rc = sop_store_check(store, e);
 
 	if (rc)
 		return rc;
@@ -184,7 +183,7 @@ int sop_key_resolve(struct sop_txn *t, uint64_t store, const struct sop_key *key
 	struct sop_keybuf *kb, struct sop_keying **keying, bool making, struct sop_err *e)
 {
 	sop_autokeying struct sop_keying *k = NULL;
-	int rc = check_store(store, e);
+	int rc = sop_store_check(store, e);
 
 	if (!rc)
 		rc = sop_txn_keying(t, store, &k, e);
@@ -212,7 +211,7 @@ int sop_name_resolve(struct sop_txn *t, struct sop_name *name, struct sop_keybuf
 	kb->text_len = 0;
 	if (!name->key)
 		return 0;
-	rc = check_store(name->store, e);
+	rc = sop_store_check(name->store, e);
 	if (!rc)
 		rc = sop_txn_keying(t, name->store, &k, e);
 	/* A longer one is never there, whatever is committed: nothing that a read set must know. */
