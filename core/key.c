@@ -30,8 +30,9 @@ static int index_decode(struct sop_keying *k, const uint8_t *p, size_t len, stru
 		memcpy(&d, p + at, sizeof(d));
 		n = le16_get(d.name_len);
 		at += sizeof(d);
-		if (!n || n > 255 || n > len - at || used + n + 1 > sizeof(k->names) ||
-			d.flags & ~1u || d.type > SOP_FIELD_STRING)
+		if (!n || n > SOP_INDEX_NAME_MAX || n > len - at ||
+			used + n + 1 > sizeof(k->names) || d.flags & ~1u ||
+			d.type > SOP_FIELD_STRING)
 			return sop_fail(e, SOP_ECORRUPT, "index of a store");
 		memcpy(k->names + used, p + at, n);
 		f->name = k->names + used;

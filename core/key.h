@@ -28,10 +28,11 @@
 extern "C" {
 #endif
 
-#define SOP_KEY_MAX	 1024 /* bytes of an encoded key */
-#define SOP_KEY_TEXT_MAX 1024 /* bytes of a JSON map in canonical form */
-#define SOP_INDEX_FIELDS 16
-#define SOP_INDEX_BYTES	 1024 /* names of all fields of an index */
+#define SOP_KEY_MAX	   1024 /* bytes of an encoded key */
+#define SOP_KEY_TEXT_MAX   1024 /* bytes of a JSON map in canonical form */
+#define SOP_INDEX_FIELDS   16
+#define SOP_INDEX_NAME_MAX 255	/* bytes of the name of a field */
+#define SOP_INDEX_BYTES	   1024 /* names of all fields of an index */
 
 enum sop_key_type {
 	SOP_KEY_BYTES = 0,
@@ -92,7 +93,7 @@ enum sop_field_type {
 };
 
 struct sop_index_field {
-	const char *name; /* UTF-8, 1 to 255 bytes */
+	const char *name; /* UTF-8, 1 to SOP_INDEX_NAME_MAX bytes */
 	bool descending;
 	enum sop_field_type type;
 };

@@ -31,14 +31,15 @@ static void json_put(json_t **j)
 
 struct text {
 	char *p;
-	size_t len; /* may run over SOP_KEY_TEXT_MAX: then nothing more is written */
+	size_t max;
+	size_t len; /* may run over max: then nothing more is written */
 	bool deep;  /* too deep */
 	bool no_memory;
 };
 
 static void text_put(struct text *t, const char *p, size_t len)
 {
-	if (t->len + len <= SOP_KEY_TEXT_MAX)
+	if (t->len + len <= t->max)
 		memcpy(t->p + t->len, p, len);
 	t->len += len;
 }
@@ -116,7 +117,7 @@ static struct member *members_of(json_t *map, size_t *n)
 
 static void text_value(struct text *t, json_t *j, unsigned depth)
 {
-	if (depth > DEPTH_MAX || t->len > SOP_KEY_TEXT_MAX) {
+	if (depth > DEPTH_MAX || t->len > t->max) {
 		t->deep |= depth > DEPTH_MAX;
 		return;
 	}
@@ -171,14 +172,14 @@ static void text_value(struct text *t, json_t *j, unsigned depth)
 
 static int canonical(char *out, size_t *len, json_t *j, struct sop_err *e)
 {
-	struct text t = {.p = out};
+	struct text t = {.p = out, .max = SOP_KEY_TEXT_MAX};
 
 	text_value(&t, j, 0);
 	if (t.no_memory)
 		return sop_fail(e, -ENOMEM, "key");
 	if (t.deep)
 		return sop_say(e, -EINVAL, "key: a JSON map nested deeper than %u", DEPTH_MAX);
-	if (t.len > SOP_KEY_TEXT_MAX)
+	if (t.len > t.max)
 		return sop_say(e, -ENAMETOOLONG, "key: a JSON map of more than %d bytes",
 			SOP_KEY_TEXT_MAX);
 	out[t.len] = 0;
@@ -337,7 +338,8 @@ int sop_json_first(struct sop_keying *k, const char *text, size_t len, struct so
 	for (size_t i = 0; i < n; i++) {
 		struct sop_index_field *f = &k->field[i];
 
-		if (!m[i].len || m[i].len > 255 || m[i].len + 1 > sizeof(k->names) - used)
+		if (!m[i].len || m[i].len > SOP_INDEX_NAME_MAX ||
+			m[i].len + 1 > sizeof(k->names) - used)
 			return sop_say(
 				e, -EINVAL, "key: the name of a field is too long, or empty");
 		f->name = memcpy(k->names + used, m[i].name, m[i].len + 1);
@@ -465,13 +467,13 @@ static bool plain_name(const char *name)
 int sop_index_format(char *text, size_t size, const struct sop_index_field *fields, size_t n)
 {
 	static const char *const types[] = {"", ":bool", ":number", ":string"};
-	char own[SOP_KEY_TEXT_MAX + 1];
+	char own[6 * SOP_INDEX_NAME_MAX + 2]; /* each character as \uXXXX, in quotes */
 	size_t len = 0;
 
 	if (size)
 		*text = 0;
 	for (size_t i = 0; i < n; i++) {
-		struct text t = {.p = own};
+		struct text t = {.p = own, .max = sizeof(own)};
 
 		if (plain_name(fields[i].name))
 			text_put(&t, fields[i].name, strlen(fields[i].name));
@@ -522,7 +524,7 @@ int sop_index_parse(struct sop_index_field *fields, size_t max, const char *text
 		struct sop_index_field *f = &fields[n];
 		const char *at = parse_name(text, buf, size);
 
-		if (!at || strlen(buf) > 255)
+		if (!at || strlen(buf) > SOP_INDEX_NAME_MAX)
 			break;
 		*f = (struct sop_index_field){.name = buf};
 		size -= strlen(buf) + 1;

@@ -73,8 +73,8 @@ static int index_bytes(const struct sop_store_opts *o, size_t *bytes, struct sop
 		size_t n = name ? strlen(name) : 0;
 
 		names += n + 1;
-		if (!n || n > 255 || names > SOP_INDEX_BYTES || !sop_utf8_valid(name, n) ||
-			(unsigned)o->index[i].type > SOP_FIELD_STRING)
+		if (!n || n > SOP_INDEX_NAME_MAX || names > SOP_INDEX_BYTES ||
+			!sop_utf8_valid(name, n) || (unsigned)o->index[i].type > SOP_FIELD_STRING)
 			return sop_say(e, -EINVAL,
 				"store: field %u of the index: its name must be 1 to 255 bytes of "
 				"UTF-8",

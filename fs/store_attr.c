@@ -2,7 +2,7 @@
 
 #include <stdio.h>
 
-#define TEXT_MAX 4096u
+#define TEXT_MAX ((size_t)SOP_STORE_INFO_BYTES) /* what is told can be set */
 
 int sopfs_store_attr_get(struct sopfs *f, uint64_t store, const char *name, char *buf, size_t size,
 	struct sop_err *e)

@@ -391,6 +391,28 @@ static void an_index_is_text_and_back(void **state)
 			fail_msg("\"%s\" is taken", bad[i]);
 }
 
+/* Each character of its names may need six in quotes. */
+static void the_longest_index_is_text_and_back(void **state)
+{
+	struct sop_index_field f[SOP_INDEX_FIELDS] = {{0}}, g[SOP_INDEX_FIELDS];
+	char names[4][SOP_INDEX_NAME_MAX + 1] = {{0}}, buf[SOP_STORE_INFO_BYTES],
+					   text[SOP_STORE_INFO_BYTES];
+	int len;
+
+	(void)state;
+	for (int i = 0; i < 4; i++) {
+		memset(names[i], '/', SOP_INDEX_NAME_MAX);
+		names[i][0] = (char)('a' + i);
+		f[i] = (struct sop_index_field){names[i], true, SOP_FIELD_STRING};
+	}
+	len = sop_index_format(text, sizeof(text), f, 4);
+	assert_in_range(len, 4 * 6 * (SOP_INDEX_NAME_MAX - 1), sizeof(text) - 1);
+	if (sop_index_parse(g, SOP_INDEX_FIELDS, text, buf, sizeof(buf), &err) != 4)
+		fail_msg("%s", err.text);
+	for (int i = 0; i < 4; i++)
+		assert_string_equal(g[i].name, names[i]);
+}
+
 /* What lies in a tree may be damaged: decoding never runs over, and never crashes. */
 static void damaged_keys_are_found(void **state)
 {
@@ -449,6 +471,7 @@ int main(void)
 		cmocka_unit_test(duplicates_are_named_by_number),
 		cmocka_unit_test(strings_with_numbers_keep_their_order),
 		cmocka_unit_test(an_index_is_text_and_back),
+		cmocka_unit_test(the_longest_index_is_text_and_back),
 		cmocka_unit_test(damaged_keys_are_found),
 		cmocka_unit_test(numbers_are_the_same_in_every_locale),
 	};
