@@ -498,8 +498,7 @@ static void session_end(struct sopfs *f, struct sopfs_session *s, struct sopfs_n
 	v->session = NULL;
 	if (!s->dead && !item->current && !item->nameless && v->version &&
 		v->version == item->version) {
-		v->kind = SOPFS_VIEW_COMMITTED;
-		item->current = v;
+		sopfs_view_becomes_current(item, v);
 	} else {
 		v->kind = SOPFS_VIEW_OLD;
 	}

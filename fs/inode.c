@@ -243,12 +243,21 @@ void sopfs_view_reap(struct sopfs *f, struct sopfs_view *v)
 struct sopfs_view *sopfs_view_current(struct sopfs *f, struct sopfs_item *item)
 {
 	if (!item->current) {
-		item->current = sopfs_view_add(f, item, SOPFS_VIEW_COMMITTED);
-		if (item->current)
-			item->current->version =
-				item->provisional ? SOPFS_VERSION_EMPTY : item->version;
+		struct sopfs_view *v = sopfs_view_add(f, item, SOPFS_VIEW_COMMITTED);
+
+		if (!v)
+			return NULL;
+		v->version = item->provisional ? SOPFS_VERSION_EMPTY : item->version;
+		sopfs_view_becomes_current(item, v);
 	}
 	return item->current;
+}
+
+void sopfs_view_becomes_current(struct sopfs_item *item, struct sopfs_view *v)
+{
+	item->current = v;
+	v->kind = SOPFS_VIEW_COMMITTED;
+	v->was_current = true;
 }
 
 static bool alias_is(const struct sopfs_alias *a, uint64_t store, const char *name, size_t len)

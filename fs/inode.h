@@ -27,6 +27,8 @@ struct sopfs_view {
 	struct sopfs_view *next; /* of the item */
 	uint64_t nlookup;
 	uint64_t version; /* the value version its pages show; 0: none yet */
+	bool unsized;	  /* but the kernel may take it to be of another size, until it asks */
+	bool was_current; /* at any time: the kernel may have attributes of it that it keeps */
 	uint64_t generation;
 	atomic_bool paged; /* the kernel has read or written it by pages: it may have some */
 	enum sopfs_view_kind kind;
@@ -120,6 +122,16 @@ struct sopfs_view *sopfs_view_add(
 void sopfs_view_reap(struct sopfs *f, struct sopfs_view *v);
 /* The one of the committed version, made when missing. */
 struct sopfs_view *sopfs_view_current(struct sopfs *f, struct sopfs_item *item);
+/* This one is it from now on; there must be none. What the kernel has of its size must be right:
+ * its answer to a question for it is thrown away if a note comes in between, and then a read ends
+ * where the file ended before. */
+void sopfs_view_becomes_current(struct sopfs_item *item, struct sopfs_view *v);
+/* This version from now on; the kernel has heard, if anything, of the size of the one before. */
+static inline void sopfs_view_shows(struct sopfs_view *v, uint64_t version)
+{
+	v->unsized = v->unsized || v->version != version;
+	v->version = version;
+}
 
 bool sopfs_name_known(const struct sopfs_item *item, uint64_t store, const char *name, size_t len);
 int sopfs_name_add(struct sopfs_item *item, uint64_t store, const char *name, size_t len);

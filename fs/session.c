@@ -98,14 +98,17 @@ int sopfs_session_begin(struct sopfs *f, struct sopfs_session *s, bool truncate,
 	s->truncating = s->blind_all = truncate;
 	if (s->ever_read && !truncate)
 		sop_value_depend(s->value);
-	if (!notes || !s->view)
+	if (!s->view)
 		return 0;
 	/* The kernel must not show pages of another version, nor let pages be read that it has kept
 	 * from the last transaction of a session whose reads have to be seen. */
 	pthread_mutex_lock(&f->lock);
-	if (s->view->version != s->base || (s->reads && !s->ever_read))
+	if (notes && (s->view->version != s->base || (s->reads && !s->ever_read)))
 		sopfs_note_data(f, notes, s->view);
-	s->view->version = s->base;
+	if (truncate)
+		s->view->version = s->base; /* the kernel empties it itself */
+	else
+		sopfs_view_shows(s->view, s->base);
 	pthread_mutex_unlock(&f->lock);
 	return 0;
 }
@@ -146,7 +149,7 @@ static void forget_provisional(struct sopfs *f, struct sopfs_item *item)
 void sopfs_session_committed(struct sopfs *f, struct sopfs_session *s, struct sopfs_notes *notes)
 {
 	struct sopfs_item *item = s->item;
-	bool clean = !sopfs_session_unpaged(s) && (s->blind_all || item->version == s->base);
+	bool clean = s->blind_all || (item->version == s->base && !(s->view && s->view->unsized));
 	uint64_t version = 0;
 	bool goes_on;
 
@@ -164,9 +167,14 @@ void sopfs_session_committed(struct sopfs *f, struct sopfs_session *s, struct so
 	pthread_mutex_lock(&f->lock);
 	goes_on = s->ever_read && s->handles;
 	if (s->view) {
-		/* Pages that were never there are of no other version either. */
-		s->view->version = clean || !sopfs_view_paged(s->view) ? version : 0;
-		if (!clean)
+		/* Appends are not in the pages that were there before; those that were never there
+		 * are of no other version. */
+		bool paged = sopfs_session_unpaged(s) && sopfs_view_paged(s->view);
+
+		s->view->version = clean && !paged ? version : 0;
+		if (clean)
+			s->view->unsized = false;
+		if (!clean || sopfs_session_unpaged(s))
 			sopfs_note_data(f, notes, s->view);
 	}
 	pthread_mutex_unlock(&f->lock);
@@ -348,6 +356,8 @@ int sopfs_materialise(struct sopfs *f, struct sopfs_item *item, struct sop_err *
 		item->version = version;
 		if (item->current)
 			item->current->version = version;
+		if (s->view)
+			s->view->version = version;
 		pthread_mutex_unlock(&f->lock);
 		/* Its creator's trouble is not that of who made us do this. */
 		rc = carry_over(f, s, &own);

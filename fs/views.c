@@ -168,6 +168,10 @@ static int view_for(struct sopfs *f, int tid, struct sopfs_item *item, struct so
 		(*p)->looked_up = true;
 	if (!out->view)
 		return -ENOMEM;
+	/* What is reserved for it has no pages yet: its size is this one. */
+	if (p && !(*p)->direct && !out->view->nlookup)
+		out->view->version =
+			item->provisional ? SOPFS_VERSION_EMPTY : out->attr.value_version;
 	out->cache = !p && !item->provisional;
 	out->view->nlookup++;
 	name_given(f, item, out);
@@ -451,9 +455,12 @@ static bool session_attr(struct sopfs *f, struct sopfs_session *s, bool depend, 
 	bool open;
 
 	pthread_mutex_lock(&s->lock);
-	/* Its end is looked for: that is a use of it, as a read is. */
+	/* Its end is looked for: that is a use of it, as a read is. A note that overtakes the
+	 * answer makes the kernel throw that away; of what this mount has committed all are told
+	 * already.
+	 */
 	if (depend && !s->append && !s->dead)
-		(void)sopfs_session_begin(f, s, false, &notes, NULL);
+		(void)sopfs_session_begin(f, s, false, f->shared ? &notes : NULL, NULL);
 	open = s->value != NULL;
 	if (open) {
 		sop_value_attr(s->value, &mine);
@@ -764,7 +771,9 @@ void sopfs_superseded(struct sopfs *f, struct sopfs_item *item, struct sopfs_vie
 	/* By what is on its way to be told others show the version before. */
 	if (item->untold) {
 		sopfs_note_names(f, notes, item);
-		sopfs_note_attrs(f, notes, item, mine);
+		for (struct sopfs_view *v = item->views; v; v = v->next)
+			if (v != mine && v->nlookup && v->was_current)
+				sopfs_note_attr(f, notes, v);
 	}
 	/* A version that nobody knows is no nodeid's: the next look-up makes one for what it finds.
 	 */
@@ -849,9 +858,9 @@ static int set_size_by_path(struct sopfs *f, const struct sopfs_caller *who, str
 		if (!rc && mine) {
 			pthread_mutex_lock(&f->lock);
 			v->version = version;
+			v->unsized = false; /* the answer tells it, and this one is taken */
 			if (!item->current) {
-				item->current = v;
-				v->kind = SOPFS_VIEW_COMMITTED;
+				sopfs_view_becomes_current(item, v);
 			} else if (item->current != v) {
 				v->kind = SOPFS_VIEW_OLD;
 			}
@@ -1150,7 +1159,7 @@ static int open_read(struct sopfs *f, int tid, struct sopfs_view *v, struct sopf
 		}
 		if (!rc && again) {
 			/* Its pages and size are of some other version: the kernel drops them. */
-			v->version = snap->attr.value_version;
+			sopfs_view_shows(v, snap->attr.value_version);
 			sopfs_note_attr(f, notes, v);
 			*keep_cache = false;
 			reader_add(h, snap);
@@ -1221,6 +1230,7 @@ static int open_write(struct sopfs *f, const struct sopfs_caller *who, struct so
 	struct sopfs_item *item = v->item;
 	struct sopfs_session *s;
 	bool fresh, stolen, others, trunc = (flags & O_TRUNC) != 0;
+	uint64_t shown;
 	int rc = 0;
 
 	pthread_mutex_lock(&f->lock);
@@ -1239,6 +1249,7 @@ static int open_write(struct sopfs *f, const struct sopfs_caller *who, struct so
 	pthread_mutex_lock(&s->lock);
 	pthread_mutex_lock(&f->lock);
 	rc = claim_for_session(f, who->tid, v, h, s, &fresh, &stolen, notes);
+	shown = v->version;
 	pthread_mutex_unlock(&f->lock);
 	if (rc || !fresh) {
 		s->item = NULL;
@@ -1266,8 +1277,7 @@ static int open_write(struct sopfs *f, const struct sopfs_caller *who, struct so
 	pthread_mutex_lock(&f->lock);
 	/* The pages of a stolen nodeid stay if they are those of the version the session begins on.
 	 */
-	*keep_cache = v->version == s->base;
-	v->version = s->base;
+	*keep_cache = shown == s->base;
 	if (stolen) {
 		name_taken(f, item, notes);
 		sopfs_note_attr(f, notes, v);
@@ -1437,7 +1447,7 @@ static int create_item(struct sopfs *f, struct sopfs_item *dir, const char *name
 		}
 	} else {
 		item->version = v->version = a->value_version;
-		item->current = v;
+		sopfs_view_becomes_current(item, v);
 		item->direct++;
 		v->direct++;
 	}

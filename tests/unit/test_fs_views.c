@@ -248,6 +248,60 @@ static void a_nodeid_with_pages_of_an_older_version_does_not_become_the_committe
 	close_by(m, m->opener, w);
 }
 
+/* The kernel thinks that the file ends where its own append did. */
+static void an_append_behind_those_of_others_leaves_no_committed_nodeid(void **state)
+{
+	struct mount *m = *state;
+	struct sopfs_view *v = walk(m, m->opener);
+	struct sopfs_handle *a = open_at(m, m->opener, v, O_WRONLY | O_APPEND), *b;
+	struct sopfs_notes notes = {0};
+
+	assert_int_equal(sopfs_write(m->f, a, m->opener, 0, "a", 1, 10, &notes, &m->x.e), 1);
+	close_by(m, m->opener, a);
+	assert_ptr_equal(walk(m, m->opener), v);
+
+	a = open_at(m, m->opener, v, O_WRONLY | O_APPEND);
+	assert_int_equal(sopfs_write(m->f, a, m->opener, 0, "a", 1, 11, &notes, &m->x.e), 1);
+	b = open_at(m, m->stranger, walk(m, m->stranger), O_WRONLY | O_APPEND);
+	assert_int_equal(sopfs_write(m->f, b, m->stranger, 0, "b", 1, 11, &notes, &m->x.e), 1);
+	close_by(m, m->stranger, b);
+	close_by(m, m->opener, a);
+	sopfs_notify_later(m->f, &notes);
+	assert_int_equal(committed_size(m), 13);
+	assert_ptr_not_equal(walk(m, m->opener), v);
+}
+
+/* Of the nodeid reserved for a second writer the kernel has heard one size, and when he opens it
+ * the file has another: it stays his alone. If nothing came in between it becomes the committed
+ * one. */
+static void a_nodeid_of_another_size_than_was_told_does_not_become_the_committed_one(void **state)
+{
+	for (int between = 0; between < 2; between++) {
+		struct mount *m = *state;
+		struct sopfs_handle *r = open_at(m, m->opener, walk(m, m->opener), O_RDONLY), *w;
+		struct sopfs_view *first = walk(m, m->opener), *v;
+		struct sopfs_notes notes = {0};
+		const struct sopfs_caller who = {.tid = m->stranger};
+		struct sopfs_opened out;
+
+		assert_int_equal(
+			sopfs_open(m->f, &who, first, O_WRONLY, &out, &notes, &m->x.e), -ESTALE);
+		v = walk(m, m->stranger);
+		for (int rc = -ESTALE; between && rc;) {
+			rc = truncate_at(m, m->opener, walk(m, m->opener), 20);
+			assert_true(!rc || rc == -ESTALE);
+		}
+		w = open_at(m, m->stranger, v, O_WRONLY);
+		sopfs_note_paged(v);
+		assert_int_equal(
+			sopfs_write(m->f, w, m->stranger, 0, "newer", 5, 0, &notes, &m->x.e), 5);
+		close_by(m, m->stranger, w);
+		sopfs_notify_later(m->f, &notes);
+		assert_int_equal(walk(m, m->stranger) == v, !between);
+		close_by(m, m->opener, r);
+	}
+}
+
 /* Others have committed since it began, and its own commit fails for want of space. */
 static void what_failed_to_commit_is_not_taken_for_what_others_have_committed(void **state)
 {
@@ -360,6 +414,8 @@ int main(void)
 			teardown),
 		TEST(who_changes_what_has_no_name_holds_on_to_it),
 		TEST(what_failed_to_commit_is_not_taken_for_what_others_have_committed),
+		TEST(an_append_behind_those_of_others_leaves_no_committed_nodeid),
+		TEST(a_nodeid_of_another_size_than_was_told_does_not_become_the_committed_one),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
