@@ -257,7 +257,6 @@ void sopfs_view_becomes_current(struct sopfs_item *item, struct sopfs_view *v)
 {
 	item->current = v;
 	v->kind = SOPFS_VIEW_COMMITTED;
-	v->was_current = true;
 }
 
 static bool alias_is(const struct sopfs_alias *a, uint64_t store, const char *name, size_t len)

@@ -28,7 +28,7 @@ struct sopfs_view {
 	uint64_t nlookup;
 	uint64_t version; /* the value version its pages show; 0: none yet */
 	bool unsized;	  /* but the kernel may take it to be of another size, until it asks */
-	bool was_current; /* at any time: the kernel may have attributes of it that it keeps */
+	unsigned untold;  /* notes on their way that say that it is not the committed one now */
 	uint64_t generation;
 	atomic_bool paged; /* the kernel has read or written it by pages: it may have some */
 	enum sopfs_view_kind kind;
@@ -67,7 +67,7 @@ struct sopfs_item {
 	bool nameless;	 /* removed */
 	bool kept;	 /* the kernel may have a name of it that it does not ask about */
 	uint8_t lookups; /* since it was last opened for writing; 2: two or more */
-	unsigned untold; /* notes on their way that say that its nodeid is another's now */
+	unsigned untold; /* of its views, and of those that are gone */
 	bool met;	 /* since the hand of sopfs_table_idle() passed */
 	/* The session whose commit creates the item; its one name is in the overlay. */
 	struct sopfs_session *provisional;

@@ -22,7 +22,9 @@ enum note_kind { NOTE_ENTRY, NOTE_ATTR, NOTE_DATA, NOTE_END, NOTE_PRUNE, NOTE_TO
 struct sopfs_note {
 	struct sopfs_note *next;
 	enum note_kind kind;
-	uint64_t nodeid, end; /* end: of the file, NOTE_END alone */
+	uint64_t nodeid;
+	uint64_t end;	     /* of the file: NOTE_END */
+	uint64_t generation; /* of the view: NOTE_TOLD */
 	void (*done)(void *arg);
 	void *arg;
 	size_t len;
@@ -101,22 +103,29 @@ void sopfs_note_attrs(struct sopfs *f, struct sopfs_notes *n, const struct sopfs
 }
 
 /* The last that is pushed is sent first. A world's requests come one at a time. */
-void sopfs_note_untold(struct sopfs *f, struct sopfs_notes *n, struct sopfs_item *item)
+void sopfs_note_untold(struct sopfs *f, struct sopfs_notes *n, struct sopfs_view *v)
 {
 	struct sopfs_note *note;
 
 	if (f->world)
 		return;
-	note = note_new(NOTE_TOLD, 0, NULL, 0);
-	note->arg = item;
-	sopfs_item_ref(item);
-	item->untold++;
+	note = note_new(NOTE_TOLD, sopfs_view_nodeid(f, v), NULL, 0);
+	note->arg = v->item;
+	note->generation = v->generation;
+	sopfs_item_ref(v->item);
+	v->item->untold++;
+	v->untold++;
 	push(n, note);
 }
 
-static void told(struct sopfs *f, struct sopfs_item *item)
+static void told(struct sopfs *f, const struct sopfs_note *note)
 {
+	struct sopfs_item *item = note->arg;
+
 	pthread_mutex_lock(&f->lock);
+	for (struct sopfs_view *v = item->views; v; v = v->next)
+		if (sopfs_view_nodeid(f, v) == note->nodeid && v->generation == note->generation)
+			v->untold--;
 	item->untold--;
 	sopfs_item_unref(f, item);
 	pthread_mutex_unlock(&f->lock);
@@ -193,7 +202,7 @@ static void tell(struct sopfs *f, struct sopfs_note *note)
 		tell_end(f, note);
 		break;
 	case NOTE_TOLD:
-		told(f, note->arg);
+		told(f, note);
 		break;
 	case NOTE_PRUNE:
 		tell_prune(f, note);

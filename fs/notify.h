@@ -31,7 +31,7 @@ void sopfs_note_attrs(struct sopfs *f, struct sopfs_notes *n, const struct sopfs
 	const struct sopfs_view *but);
 /* Before the notes that say that the committed nodeid has become something else: until they have
  * been sent the kernel may show by it what was, and whoever commits meanwhile tells it too. */
-void sopfs_note_untold(struct sopfs *f, struct sopfs_notes *n, struct sopfs_item *item);
+void sopfs_note_untold(struct sopfs *f, struct sopfs_notes *n, struct sopfs_view *v);
 /* What its pages show, and attributes. sopfs_note_paged() says before each read or write by pages
  * that there may be some from now on. Where no page has ever been, attributes are all there is to
  * forget, and that waits for nobody. A read that has not marked the view yet finds the change for

@@ -772,13 +772,13 @@ void sopfs_superseded(struct sopfs *f, struct sopfs_item *item, struct sopfs_vie
 	if (item->untold) {
 		sopfs_note_names(f, notes, item);
 		for (struct sopfs_view *v = item->views; v; v = v->next)
-			if (v != mine && v->nlookup && v->was_current)
+			if (v != mine && v->nlookup && v->untold)
 				sopfs_note_attr(f, notes, v);
 	}
 	/* A version that nobody knows is no nodeid's: the next look-up makes one for what it finds.
 	 */
 	if (old && old != mine && (!old->direct || !version)) {
-		sopfs_note_untold(f, notes, item);
+		sopfs_note_untold(f, notes, old);
 		old->kind = SOPFS_VIEW_OLD;
 		item->current = NULL;
 		if (old->nlookup) {
@@ -1218,7 +1218,7 @@ static int claim_for_session(struct sopfs *f, int tid, struct sopfs_view *v, str
 	*fresh = true;
 	*stolen = item->current == v;
 	if (*stolen)
-		sopfs_note_untold(f, notes, item);
+		sopfs_note_untold(f, notes, v);
 	session_attach(item, v, s, h);
 	return 0;
 }
@@ -1310,7 +1310,7 @@ static int claim_direct(struct sopfs *f, int tid, struct sopfs_view *v, struct s
 		return 0;
 	}
 	if (v == item->current) {
-		sopfs_note_untold(f, notes, item);
+		sopfs_note_untold(f, notes, v);
 		v->kind = SOPFS_VIEW_OLD;
 		item->current = NULL;
 		sopfs_note_names(f, notes, item);
