@@ -174,6 +174,8 @@ $(foreach t,$(filter-out sopctl,$(TOOL_STEMS)),$(eval $(BUILD)/$(t).sopfs: $(cal
 $(BUILD)/sopctl: $(call tool_obj,$(call tool_src,sopctl))
 
 # Unit tests of fs have its objects beside them, without main.
+# What happens while a request looks something up: what it calls goes by the test.
+$(BUILD)/unit/test_fs_views: private LDFLAGS += -Wl,--wrap=sop_lookup
 $(UNIT_FS_BIN): $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(filter-out %/main.o,$(FS_OBJ)) \
 		$(LIB_OBJ) $(BUILD)/libsop.a
 	@mkdir -p $(@D)

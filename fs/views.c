@@ -538,6 +538,41 @@ static int turn_away(struct sopfs *f, struct sopfs_view *v, int tid)
 	return rc;
 }
 
+/* By a nodeid that was a session's; by NULL: one that was not. sopfs.lock held. */
+static bool is_anothers(const struct sopfs_view *v, const struct sopfs_session *s)
+{
+	return v->session != s && !(s && s == v->item->orphan);
+}
+
+/* Of a session, which is put. -EAGAIN: the nodeid is not its any more, and of other sizes than its
+ * own the pages of who has it now know nothing. met: who asks has been sent away, and came back. */
+static int attr_by_session(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_session *s,
+	const struct sopfs_handle *handle, struct sop_attr *a, bool *met, struct sop_err *e)
+{
+	bool orphan;
+	int rc = 0;
+
+	pthread_mutex_lock(&f->lock);
+	orphan = s == v->item->orphan;
+	pthread_mutex_unlock(&f->lock);
+	if (!orphan && !handle && !*met && is_stranger(s, v->item->ino, tid)) {
+		rc = turn_away(f, v, tid);
+		*met = true;
+	}
+	if (!rc)
+		rc = sopfs_item_attr(f, v->item, a, e);
+	/* The kernel takes it for the end of the session's pages, whoever asks: of another size
+	 * what a mapping has written would go. */
+	if (!rc && !session_attr(f, s, handle && handle->session == s, a))
+		rc = sopfs_item_attr(f, v->item, a, e);
+	pthread_mutex_lock(&f->lock);
+	if (!rc && is_anothers(v, s))
+		rc = -EAGAIN;
+	pthread_mutex_unlock(&f->lock);
+	sopfs_session_put(f, s);
+	return rc;
+}
+
 int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_handle *handle,
 	struct sop_attr *a, bool *cache, struct sopfs_notes *notes, struct sop_err *e)
 {
@@ -545,7 +580,7 @@ int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_h
 	struct sopfs_session *s;
 	enum sopfs_view_kind kind;
 	struct sopfs_where w;
-	bool current, orphan, there, stale;
+	bool current, there, stale, moved, met = false;
 	int rc;
 
 	*cache = true;
@@ -567,29 +602,23 @@ int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_h
 	for (unsigned i = 0; i < SOPFS_TRIES; i++) {
 		pthread_mutex_lock(&f->lock);
 		s = v->session ? v->session : v->direct ? item->orphan : NULL;
-		orphan = s && !v->session;
 		if (s)
 			s->refs++;
 		pthread_mutex_unlock(&f->lock);
-		rc = 0;
-		if (s && !orphan && !handle && is_stranger(s, item->ino, tid))
-			rc = turn_away(f, v, tid);
-		if (!rc)
-			rc = sopfs_item_attr(f, item, a, e);
 		if (s) {
 			*cache = false;
-			/* The kernel takes it for the end of the session's pages, whoever asks: of
-			 * another size what a mapping has written would go. */
-			if (!rc && !session_attr(f, s, handle && handle->session == s, a))
-				rc = sopfs_item_attr(f, item, a, e);
-			sopfs_session_put(f, s);
+			rc = attr_by_session(f, tid, v, s, handle, a, &met, e);
+			if (rc == -EAGAIN)
+				continue;
 			return rc;
 		}
+		rc = sopfs_item_attr(f, item, a, e);
 		if (rc) {
 			*cache = false;
 			return gone_attr(f, v, a, rc);
 		}
 		pthread_mutex_lock(&f->lock);
+		moved = is_anothers(v, NULL);
 		kind = v->kind;
 		there = !item->last || sopfs_item_where(item, &w);
 		current = kind == SOPFS_VIEW_COMMITTED && !item->provisional && there &&
@@ -599,6 +628,8 @@ int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_h
 		if (kind == SOPFS_VIEW_COMMITTED && v->direct && there && !stale)
 			v->version = item->version = a->value_version;
 		pthread_mutex_unlock(&f->lock);
+		if (moved)
+			continue;
 		if (current)
 			return 0;
 		if (kind != SOPFS_VIEW_COMMITTED || (v->direct && !stale) || a->nlink == 0 ||

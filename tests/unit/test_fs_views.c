@@ -17,6 +17,28 @@
 #include "fs/views.h"
 #include "tests/lib/fixture.h"
 
+struct mount;
+
+/* What happens while a request looks the file up (linked with --wrap). */
+static void (*meanwhile)(struct mount *m);
+static struct mount *meanwhile_of;
+
+int __real_sop_lookup(
+	struct sop_txn *t, struct sop_name name, struct sop_attr *out, struct sop_err *e);
+int __wrap_sop_lookup(
+	struct sop_txn *t, struct sop_name name, struct sop_attr *out, struct sop_err *e);
+
+int __wrap_sop_lookup(
+	struct sop_txn *t, struct sop_name name, struct sop_attr *out, struct sop_err *e)
+{
+	void (*happens)(struct mount * m) = meanwhile;
+
+	meanwhile = NULL;
+	if (happens)
+		happens(meanwhile_of);
+	return __real_sop_lookup(t, name, out, e);
+}
+
 struct mount {
 	struct fixture x;
 	struct sopfs *f;
@@ -302,6 +324,37 @@ static void a_nodeid_of_another_size_than_was_told_does_not_become_the_committed
 	}
 }
 
+static struct sopfs_handle *opened;
+
+static void one_opens_it_and_another_commits(struct mount *m)
+{
+	struct sopfs_handle *other;
+	struct sopfs_notes notes = {0};
+
+	opened = open_at(m, m->opener, walk(m, m->opener), O_RDWR);
+	other = open_at(m, m->stranger, walk(m, m->stranger), O_WRONLY);
+	fixture_ok(&m->x, sopfs_session_truncate(m->f, other, 20, &notes, &m->x.e));
+	sopfs_notify_later(m->f, &notes);
+	close_by(m, m->stranger, other);
+}
+
+/* The kernel takes what a stat by an older path is told for the size of the session's pages. */
+static void a_stat_that_a_session_overtakes_tells_nothing_of_others_commits(void **state)
+{
+	struct mount *m = *state;
+	struct sopfs_view *v = walk(m, m->opener);
+	uint64_t size;
+
+	meanwhile_of = m;
+	meanwhile = one_opens_it_and_another_commits;
+	assert_int_equal(stat_at(m, m->stranger, v, &size), -ESTALE);
+	assert_ptr_equal(opened->view, v);
+	assert_int_equal(committed_size(m), 20);
+	assert_int_equal(stat_at(m, m->opener, v, &size), 0);
+	assert_int_equal(size, 10);
+	close_by(m, m->opener, opened);
+}
+
 /* Others have committed since it began, and its own commit fails for want of space. */
 static void what_failed_to_commit_is_not_taken_for_what_others_have_committed(void **state)
 {
@@ -414,6 +467,7 @@ int main(void)
 			teardown),
 		TEST(who_changes_what_has_no_name_holds_on_to_it),
 		TEST(what_failed_to_commit_is_not_taken_for_what_others_have_committed),
+		TEST(a_stat_that_a_session_overtakes_tells_nothing_of_others_commits),
 		TEST(an_append_behind_those_of_others_leaves_no_committed_nodeid),
 		TEST(a_nodeid_of_another_size_than_was_told_does_not_become_the_committed_one),
 	};
