@@ -312,23 +312,30 @@ int sop_tree_skip(struct sop_nodes *n, const struct sop_tree *t, uint64_t lsn, u
 
 	sop_reader_init(&r, n, lsn);
 	do {
+		unsigned from = 0, count = 0;
 		struct way w;
+		bool exact;
 
 		rc = lock_leaf(&r, t, &at, &w, e);
-		if (!rc && skip < sop_page_count(w.leaf)) {
-			unsigned slot = (unsigned)skip;
-			const void *found;
+		/* A leaf that has got entries of the one before meanwhile has some that were
+		 * counted. */
+		if (!rc) {
+			count = sop_page_count(w.leaf);
+			from = at.last ? count : sop_page_search(w.leaf, at.key, at.klen, &exact);
+			count = descending ? from : count - from;
+		}
+		if (!rc && skip < count) {
+			unsigned slot =
+				descending ? from - 1 - (unsigned)skip : from + (unsigned)skip;
+			const void *found = sop_page_key(w.leaf, slot, klen);
 
-			if (descending)
-				slot = sop_page_count(w.leaf) - 1 - slot;
-			found = sop_page_key(w.leaf, slot, klen);
 			memcpy(key, found, *klen);
 			rc = 1;
 		} else if (!rc) {
 			const void *edge = descending ? w.b.low : w.b.high;
 			size_t len = descending ? w.b.low_len : w.b.high_len;
 
-			skip -= sop_page_count(w.leaf);
+			skip -= count;
 			rc = edge ? 0 : -ENOENT;
 			if (edge) {
 				memcpy(next, edge, len);
