@@ -11,8 +11,9 @@
 #define NODE_BYTES_DEFAULT 16384u
 #define NODE_BYTES_MAX	   (1u << 20) /* packed, and far below SOP_BLOB_MAX with one more entry */
 
-/* An inner node is split only into nodes of at least this many children, so that trees stay flat
- * whatever the bounds are. */
+/* An inner node is split at its middle only into nodes of at least this many children, so that
+ * trees stay flat whatever the bounds are. (At its end one child begins a node: more are coming.)
+ */
 #define INNER_MIN 2u
 
 static size_t bound_bytes(const struct sop_tree *t)
@@ -24,7 +25,8 @@ static size_t bound_bytes(const struct sop_tree *t)
 
 struct step {
 	struct node *node;
-	unsigned slot; /* of the child; in the leaf: what search says */
+	unsigned slot;	 /* of the child; in the leaf: what search says */
+	struct bounds b; /* around the node; holds while nothing above it is changed */
 };
 
 struct path {
@@ -51,6 +53,7 @@ static int find_path(struct sop_nodes *n, const struct sop_tree *t, const void *
 		const struct sop_page *p;
 		int rc = sop_nodes_get(n, handle, &s->node, e);
 
+		s->b = b;
 		if (!rc)
 			rc = sop_node_place(page_of(s), t, level, e);
 		if (!rc)
@@ -365,13 +368,20 @@ static int put_splitting(
 
 /* ---- leaf load balancing ---- */
 
-/* The newest page of a child when it is in memory. */
-static struct node *child_in_memory(
-	struct sop_nodes *n, const struct sop_page *parent, unsigned slot)
+/* A child when it is in memory, and as it should be: who was loaded and found to be damaged is not
+ * mixed with others, for then they could not be read either, or he seemed to be well. */
+static struct node *sound_child(
+	struct sop_nodes *n, const struct sop_tree *t, const struct step *up, unsigned slot)
 {
-	struct node *node = sop_nodes_find(n, sop_page_child(parent, slot));
+	const struct sop_page *p = page_of(up);
+	struct node *node = sop_nodes_find(n, sop_page_child(p, slot));
+	struct bounds b = up->b;
 
-	return node && node->newest->page ? node : NULL;
+	if (!node || !node->newest->page ||
+		sop_node_place(node->newest->page, t, (int)sop_page_level(p) - 1, NULL))
+		return NULL;
+	sop_node_bounds(&b, p, slot);
+	return sop_node_prove(node->newest, &b, NULL) ? NULL : node;
 }
 
 /* Two leaves side by side, as one row of entries. */
@@ -388,27 +398,6 @@ static size_t row_size(const struct sop_page *left, const struct sop_page *right
 	unsigned n = sop_page_count(left);
 
 	return i < n ? sop_page_entry_bytes(left, i) : sop_page_entry_bytes(right, i - n);
-}
-
-/* Do two neighbours lie on their sides of what parts them? One that nobody has come by since it was
- * loaded may not. */
-static bool parted(
-	const struct sop_page *left, const struct sop_page *right, const void *sep, size_t slen)
-{
-	unsigned first =
-		sop_page_level(right) ? 1 : 0; /* the first key of an inner page is empty */
-	const void *key;
-	size_t klen;
-
-	if (!sop_page_count(left))
-		return false;
-	key = sop_page_key(left, sop_page_count(left) - 1, &klen);
-	if (sop_bytes_cmp(key, klen, sep, slen) >= 0)
-		return false;
-	if (first >= sop_page_count(right))
-		return true;
-	key = sop_page_key(right, first, &klen);
-	return sop_bytes_cmp(key, klen, sep, slen) >= 0;
 }
 
 /* How many of the row are the left leaf's, for both to be about as large; 0: one would be too
@@ -451,11 +440,13 @@ static int replace_separator(
 	return 0;
 }
 
-/* Deal out the entries of the leaves at slot - 1 and slot of parent anew. False: left undone. */
-static bool deal(struct sop_nodes *n, const struct sop_tree *t, struct node *parent, unsigned slot)
+/* Deal out the entries of the leaves at slot - 1 and slot below up anew. False: left undone. */
+static bool deal(
+	struct sop_nodes *n, const struct sop_tree *t, const struct step *up, unsigned slot)
 {
-	struct node *left = child_in_memory(n, parent->newest->page, slot - 1);
-	struct node *right = child_in_memory(n, parent->newest->page, slot);
+	struct node *parent = up->node;
+	struct node *left = sound_child(n, t, up, slot - 1);
+	struct node *right = sound_child(n, t, up, slot);
 	struct version *lv, *rv, *pv;
 	uint8_t sep[SOP_KEY_MAX];
 	const void *low, *high;
@@ -463,13 +454,7 @@ static bool deal(struct sop_nodes *n, const struct sop_tree *t, struct node *par
 	unsigned at;
 	int rc;
 
-	if (!left || !right || sop_page_level(left->newest->page) ||
-		sop_page_level(right->newest->page) ||
-		sop_page_store(left->newest->page) != t->store ||
-		sop_page_store(right->newest->page) != t->store)
-		return false;
-	low = sop_page_key(parent->newest->page, slot, &low_len);
-	if (left == right || !parted(left->newest->page, right->newest->page, low, low_len))
+	if (!left || !right || left == right)
 		return false;
 	at = deal_at(t, left->newest->page, right->newest->page);
 	if (!at)
@@ -509,13 +494,12 @@ static bool balance(struct sop_nodes *n, const struct sop_tree *t, const struct 
 	if (path->depth < 2)
 		return false;
 	up = &path->step[path->depth - 2];
-	side = up->slot ? child_in_memory(n, page_of(up), up->slot - 1) : NULL;
-	if (side && has_room(t, side->newest->page) && deal(n, t, up->node, up->slot))
+	side = up->slot ? sound_child(n, t, up, up->slot - 1) : NULL;
+	if (side && has_room(t, side->newest->page) && deal(n, t, up, up->slot))
 		return true;
-	side = up->slot + 1 < sop_page_count(page_of(up))
-		       ? child_in_memory(n, page_of(up), up->slot + 1)
-		       : NULL;
-	return side && has_room(t, side->newest->page) && deal(n, t, up->node, up->slot + 1);
+	side = up->slot + 1 < sop_page_count(page_of(up)) ? sound_child(n, t, up, up->slot + 1)
+							  : NULL;
+	return side && has_room(t, side->newest->page) && deal(n, t, up, up->slot + 1);
 }
 
 static void aim(struct split *s, const struct path *path, const void *key, size_t klen,
@@ -628,32 +612,29 @@ static bool fit_together(const struct sop_tree *t, const struct sop_page *left,
 	size_t count = sop_page_count(left) + sop_page_count(right);
 	uint32_t spare = t->balance ? 8 : 4;
 
-	if (sop_page_level(left) != sop_page_level(right) || sop_page_store(right) != t->store ||
-		sop_page_store(left) != t->store)
-		return false;
 	/* Room must be left, for else the next insert parts them again. */
 	if (t->slot_length && count > t->slot_length - t->slot_length / spare)
 		return false;
 	return bytes <= bound_bytes(t) - bound_bytes(t) / spare;
 }
 
-/* Move all of the child at `slot` of parent to the one before it. False: left undone. */
+/* Move all of the child at `slot` below up to the one before it. False: left undone. */
 static bool merge_left(
-	struct sop_nodes *n, const struct sop_tree *t, struct node *parent, unsigned slot)
+	struct sop_nodes *n, const struct sop_tree *t, const struct step *up, unsigned slot)
 {
-	struct node *left = child_in_memory(n, parent->newest->page, slot - 1);
-	struct node *right = child_in_memory(n, parent->newest->page, slot);
+	struct node *parent = up->node;
+	struct node *left = sound_child(n, t, up, slot - 1);
+	struct node *right = sound_child(n, t, up, slot);
 	struct version *lv, *pv, *spare;
 	uint8_t sep[SOP_KEY_MAX];
 	const void *key;
 	size_t slen;
 	int rc;
 
-	if (!left || !right)
+	if (!left || !right || left == right)
 		return false;
 	key = sop_page_key(parent->newest->page, slot, &slen);
-	if (left == right || !fit_together(t, left->newest->page, right->newest->page, slen) ||
-		!parted(left->newest->page, right->newest->page, key, slen))
+	if (!fit_together(t, left->newest->page, right->newest->page, slen))
 		return false;
 	memcpy(sep, key, slen);
 	if (sop_nodes_writable(n, parent, &pv, NULL) || sop_nodes_writable(n, left, &lv, NULL) ||
@@ -674,8 +655,9 @@ static bool merge_left(
 }
 
 /* A root with one child takes over its content. False: left undone. */
-static bool lower_root(struct sop_nodes *n, const struct sop_tree *t, struct node *root)
+static bool lower_root(struct sop_nodes *n, const struct sop_tree *t, const struct step *top)
 {
+	struct node *root = top->node;
 	const struct sop_page *p = root->newest->page;
 	struct sop_page *page;
 	struct version *v, *spare;
@@ -683,11 +665,8 @@ static bool lower_root(struct sop_nodes *n, const struct sop_tree *t, struct nod
 
 	if (!sop_page_level(p) || sop_page_count(p) != 1)
 		return false;
-	child = child_in_memory(n, p, 0);
-	if (!child || sop_page_store(child->newest->page) != t->store ||
-		sop_page_level(child->newest->page) + 1 != sop_page_level(p))
-		return false;
-	if (sop_nodes_writable(n, root, &v, NULL))
+	child = sound_child(n, t, top, 0);
+	if (!child || sop_nodes_writable(n, root, &v, NULL))
 		return false;
 	page = sop_page_clone(child->newest->page);
 	if (!page || sop_nodes_remove_prepare(n, child, &spare, NULL)) {
@@ -707,21 +686,19 @@ static bool lower_root(struct sop_nodes *n, const struct sop_tree *t, struct nod
 static void shrink(struct sop_nodes *n, const struct sop_tree *t, const struct path *path)
 {
 	for (unsigned i = path->depth - 1; i; i--) {
-		struct node *parent = path->step[i - 1].node;
-		const struct sop_page *p = parent->newest->page;
-		unsigned slot = path->step[i - 1].slot;
+		const struct step *up = &path->step[i - 1];
 		bool merged = false;
 
 		if (!is_small(t, path->step[i].node->newest->page))
 			break;
-		if (slot)
-			merged = merge_left(n, t, parent, slot);
-		if (!merged && slot + 1 < sop_page_count(p))
-			merged = merge_left(n, t, parent, slot + 1);
+		if (up->slot)
+			merged = merge_left(n, t, up, up->slot);
+		if (!merged && up->slot + 1 < sop_page_count(page_of(up)))
+			merged = merge_left(n, t, up, up->slot + 1);
 		if (!merged)
 			break;
 	}
-	while (lower_root(n, t, path->step[0].node))
+	while (lower_root(n, t, &path->step[0]))
 		;
 }
 

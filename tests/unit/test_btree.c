@@ -1489,6 +1489,77 @@ static void reads_refuse_a_node_of_another_handle_or_store(void **state)
 	world_free(w);
 }
 
+/* What a writer that errs leaves: the node below the root at `slot` has a key below its range. */
+static void damage_child(struct world *w, const struct sop_tree *t, unsigned slot)
+{
+	struct sop_blobref *at = &w->at[child_of_root(w, t, slot)];
+	struct blob *b = &w->blob[at->off];
+	struct sop_page *p;
+	uint64_t lsn;
+
+	assert_int_equal(sop_page_decode(&p, b->bytes, b->len, &lsn, NULL), 0);
+	assert_int_equal(sop_page_insert(&p, 0, "", 0, "x", 1), 0);
+	free(b->bytes);
+	b->len = at->len = (uint32_t)sop_page_bytes(p);
+	b->bytes = malloc(b->len);
+	assert_non_null(b->bytes);
+	sop_page_encode(p, b->bytes, lsn, false);
+	sop_page_free(p);
+}
+
+static int find_number(struct world *w, const struct sop_tree *t, uint64_t k)
+{
+	uint8_t key[8];
+
+	be64_put(key, k);
+	return sop_tree_find(w->n, t, SOP_LSN_LATEST, key, 8, stop_with_seven, NULL, NULL);
+}
+
+/* Leaves of about a hundred numbers. The one with the second hundred is half full, and damaged; its
+ * neighbours want to give to it, or to join it. */
+static void beside_damage(bool balance, bool fill)
+{
+	struct world *w = world_new(SIZE_MAX);
+	struct sop_tree *t = &w->tree[balance ? 4 : 0];
+	uint64_t first, last;
+
+	fill_numbers(w, t, 1000, 1);
+	first = number_before(w, t, 2);
+	last = number_before(w, t, 3) - 1;
+	assert_in_range(last - first, 95, 120);
+	del_numbers(w, t, first, last, 2);
+	checkpoint_all(w);
+	damage_child(w, t, 2);
+	sop_nodes_free(w->n);
+	world_mount(w, SIZE_MAX);
+	assert_int_equal(find_number(w, t, last), SOP_ECORRUPT);
+
+	if (fill) {
+		sop_nodes_write_begin(w->n, ++w->lsn);
+		for (uint64_t k = 1; k <= 90; k++) {
+			put_number(w, t, last + k, 9);
+			put_number(w, t, first - k, 9);
+		}
+		sop_nodes_write_end(w->n);
+	} else {
+		del_numbers(w, t, last + 1, last + 91, 1);
+		del_numbers(w, t, first - 90, first, 1);
+	}
+	for (uint64_t k = 0; k < 1000; k++)
+		if (fill ? k < first || k > last : k < first - 90 || k > last + 90)
+			assert_int_equal(find_number(w, t, k), 7);
+	assert_int_equal(find_number(w, t, last), SOP_ECORRUPT);
+	world_free(w);
+}
+
+static void good_entries_are_not_mixed_with_those_of_a_damaged_neighbour(void **state)
+{
+	(void)state;
+	beside_damage(false, false);
+	beside_damage(true, false);
+	beside_damage(true, true);
+}
+
 static void freeze_without_memory_changes_nothing(void **state)
 {
 	struct world *w = world_in_use(SIZE_MAX);
@@ -1537,6 +1608,7 @@ int main(void)
 		cmocka_unit_test(reads_pass_on_each_failure_and_work_afterwards),
 		cmocka_unit_test(reads_fail_for_good_when_a_node_is_lost),
 		cmocka_unit_test(reads_refuse_a_node_of_another_handle_or_store),
+		cmocka_unit_test(good_entries_are_not_mixed_with_those_of_a_damaged_neighbour),
 		cmocka_unit_test(freeze_without_memory_changes_nothing),
 	};
 
