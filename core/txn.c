@@ -660,6 +660,7 @@ struct scan {
 	size_t given_len;
 	bool any;
 	uint64_t skip; /* items not to be given out, but seen */
+	uint8_t resume[SOP_KEY_MAX];
 	/* full: links are looked up outside of the tree's lock, in portions */
 	struct scan_entry *portion;
 	size_t n, cap; /* read, and how many to read: first few, then more */
@@ -812,27 +813,41 @@ static int emit_own(struct scan *s, struct sop_wentry *w)
 			     : emit(s, w->key, w->klen, &it.attr, it.link, it.text, it.text_len);
 }
 
-/* As many as there is room for. Looked at again as in sop_tree_item. */
-static int read_portion(struct scan *s, const struct sop_tree *tree, const struct sop_range *r)
+/* As many as there is room for. */
+static int read_portion(
+	struct scan *s, const struct sop_tree *tree, uint64_t lsn, struct sop_range *r)
+{
+	s->n = 0;
+	s->texts.len = 0;
+	return sop_tree_scan(s->t->v->nodes, tree, lsn, r, portion_entry, s, s->e);
+}
+
+/* 1: r begins behind what is skipped. 0: there is no more than that. */
+static int skip_items(
+	struct scan *s, const struct sop_tree *tree, uint64_t lsn, struct sop_range *r)
+{
+	r->from = s->resume;
+	return sop_tree_skip(
+		s->t->v->nodes, tree, lsn, s->skip, r->descending, s->resume, &r->from_len, s->e);
+}
+
+/* Looked at again as in sop_tree_item. */
+static int look(struct scan *s, const struct sop_tree *tree, struct sop_range *r,
+	int (*fn)(struct scan *s, const struct sop_tree *tree, uint64_t lsn, struct sop_range *r))
 {
 	struct sop_volume *v = s->t->v;
 	struct sop_state_view view;
 	uint64_t pin;
-	int rc;
+	int rc = fn(s, tree, s->t->lsn, r);
 
-	s->n = 0;
-	s->texts.len = 0;
-	rc = sop_tree_scan(v->nodes, tree, s->t->lsn, r, portion_entry, s, s->e);
 	if (rc != SOP_ECORRUPT || s->t->lsn != SOP_LSN_LATEST)
 		return rc;
 	rc = sop_pins_get(v->pins, SOP_PIN_ALL, &pin);
 	if (rc)
 		return sop_fail(s->e, rc, "pin");
-	s->n = 0;
-	s->texts.len = 0;
 	rc = sop_stores_view(v->stores, s->store, pin, &view, s->e);
 	if (!rc)
-		rc = sop_tree_scan(v->nodes, &view.tree, pin, r, portion_entry, s, s->e);
+		rc = fn(s, &view.tree, pin, r);
 	sop_pins_put(v->pins, SOP_PIN_ALL, pin);
 	return rc;
 }
@@ -840,23 +855,20 @@ static int read_portion(struct scan *s, const struct sop_tree *tree, const struc
 static int scan_run(
 	struct scan *s, const struct sop_state_view *view, struct sop_wentry **own, size_t n_own)
 {
-	uint8_t resume[SOP_KEY_MAX];
 	struct sop_range r = *s->range;
 	size_t at = 0;
 	int rc;
 
 	/* Own writes may lie among those to be skipped: then they are counted one by one. */
 	if (s->skip && !n_own) {
-		rc = sop_tree_skip(s->t->v->nodes, &view->tree, s->t->lsn, s->skip, r.descending,
-			resume, &r.from_len, s->e);
+		rc = look(s, &view->tree, &r, skip_items);
 		if (rc <= 0)
 			return rc;
-		r.from = resume;
 		s->skip = 0;
 	}
 	s->cap = PORTION_FIRST;
 	do {
-		rc = read_portion(s, &view->tree, &r);
+		rc = look(s, &view->tree, &r, read_portion);
 		if (rc < 0)
 			return rc;
 		for (size_t i = 0; i < s->n; i++) {
@@ -883,8 +895,8 @@ static int scan_run(
 		if (s->n) {
 			struct scan_entry *x = &s->portion[s->n - 1];
 
-			memcpy(resume, x->key, x->klen);
-			r.from = resume;
+			memcpy(s->resume, x->key, x->klen);
+			r.from = s->resume;
 			r.from_len = x->klen;
 			r.from_exclusive = true;
 		}
