@@ -103,7 +103,7 @@ static int fill(struct sop_cursor *c, const void *from, size_t len, bool exclusi
 	c->writes = c->t->bytes;
 	rc = sop_txn_scan(c->t, c->store, &r, 0, take, c, e);
 	if (rc < 0)
-		return rc;
+		return c->texts.failed ? sop_fail(e, rc, "cursor") : rc;
 	c->ended = rc == 0;
 	c->valid = c->n > 0;
 	return c->valid;

@@ -1,5 +1,5 @@
-/* What befalls a reader in the midst of a call: others take the tree away. The module under test is
- * included here, so that it can be made to happen there. */
+/* What befalls a reader in the midst of a call: others take the tree away, or there is no memory.
+ * The modules under test are included here, so that it can be made to happen there. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -9,7 +9,16 @@
 #include "core/engine.h"
 #include "tests/lib/fixture.h"
 
+static bool no_memory;
 static void (*meanwhile)(void);
+
+static void *grow(struct sop_buf *b, size_t len)
+{
+	if (!no_memory)
+		return sop_buf_grow(b, len);
+	b->failed = true;
+	return NULL;
+}
 
 static int skip_late(struct sop_nodes *n, const struct sop_tree *t, uint64_t lsn, uint64_t skip,
 	bool descending, uint8_t *key, size_t *klen, struct sop_err *e)
@@ -25,6 +34,9 @@ static int skip_late(struct sop_nodes *n, const struct sop_tree *t, uint64_t lsn
 #define sop_tree_skip skip_late
 #include "core/txn.c"
 #undef sop_tree_skip
+#define sop_buf_grow grow
+#include "core/cursor.c"
+#undef sop_buf_grow
 
 static struct fixture *f;
 static uint64_t store;
@@ -34,6 +46,7 @@ static int setup(void **state)
 	int rc = fixture_setup(state, 2, 1);
 
 	f = *state;
+	no_memory = false;
 	meanwhile = NULL;
 	return rc;
 }
@@ -92,11 +105,40 @@ static void a_page_of_a_store_that_becomes_empty_has_no_items(void **state)
 	assert_int_equal(given, 0);
 }
 
+static void a_cursor_says_when_there_is_no_memory(void **state)
+{
+	const struct sop_index_field index = {.name = "a"};
+	const struct sop_store_opts o = {.key_type = SOP_KEY_JSON, .index = &index, .n_index = 1};
+	struct sop_key k = sop_key_json("{\"a\":1,\"b\":2}"), got;
+	struct sop_txn *t = fixture_begin(f, SOP_TXN_WRITE);
+	struct sop_cursor *c;
+
+	(void)state;
+	fixture_ok(f, sop_store_at(t, "s", SOP_STORE_CREATE, &o, &store, &f->e));
+	fixture_ok(f, sop_kv_add(t, store, &k, "x", 1, NULL, &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+	t = fixture_begin(f, SOP_TXN_READ);
+	fixture_ok(f, sop_cursor_open(&c, t, store, &f->e));
+	f->e = (struct sop_err){0};
+	no_memory = true;
+	assert_int_equal(sop_cursor_first(c, &f->e), -ENOMEM);
+	assert_int_equal(f->e.code, -ENOMEM);
+	assert_non_null(strstr(f->e.text, "cursor"));
+	no_memory = false;
+	assert_int_equal(sop_cursor_first(c, &f->e), 1);
+	fixture_ok(f, sop_cursor_typed(c, &got, &f->e));
+	assert_int_equal(got.len, k.len);
+	assert_memory_equal(got.p, k.p, k.len);
+	sop_cursor_close(c);
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, fixture_teardown)
 	const struct CMUnitTest tests[] = {
 		T(a_page_of_a_store_that_becomes_empty_has_no_items),
+		T(a_cursor_says_when_there_is_no_memory),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
