@@ -99,7 +99,7 @@ static int del(struct sop_txn *t, uint64_t store, const void *key, size_t klen, 
 	w->item = NULL;
 	w->xattr = NULL;
 	w->attr_mask = 0;
-	t->bytes += klen;
+	t->bytes += klen + sizeof(struct sop_disk_op); /* more than nothing, whatever the key */
 	return 0;
 }
 

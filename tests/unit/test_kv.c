@@ -409,6 +409,25 @@ static void cursors_go_on_over_the_changes_of_their_transaction(void **state)
 	assert_int_equal(count(f, store), 299);
 }
 
+static void a_cursor_does_not_come_to_a_key_of_no_bytes_that_was_removed(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t s = store_with(f, "s", NULL);
+	struct sop_txn *t = fixture_begin(f, SOP_TXN_WRITE);
+	struct sop_cursor *c;
+
+	fixture_ok(f, sop_add(t, SOP_NAME(s, ""), "", 0, &f->e));
+	fixture_ok(f, sop_add(t, SOP_NAME(s, "b"), "", 0, &f->e));
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+	t = fixture_begin(f, SOP_TXN_WRITE);
+	fixture_ok(f, sop_cursor_open(&c, t, s, &f->e));
+	assert_int_equal(sop_cursor_last(c, &f->e), 1);
+	fixture_ok(f, sop_remove(t, SOP_NAME(s, ""), &f->e));
+	assert_int_equal(sop_cursor_prev(c, &f->e), 0);
+	sop_cursor_close(c);
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+}
+
 /* A value that is open grows without a change of the transaction's set of writes. */
 static void a_cursor_shows_the_size_that_an_open_value_has_by_now(void **state)
 {
@@ -925,6 +944,7 @@ int main(void)
 		T(a_page_has_as_many_items_as_asked_for),
 		T(a_batch_says_which_item_failed),
 		T(cursors_go_on_over_the_changes_of_their_transaction),
+		T(a_cursor_does_not_come_to_a_key_of_no_bytes_that_was_removed),
 		T(a_cursor_shows_the_size_that_an_open_value_has_by_now),
 		T(by_the_name_of_a_twin_nothing_is_moved_or_removed),
 		T(by_the_name_of_a_twin_no_value_is_read_or_written),
