@@ -1,5 +1,6 @@
 /* A treap of intervals by offset, with a priority stream of its own (so a run can be repeated).
- * Every change first cuts what straddles its borders, then works on whole intervals. */
+ * Every change first cuts what straddles its borders, then works on whole intervals. Only the piece
+ * behind its end takes memory. */
 #include "core/imap.h"
 
 #define MEM_FIRST 4096u
@@ -194,6 +195,14 @@ static void shrink(struct sop_imap *m, struct node *n)
 	n->room = n->e.len;
 }
 
+/* n ends at off, within it. */
+static void shorten(struct sop_imap *m, struct node *n, uint64_t off)
+{
+	n->e.len = off - n->e.off;
+	if (n->e.kind == SOP_IMAP_MEM)
+		shrink(m, n);
+}
+
 /* Make off a border. */
 static int cut_at(struct sop_imap *m, uint64_t off)
 {
@@ -225,26 +234,33 @@ static int cut_at(struct sop_imap *m, uint64_t off)
 		if (r->blob)
 			r->blob->intervals++;
 	}
-	n->e.len = left;
-	if (n->e.kind == SOP_IMAP_MEM)
-		shrink(m, n);
+	shorten(m, n, off);
 	insert(m, r);
 	return 0;
 }
 
 int sop_imap_remove(struct sop_imap *m, uint64_t off, uint64_t len)
 {
-	struct node *a, *mid, *b;
+	struct node *n, *a, *mid, *b;
 
 	if (!len)
 		return 0;
-	if (cut_at(m, off) || cut_at(m, off + len))
+	if (cut_at(m, off + len))
 		return -ENOMEM;
+	n = straddling(m, off);
+	if (n)
+		shorten(m, n, off);
 	split(m->root, off, &a, &b);
 	split(b, off + len, &mid, &b);
 	tree_free(m, mid, false);
 	m->root = join(a, b);
 	return 0;
+}
+
+void sop_imap_cut(struct sop_imap *m, uint64_t off)
+{
+	/* Nothing lies behind all offsets: this cannot fail. */
+	(void)!sop_imap_remove(m, off, UINT64_MAX - off);
 }
 
 static int set(struct sop_imap *m, struct node *n)

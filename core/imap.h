@@ -48,8 +48,10 @@ int sop_imap_set_blob(struct sop_imap *m, uint64_t off, uint32_t len, const stru
 int sop_imap_set_shared(struct sop_imap *m, uint64_t off, uint32_t len,
 	const struct sop_blobref *ref, uint32_t blob_off);
 int sop_imap_set_zero(struct sop_imap *m, uint64_t off, uint64_t len);
-/* Nothing is known of [off, off+len) any more. */
+/* Nothing is known of [off, off+len) any more. Takes no memory when nothing covers off+len. */
 int sop_imap_remove(struct sop_imap *m, uint64_t off, uint64_t len);
+/* The same from off on. Takes none. */
+void sop_imap_cut(struct sop_imap *m, uint64_t off);
 
 /* The first interval that ends after off (covers off or lies behind it); NULL: none. Pointers hold until
  * the next change. */

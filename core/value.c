@@ -634,25 +634,15 @@ static int write_map(struct sop_value *x, struct sop_imap *m, const void *buf, s
 
 /* A write that failed half way: nothing of it may lie beyond the size, where commit would take it
  * for part of the value. What it has put over earlier bytes of the session stays. */
-static void write_failed(struct sop_value *x, uint64_t off, uint64_t end)
+static void write_failed(struct sop_value *x, uint64_t off)
 {
 	if (x->flags & SOP_VALUE_APPEND) {
-		if (sop_imap_end(&x->app) > x->app_len &&
-			sop_imap_remove(&x->app, x->app_len, sop_imap_end(&x->app) - x->app_len)) {
-			/* No memory to cut: then all that is there counts. */
-			x->size += sop_imap_end(&x->app) - x->app_len;
-			x->app_len = sop_imap_end(&x->app);
-			x->changed = true;
-		}
+		sop_imap_cut(&x->app, x->app_len);
 		return;
 	}
 	if (off < x->size)
 		x->changed = true;
-	if (end > x->size && sop_imap_end(&x->map) > x->size &&
-		sop_imap_remove(&x->map, x->size, sop_imap_end(&x->map) - x->size)) {
-		x->size = x->written = sop_imap_end(&x->map);
-		x->changed = true;
-	}
+	sop_imap_cut(&x->map, x->size);
 }
 
 ssize_t sop_value_write(
@@ -685,7 +675,7 @@ ssize_t sop_value_write(
 	}
 	count_memory(x);
 	if (rc) {
-		write_failed(x, off, end);
+		write_failed(x, off);
 		return rc;
 	}
 	x->size = SOP_MAX(x->size, end);
@@ -733,7 +723,8 @@ int sop_value_place_appends(struct sop_value *x, uint64_t end, struct sop_err *e
 		return 0;
 	rc = copy_range(&x->map, end, &x->app, 0, x->app_len);
 	if (rc) {
-		/* Before `end` nothing has changed, and from there on nothing was. */
+		/* Before `end` nothing has changed, and from there on nothing was: this takes no
+		 * memory. */
 		(void)remove_copied(&x->map, end, x->app_len);
 		return sop_fail(e, rc, "appended bytes");
 	}
@@ -781,11 +772,9 @@ int sop_value_truncate(struct sop_value *x, uint64_t size, struct sop_err *e)
 	if (size > INT64_MAX)
 		return sop_fail(e, -EFBIG, "truncate");
 	rc = sop_value_settle_appends(x, e);
-	if (!rc && size < sop_imap_end(&x->map) &&
-		sop_imap_remove(&x->map, size, sop_imap_end(&x->map) - size))
-		rc = sop_fail(e, -ENOMEM, "write buffer");
 	if (rc)
 		return rc;
+	sop_imap_cut(&x->map, size);
 	count_memory(x);
 	x->limit = SOP_MIN(x->limit, size);
 	x->written = SOP_MIN(x->written, size);

@@ -1,11 +1,41 @@
-/* The map of intervals: compared with an array that holds what each byte is. */
+/* The map of intervals: compared with an array that holds what each byte is. The module is included
+ * here, so that its allocations can be counted and refused. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
-#include "core/imap.h"
+static long memory = -1; /* allocations that still succeed, then all fail; -1: all do */
+
+static bool refused(void)
+{
+	if (!memory)
+		return true;
+	memory -= memory > 0;
+	return false;
+}
+
+static void *test_alloc(void *p, size_t n)
+{
+	return refused() ? NULL : realloc(p, n);
+}
+
+static void *test_zalloc(size_t n, size_t size)
+{
+	return refused() ? NULL : calloc(n, size);
+}
+
+#include "core/base.h"
+#define malloc(n)	test_alloc(NULL, n)
+#define realloc(p, n)	test_alloc(p, n)
+#define calloc(n, size) test_zalloc(n, size)
+#include "core/imap.c"
+#undef malloc
+#undef realloc
+#undef calloc
 
 #define SPACE 4096
 #define BLOBS 20000
@@ -391,6 +421,87 @@ static void many_intervals_stay_cheap_in_any_order(void **state)
 	}
 }
 
+/* ---- without memory ---- */
+
+static int change_anyhow(struct sop_imap *map, uint64_t off, uint64_t len, unsigned how)
+{
+	static const uint8_t data[SPACE];
+	struct sop_blobref ref = blob_of(BLOBS - 1, (uint32_t)len);
+
+	switch (how) {
+	case 0:
+		return sop_imap_write(map, off, data, len);
+	case 1:
+		return sop_imap_set_zero(map, off, len);
+	case 2:
+		return sop_imap_set_blob(map, off, (uint32_t)len, &ref, 0);
+	case 3:
+		return sop_imap_set_shared(map, off, (uint32_t)len, &ref, 0);
+	default:
+		return sop_imap_remove(map, off, len);
+	}
+}
+
+static void a_change_without_memory_leaves_the_map_as_it_was(void **state)
+{
+	unsigned failures = 0;
+
+	(void)state;
+	for (uint64_t seed = 1; seed <= 300; seed++) {
+		struct model *m = calloc(1, sizeof(*m));
+		uint64_t s = seed, off, len;
+		struct sop_imap map;
+		int rc;
+
+		assert_non_null(m);
+		sop_imap_init(&map, count_drop, m);
+		for (unsigned i = 0; i < 60; i++)
+			random_change(&map, m, &s);
+		off = below(&s, SPACE);
+		len = SOP_MIN(1 + below(&s, 400), SPACE - off);
+		for (long n = 0;; n++) {
+			memory = n;
+			rc = change_anyhow(&map, off, len, (unsigned)(seed % 5));
+			memory = -1;
+			if (!rc)
+				break;
+			assert_int_equal(rc, -ENOMEM);
+			check(&map, m);
+			failures++;
+		}
+		sop_imap_forget(&map);
+		free(m);
+	}
+	assert_true(failures > 200);
+}
+
+static void what_is_cut_off_the_end_takes_no_memory(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= 300; seed++) {
+		struct model *m = calloc(1, sizeof(*m));
+		struct sop_imap map;
+		uint64_t s = seed, off;
+
+		assert_non_null(m);
+		sop_imap_init(&map, count_drop, m);
+		for (unsigned i = 0; i < 60; i++)
+			random_change(&map, m, &s);
+		off = below(&s, SPACE);
+		model_set(m, off, SPACE - off, (struct byte){.what = NOTHING}, NULL);
+		memory = 0;
+		if (seed % 2)
+			sop_imap_cut(&map, off);
+		else
+			assert_int_equal(sop_imap_remove(&map, off, SPACE - off), 0);
+		memory = -1;
+		check(&map, m);
+		sop_imap_release(&map);
+		assert_int_equal(m->drops, m->blobs);
+		free(m);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -399,6 +510,8 @@ int main(void)
 		cmocka_unit_test(a_blob_cut_in_the_middle_is_dropped_with_its_last_piece),
 		cmocka_unit_test(sequential_writes_make_buffers_of_the_largest_size),
 		cmocka_unit_test(what_is_cut_away_gives_its_memory_back),
+		cmocka_unit_test(a_change_without_memory_leaves_the_map_as_it_was),
+		cmocka_unit_test(what_is_cut_off_the_end_takes_no_memory),
 		cmocka_unit_test(positions_near_the_end_of_all_files_work),
 		cmocka_unit_test(many_intervals_stay_cheap_in_any_order),
 	};
