@@ -6,7 +6,7 @@
  *   VALUE    the window of extents of an open value
  *   JOURNAL  journal files, replicas, append position
  *   STORES   the table of store states
- *   NODES    the node cache (a rwlock of its own in cache.c ranks here)
+ *   NODES    the node cache (a rwlock of its own in node_cache.c ranks here)
  *   SPACE    live, dead and pending space
  *   SEGMENTS open segments, append cursors, open shard files
  *   REGISTRY handle allocation

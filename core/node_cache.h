@@ -1,5 +1,6 @@
 /* The node cache: versions of nodes in memory, shared by node_cache.c (keeps, loads, evicts,
- * freezes) and btree.c (reads and changes trees). Private to these two; the public face is btree.h.
+ * freezes), btree.c (reads trees) and btree_write.c (changes them). Private to these three; the
+ * public face is btree.h.
  *
  * A node is what has a handle; its versions form a chain, newest first. A version is seen by
  * readers at LSNs from its own up to (not including) that of the next newer one. Each version is in
@@ -57,7 +58,7 @@ struct node {
 	bool root;
 };
 
-/* One level of a split that is being prepared, see btree.c. */
+/* One level of a split that is being prepared, see btree_write.c. */
 struct split {
 	struct node *node, *right, *left; /* left: of a root that moves down */
 	struct version *version;

@@ -32,7 +32,6 @@ struct sop_pins {
 	struct scope *spare; /* scopes come and go with every file opened */
 	size_t n_spare;
 	_Atomic uint64_t published; /* changed under lock */
-	_Atomic uint64_t generation;
 };
 
 /* --- one scope ----------------------------------------------------------------------------------
@@ -112,17 +111,15 @@ static int scope_add(struct scope *s, uint64_t lsn)
 	return 0;
 }
 
-/* True when the last pin of this LSN went. */
-static bool scope_drop(struct scope *s, uint64_t lsn)
+static void scope_drop(struct scope *s, uint64_t lsn)
 {
 	size_t i = scope_find(s, lsn);
 
 	assert(i < s->n && s->pins[i].lsn == lsn); /* put of what is not pinned */
 	if (--s->pins[i].count)
-		return false;
+		return;
 	memmove(&s->pins[i], &s->pins[i + 1], (s->n - i - 1) * sizeof(s->pins[0]));
 	s->n--;
-	return true;
 }
 
 static bool scope_between(const struct scope *s, uint64_t from, uint64_t to)
@@ -322,11 +319,9 @@ void sop_pins_put(struct sop_pins *p, uint64_t scope, uint64_t lsn)
 	SOP_LOCK_GUARD(&p->lock);
 	s = find_scope(p, scope);
 	assert(s);
-	if (!scope_drop(s, lsn))
-		return;
+	scope_drop(s, lsn);
 	if (!s->n && s != &p->all)
 		drop_scope(p, scope);
-	atomic_fetch_add_explicit(&p->generation, 1, memory_order_release);
 }
 
 bool sop_pins_between(struct sop_pins *p, uint64_t scope, uint64_t from, uint64_t to)
@@ -363,9 +358,4 @@ uint64_t sop_pins_oldest(struct sop_pins *p)
 		for (const struct scope *s = p->buckets[i]; s; s = s->next)
 			oldest = SOP_MIN(oldest, s->pins[0].lsn);
 	return oldest;
-}
-
-uint64_t sop_pins_generation(struct sop_pins *p)
-{
-	return atomic_load_explicit(&p->generation, memory_order_acquire);
 }

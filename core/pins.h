@@ -34,7 +34,5 @@ uint64_t sop_pins_newest(struct sop_pins *p, uint64_t scope);
 /* The oldest pin of any scope, or what is published when there is none: nobody looks at anything
  * older, now or later. */
 uint64_t sop_pins_oldest(struct sop_pins *p);
-/* Rises whenever a pin goes: a cheap "is it worth looking for what can be dropped". */
-uint64_t sop_pins_generation(struct sop_pins *p);
 
 #endif
