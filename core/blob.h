@@ -148,6 +148,8 @@ int sop_segments_info(
 /* The same, of those in memory alone: never waits. */
 int sop_segments_peek(struct sop_segments *s, uint64_t id, struct sop_segment_info *out);
 void sop_segments_seal(struct sop_segments *s, uint64_t id);
+/* Is it sealed, and has every append to it ended? Nothing comes to it any more then. */
+bool sop_segments_ended(struct sop_segments *s, uint64_t id);
 /* Give back the zeros that were written behind the ends of open segments. No append is under way. A
  * segment that cannot be cut is sealed. */
 void sop_segments_cut(struct sop_segments *s);

@@ -415,6 +415,15 @@ void sop_segments_seal(struct sop_segments *s, uint64_t id)
 		seal_locked(s, seg);
 }
 
+bool sop_segments_ended(struct sop_segments *s, uint64_t id)
+{
+	const struct segment *seg;
+
+	SOP_LOCK_GUARD(&s->lock);
+	seg = find(s, id);
+	return seg && seg->info.sealed && !seg->busy;
+}
+
 void sop_segments_distrust(struct sop_segments *s, uint64_t id)
 {
 	struct segment *seg = find_get(s, id);

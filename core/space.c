@@ -189,7 +189,8 @@ static int seg_get(struct sop_space *s, uint64_t id, struct seg **out, struct so
 	return rc ? rc : seg_add(s, &info, out, e);
 }
 
-/* Nobody refers to anything in it, or may come to. */
+/* Nobody refers to anything in it, or may come to; except who is at an append: what that takes is
+ * noted before it ends. */
 static bool empty(const struct seg *g)
 {
 	return !g->live && !g->uncommitted;
@@ -855,21 +856,17 @@ static int reclaim_locked(struct sop_space *s, struct pending *run, size_t n, st
 	if (ng)
 		qsort(g, ng, sizeof(*g), garbage_order);
 	for (size_t i = 0; i < ng && !rc; i = from) {
-		struct sop_segment_info info;
-		bool gone, foreign;
+		bool ended = sop_segments_ended(s->v->seg, g[i].segment), gone, foreign;
 		struct seg *sg;
 
 		for (from = i; from < ng && g[from].segment == g[i].segment; from++)
 			;
-		rc = sop_segments_info(s->v->seg, g[i].segment, &info, e);
-		if (rc)
-			break;
 		sop_lock(&s->lock);
 		sg = seg_find(s, g[i].segment);
 		foreign = sg && sg->stream == SOP_STREAM_NODES &&
 			  sop_shared_whose(s->v, sg->id) == SOP_SEGMENT_OTHERS;
 		/* Another may be writing to it: who is alone removes it. */
-		gone = sg && empty(sg) && info.sealed && !sop_shared_live(s->v);
+		gone = sg && empty(sg) && ended && !sop_shared_live(s->v);
 		g[i].forget = gone || (foreign && empty(sg));
 		sop_unlock(&s->lock);
 		if (g[i].forget)
@@ -937,12 +934,9 @@ static int sweep_locked(
 	sop_lock(&s->lock);
 	for (size_t b = 0; b < BUCKETS; b++)
 		for (struct seg *g = s->seg[b]; g && *n < max; g = g->next) {
-			struct sop_segment_info info;
-
-			if (!empty(g) || sop_segments_info(s->v->seg, g->id, &info, NULL) ||
-				!info.sealed)
-				continue;
-			remove[(*n)++] = g->id;
+			/* In this order: an append that has ended has been noted. */
+			if (sop_segments_ended(s->v->seg, g->id) && empty(g))
+				remove[(*n)++] = g->id;
 		}
 	sop_unlock(&s->lock);
 	for (size_t i = first; i < *n && !rc; i++)

@@ -1243,6 +1243,86 @@ static void many_freed_blobs_are_looked_at_a_part_at_a_time_and_none_is_lost(voi
 	fixture_settle(f);
 }
 
+/* ---- what is given back while an append takes its places ---- */
+
+static struct sop_disk_ops roll_ops;
+static const struct sop_disk_ops *roll_real;
+static struct fixture *rolling;
+
+/* An append goes on in a new segment: the one before is sealed, and what the append has taken there
+ * is in no account yet. */
+static int roll_open(struct sop_file **out, struct sop_disk *d, const char *path, int flags)
+{
+	struct fixture *f = rolling;
+
+	if (f && flags & SOP_OPEN_CREATE && !strncmp(path, SOP_PATH_SEGMENTS "/", 9)) {
+		rolling = NULL;
+		while (reclaim(f, 512))
+			;
+	}
+	return roll_real->file_open(out, d, path, flags);
+}
+
+static int roll_disk(void *sim, struct sop_disk **out, const char *path, struct sop_err *e)
+{
+	int rc = sim_open_disk(sim, out, path, e);
+
+	if (rc)
+		return rc;
+	roll_real = (*out)->ops;
+	roll_ops = *roll_real;
+	roll_ops.file_open = roll_open;
+	(*out)->ops = &roll_ops;
+	return 0;
+}
+
+#define RUN (100u << 10)
+
+/* Runs of a value with holes between them, written out by one append. */
+static void write_runs(struct fixture *f, const char *key, unsigned n, const uint8_t *bytes)
+{
+	struct sop_txn *t = fixture_begin(f, SOP_TXN_SESSION);
+	struct sop_value *x;
+
+	fixture_ok(f, sop_value_open(&x, t, SOP_NAME(SOP_ROOT, key), SOP_VALUE_WRITE, &f->e));
+	for (unsigned i = 0; i < n; i++)
+		assert_int_equal(sop_value_write(x, bytes, RUN, 2 * i * RUN, &f->e), RUN);
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+}
+
+static void a_segment_that_an_append_has_just_left_is_not_empty(void **state)
+{
+	static uint8_t bytes[RUN], got[RUN];
+	struct sop_txn *t;
+	struct sop_value *x;
+	struct fixture f;
+
+	(void)state;
+	fill_random(bytes, sizeof(bytes), 5);
+	fixture_init(&f, 1, 0, 0);
+	f.opts.segment_bytes = 1 << 20;
+	f.opts.open_disk = roll_disk;
+	fixture_ok(&f, fixture_open(&f));
+	fixture_ok(&f, fixture_upsert(&f, SOP_ROOT, "a", "", 0, true));
+	fixture_ok(&f, fixture_upsert(&f, SOP_ROOT, "b", "", 0, true));
+	write_runs(&f, "a", 1, bytes);
+	fixture_ok(&f, fixture_remove(&f, SOP_ROOT, "a"));
+	fixture_settle(&f);
+	rolling = &f;
+	write_runs(&f, "b", 11, bytes);
+	assert_null(rolling);
+	fixture_ok(&f, sop_volume_checkpoint(f.v, &f.e));
+	t = fixture_begin(&f, SOP_TXN_READ);
+	fixture_ok(&f, sop_value_open(&x, t, SOP_NAME(SOP_ROOT, "b"), 0, &f.e));
+	for (unsigned i = 0; i < 11; i++) {
+		assert_int_equal(sop_value_read(x, got, RUN, 2 * i * RUN, &f.e), RUN);
+		assert_memory_equal(got, bytes, RUN);
+	}
+	sop_txn_rollback(t);
+	fixture_settle(&f);
+	fixture_release(&f);
+}
+
 /* ---- a journal that no disk is known to have ---- */
 
 static struct sop_disk_ops half_ops, half_journal;
@@ -1368,6 +1448,7 @@ int main(void)
 		cmocka_unit_test(a_segment_whose_records_cannot_be_read_at_first_is_not_forgotten),
 		TEST(a_hole_leaves_the_size_to_those_who_write),
 		TEST(many_freed_blobs_are_looked_at_a_part_at_a_time_and_none_is_lost),
+		cmocka_unit_test(a_segment_that_an_append_has_just_left_is_not_empty),
 		TEST(two_of_a_group_that_set_options_conflict),
 		TEST(a_group_does_not_set_options_of_a_store_that_it_removes),
 		cmocka_unit_test(an_error_of_the_moment_in_recovery_ends_no_history),
