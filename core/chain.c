@@ -256,7 +256,7 @@ static int write_floor(struct replica *p, uint64_t slot, uint64_t who)
 		&f, p->disk, path, SOP_OPEN_WRITE | SOP_OPEN_CREATE | SOP_OPEN_EXCL);
 	if (!rc)
 		f->ops->file_close(f);
-	return rc && rc != -EEXIST ? rc : p->disk->ops->syncdir(p->disk, SOP_PATH_FLOORS);
+	return rc == -EEXIST ? 0 : rc;
 }
 
 /* ---- letting go of slots ---- */
@@ -345,13 +345,16 @@ static void remove_needless(struct replica *p, struct op *o, const char *folder,
 	free(l.name);
 }
 
-/* The floor is durable before a register goes: see SHARED.md, section 5. */
+/* The floor is durable before a register goes: see SHARED.md, section 5. Whoever has made the one
+ * that is there may not have come as far as its sync. */
 static int trim(struct replica *p, struct op *o)
 {
 	int rc = read_floor(p, &o->floor);
 
 	if (!rc && o->floor.slot < o->slot)
 		rc = write_floor(p, o->slot, o->who);
+	if (!rc)
+		rc = p->disk->ops->syncdir(p->disk, SOP_PATH_FLOORS);
 	if (rc)
 		return rc;
 	remove_needless(p, o, SOP_PATH_FLOORS, floor_needless);

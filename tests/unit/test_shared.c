@@ -44,6 +44,7 @@ static void (*_Atomic before_blobs)(
 static bool no_checkpoint;
 static const char *no_checkpoint_on; /* this disk takes none */
 static bool no_image;
+static bool no_floor_sync;
 static bool live_locks_unseen; /* a lock of one that lives is given to another */
 static bool locks_lost;	       /* the lock service has forgotten who holds what */
 static int link_rc;	       /* not 0: what link(2) says */
@@ -82,6 +83,11 @@ static int hooked_rename(struct sop_disk *d, const char *from, const char *to)
 	if (no_image && !strncmp(to, "slots/image.", 12))
 		return -EIO;
 	return real->rename(d, from, to);
+}
+
+static int hooked_syncdir(struct sop_disk *d, const char *path)
+{
+	return no_floor_sync && !strcmp(path, SOP_PATH_FLOORS) ? -EIO : real->syncdir(d, path);
 }
 
 static int hooked_lock(struct sop_file *f)
@@ -159,6 +165,7 @@ static int hooked_disk(void *sim, struct sop_disk **out, const char *path, struc
 	ops.link = hooked_link;
 	ops.pwritev = hooked_pwritev;
 	ops.rename = hooked_rename;
+	ops.syncdir = hooked_syncdir;
 	ops.list = hooked_list;
 	ops.lock = hooked_lock;
 	ops.lock_shared = hooked_lock_shared;
@@ -232,6 +239,7 @@ static int setup(void **state)
 	hangs = in_hang = false;
 	before_blobs = NULL;
 	locks_lost = no_checkpoint = no_image = links_replace = false;
+	no_floor_sync = false;
 	no_checkpoint_on = NULL;
 	link_rc = 0;
 	p.sim = sim_new(1);
@@ -1617,6 +1625,27 @@ static void an_image_that_cannot_be_written_is_none(void **state)
 	check_whole();
 }
 
+/* The floor was made, and its name may not be on the media: whoever finds it there, this one or
+ * another, is not to remove what lies below before it is. */
+static void a_floor_is_on_the_media_before_slots_go(void **state)
+{
+	(void)state;
+	ok(put(p.a, "x", "1"));
+	ok(sop_volume_checkpoint(p.a, &p.e));
+	no_floor_sync = true;
+	tick_both();
+	no_floor_sync = false;
+	tick_both();
+	assert_true(files("slots/commit.") <= 4);
+	ok(put(p.b, "x", "2")); /* syncs the folder of the slots */
+	sim_power_on(p.sim, SIM_KEEP_SYNCED_ONLY, 1);
+	close_both();
+	ok(open_one(&p.a));
+	ok(open_one(&p.b));
+	expect_both("x", "2");
+	check_whole();
+}
+
 /* A disk hangs while who is alone removes what others left there, and goes on when others are in.
  */
 static void what_others_bring_survives_a_late_removal(void **state)
@@ -1718,6 +1747,7 @@ int main(void)
 		T(what_one_who_enters_writes_is_nobodys_garbage),
 		T(what_was_removed_is_given_back_while_others_are_there),
 		T(an_image_that_cannot_be_written_is_none),
+		T(a_floor_is_on_the_media_before_slots_go),
 		T(what_others_bring_survives_a_late_removal),
 		T(who_is_dead_holds_up_nobody),
 	};
