@@ -521,7 +521,7 @@ int sop_checkpoint_store_image(struct sop_members *mem, const char *path,
 	const struct sop_checkpoint *c, struct sop_err *e)
 {
 	sop_autofree struct store *s = calloc(1, sizeof(*s));
-	unsigned full, of = replicas_of(mem);
+	unsigned full = 0, taken = 0, of = replicas_of(mem);
 	int rc;
 
 	if (!s)
@@ -531,7 +531,13 @@ int sop_checkpoint_store_image(struct sop_members *mem, const char *path,
 	rc = image_new(&s->image, c, &sop_members_label(mem)->volume_uuid, e);
 	if (!rc)
 		rc = store_new(s, e);
-	if (!rc && (2 * stage_all(s, &full) <= of || 2 * name_all(s) <= of))
+	if (!rc)
+		taken = stage_all(s, &full);
+	if (!rc && 2 * taken > of)
+		taken = name_all(s);
+	else if (!rc)
+		unstage_all(s);
+	if (!rc && 2 * taken <= of)
 		rc = sop_say(e, full ? -ENOSPC : SOP_EDISKS,
 			"too few of %u replicas take an image: %s", of, s->last.text);
 	store_release(s);

@@ -44,6 +44,7 @@ static void (*_Atomic before_blobs)(
 static bool no_checkpoint;
 static const char *no_checkpoint_on; /* this disk takes none */
 static bool no_image;
+static bool no_room_for_images; /* on d1 and d2 */
 static bool no_floor_sync;
 static bool live_locks_unseen; /* a lock of one that lives is given to another */
 static bool locks_lost;	       /* the lock service has forgotten who holds what */
@@ -145,6 +146,9 @@ static int hooked_open(struct sop_file **out, struct sop_disk *d, const char *pa
 		raising = NULL;
 		fn();
 	}
+	if (no_room_for_images && flags & SOP_OPEN_CREATE && !strncmp(path, "slots/image.", 12) &&
+		strcmp(d->name, "/d3"))
+		return -ENOSPC;
 	rc = real->file_open(out, d, path, flags);
 	if (rc)
 		return rc;
@@ -239,7 +243,7 @@ static int setup(void **state)
 	hangs = in_hang = false;
 	before_blobs = NULL;
 	locks_lost = no_checkpoint = no_image = links_replace = false;
-	no_floor_sync = false;
+	no_room_for_images = no_floor_sync = false;
 	no_checkpoint_on = NULL;
 	link_rc = 0;
 	p.sim = sim_new(1);
@@ -1625,6 +1629,21 @@ static void an_image_that_cannot_be_written_is_none(void **state)
 	check_whole();
 }
 
+/* Where one replica has room and the others have none, each try is to leave it as it was. */
+static void an_image_for_which_there_is_no_room_leaves_nothing(void **state)
+{
+	(void)state;
+	ok(put(p.a, "x", "1"));
+	no_room_for_images = true;
+	assert_int_equal(sop_volume_checkpoint(p.a, &p.e), -ENOSPC);
+	no_room_for_images = false;
+	assert_int_equal(files_on("/d3", "slots/image."), 0);
+	ok(sop_volume_checkpoint(p.a, &p.e));
+	tick_both();
+	expect_both("x", "1");
+	check_whole();
+}
+
 /* The floor was made, and its name may not be on the media: whoever finds it there, this one or
  * another, is not to remove what lies below before it is. */
 static void a_floor_is_on_the_media_before_slots_go(void **state)
@@ -1747,6 +1766,7 @@ int main(void)
 		T(what_one_who_enters_writes_is_nobodys_garbage),
 		T(what_was_removed_is_given_back_while_others_are_there),
 		T(an_image_that_cannot_be_written_is_none),
+		T(an_image_for_which_there_is_no_room_leaves_nothing),
 		T(a_floor_is_on_the_media_before_slots_go),
 		T(what_others_bring_survives_a_late_removal),
 		T(who_is_dead_holds_up_nobody),
