@@ -41,11 +41,11 @@ def draw(bench):
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{W}" height="{height}" viewBox="0 0 {W} {height}" '
            f'font-family="system-ui, sans-serif"><rect width="{W}" height="{height}" fill="{BACK}"/>',
            text(LEFT, 24, "How fast the others are, sopfs (2+2, any two disks may fail) being 1", size=14, weight=600)]
-    x = LEFT
+    x = 40
     for name in (n for n in COLOURS if n in bench["systems"]):
         label = NAMES.get(name, name)
         out.append(f'<circle cx="{x + 5}" cy="44" r="5" fill="{COLOURS[name]}"/>' + text(x + 14, 48, label, fill=SOFT))
-        x += 26 + 6.4 * len(label)
+        x += 28 + 7.4 * len(label)
     bottom = TOP + ROW * len(cases)
     for tick in (0.02, 0.1, 0.5, 1, 2, 10, 50):
         heavy = f'{INK}" stroke-width="1.6' if tick == 1 else f'{LINE}" stroke-width="1'
