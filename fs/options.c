@@ -22,7 +22,7 @@ enum kind {
 	WORD_OFF, /* "name=word": clears a bool */
 	WORD_ON,  /* "name=word": sets it */
 	WORD_SET, /* "name=word": sets an int to `flag` */
-	TEXT,	  /* "name=anything"; flag: it is a URL */
+	TEXT,	  /* "name=anything"; flag: it is a URL, else a file */
 };
 
 struct option_entry {
@@ -196,6 +196,18 @@ static int set_time(struct sopfs_options *o, const struct option_entry *t, const
 	return 0;
 }
 
+/* The daemon leaves its working directory. NULL and errno. */
+static char *from_here(const char *path)
+{
+	sop_autofree char *cwd = NULL;
+	char *out;
+
+	if (path[0] == '/')
+		return strdup(path);
+	cwd = getcwd(NULL, 0);
+	return cwd && asprintf(&out, "%s/%s", cwd, path) >= 0 ? out : NULL;
+}
+
 static int set_text(struct sopfs_options *o, const struct option_entry *t, const char *word,
 	const char *value, struct sop_err *e)
 {
@@ -204,9 +216,9 @@ static int set_text(struct sopfs_options *o, const struct option_entry *t, const
 
 	if (!*value)
 		return sop_say(e, -EINVAL, "option %s: wants a value", word);
-	copy = strdup(value);
+	copy = t->flag ? strdup(value) : from_here(value);
 	if (!copy)
-		return sop_fail(e, -ENOMEM, "option %s", word);
+		return sop_fail(e, -errno, "option %s", word);
 	free(*to);
 	*to = copy;
 	return 0;
@@ -413,21 +425,13 @@ char *sopfs_options_dump(const struct sopfs_options *o)
 /* ---- SOURCE ------------------------------------------------------------------------------------
  */
 
-/* The daemon leaves its working directory, and labels remember where members were. A folder that is
- * not there keeps the name it was given: the error message wants it. */
+/* Labels remember where members were. A folder that is not there keeps the name it was given: the
+ * error message wants it. */
 static char *absolute(const char *path)
 {
-	sop_autofree char *cwd = NULL;
 	char *out = realpath(path, NULL);
 
-	if (out)
-		return out;
-	if (path[0] == '/')
-		return strdup(path);
-	cwd = getcwd(NULL, 0);
-	if (!cwd || asprintf(&out, "%s/%s", cwd, path) < 0)
-		return NULL;
-	return out;
+	return out ? out : from_here(path);
 }
 
 int sopfs_options_source(struct sopfs_options *o, const char *source, struct sop_err *e)
@@ -438,7 +442,7 @@ int sopfs_options_source(struct sopfs_options *o, const char *source, struct sop
 		char *full = absolute(o->paths.path[i]);
 
 		if (!full)
-			return sop_fail(e, -ENOMEM, "%s", o->paths.path[i]);
+			return sop_fail(e, -errno, "%s", o->paths.path[i]);
 		free(o->paths.path[i]);
 		o->paths.path[i] = full;
 	}

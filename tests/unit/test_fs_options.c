@@ -116,6 +116,26 @@ static void options_set_what_they_say(void **state)
 	assert_string_equal(o.mountpoint, "/mnt");
 }
 
+static void files_are_found_from_another_working_directory_too(void **state)
+{
+	char here[4096], want[4200], *text;
+
+	(void)state;
+	assert_non_null(getcwd(here, sizeof(here)));
+	assert_int_equal(
+		parse("sopfs", "-o", "redis=redis://h,redis_password_file=secret,log=x/log", "/a",
+			"/mnt"),
+		0);
+	snprintf(want, sizeof(want), "%s/secret", here);
+	assert_string_equal(o.volume.redis_password_file, want);
+	snprintf(want, sizeof(want), "%s/x/log", here);
+	assert_string_equal(o.log_file, want);
+	text = sopfs_options_dump(&o);
+	assert_non_null(strstr(text, want));
+	free(text);
+	assert_string_equal(o.redis, "redis://h");
+}
+
 static void redis_is_told_without_its_password(void **state)
 {
 	char *text;
@@ -283,6 +303,7 @@ int main(void)
 		cmocka_unit_test(a_size_that_is_none_is_refused),
 		cmocka_unit_test(a_time_without_unit_is_seconds),
 		cmocka_unit_test(options_set_what_they_say),
+		cmocka_unit_test(files_are_found_from_another_working_directory_too),
 		cmocka_unit_test(redis_is_told_without_its_password),
 		cmocka_unit_test(the_later_option_wins),
 		cmocka_unit_test(options_may_come_after_the_words),
