@@ -657,6 +657,10 @@ static int derive(struct sopfs_options *o, struct sop_err *e)
 	o->fs.read_only = o->volume.read_only;
 	if (o->volume.read_only)
 		o->mount_flags |= MS_RDONLY;
+	if (geteuid() != 0 && ~o->mount_flags & (MS_NOSUID | MS_NODEV))
+		return sop_say(e, -EPERM,
+			"options suid and dev: fusermount3 mounts without either; leave them out, "
+			"or mount as root");
 	o->volume.redis = o->redis;
 	o->volume.redis_password_file = o->redis_password_file;
 	o->volume.mounted_at = o->mountpoint;

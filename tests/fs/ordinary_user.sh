@@ -20,6 +20,10 @@ export XDG_RUNTIME_DIR=$OWN/run
 # shellcheck disable=SC2016 # expanded by the user's shell
 runuser -u nobody -- sh -euc 'cd "$OWN" && mkdir d1 d2 d3 mnt && mkdir -m 700 run
 	"./$MKFS_NAME" -q -f d1 d2 d3 2>/dev/null
+	for option in suid dev; do
+		if "./$SOPFS_NAME" d1 mnt -o $option 2>err; then exit 1; fi
+		grep -q "$option.*root" err
+	done
 	"./$SOPFS_NAME" d1 mnt
 	echo hi >mnt/x
 	test "$(cat mnt/x)" = hi
