@@ -4,6 +4,7 @@
 #include "fs/rate.h"
 #include "fs/systemd.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -86,6 +87,23 @@ static void __attribute__((noreturn)) wait_for_report(int fd, pid_t child)
 	_exit(SOPFS_EXIT_INTERNAL);
 }
 
+/* What whoever called had open: a lock that it waits to give back, the end of a pipe. What is ours
+ * closes on exec, and only what does not has come to us by one. */
+static void close_inherited(void)
+{
+	DIR *all = opendir("/proc/self/fd");
+	const struct dirent *d;
+
+	while (all && (d = readdir(all))) {
+		int fd = atoi(d->d_name), flags = fd > STDERR_FILENO ? fcntl(fd, F_GETFD) : -1;
+
+		if (flags >= 0 && !(flags & FD_CLOEXEC))
+			close(fd);
+	}
+	if (all)
+		closedir(all);
+}
+
 int sopfs_daemon_start(bool foreground, struct sop_err *e)
 {
 	int pipe_fd[2];
@@ -107,6 +125,7 @@ int sopfs_daemon_start(bool foreground, struct sop_err *e)
 	}
 	close(pipe_fd[0]);
 	report_fd = pipe_fd[1];
+	close_inherited();
 	return 0;
 }
 

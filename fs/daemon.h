@@ -22,7 +22,8 @@ enum sopfs_exit {
 /* Of an error code of ours. */
 int sopfs_exit_code(int rc);
 
-/* Fork, unless in the foreground; returns in the child alone. */
+/* Fork, unless in the foreground; returns in the child alone, which keeps no file of the caller's
+ * but 0 to 2 (and gives those back with its report). */
 int sopfs_daemon_start(bool foreground, struct sop_err *e);
 /* Once: tell the parent. 0: also leave the terminal, the working directory and stdio. */
 void sopfs_daemon_report(int exit_code);

@@ -17,6 +17,14 @@ assert_eq "$(awk -v m="$MNT" '$2 == m { print $1, $3 }' /proc/mounts)" "$SOURCE 
 awk -v m="$MNT" '$2 == m { print $4 }' /proc/mounts | grep -q default_permissions || fail "default_permissions"
 PID=$(daemon_of "$MNT")
 [ "$(readlink "/proc/$PID/cwd")" = / ] || fail "the daemon holds a directory"
+unmount_volume
+
+# What its caller holds open, a lock for one, it gives back with the caller, and so does its messenger.
+exec 8>"$WORK/lock"
+flock -n 8
+mount_volume
+exec 8>&-
+flock -n "$WORK/lock" true || fail "the daemon keeps its caller's lock"
 
 # SIGTERM: written out, unmounted, unlocked.
 kill -TERM "$PID"
