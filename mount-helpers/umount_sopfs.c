@@ -13,6 +13,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/statvfs.h>
 #include <sys/xattr.h>
 
 #include "core/mountpoint.h"
@@ -220,7 +221,13 @@ static void name_holders(const char *dir)
 
 static int remount_read_only(const struct args *a)
 {
-	if (mount("none", a->dir, NULL, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV, NULL)) {
+	struct statvfs st;
+
+	/* What else holds of it stays: the two have the same numbers for it. */
+	if (statvfs(a->dir, &st) ||
+		mount("none", a->dir, NULL,
+			MS_REMOUNT | MS_RDONLY | (st.f_flag & (MS_NOSUID | MS_NODEV | MS_NOEXEC)),
+			NULL)) {
 		complain("%s: busy, and not to be made read-only: %s", a->where, strerror(errno));
 		return EXIT_FAILED;
 	}

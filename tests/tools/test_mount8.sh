@@ -81,6 +81,17 @@ assert_eq "$(cat <&7)" one "an open file after umount -l"
 exec 7<&-
 wait_until 60 daemon_is_gone "$MNT" || fail "the daemon stays after umount -l"
 
+# Read-only instead: nothing else changes.
+mount_volume noexec,suid
+exec 7<"$MNT/file"
+expect_exit 0 umount.sopfs -r "$MNT"
+findmnt -n -o OPTIONS "$MNT" >"$WORK/after"
+grep -q '^ro,' "$WORK/after" || fail "umount -r of a busy mount leaves it writable"
+grep -q noexec "$WORK/after" || fail "umount -r takes noexec away: $(cat "$WORK/after")"
+! grep -q nosuid "$WORK/after" || fail "umount -r takes suid away: $(cat "$WORK/after")"
+exec 7<&-
+unmount_volume
+
 # ---- remount ----
 mount_volume cache=64M
 echo two >"$MNT/two"
