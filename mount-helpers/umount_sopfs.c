@@ -10,10 +10,11 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <sys/xattr.h>
 
 #include "core/mountpoint.h"
@@ -26,6 +27,7 @@
 #define TYPE	      "fuse.sopfs"
 #define HOLDERS_MAX   5
 #define REPORT_EVERY  10 /* seconds, when stderr is no terminal */
+#define FORCE_S	      3	 /* by force, how long is waited at each point */
 
 enum { EXIT_OK = 0, EXIT_USAGE = 1, EXIT_SYSTEM = 2, EXIT_INTERRUPTED = 8, EXIT_FAILED = 32 };
 
@@ -65,26 +67,17 @@ static void note_interrupt(int number)
 /* The topmost mount at just this place is ours. */
 static bool is_ours(const char *dir)
 {
+	static char line[65536]; /* of any list of folders */
 	FILE *table = setmntent("/proc/self/mounts", "re");
 	bool ours = false;
-	struct mntent *m;
+	struct mntent m;
 
-	while (table && (m = getmntent(table)))
-		if (!strcmp(m->mnt_dir, dir))
-			ours = !strcmp(m->mnt_type, TYPE);
+	while (table && getmntent_r(table, &m, line, sizeof(line)))
+		if (!strcmp(m.mnt_dir, dir))
+			ours = !strcmp(m.mnt_type, TYPE);
 	if (table)
 		endmntent(table);
 	return ours;
-}
-
-/* A descriptor of the process that serves it, or -1: dead already, or not to be seen from here. */
-static int daemon_of(const char *dir)
-{
-	char text[32] = "";
-	ssize_t n = getxattr(dir, "sop.daemon", text, sizeof(text) - 1);
-	long pid = n > 0 ? strtol(text, NULL, 10) : 0;
-
-	return pid > 1 ? (int)syscall(SYS_pidfd_open, (pid_t)pid, 0) : -1;
 }
 
 /* ---- waiting -----------------------------------------------------------------------------------
@@ -98,42 +91,66 @@ static void show(const char *what, unsigned seconds)
 		complain("%s, %u s", what, seconds);
 }
 
-/* Until the process has ended. 0, or -EINTR. */
-static int wait_end(int pidfd, const char *what)
+/* Until the process has ended. 0, -EINTR, or, after most_s unless that is 0, -ETIMEDOUT. */
+static int wait_end(int pidfd, const char *what, unsigned most_s)
 {
 	struct pollfd p = {.fd = pidfd, .events = POLLIN};
 	unsigned seconds = 0;
-	int n;
+	int n = 0;
 
-	while (!interrupted && (n = poll(&p, 1, 1000)) <= 0)
+	while (!interrupted && (!most_s || seconds < most_s) && (n = poll(&p, 1, 1000)) <= 0)
 		if (!n)
 			show(what, ++seconds);
 	if (seconds && isatty(STDERR_FILENO))
 		fputs("\r\033[K", stderr);
-	return interrupted ? -EINTR : 0;
+	return interrupted ? -EINTR : n > 0 ? 0 : -ETIMEDOUT;
 }
 
-/* fsync of the root makes every commit so far durable. In a child: it may take a while, or for
- * ever, and the user hears of it. */
-static int write_out(const char *dir)
+/* What the daemon is asked, in a child: it may take a while, or for ever, which no signal but
+ * SIGKILL ends; and the user hears of it. What it gave, or -EINTR, or -ETIMEDOUT (see wait_end()).
+ */
+static long in_child(
+	long (*ask)(const char *dir), const char *dir, const char *what, unsigned most_s)
 {
-	pid_t pid = fork();
-	int pidfd, rc, fd;
+	long *answer = mmap(
+		NULL, sizeof(*answer), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	pid_t pid = answer == MAP_FAILED ? -1 : fork();
+	int pidfd;
+	long rc;
 
 	if (!pid) {
-		fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		_exit(fd < 0 || fsync(fd) ? 1 : 0);
+		*answer = -EIO; /* should it be killed */
+		*answer = ask(dir);
+		_exit(0);
 	}
-	if (pid < 0)
-		return -errno;
-	pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-	if (pidfd < 0)
-		return -errno;
-	rc = wait_end(pidfd, "writing out");
-	close(pidfd);
-	if (rc)
+	pidfd = pid < 0 ? -1 : (int)syscall(SYS_pidfd_open, pid, 0);
+	rc = pidfd < 0 ? -errno : wait_end(pidfd, what, most_s);
+	if (pidfd >= 0)
+		close(pidfd);
+	if (rc && pid > 0)
 		kill(pid, SIGKILL);
+	if (!rc)
+		rc = *answer;
+	if (answer != MAP_FAILED)
+		munmap(answer, sizeof(*answer));
 	return rc;
+}
+
+/* The process that serves it; 0: it is dead already. */
+static long ask_daemon(const char *dir)
+{
+	char text[32] = "";
+	ssize_t n = getxattr(dir, "sop.daemon", text, sizeof(text) - 1);
+
+	return n > 0 ? strtol(text, NULL, 10) : 0;
+}
+
+/* fsync of the root makes every commit so far durable. */
+static long ask_sync(const char *dir)
+{
+	sop_autoclose int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return fd < 0 || fsync(fd) ? -errno : 0;
 }
 
 /* ---- who keeps it busy -------------------------------------------------------------------------
@@ -238,8 +255,14 @@ static int remount_read_only(const struct args *a)
 static int detach(const struct args *a)
 {
 	int flags = UMOUNT_NOFOLLOW | (a->force ? MNT_FORCE : 0) | (a->lazy ? MNT_DETACH : 0);
+	int rc = umount2(a->dir, flags);
 
-	if (!umount2(a->dir, flags))
+	/* Whose calls have just been made to fail is on his way out; what we have asked, too. */
+	for (int i = 0; rc && errno == EBUSY && a->force && i < FORCE_S * 10; i++) {
+		usleep(100000);
+		rc = umount2(a->dir, flags);
+	}
+	if (!rc)
 		return EXIT_OK;
 	if (errno == EPERM) {
 		complain("%s: only root may unmount it this way; an own mount is taken down by "
@@ -258,36 +281,68 @@ static int detach(const struct args *a)
 	return EXIT_FAILED;
 }
 
+/* All that was committed is on the disks. What to exit with, if it is not. */
+static int write_out(const struct args *a)
+{
+	long rc;
+
+	if (a->verbose)
+		complain("%s: writing out", a->where);
+	rc = in_child(ask_sync, a->dir, "writing out", 0);
+	if (rc == -EINTR)
+		return EXIT_INTERRUPTED;
+	if (!rc)
+		return EXIT_OK;
+	complain("%s: writing out: %s; what was committed last may be missing when it is mounted "
+		 "again: see the log",
+		a->where, strerror((int)-rc));
+	return EXIT_SYSTEM;
+}
+
 static int unmount(const struct args *a)
 {
-	sop_autoclose int daemon = daemon_of(a->dir);
-	int rc;
+	/* Out of sight lazily, nothing is asked; by force, nothing is waited for. */
+	long pid = a->lazy ? 0
+			   : in_child(ask_daemon, a->dir, "waiting for its daemon",
+				     a->force ? FORCE_S : 0);
+	/* -1: dead already, or not to be seen from here. */
+	sop_autoclose int daemon = pid > 1 ? (int)syscall(SYS_pidfd_open, (pid_t)pid, 0) : -1;
+	int code = EXIT_OK, rc;
 
-	/* By force nothing is asked of a daemon that may hang. */
-	if (daemon >= 0 && !a->force && !a->lazy) {
-		if (a->verbose)
-			complain("%s: writing out", a->where);
-		rc = write_out(a->dir);
-		if (rc == -EINTR)
-			return EXIT_INTERRUPTED;
+	if (pid == -EINTR)
+		return EXIT_INTERRUPTED;
+	if (pid < 0 && !a->force) {
+		complain("%s: %s", a->where, strerror((int)-pid));
+		return EXIT_SYSTEM;
 	}
+	if (daemon >= 0 && !a->force)
+		code = write_out(a);
+	/* Staying would write out nothing either, and keep the disks from being mended. */
+	if (code == EXIT_INTERRUPTED)
+		return code;
 	rc = detach(a);
 	if (rc)
 		return rc;
 	if (is_ours(a->dir)) /* read-only now, or another lies below */
-		return EXIT_OK;
+		return code;
 	if (a->verbose)
 		complain("%s: unmounted", a->where);
-	if (daemon < 0 || a->lazy)
-		return EXIT_OK;
-	if (wait_end(daemon, "unmounted; its daemon is writing out")) {
+	if (pid < 0) {
+		complain("%s: is unmounted, but its daemon did not answer: leave the disks where "
+			 "they are until it has ended",
+			a->where);
+		return EXIT_SYSTEM;
+	}
+	if (daemon < 0)
+		return code;
+	if (wait_end(daemon, "unmounted; its daemon is writing out", 0)) {
 		complain("%s: is unmounted, but its daemon has not ended: leave the disks where "
 			 "they "
 			 "are until it has",
 			a->where);
 		return EXIT_INTERRUPTED;
 	}
-	return EXIT_OK;
+	return code;
 }
 
 /* -1: go on; else the exit code. */
