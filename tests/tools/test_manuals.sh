@@ -93,6 +93,15 @@ if command -v systemd-analyze >/dev/null; then
 	! grep "$WORK/units" "$WORK/verify" || fail "systemd-analyze verify complains"
 fi
 
+# A volume's NAME may have a dash, of which %I makes a slash.
+if command -v systemd-escape >/dev/null; then
+	for u in "$TOP"/mount-helpers/systemd/*; do
+		sed -e "s|%i|my-tank|g" -e "s|%I|$(systemd-escape -u my-tank)|g" "$u" >"$WORK/unit"
+		! grep 'my/tank' "$WORK/unit" || fail "${u##*/} takes my-tank for another name"
+		grep -q 'my-tank' "$WORK/unit" || fail "${u##*/} says nothing of my-tank: this tests nothing"
+	done
+fi
+
 # What systemd makes of our lines of fstab.
 generator=/usr/lib/systemd/system-generators/systemd-fstab-generator
 if [ -x "$generator" ]; then

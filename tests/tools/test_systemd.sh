@@ -55,3 +55,21 @@ entry "MESSAGE=sopfs\[tank\] main: op=mount: $MNT serves" >/dev/null
 wait_until 60 grep -q "$MNT serves" "$WORK/journal" || fail "nothing in the journal"
 unmount_volume
 kill "$listener"
+
+# What the unit does behind its daemon: a mount of one that was killed goes; that of another stays, when it was
+# the reason why the unit could not start.
+mkdir "$WORK/conf"
+printf 'source = %s\nmountpoint = %s\n' "$SOURCE" "$MNT" >"$WORK/conf/my-tank.conf"
+sed -n "s/^ExecStopPost=-\/bin\/sh -c '\(.*\)'\$/\1/p" "$TOP/mount-helpers/systemd/sopfs@.service" |
+	sed -e 's/\$\$/$/g' -e "s|@S*BINDIR@|$BUILD|g" -e 's/%i/my-tank/g' >"$WORK/behind"
+behind() { # CODE
+	SOPFS_CONFIG_DIR=$WORK/conf EXIT_CODE=$1 sh -c "$(cat "$WORK/behind")"
+}
+mount_volume
+expect_exit 32 env SOPFS_CONFIG_DIR="$WORK/conf" "$SOPFS" -f my-tank
+behind exited
+is_mounted "$MNT" || fail "a unit that could not start takes another's mount away"
+kill -9 "$PID"
+wait_gone "$PID"
+behind killed
+! is_mounted "$MNT" || fail "the mount of a daemon that was killed stays"
