@@ -19,7 +19,7 @@ static void fill(struct sop_peek *out, const struct sop_label *l)
 		const struct sop_member *m = &l->member[i];
 		struct sop_peek_disk *d = &out->disk[out->disks];
 
-		if (!m->role)
+		if (!m->role || m->state == SOP_MEMBER_REMOVED)
 			continue;
 		d->index = i;
 		d->uuid = m->uuid;

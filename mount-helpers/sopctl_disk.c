@@ -28,10 +28,11 @@ static int set_disk(json_t *request, const char *disk)
 		       : SOPCTL_OK;
 }
 
-/* A disk of the volume, by any of its names; name "": there is none. */
+/* A disk of the volume, by any of its names, as the daemon takes them: a path has a slash. name "":
+ * there is none. */
 static void find_disk(struct sopctl_disk *out, struct sopctl_volume *v, const char *disk)
 {
-	sop_autofree char *full = sopctl_absolute(disk);
+	sop_autofree char *full = strchr(disk, '/') ? sopctl_absolute(disk) : NULL;
 	json_t *answer, *d;
 	size_t i, len = strlen(disk);
 	int code;

@@ -189,3 +189,14 @@ unmount_volume
 "$SOPFS" "$WORK/q\\?/d" "$MNT" -o "log=$LOG"
 expect_exit 0 "$SOPCTL" fstab "$MNT"
 unmount_volume
+
+# A disk's name is one, though a folder of that name lies here that is another disk. One that has gone is told of
+# no more, nor named in fstab.
+mkdir "$WORK/x" "$WORK/x/"{a,b,d1,new}
+"$MKFS" -q -f -L "$NAME-5" --ec 2+1 "$WORK/x/a" "$WORK/x/b" "$WORK/x/d1" 2>/dev/null
+"$SOPFS" "$WORK/x/a" "$MNT" -o "log=$LOG"
+(cd "$WORK/x" && expect_exit 0 "$SOPCTL" replace --yes --force --wait "$NAME-5" d1 new)
+unmount_volume
+expect_exit 0 "$SOPCTL" status "$WORK/x/b"
+assert_eq "$(grep -c PRESENT "$WORK/out") $(grep -c MISSING "$WORK/out")" "3 0" "disks after one was replaced"
+! "$SOPCTL" fstab "$WORK/x/b" | grep -q "$WORK/x/a" || fail "fstab names a folder that is no member any more"
