@@ -272,8 +272,11 @@ int main(int argc, char **argv)
 	argv[1] = name;
 	rc = parse(&a, v, argc - 1, argv + 1);
 	rc = rc < 0 ? SOPCTL_OK : rc ? rc : v->run(&a);
-	/* A full disk or closed pipe at the other end is an error to tell. */
-	if ((fflush(stdout) || ferror(stdout)) && !rc)
-		return sopctl_fail(SOPCTL_FAILURE, "standard output: %s", strerror(errno));
+	/* A full disk or closed pipe at the other end is an error to tell, and has no other teller.
+	 */
+	errno = 0;
+	if (fflush(stdout) || ferror(stdout))
+		return sopctl_fail(rc ? rc : SOPCTL_FAILURE, "standard output: %s",
+			errno ? strerror(errno) : "not all could be written");
 	return rc;
 }

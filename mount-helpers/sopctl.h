@@ -69,6 +69,8 @@ char *sopctl_clean(char *text);
 char *sopctl_bytes(const json_t *j, const char *key, size_t *len);
 /* The other way: "KEY_hex", where the text is no UTF-8. */
 void sopctl_set_text(json_t *j, const char *key, const char *text);
+/* "disk" of a request: "d3" stays what it is; a folder gets its full name. What to exit with. */
+int sopctl_set_disk(json_t *request, const char *disk);
 /* One JSON object on a line of stdout. */
 void sopctl_print_json(const json_t *j);
 

@@ -18,8 +18,7 @@ static int set_path(json_t *request, const char *key, const char *path)
 	return sopctl_fail(SOPCTL_USAGE, "%s: the name is not UTF-8", path);
 }
 
-/* "d3" stays what it is; a folder gets its full name. */
-static int set_disk(json_t *request, const char *disk)
+int sopctl_set_disk(json_t *request, const char *disk)
 {
 	if (strchr(disk, '/'))
 		return set_path(request, "disk", disk);
@@ -104,7 +103,7 @@ static int run_online(const struct sopctl_args *a)
 	json_t *request = json_pack("{s:s}", "verb", "online");
 
 	if (!rc)
-		rc = set_disk(request, a->word[1]);
+		rc = sopctl_set_disk(request, a->word[1]);
 	if (!rc && a->path)
 		rc = set_path(request, "path", a->path);
 	if (!rc)
@@ -123,7 +122,7 @@ static int run_offline(const struct sopctl_args *a)
 	json_t *request = json_pack("{s:s}", "verb", "offline");
 
 	if (!rc)
-		rc = set_disk(request, a->word[1]);
+		rc = sopctl_set_disk(request, a->word[1]);
 	if (!rc)
 		rc = would_do(&v, a, request);
 	if (!rc)
@@ -147,7 +146,7 @@ static int run_replace(const struct sopctl_args *a)
 	rc = sopctl_find(&v, a->word[0], false, true);
 	request = request_of(a->cancel ? "cancel" : "replace", a);
 	if (!rc)
-		rc = set_disk(request, a->word[1]);
+		rc = sopctl_set_disk(request, a->word[1]);
 	if (!rc && !a->cancel)
 		rc = set_path(request, "path", a->word[2]);
 	if (!rc)
@@ -193,7 +192,7 @@ static int run_remove(const struct sopctl_args *a)
 	json_t *request = request_of(a->cancel ? "cancel" : "remove", a);
 
 	if (!rc)
-		rc = set_disk(request, a->word[1]);
+		rc = sopctl_set_disk(request, a->word[1]);
 	if (!rc)
 		rc = would_do(&v, a, request);
 	if (!rc && !a->cancel)

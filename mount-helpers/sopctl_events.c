@@ -86,8 +86,8 @@ static int run_events(const struct sopctl_args *a)
 	struct sopctl_volume v;
 	int rc = sopctl_find(&v, a->word[0], false, true);
 
-	if (a->kind)
-		json_object_set_new(request, "kind", json_string(a->kind));
+	if (!rc && a->kind && json_object_set_new(request, "kind", json_string(a->kind)))
+		rc = sopctl_fail(SOPCTL_USAGE, "--kind=%s: there is no such kind", a->kind);
 	if (!rc)
 		rc = sopctl_lines(&v, json_incref(request), a->follow ? -1 : SOPCTL_SOON_MS,
 			print_one, &args);

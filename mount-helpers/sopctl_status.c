@@ -300,14 +300,13 @@ static int run_clear(const struct sopctl_args *a)
 {
 	struct sopctl_volume v;
 	int rc = sopctl_find(&v, a->word[0], false, true);
-	json_t *request;
+	json_t *request = json_pack("{s:s}", "verb", "clear");
 
-	if (!rc) {
-		request = json_pack("{s:s}", "verb", "clear");
-		if (a->words > 1)
-			json_object_set_new(request, "disk", json_string(a->word[1]));
-		json_decref(sopctl_ask(&v, request, SOPCTL_LONG_MS, &rc));
-	}
+	if (!rc && a->words > 1)
+		rc = sopctl_set_disk(request, a->word[1]);
+	if (!rc)
+		json_decref(sopctl_ask(&v, json_incref(request), SOPCTL_LONG_MS, &rc));
+	json_decref(request);
 	sopctl_close(&v);
 	return rc;
 }

@@ -136,6 +136,16 @@ if [ "$(id -u)" = 0 ]; then
 	chmod 755 "$SOPFS_RUN_DIR"
 	expect_exit 6 setpriv --reuid 65534 --regid 65534 --clear-groups "$SOPCTL" sync "$NAME"
 fi
+# Where nobody reads on, or nothing can be written, that is told.
+(cd "$MNT/dir" && touch n{1..300})
+expect_exit 1 sh -c "'$SOPCTL' dump '$NAME' >/dev/full"
+expect_says 'standard output: '
+# A word that is no text is no word less.
+expect_exit 2 "$SOPCTL" clear "$NAME" $'\xff'
+expect_says 'no such disk'
+expect_exit 2 "$SOPCTL" events --kind=$'\xff' "$NAME"
+expect_says 'no such kind'
+(cd "$WORK" && expect_exit 0 "$SOPCTL" clear "$NAME" ./d1)
 # A folder that is not there: what to do about it.
 for folder in "$WORK/none" "$WORK/none/deeper" ./none; do
 	for what in "replace $NAME d1" "add $NAME"; do
