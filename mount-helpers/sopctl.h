@@ -85,8 +85,9 @@ struct sopctl_volume {
 };
 
 /* All mounted volumes whose daemons talk to this user. The number; *out is malloc'ed. silent:
- * further ones whose daemons do not answer; that is said. */
-size_t sopctl_mounted(struct sopctl_volume **out, size_t *silent);
+ * further ones whose daemons do not answer; that is said. refused: there are some that do not talk
+ * to this user. */
+size_t sopctl_mounted(struct sopctl_volume **out, size_t *silent, bool *refused);
 void sopctl_mounted_free(struct sopctl_volume *all, size_t n);
 /* The one that name means: mount point, member folder, label, or UUID (or its beginning). inside:
  * or any path below the mount point. SOPCTL_NO_VOLUME when none is: said only if say. */

@@ -144,27 +144,42 @@ static const char *peek_state(const struct sop_peek *p, const struct sop_peek_di
 					 : "STALE";
 }
 
-static void peek_text(const struct sop_peek *p)
+static void peek_text(FILE *o, const struct sop_peek *p)
 {
 	char uuid[SOP_UUID_TEXT], date[SOP_HUMAN_TEXT], size[SOP_HUMAN_TEXT], left[SOP_HUMAN_TEXT];
 
-	printf("  volume: %s   (uuid %s, erasure code %u+%u)\n", p->name,
+	fprintf(o, "  volume: %s   (uuid %s, erasure code %u+%u)\n", p->name,
 		sop_uuid_format(uuid, &p->uuid), p->k, p->m);
-	printf("   state: NOT MOUNTED%s\n", p->openable ? "" : ", CANNOT BE MOUNTED");
+	fprintf(o, "   state: NOT MOUNTED%s\n", p->openable ? "" : ", CANNOT BE MOUNTED");
 	if (!p->openable)
-		printf("  status: %s\n", p->why_not);
-	printf("    made: %s\n", sop_human_date(date, (time_t)(p->created_ns / 1000000000u)));
-	printf("  config: NAME  STATE    FREE   SIZE  PATH\n");
+		fprintf(o, "  status: %s\n", p->why_not);
+	fprintf(o, "    made: %s\n", sop_human_date(date, (time_t)(p->created_ns / 1000000000u)));
+	fprintf(o, "  config: NAME  STATE    FREE   SIZE  PATH\n");
 	for (unsigned i = 0; i < p->disks; i++) {
 		const struct sop_peek_disk *d = &p->disk[i];
 		char name[16];
 
 		snprintf(name, sizeof(name), "d%u", d->index + 1);
-		printf("          %-5s %-8s %5s %6s  %s%s\n", name, peek_state(p, d),
+		fprintf(o, "          %-5s %-8s %5s %6s  %s%s\n", name, peek_state(p, d),
 			d->total_bytes ? sop_human_brief(left, d->free_bytes) : "-",
 			d->total_bytes ? sop_human_brief(size, d->total_bytes) : "-", d->path,
 			d->data ? "" : "  (registry only)");
 	}
+}
+
+/* Labels are another's. */
+static void peek_print(const struct sop_peek *p)
+{
+	sop_autofree char *text = NULL;
+	size_t len;
+	FILE *o = open_memstream(&text, &len);
+
+	if (o)
+		peek_text(o, p);
+	if (!o || fclose(o) || !text)
+		sopctl_fail(0, "out of memory");
+	else
+		print_text(text);
 }
 
 static void peek_json(const struct sop_peek *p)
@@ -184,11 +199,13 @@ static void peek_json(const struct sop_peek *p)
 		sopctl_set_text(j, "path", d->path);
 		json_array_append_new(disks, j);
 	}
-	j = json_pack("{s:i, s:{s:s, s:s, s:i, s:i}, s:s, s:s, s:o, s:n, s:o}", "version", 1,
-		"volume", "name", p->name, "uuid", sop_uuid_format(uuid, &p->uuid), "data_shards",
-		(int)p->k, "parity_shards", (int)p->m, "state", "NOT MOUNTED", "health",
-		p->openable ? "ok" : "critical", "status",
-		p->openable ? json_null() : json_string(p->why_not), "mount", "disks", disks);
+	j = json_pack("{s:i, s:{s:s, s:i, s:i}, s:s, s:s, s:n, s:n, s:o}", "version", 1, "volume",
+		"uuid", sop_uuid_format(uuid, &p->uuid), "data_shards", (int)p->k, "parity_shards",
+		(int)p->m, "state", "NOT MOUNTED", "health", p->openable ? "ok" : "critical",
+		"status", "mount", "disks", disks);
+	sopctl_set_text(json_object_get(j, "volume"), "name", p->name);
+	if (!p->openable)
+		sopctl_set_text(j, "status", p->why_not);
 	sopctl_print_json(j);
 	json_decref(j);
 }
@@ -207,12 +224,21 @@ static int look_at_labels(struct sop_peek *p, const char *path)
 	return rc ? sopctl_fail(SOPCTL_NO_VOLUME, "%s", e.text) : SOPCTL_OK;
 }
 
-static int show_labels(const char *path, const struct sopctl_args *a)
+static int show_labels(const char *path, const struct sopctl_args *a, bool *shown)
 {
 	sop_autofree struct sop_peek *p = malloc(sizeof(*p));
 	int rc = look_at_labels(p, path);
+	struct sopctl_volume v;
+	char uuid[SOP_UUID_TEXT];
 
 	if (rc)
+		return rc;
+	/* To its daemon the folder may be another: by a bind mount, or as its name is no text. */
+	rc = sopctl_find(&v, sop_uuid_format(uuid, &p->uuid), false, false);
+	if (!rc)
+		rc = show(&v, a, shown);
+	sopctl_close(&v);
+	if (rc != SOPCTL_NO_VOLUME)
 		return rc;
 	if (a->check) {
 		printf("CRITICAL: %s NOT MOUNTED\n", p->name);
@@ -221,7 +247,7 @@ static int show_labels(const char *path, const struct sopctl_args *a)
 	if (a->json)
 		peek_json(p);
 	else
-		peek_text(p);
+		peek_print(p);
 	return p->openable ? SOPCTL_OK : SOPCTL_DEGRADED;
 }
 
@@ -236,7 +262,7 @@ static int status_of(const char *name, const struct sopctl_args *a, bool *shown)
 	int rc = sopctl_find(&v, name, false, !folder);
 
 	if (rc == SOPCTL_NO_VOLUME && folder)
-		rc = show_labels(name, a);
+		rc = show_labels(name, a, shown);
 	else if (!rc)
 		rc = show(&v, a, shown);
 	else if (a->check)
@@ -245,10 +271,21 @@ static int status_of(const char *name, const struct sopctl_args *a, bool *shown)
 	return a->check && rc > 2 ? 3 : rc;
 }
 
+static int not_for_us(const struct sopctl_args *a)
+{
+	if (a->check)
+		printf("UNKNOWN: no mounted volume of this user's\n");
+	else
+		sopctl_fail(0, "no mounted volume of this user's; ask as root, or as the user who "
+			       "mounted it");
+	return a->check ? 3 : SOPCTL_PERMISSION;
+}
+
 static int status_of_all(const struct sopctl_args *a, bool *shown)
 {
 	struct sopctl_volume *all;
-	size_t silent, n = sopctl_mounted(&all, &silent);
+	bool refused;
+	size_t silent, n = sopctl_mounted(&all, &silent, &refused);
 	int worst = !silent ? SOPCTL_OK : a->check ? 3 : SOPCTL_FAILURE;
 
 	for (size_t i = 0; i < n; i++) {
@@ -260,6 +297,8 @@ static int status_of_all(const struct sopctl_args *a, bool *shown)
 	if (a->check && silent)
 		printf("UNKNOWN: %zu daemon%s not answer\n", silent,
 			silent == 1 ? " does" : "s do");
+	else if (!n && refused)
+		worst = not_for_us(a);
 	else if (!n && a->check)
 		printf("OK: no volume is mounted\n");
 	else if (!n && !silent && !a->json)

@@ -470,7 +470,7 @@ static void look(struct found *f)
 	}
 }
 
-size_t sopctl_mounted(struct sopctl_volume **out, size_t *silent)
+size_t sopctl_mounted(struct sopctl_volume **out, size_t *silent, bool *refused)
 {
 	struct found f;
 
@@ -479,6 +479,7 @@ size_t sopctl_mounted(struct sopctl_volume **out, size_t *silent)
 	free(f.who);
 	*out = f.all;
 	*silent = f.silent;
+	*refused = f.refused;
 	return f.n;
 }
 

@@ -158,6 +158,16 @@ done
 unmount_volume
 check_volume
 
+# Whoever may not ask is not told that there is nothing.
+if [ "$(id -u)" = 0 ]; then
+	mount_volume noallow_other
+	expect_exit 6 setpriv --reuid 65534 --regid 65534 --clear-groups "$SOPCTL" status
+	expect_says 'as root'
+	expect_exit 3 setpriv --reuid 65534 --regid 65534 --clear-groups "$SOPCTL" status --check
+	grep -q UNKNOWN "$WORK/out" || fail "--check: $(cat "$WORK/out")"
+	unmount_volume
+fi
+
 # A mount whose daemon is dead says what to do.
 mount_volume
 kill -9 "$PID"
@@ -181,6 +191,7 @@ SOURCE=$ODD/d
 assert_eq "$("$SOPCTL" status --json "$MNT" | jq -r '.disks[0].path')" "$ODD/d" "path in JSON"
 "$SOPCTL" fstab "$MNT" >"$WORK/fstab"
 unmount_volume
+! "$SOPCTL" status "$ODD/d" | grep -q $'\033' || fail "an escape in a path of a label reaches the terminal"
 read -r from to _ <"$WORK/fstab"
 "$SOPFS" "$(printf '%b' "$from")" "$(printf '%b' "$to")" -o "log=$LOG" ||
 	fail "the line of fstab does not mount: $(cat "$WORK/fstab")"
@@ -188,9 +199,15 @@ unmount_volume
 # A path that is no text does not come through the daemon as it is: no line that could not work.
 RAW=$WORK/$(printf 'raw\377?')
 mkdir -p "$RAW" "$WORK/q?"
+"$MKFS" -q -f --ec 2+0 "$RAW/e1" "$RAW/e2" 2>/dev/null
+mv "$RAW/e2" "$WORK/e2"
+expect_exit 7 "$SOPCTL" status --json "$RAW/e1"
+jq -e '.state == "NOT MOUNTED" and .health == "critical" and
+	(.status // .status_hex | length > 0)' "$WORK/out" >/dev/null || fail "--json: $(cat "$WORK/out")"
 "$MKFS" -q -f -L "$NAME-3" "$RAW/d" 2>/dev/null
 "$SOPCTL" fstab "$RAW/d" | grep -qF "$(printf '\377')" || fail "the labels have it"
 "$SOPFS" "${RAW//\?/\\?}/d" "$MNT" -o "log=$LOG"
+"$SOPCTL" status "$RAW/d" | grep -q 'state: ONLINE' || fail "not found by its folder: $("$SOPCTL" status "$RAW/d")"
 expect_exit 1 "$SOPCTL" fstab "$MNT"
 expect_says 'raw\?\?/d: ' 'while it is not mounted'
 [ ! -s "$WORK/out" ] || fail "a line all the same"
