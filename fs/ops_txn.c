@@ -224,15 +224,17 @@ bool sopfs_txn_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, b
 	const struct fuse_entry_param p = {.attr = {.st_mode = S_IFDIR, .st_ino = SOP_ROOT}};
 	char buf[4096], name[SOPFS_NAME_MAX + 1];
 	size_t used = 0, need;
+	uint64_t number = (uint64_t)off;
 	uid_t uid = fuse_req_ctx(req)->uid;
 
 	if (!is_dir(f, ino, f->txn_dir) && !is_dir(f, ino, f->commit_dir))
 		return false;
 	size = SOP_MIN(size, sizeof(buf));
-	for (unsigned i = (unsigned)off;
-		is_dir(f, ino, f->txn_dir) && sopfs_world_name(f, uid, i, name); i++) {
-		need = plus ? fuse_add_direntry_plus(req, buf + used, size - used, name, &p, i + 1)
-			    : fuse_add_direntry(req, buf + used, size - used, name, &p.attr, i + 1);
+	while (is_dir(f, ino, f->txn_dir) && sopfs_world_next(f, uid, &number, name)) {
+		need = plus ? fuse_add_direntry_plus(
+				      req, buf + used, size - used, name, &p, (off_t)number)
+			    : fuse_add_direntry(
+				      req, buf + used, size - used, name, &p.attr, (off_t)number);
 		if (need > size - used)
 			break;
 		used += need;

@@ -28,6 +28,7 @@ struct sopfs_world {
 	struct sopfs_item *hold; /* or NULL */
 	struct sop_attr root;	 /* of the mirror, when it has ended; under lock */
 	uid_t owner;
+	uint64_t number; /* in the list it falls: where a listing stands */
 	char name[SOPFS_NAME_MAX + 1];
 };
 
@@ -220,18 +221,21 @@ struct sopfs_world *sopfs_world_find(struct sopfs *f, uid_t uid, const char *nam
 	return w;
 }
 
-bool sopfs_world_name(struct sopfs *f, uid_t uid, unsigned i, char name[SOPFS_NAME_MAX + 1])
+bool sopfs_world_next(
+	struct sopfs *f, uid_t uid, uint64_t *number, char name[SOPFS_NAME_MAX + 1])
 {
-	struct sopfs_world *w;
+	const struct sopfs_world *next = NULL;
 
 	pthread_mutex_lock(&f->lock);
-	for (w = f->worlds; w; w = w->next)
-		if (may_know(w, uid) && i-- == 0)
-			break;
-	if (w)
-		memcpy(name, w->name, sizeof(w->name));
+	for (const struct sopfs_world *w = f->worlds; w && w->number > *number; w = w->next)
+		if (may_know(w, uid))
+			next = w;
+	if (next) {
+		*number = next->number;
+		memcpy(name, next->name, sizeof(next->name));
+	}
 	pthread_mutex_unlock(&f->lock);
-	return w != NULL;
+	return next != NULL;
 }
 
 static int enlist(struct sopfs *f, struct sopfs_world *w)
@@ -247,6 +251,7 @@ static int enlist(struct sopfs *f, struct sopfs_world *w)
 	if (!rc) {
 		w->listed = true;
 		w->users = 1;
+		w->number = f->worlds ? f->worlds->number + 1 : 1;
 		w->next = f->worlds;
 		f->worlds = w;
 	}

@@ -73,8 +73,10 @@ int sopfs_world_begin(struct sopfs *f, const struct sopfs_caller *who, const cha
 /* By its name, if the caller may know of it: referenced, to be put. */
 struct sopfs_world *sopfs_world_find(struct sopfs *f, uid_t uid, const char *name);
 void sopfs_world_put(struct sopfs_world *w);
-/* Number i of those the caller may know of. */
-bool sopfs_world_name(struct sopfs *f, uid_t uid, unsigned i, char name[SOPFS_NAME_MAX + 1]);
+/* Of those the caller may know of the oldest with a number beyond *number, which is set to its own.
+ * False: there is none. */
+bool sopfs_world_next(
+	struct sopfs *f, uid_t uid, uint64_t *number, char name[SOPFS_NAME_MAX + 1]);
 /* A look-up of the mirror itself, counted. */
 int sopfs_world_entry(struct sopfs_world *w, struct sopfs_entry *out, struct sop_err *e);
 /* And of the file that holds it. */

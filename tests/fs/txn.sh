@@ -264,6 +264,27 @@ as_user sh -c "for i in \$(seq 16); do mkdir '$T/'\$i || exit 1; done"
 ! as_user mkdir "$T/17" 2>/dev/null || fail "one user has any number"
 begin root
 rmdir "$T"/*
+# Listed while others begin and end: those that are there all the time come once. (Names so long that an answer
+# holds few.)
+expect_exit 0 python3 - "$T" <<'PY'
+import os, sys
+os.chdir(sys.argv[1])
+names = ['%03d' % i + 'x' * 250 for i in range(30)]
+for n in names:
+    os.mkdir(n)
+got = []
+for e in os.scandir('.'):
+    if not got:
+        os.rmdir(names[0])
+        os.rmdir(names[29])
+    if len(got) in (5, 20):
+        os.mkdir('new-%d' % len(got))
+    got.append(e.name)
+for n in names[1:29]:
+    assert got.count(n) == 1, '%s... is listed %d times' % (n[:3], got.count(n))
+for n in os.listdir('.'):
+    os.rmdir(n)
+PY
 # Where users may not mount in a namespace of their own, they cannot.
 if as_user unshare -Urm mount --bind /tmp /tmp 2>/dev/null; then
 	chmod 755 "$WORK"
