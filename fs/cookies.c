@@ -8,7 +8,7 @@
 #define IDS_MAX	      ((1u << 23) - 1)
 
 struct prefix {
-	uint8_t len;
+	uint16_t len;
 	char text[];
 };
 
@@ -99,7 +99,7 @@ static int intern(struct sopfs_cookies *c, const char *text, size_t len, uint32_
 		p = malloc(sizeof(*p) + len);
 		if (!p)
 			return -ENOMEM;
-		p->len = (uint8_t)len;
+		p->len = (uint16_t)len;
 		memcpy(p->text, text, len);
 		c->prefixes[c->count++] = p;
 		*slot = c->count;

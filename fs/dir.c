@@ -148,8 +148,8 @@ static int scanned(void *arg, const struct sop_listed *x)
 			rc = add_own(l, u);
 		l->own_next++;
 	}
-	/* A position in the listing holds no longer key. */
-	if (!rc && can_be_shown(x->name, x->name_len) && x->klen <= SOPFS_NAME_MAX &&
+	/* No name that can be shown has a longer key, unless the disk lies. */
+	if (!rc && can_be_shown(x->name, x->name_len) && x->klen <= SOPFS_COOKIE_KEY_MAX &&
 		(!l->o->plain || is_plain(x->name, x->name_len)))
 		rc = add(l, x->name, x->name_len, x->key, x->klen, 0, x->attr);
 	return rc;
@@ -352,7 +352,7 @@ int sopfs_listing_read(struct sopfs *f, struct sopfs_listing *l, struct sopfs_it
 	uint64_t cookie, const struct sopfs_listing_opts *o, struct sop_err *e)
 {
 	struct sopfs_cookies *c = cookies_of(f, dir);
-	char from[SOPFS_NAME_MAX + SOPFS_COOKIE_BYTES + 2];
+	char from[SOP_KEY_MAX];
 	bool empty;
 	size_t first;
 	int rc;

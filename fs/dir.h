@@ -16,6 +16,8 @@
 #define SOPFS_COOKIE_DOT    1
 #define SOPFS_COOKIE_DOTDOT 2
 #define SOPFS_COOKIE_BYTES  5
+/* Of a key that has a cookie. That of a name in a typed store may be longer than the name. */
+#define SOPFS_COOKIE_KEY_MAX (SOP_KEY_MAX - SOPFS_COOKIE_BYTES)
 
 struct sopfs_cookies; /* the table of one directory; any thread */
 
@@ -31,7 +33,7 @@ struct sopfs_key {
 int sopfs_cookies_make(struct sopfs_cookies *c, const struct sopfs_key *names, size_t n,
 	const struct sopfs_key *next, uint64_t *out);
 /* Where the listing goes on after this cookie: the lowest name it may show, inclusive. *len 0 and
- * -ENOENT: at the end; -EINVAL: not one of ours. key holds at least 262 bytes. */
+ * -ENOENT: at the end; -EINVAL: not one of ours. key holds at least SOP_KEY_MAX bytes. */
 int sopfs_cookies_find(struct sopfs_cookies *c, uint64_t cookie, char *key, size_t *len);
 /* The same in falling order: all it may still show is lower than this. *len 0: at the beginning. */
 int sopfs_cookies_find_below(struct sopfs_cookies *c, uint64_t cookie, char *key, size_t *len);

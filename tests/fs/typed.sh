@@ -127,6 +127,24 @@ lists dups k "k${h}3" "k${h}10" ka
 refused 'Invalid argument' touch "dups/k${h}1"
 cp -r dups copy && rm -r dups copy
 
+# ---- names whose keys are longer than a name can be are listed, and can be gone on from ----
+mkdir long longer
+setfattr -n sop.unique -v 0 long
+python3 - <<'PY'
+import os
+x = 'x' * 246
+names = [x + '%03d' % i for i in range(500)] + ['y' * 255]
+for n in names:
+    os.mknod('long/' + n)
+assert os.listdir('long') == names, len(os.listdir('long'))
+names = ['{' + ''.join('"%c":%d,' % (97 + i, n) for i in range(15)) + '"p":"' + 'x' * 157 + '"}' for n in range(10)]
+os.setxattr('longer', 'sop.key', b'json')
+for n in names:
+    os.mknod('longer/' + n)
+assert os.listdir('longer') == names, len(os.listdir('longer'))
+PY
+rm -r long longer
+
 # ---- the rest ----
 mkdir shaped
 setfattr -n sop.value -v medium shaped

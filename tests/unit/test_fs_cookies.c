@@ -27,8 +27,9 @@ static int by_key(const void *a, const void *b)
 	return sop_bytes_cmp(x->text, x->len, y->text, y->len);
 }
 
-/* Names of every shape: counted, sharing long beginnings, random bytes, one a prefix of another. */
-static size_t names_make(struct sopfs_key *k, char (*text)[256])
+/* Names of every shape: counted, sharing long beginnings, also longer ones than files have, random
+ * bytes, one a prefix of another. */
+static size_t names_make(struct sopfs_key *k, char (*text)[SOP_KEY_MAX])
 {
 	size_t n = 0, out = 0;
 
@@ -36,12 +37,13 @@ static size_t names_make(struct sopfs_key *k, char (*text)[256])
 		int len;
 
 		if (n % 4 == 0)
-			len = snprintf(text[n], 256, "file%06u", next() % 100000);
+			len = snprintf(text[n], SOP_KEY_MAX, "file%06u", next() % 100000);
 		else if (n % 4 == 1)
-			len = snprintf(text[n], 256, "%0*u%.*s", (int)(200 + n % 3), next() % 50,
+			len = snprintf(text[n], SOP_KEY_MAX, "%0*u%.*s",
+				(int)((n % 8 == 1 ? 200 : 1005) + n % 3), next() % 50,
 				(int)(n % 9), "\xff\xff\xff\xff\xff\xff\xff\xff");
 		else if (n % 4 == 2)
-			len = snprintf(text[n], 256, "%.*s", (int)(1 + next() % 30),
+			len = snprintf(text[n], SOP_KEY_MAX, "%.*s", (int)(1 + next() % 30),
 				"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa");
 		else {
 			len = (int)(1 + next() % 12);
@@ -60,7 +62,7 @@ static size_t names_make(struct sopfs_key *k, char (*text)[256])
 static void every_cookie_leads_to_the_name_after_its_own(void **state)
 {
 	static struct sopfs_key k[NAMES];
-	static char text[NAMES][256];
+	static char text[NAMES][SOP_KEY_MAX];
 	static uint64_t cookie[NAMES];
 	struct sopfs_cookies *c = sopfs_cookies_new();
 	size_t n = names_make(k, text);
@@ -77,7 +79,7 @@ static void every_cookie_leads_to_the_name_after_its_own(void **state)
 		at += some;
 	}
 	for (size_t i = 0; i < n; i++) {
-		char low[SOPFS_NAME_MAX + 16];
+		char low[SOP_KEY_MAX];
 		size_t len, j = 0;
 		int rc = sopfs_cookies_find(c, cookie[i], low, &len);
 
@@ -114,7 +116,7 @@ static void names_that_count_share_their_prefixes(void **state)
 static void the_start_the_dots_and_foreign_cookies_are_known(void **state)
 {
 	struct sopfs_cookies *c = sopfs_cookies_new();
-	char low[SOPFS_NAME_MAX + 16];
+	char low[SOP_KEY_MAX];
 	size_t len = 1;
 
 	(void)state;
