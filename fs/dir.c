@@ -118,13 +118,44 @@ static bool is_plain(const char *name, size_t len)
 	return !memchr(name, '%', len) && !memmem(name, len, "..", 2);
 }
 
-/* In the order of this listing. */
+/* In the order of the range. */
 static int compare(
-	const struct sopfs_listing *l, const void *a, size_t alen, const void *b, size_t blen)
+	const struct sop_range *r, const void *a, size_t alen, const void *b, size_t blen)
 {
 	int c = sop_bytes_cmp(a, alen, b, blen);
 
-	return l->range.descending ? -c : c;
+	return r->descending ? -c : c;
+}
+
+bool sopfs_range_holds(const struct sop_range *r, const void *key, size_t len)
+{
+	int c = r->from ? compare(r, key, len, r->from, r->from_len) : 1;
+
+	if (c < 0 || (!c && r->from_exclusive))
+		return false;
+	c = r->to ? compare(r, key, len, r->to, r->to_len) : -1;
+	return c < 0 || (!c && !r->to_exclusive);
+}
+
+/* A bound as its name has it, as the store orders it. */
+static int bound(struct sopfs *f, uint64_t store, const void **p, size_t *len, char *mem,
+	struct sop_err *e)
+{
+	int rc;
+
+	if (!*p)
+		return 0;
+	rc = sop_name_key(f->latest, (struct sop_name){store, *p, *len}, mem, len, e);
+	*p = mem;
+	return rc == -EINVAL || rc == -ENAMETOOLONG ? -ENOENT : rc;
+}
+
+int sopfs_range_keys(struct sopfs *f, uint64_t store, struct sop_range *r,
+	char mem[2][SOP_KEY_MAX], struct sop_err *e)
+{
+	int rc = bound(f, store, &r->from, &r->from_len, mem[0], e);
+
+	return rc ? rc : bound(f, store, &r->to, &r->to_len, mem[1], e);
 }
 
 static int add_own(struct sopfs_listing *l, const struct uncommitted *u)
@@ -139,7 +170,7 @@ static int scanned(void *arg, const struct sop_listed *x)
 
 	while (!rc && l->own_next < l->own_count) {
 		struct uncommitted *u = &l->own[l->own_next];
-		int c = compare(l, u->key, u->klen, x->key, x->klen);
+		int c = compare(&l->range, u->key, u->klen, x->key, x->klen);
 
 		if (c > 0)
 			break;
@@ -167,18 +198,6 @@ static int by_name_falling(const void *a, const void *b)
 	return by_name(b, a);
 }
 
-static bool is_within(const struct sopfs_listing *l, const char *key, size_t len)
-{
-	const struct sop_range *r = &l->range;
-	int c;
-
-	c = r->from ? compare(l, key, len, r->from, r->from_len) : 1;
-	if (c < 0 || (!c && r->from_exclusive))
-		return false;
-	c = r->to ? compare(l, key, len, r->to, r->to_len) : -1;
-	return c < 0 || (!c && !r->to_exclusive);
-}
-
 static void own_free(struct sopfs_listing *l)
 {
 	for (size_t i = 0; i < l->own_count; i++) {
@@ -191,9 +210,11 @@ static void own_free(struct sopfs_listing *l)
 }
 
 /* Their places in the order of the store; those that are not to be listed go. */
-static int own_keys(struct sopfs *f, struct sopfs_listing *l, struct sopfs_item *dir)
+static int own_keys(
+	struct sopfs *f, struct sopfs_listing *l, struct sopfs_item *dir, struct sop_err *e)
 {
 	size_t kept = 0;
+	int rc;
 
 	for (size_t i = 0; i < l->own_count; i++) {
 		struct uncommitted u = l->own[i];
@@ -204,9 +225,12 @@ static int own_keys(struct sopfs *f, struct sopfs_listing *l, struct sopfs_item 
 		l->own[kept] = u; /* so that all are freed at the end */
 		if (!u.key_mem)
 			return -ENOMEM;
-		if (!sop_name_key(f->latest, (struct sop_name){dir->ino, u.text, u.len}, u.key_mem,
-			    &l->own[kept].klen, NULL) &&
-			is_within(l, u.key, l->own[kept].klen) &&
+		rc = sop_name_key(f->latest, (struct sop_name){dir->ino, u.text, u.len}, u.key_mem,
+			&l->own[kept].klen, e);
+		/* No key: the store has got another type meanwhile, and its session will fail. */
+		if (rc && rc != -EINVAL)
+			return rc;
+		if (!rc && sopfs_range_holds(&l->range, u.key, l->own[kept].klen) &&
 			(!l->o->plain || is_plain(u.text, u.len)))
 			kept++;
 	}
@@ -220,7 +244,8 @@ static int own_keys(struct sopfs *f, struct sopfs_listing *l, struct sopfs_item 
 
 /* The directory's names in the range that are not committed, in order. Taken before the scan: a
  * name that is committed in between is seen twice, and shown once. */
-static int own_names(struct sopfs *f, struct sopfs_listing *l, struct sopfs_item *dir)
+static int own_names(
+	struct sopfs *f, struct sopfs_listing *l, struct sopfs_item *dir, struct sop_err *e)
 {
 	size_t room = 0;
 	int rc = 0;
@@ -249,7 +274,7 @@ static int own_names(struct sopfs *f, struct sopfs_listing *l, struct sopfs_item
 	}
 	pthread_mutex_unlock(&f->lock);
 	if (!rc)
-		rc = own_keys(f, l, dir);
+		rc = own_keys(f, l, dir, e);
 	if (!rc && l->own_count)
 		qsort(l->own, l->own_count, sizeof(*l->own),
 			l->range.descending ? by_name_falling : by_name);
@@ -308,43 +333,28 @@ static int finish(struct sopfs_listing *l, struct sopfs_cookies *c, size_t first
 	return rc;
 }
 
-/* A bound as its name has it, as the store orders it. -EINVAL: it is no key of it. */
-static int bound(struct sopfs *f, struct sopfs_item *dir, const void **p, size_t *len, char *mem)
-{
-	size_t klen;
-	int rc = *p ? sop_name_key(
-			      f->latest, (struct sop_name){dir->ino, *p, *len}, mem, &klen, NULL)
-		    : 0;
-
-	if (rc || !*p)
-		return rc;
-	*p = mem;
-	*len = klen;
-	return 0;
-}
-
 /* What the range holds behind the cookie. key: room for the bound. -ENOENT: nothing. */
 static int go_on(struct sopfs *f, struct sopfs_listing *l, struct sopfs_item *dir,
-	struct sopfs_cookies *c, uint64_t cookie, char *key)
+	struct sopfs_cookies *c, uint64_t cookie, char *key, struct sop_err *e)
 {
 	struct sop_range *r = &l->range;
 	size_t len;
 	int rc;
 
 	*r = l->o->within;
-	if (bound(f, dir, &r->from, &r->from_len, l->bound[0]) ||
-		bound(f, dir, &r->to, &r->to_len, l->bound[1]))
-		return -ENOENT; /* nothing lies between what is no key */
+	rc = sopfs_range_keys(f, dir->ino, r, l->bound, e);
+	if (rc)
+		return rc;
 	rc = r->descending ? sopfs_cookies_find_below(c, cookie, key, &len)
 			   : sopfs_cookies_find(c, cookie, key, &len);
 	if (rc)
 		return rc;
-	if (len && (!r->from || compare(l, key, len, r->from, r->from_len) >= 0)) {
+	if (len && (!r->from || compare(r, key, len, r->from, r->from_len) >= 0)) {
 		r->from = key;
 		r->from_len = len;
 		r->from_exclusive = r->descending;
 	}
-	return r->from && r->to && compare(l, r->from, r->from_len, r->to, r->to_len) > 0 ? -ENOENT
+	return r->from && r->to && compare(r, r->from, r->from_len, r->to, r->to_len) > 0 ? -ENOENT
 											  : 0;
 }
 
@@ -363,14 +373,14 @@ int sopfs_listing_read(struct sopfs *f, struct sopfs_listing *l, struct sopfs_it
 	l->more = false;
 	if (!c)
 		return -ENOMEM;
-	rc = go_on(f, l, dir, c, cookie, from);
+	rc = go_on(f, l, dir, c, cookie, from, e);
 	empty = rc == -ENOENT;
 	if (rc && !empty)
 		return rc;
 	rc = dots(f, l, dir, cookie);
 	first = l->count;
 	if (!rc && !empty)
-		rc = own_names(f, l, dir);
+		rc = own_names(f, l, dir, e);
 	if (!rc && !empty) {
 		rc = sop_list(f->latest, dir->ino, &l->range, o->full, scanned, l, e);
 		while (!rc && l->own_next < l->own_count) {

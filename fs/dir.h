@@ -62,6 +62,13 @@ struct sopfs_listing_opts {
 /* Fill it with what follows `cookie`, as much as there is room for. */
 int sopfs_listing_read(struct sopfs *f, struct sopfs_listing *l, struct sopfs_item *dir,
 	uint64_t cookie, const struct sopfs_listing_opts *o, struct sop_err *e);
+
+/* Ends of a range that are names, as the tree's keys, which lie in mem. -ENOENT: there is no such key,
+ * and nothing lies between. */
+int sopfs_range_keys(struct sopfs *f, uint64_t store, struct sop_range *r,
+	char mem[2][SOP_KEY_MAX], struct sop_err *e);
+bool sopfs_range_holds(const struct sop_range *r, const void *key, size_t len);
+
 size_t sopfs_listing_count(const struct sopfs_listing *l);
 const struct sopfs_dirent *sopfs_listing_at(const struct sopfs_listing *l, size_t i);
 

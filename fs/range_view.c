@@ -4,6 +4,7 @@
 
 #include "core/hex.h"
 #include "fs/ctl.h"
+#include "fs/dir.h"
 #include "fs/locks.h"
 
 /* Shown inode numbers: beyond those of the volume. */
@@ -188,14 +189,21 @@ static int enter(struct sopfs *f, struct sopfs_item *store, const char *text,
 	return rc;
 }
 
-static bool is_within(const struct sop_range *w, const char *name, size_t len)
+/* In the order of the store, as it is listed. -ENOENT: the range does not hold the name. */
+static int check_within(struct sopfs *f, const struct sopfs_range *r, const char *name, size_t len,
+	struct sop_err *e)
 {
-	const void *low = w->descending ? w->to : w->from, *high = w->descending ? w->from : w->to;
-	size_t low_len = w->descending ? w->to_len : w->from_len;
-	size_t high_len = w->descending ? w->from_len : w->to_len;
+	struct sop_range keys = r->within;
+	char mem[2][SOP_KEY_MAX], key[SOP_KEY_MAX];
+	size_t klen;
+	int rc = sopfs_range_keys(f, r->store->ino, &keys, mem, e);
 
-	return (!low || sop_bytes_cmp(name, len, low, low_len) >= 0) &&
-	       (!high || sop_bytes_cmp(name, len, high, high_len) <= 0);
+	if (!rc)
+		rc = sop_name_key(
+			f->latest, (struct sop_name){r->store->ino, name, len}, key, &klen, e);
+	if (rc)
+		return rc == -EINVAL ? -ENOENT : rc;
+	return sopfs_range_holds(&keys, key, klen) ? 0 : -ENOENT;
 }
 
 int sopfs_range_lookup(struct sopfs *f, int tid, struct sopfs_item *dir, const char *name,
@@ -222,9 +230,11 @@ int sopfs_range_lookup(struct sopfs *f, int tid, struct sopfs_item *dir, const c
 		plain[len] = 0;
 		name = plain;
 	}
-	if (strlen(name) != len || !len || memchr(name, '/', len) ||
-		!is_within(&r->within, name, len))
+	if (strlen(name) != len || !len || memchr(name, '/', len))
 		return -ENOENT;
+	rc = check_within(f, r, name, len, e);
+	if (rc)
+		return rc;
 	/* .sop itself is no item. */
 	if (r->store == f->root && strcmp(name, SOPFS_CTL_NAME) == 0)
 		return -ENOENT;

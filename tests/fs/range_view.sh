@@ -68,6 +68,22 @@ assert_eq "$(cat "$R/x%2e%2ey/..z/k%20")" 2 "names in a range are as they are"
 ls "$R/a/%zz..b" 2>"$WORK/err" && fail "a bad escape"
 grep -qi invalid "$WORK/err" || fail "a bad escape gives $(cat "$WORK/err")"
 
+# Of a typed store, in its order: what is listed is there, and what is not is not.
+mkdir ints
+setfattr -n sop.key -v int64 ints
+for i in -5 2 9 10 100 101; do echo "$i" >"ints/$i"; done
+exec 5>ints/11
+assert_eq "$(list ints/9..100)" "9 10 11 100 " "a range of numbers"
+assert_eq "$(list ints/desc:-5..9)" "9 2 -5 " "falling"
+assert_eq "$(cat "$R/ints/9..100"/{9,10,100} "$R/ints/desc:-5..9"/{-5,2} | xargs)" "9 10 100 -5 2" "numbers in a range"
+[ -e "$R/ints/9..100/11" ] || fail "one that is not committed"
+for i in 2 101 -5 010 x; do
+	[ ! -e "$R/ints/9..100/$i" ] || fail "$i is between 9 and 100"
+done
+assert_eq "$(list ints/a..z)" "" "between what is no number"
+[ ! -e "$R/ints/a..z/9" ] || fail "a number between what is none"
+exec 5>&-
+
 # Many, with long common beginnings: each position can be gone back to, in both orders.
 cat >"$WORK/many.py" <<'PY'
 import ctypes, os, random, sys
