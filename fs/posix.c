@@ -62,11 +62,12 @@ int sopfs_acl_after_chmod(struct sop_txn *t, struct sop_name name, mode_t mode, 
 static int inherit(struct sopfs *f, struct sopfs_item *dir, mode_t *mode,
 	struct sopfs_inherit *lists, struct sop_err *e)
 {
+	unsigned epoch = atomic_load(&f->foreign_epoch);
 	uint8_t has;
 	int rc;
 
 	pthread_mutex_lock(&f->lock);
-	has = dir->default_acl;
+	has = f->shared ? 0 : dir->default_acl; /* another mounter may have set one */
 	pthread_mutex_unlock(&f->lock);
 	if (has == 1)
 		return 0;
@@ -75,9 +76,11 @@ static int inherit(struct sopfs *f, struct sopfs_item *dir, mode_t *mode,
 	if (rc)
 		return rc;
 	if (!has) {
-		/* A list set at this moment has set 0 again behind its commit, item.lock held. */
+		/* The kernel lets nobody set one while something is made here; but a commit may
+		 * have come by foreign.h. */
 		pthread_mutex_lock(&f->lock);
-		dir->default_acl = lists->fallback ? 2 : 1;
+		if (epoch == atomic_load(&f->foreign_epoch))
+			dir->default_acl = lists->fallback ? 2 : 1;
 		pthread_mutex_unlock(&f->lock);
 	}
 	if (!lists->fallback)

@@ -954,7 +954,8 @@ bool sopfs_dir_direct(struct sopfs *f, struct sopfs_item *dir)
 		return true;
 	epoch = atomic_load(&f->session_epoch);
 	pthread_mutex_lock(&f->lock);
-	mode = dir->session_epoch == epoch ? dir->session_mode : 0;
+	/* Of a shared volume another mounter may have changed it. */
+	mode = dir->session_epoch == epoch && !f->shared ? dir->session_mode : 0;
 	if (!mode && dir->names)
 		up = sopfs_item_find(f, dir->names->store);
 	if (up)

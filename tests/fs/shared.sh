@@ -207,6 +207,39 @@ PY
 python3 "$WORK/written.py" "$A" "$B" || fail "see above"
 rm -r "$A/write"
 
+# ---- what a directory hands down to what is made in it is what the other has set last
+
+mkdir "$A/handed" "$A/handed/below"
+# Open, so that their kernels and daemons remember them.
+exec 5<"$A/handed" 6<"$B/handed" 7<"$A/handed/below" 8<"$B/handed/below"
+echo x | tee "$A/handed/a" "$A/handed/below/a" "$B/handed/b" >"$B/handed/below/b"
+cat >"$WORK/handed.py" <<'PY'
+import os, sys
+a, b = sys.argv[1:]
+def seen_at_once(here, there, name):
+    fd = os.open(here + name, os.O_CREAT | os.O_WRONLY)
+    os.write(fd, b'written')
+    seen = os.path.exists(there + name) and os.path.getsize(there + name) == 7
+    os.close(fd)
+    return seen
+for dir in '/handed/', '/handed/below/':
+    os.setxattr(b + '/handed', 'sop.session', b'write')
+    if not seen_at_once(a, b, dir + 'write'): raise SystemExit('FAILED: %s: session=write, set by the other' % dir)
+    os.setxattr(a + '/handed', 'sop.session', b'close')
+    if seen_at_once(b, a, dir + 'close'): raise SystemExit('FAILED: %s: session=close, set by the other' % dir)
+PY
+python3 "$WORK/handed.py" "$A" "$B" || fail "see above"
+if command -v setfacl >/dev/null; then
+	setfacl -d -m u:1234:rwx "$B/handed"
+	echo x >"$A/handed/listed"
+	getfacl -cpn "$A/handed/listed" | grep -q '^user:1234:rwx' || fail "a default access list, set by the other"
+	setfacl -k "$A/handed"
+	echo x >"$B/handed/unlisted"
+	! getfacl -cpn "$B/handed/unlisted" | grep -q 1234 || fail "a default access list, removed by the other"
+fi
+exec 5<&- 6<&- 7<&- 8<&-
+rm -r "$A/handed"
+
 # ---- the events of one mount have the commits of the other, all, in the one order
 
 mkdir "$A/order"
