@@ -20,7 +20,7 @@ struct place {
 	struct sopfs_where w;
 	struct sop_name name;
 	bool none; /* there are none */
-	bool locked, uncommitted;
+	bool locked, change, uncommitted;
 	struct sopfs_item *attic; /* a file without a name, locked for us */
 };
 
@@ -33,15 +33,16 @@ static void place_open_attic(struct sopfs *f, struct sopfs_item *item, struct pl
 		p->attic = item;
 	}
 	/* No room to make one: as if there was none. */
-	if (sopfs_attic_open(f, item, p->locked, &t, &p->name, NULL) || !t)
+	if (sopfs_attic_open(f, item, p->change, &t, &p->name, NULL) || !t)
 		return;
 	p->txn = t;
 	p->none = false;
 	p->uncommitted = true;
 }
 
-/* locked: item.lock is held, and the attributes are to be changed. */
-static void place_open(struct sopfs *f, struct sopfs_view *v, bool locked, struct place *p)
+/* locked: item.lock is held; change: it is, and the attributes are to be changed. */
+static void place_open(
+	struct sopfs *f, struct sopfs_view *v, bool locked, bool change, struct place *p)
 {
 	struct sopfs_item *item = v->item;
 
@@ -49,6 +50,7 @@ static void place_open(struct sopfs *f, struct sopfs_view *v, bool locked, struc
 	p->attic = NULL;
 	p->none = p->uncommitted = false;
 	p->locked = locked;
+	p->change = change;
 	p->txn = f->latest;
 	pthread_mutex_lock(&f->lock);
 	if (item->type == S_IFDIR) {
@@ -91,6 +93,22 @@ static void place_close(struct sopfs *f, struct place *p)
 		return;
 	pthread_mutex_unlock(&p->s->lock);
 	sopfs_session_put(f, p->s);
+}
+
+/* Has the item lost the name that it was looked at by? */
+static bool place_lost(struct sopfs *f, const struct sopfs_item *item, const struct place *p)
+{
+	struct sop_attr a;
+	bool known;
+
+	if (p->s || p->none || p->uncommitted || item->type == S_IFDIR || p->w.self)
+		return false;
+	if (f->shared)
+		return sop_lookup(p->txn, p->name, &a, NULL) || a.ino != item->ino;
+	pthread_mutex_lock(&f->lock);
+	known = sopfs_name_known(item, p->w.store, p->w.text, p->w.len);
+	pthread_mutex_unlock(&f->lock);
+	return !known;
 }
 
 /* ---- sop.*: readable, never listed ---- */
@@ -213,6 +231,49 @@ static ssize_t list_names(struct place *p, bool root, char *buf, size_t size, st
 	return n;
 }
 
+struct read_call {
+	const char *attr; /* NULL: the names of all */
+	bool root;
+	char *buf;
+	size_t size;
+};
+
+static ssize_t read_once(struct sopfs *f, struct sopfs_view *v, const struct read_call *c,
+	bool locked, bool *lost, struct sop_err *e)
+{
+	struct place p;
+	ssize_t n;
+
+	place_open(f, v, locked, false, &p);
+	/* The kernel asks for the capabilities of each file that is written: a new one has none but
+	 * by a setxattr in its own transaction. */
+	if (p.none || (p.s && !p.s->has_xattr))
+		n = c->attr ? -ENODATA : 0;
+	else if (c->attr)
+		n = sop_xattr_get(p.txn, p.name, c->attr, c->buf, c->size, e);
+	else
+		n = list_names(&p, c->root, c->buf, c->size, e);
+	*lost = place_lost(f, v->item, &p);
+	place_close(f, &p);
+	return n;
+}
+
+/* While the item is renamed its name may be nobody's, or another's: then again, when it is done. */
+static ssize_t read_xattr(
+	struct sopfs *f, struct sopfs_view *v, const struct read_call *c, struct sop_err *e)
+{
+	bool lost;
+	ssize_t n = read_once(f, v, c, false, &lost, e);
+
+	if (!lost && n != -ENOENT)
+		return n;
+	pthread_mutex_lock(&v->item->lock);
+	n = read_once(f, v, c, true, &lost, e);
+	pthread_mutex_unlock(&v->item->lock);
+	/* To another mounter. */
+	return lost ? -ESTALE : n;
+}
+
 static void reply_bytes(struct sopfs *f, fuse_req_t req, ssize_t n, const char *buf, size_t size,
 	const struct sop_err *e)
 {
@@ -243,7 +304,6 @@ void sopfs_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t 
 	struct sopfs_view *v = sopfs_view_of(f, ino), by;
 	sop_autofree char *buf = size ? malloc(SOP_MIN(size, (size_t)SOPFS_XATTR_MAX)) : NULL;
 	struct sop_err e = {0};
-	struct place p;
 	ssize_t n;
 
 	size = SOP_MIN(size, (size_t)SOPFS_XATTR_MAX);
@@ -259,14 +319,8 @@ void sopfs_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t 
 			reply_bytes(f, req, n, buf, size, &e);
 			return;
 		}
-		place_open(f, v, false, &p);
-		/* The kernel asks for the capabilities of each file that is written: a new one has
-		 * none but by a setxattr in its own transaction. */
-		if (p.none || (p.s && !p.s->has_xattr))
-			n = -ENODATA;
-		else
-			n = sop_xattr_get(p.txn, p.name, name, buf, size, &e);
-		place_close(f, &p);
+		n = read_xattr(f, v,
+			&(struct read_call){.attr = name, .buf = buf, .size = size}, &e);
 		/* ls asks for it of every file, but no more once it is told that there are none
 		 * here. */
 		if (n == -ENODATA && strcmp(name, "security.selinux") == 0)
@@ -279,9 +333,9 @@ void sopfs_op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
 	struct sopfs *f = sopfs_of(req);
 	struct sopfs_view *v = sopfs_view_of(f, ino);
+	struct read_call c = {.root = fuse_req_ctx(req)->uid == 0};
 	sop_autofree char *buf = NULL;
 	struct sop_err e = {0};
-	struct place p;
 	ssize_t n;
 
 	size = SOP_MIN(size, (size_t)SOPFS_XATTR_MAX);
@@ -291,9 +345,9 @@ void sopfs_op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 	} else if (sopfs_is_ctl(v)) {
 		n = 0;
 	} else {
-		place_open(f, v, false, &p);
-		n = p.none ? 0 : list_names(&p, fuse_req_ctx(req)->uid == 0, buf, size, &e);
-		place_close(f, &p);
+		c.buf = buf;
+		c.size = size;
+		n = read_xattr(f, v, &c, &e);
 	}
 	reply_bytes(f, req, n, buf, size, &e);
 }
@@ -432,7 +486,7 @@ static int apply_xattr(
 	struct place p;
 	int rc;
 
-	place_open(f, v, true, &p);
+	place_open(f, v, true, true, &p);
 	c->name = p.name;
 	c->ino = v->item->ino;
 	if (p.none) {
@@ -490,18 +544,6 @@ static void change_xattr(fuse_req_t req, fuse_ino_t ino, struct xattr_call *c)
 	sopfs_reply_rc(f, req, rc, &e);
 }
 
-static bool has_xattr(struct sopfs *f, struct sopfs_view *v, const char *attr)
-{
-	struct place p;
-	bool has;
-
-	place_open(f, v, false, &p);
-	has = !p.none && !(p.s && !p.s->has_xattr) &&
-	      sop_xattr_get(p.txn, p.name, attr, NULL, 0, NULL) >= 0;
-	place_close(f, &p);
-	return has;
-}
-
 /* Grows whenever a file has got something that a write takes away: until then a handle whose writes
  * have been looked at need not be looked at again. */
 static atomic_uint granted = 1;
@@ -545,6 +587,7 @@ int sopfs_drop_privileges(fuse_req_t req, struct sopfs_view *v, struct sopfs_han
 	bool root = fuse_req_ctx(req)->uid == 0;
 	unsigned now = atomic_load(&granted);
 	struct sopfs *f = sopfs_of(req);
+	ssize_t n;
 	int rc = 0;
 
 	if (h && atomic_load(&h->dropped[root]) == now)
@@ -552,13 +595,15 @@ int sopfs_drop_privileges(fuse_req_t req, struct sopfs_view *v, struct sopfs_han
 	/* Root's writes leave the bits. */
 	if (!root)
 		rc = drop_mode(req, v, h, notes, e);
-	if (!rc && has_xattr(f, v, c.attr)) {
+	n = rc ? rc : read_xattr(f, v, &(struct read_call){.attr = c.attr}, e);
+	if (n >= 0) {
 		pthread_mutex_lock(&v->item->lock);
-		rc = apply_xattr(f, v, &c, e);
+		n = apply_xattr(f, v, &c, e);
 		pthread_mutex_unlock(&v->item->lock);
-		if (rc == -ENODATA || rc == -ENOENT)
-			rc = 0;
 	}
+	/* Of a file that is another's by now its commit tells. */
+	if (!rc && n < 0 && n != -ENODATA && n != -ENOENT && n != -ESTALE)
+		rc = (int)n;
 	if (!rc && h)
 		atomic_store(&h->dropped[root], now);
 	return rc;

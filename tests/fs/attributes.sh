@@ -91,6 +91,30 @@ assert_eq "$(getfattr --only-values -n trusted.secret a/hard)" t "by the other n
 rm a/file
 assert_eq "$(getfattr --only-values -n trusted.secret a/hard)" t "without the first name"
 
+# While it is renamed, and its name is another's, a descriptor shows its own.
+echo mine >moving
+echo other >other
+setfattr -n user.who -v mine moving
+setfattr -n user.who -v other other
+python3 - <<'PY' || fail "attributes of a file that is renamed"
+import os, sys
+f = os.open('moving', os.O_RDONLY)
+child = os.fork()
+if not child:
+    for i in range(3000):
+        os.rename('moving', 'moved')
+        os.rename('other', 'moving')
+        os.rename('moving', 'other')
+        os.rename('moved', 'moving')
+    os._exit(0)
+looks = 0
+while os.waitpid(child, os.WNOHANG)[0] == 0:
+    assert os.getxattr(f, 'user.who') == b'mine'
+    assert os.listxattr(f) == ['user.who']
+    looks += 1
+assert looks
+PY
+
 # Too much of it.
 : >many
 n=0

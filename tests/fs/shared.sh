@@ -86,6 +86,15 @@ cmp "$WORK/big" - <&5 || fail "opened before it was removed"
 assert_eq "$(stat -Lc %s "/proc/$$/fd/5")" 3000000 "its size"
 exec 5<&-
 [ ! -e "$B/big" ] || fail "it is still there"
+setfattr -n user.whose -v mine "$A/f"
+exec 5<"$A/f"
+mv "$B/f" "$B/moved"
+echo theirs >"$B/f"
+setfattr -n user.whose -v theirs "$B/f"
+! getfattr --only-values -n user.whose "/proc/$$/fd/5" 2>/dev/null | grep theirs ||
+	fail "an attribute of the file that has the name now"
+exec 5<&-
+mv "$B/moved" "$B/f"
 
 # ---- a name is made once
 
