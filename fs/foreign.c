@@ -574,9 +574,13 @@ int sopfs_foreign_new(
 	merge(x);
 	for (size_t i = 0; i < x->changes; i++)
 		x->change[i].typed = is_typed(x, t, x->change[i].store);
-	note_all(x);
-	sopfs_notify_here(f, &x->notes);
 	return 0;
+}
+
+void sopfs_foreign_tell(struct sopfs_foreign *x)
+{
+	note_all(x);
+	sopfs_notify_here(x->f, &x->notes);
 }
 
 void sopfs_foreign_free(struct sopfs_foreign *x)

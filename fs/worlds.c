@@ -17,7 +17,7 @@ struct sopfs_world {
 	pthread_mutex_t lock; /* one request at a time; outside of all locks of mount and fs */
 	/* under lock: */
 	bool ended;
-	int why;    /* ended: 0 committed */
+	int why;    /* ended: 0 committed, or about to be */
 	int doomed; /* a change failed half-way: what the commit will fail with */
 	char message[MESSAGE];
 	/* under the mount's lock: */
@@ -470,7 +470,9 @@ static void say(struct sopfs_world *w, int rc, const struct sop_err *e)
 			   : "committed");
 }
 
-/* w->lock held. */
+/* w->lock held, but while the kernel makes us wait, which it may do until others' requests are
+ * answered: were all workers here in the meantime, to wait for the lock, nobody would. They find
+ * that the world has ended. */
 static int commit_txn(struct sopfs_world *w, struct sop_err *e)
 {
 	struct sop_txn *t = w->fs->latest;
@@ -479,17 +481,26 @@ static int commit_txn(struct sopfs_world *w, struct sop_err *e)
 
 	if (!rc)
 		rc = sopfs_foreign_new(&x, w->mount, t, e);
-	if (!rc)
+	if (!rc) {
+		pthread_mutex_unlock(&w->lock);
+		sopfs_foreign_tell(x);
+		pthread_mutex_lock(&w->lock);
 		rc = sopfs_foreign_begin(x, e);
+	}
 	if (rc) {
 		sop_txn_rollback(t);
 	} else {
 		rc = sop_txn_commit(t, 0, e);
 		sopfs_foreign_end(x, sopfs_stands(rc));
 	}
+	w->fs->latest = NULL;
+	pthread_mutex_unlock(&w->lock);
 	sopfs_foreign_free(x);
 	/* Only now, so that it is known what has come of it. */
-	return rc ? rc : sop_volume_sync(w->mount->v, e);
+	if (!rc)
+		rc = sop_volume_sync(w->mount->v, e);
+	pthread_mutex_lock(&w->lock);
+	return rc;
 }
 
 static int commit(struct sopfs_world *w, struct sop_err *e)
@@ -498,6 +509,7 @@ static int commit(struct sopfs_world *w, struct sop_err *e)
 	int rc;
 
 	(void)sopfs_item_attr(w->fs, w->fs->root, &w->root, NULL);
+	w->ended = true;
 	rc = commit_txn(w, e);
 	end(w, rc);
 	say(w, rc, e);

@@ -17,8 +17,8 @@
  *   4. The mount's items that the commit changes are locked from before it until what is kept of
  * them, names, versions, sessions, has followed; the kernel has forgotten what changes before the
  * commit, and keeps nothing new until all has followed, so nobody sees part of it (foreign.h).
- *   5. Once it has ended every request is answered with ESTALE; it is freed when the kernel has
- * forgotten it.
+ *   5. Once it has ended, or its commit has begun, every request is answered with ESTALE; it is
+ * freed when the kernel has forgotten it.
  *   6. A world ends by commit, by rollback, with the open file that holds it (NAME.hold), or with
  * the mount.
  *
@@ -52,7 +52,7 @@ void sopfs_world_leave(void);
 /* Of the world a nodeid belongs to; NULL: the mount's. */
 struct sopfs_world *sopfs_world_of(uint64_t nodeid);
 void sopfs_world_forget(uint64_t nodeid, uint64_t n);
-/* 0: it is committed; else what to answer who still has it. */
+/* 0: it is committed, or about to be, or has not ended; else what to answer who still has it. */
 int sopfs_world_ended(const struct sopfs_world *w);
 
 /* The current world has ended, and this is its mirror's root, which may still be seen. */

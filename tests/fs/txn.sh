@@ -340,6 +340,44 @@ touch "$WORK/stop"
 wait "$reader" || fail "$(cat "$WORK/reader.out")"
 assert_eq "$(cat "$MNT/a" "$MNT/b" | xargs) $(cd "$MNT" && echo turn-*)" "24 24 turn-24" "all of them, one after the other"
 
+# ---- its end while many are still at work in it, and others where it changes things: none waits for the other ----
+mkdir "$MNT/busy"
+cat >"$WORK/busy.py" <<'PY'
+import errno, os, sys
+mnt, t = sys.argv[1:]
+def look(path, n):
+    for i in range(10**9):
+        try:
+            os.stat(f'{path}/none-{n}-{i}')
+        except OSError as e:
+            if e.errno != errno.ENOENT or not os.path.exists(path):
+                return
+def make(path, n):
+    while os.path.exists(f'{mnt}/making'):
+        os.mkdir(f'{path}/{n}')
+        os.rmdir(f'{path}/{n}')
+def start(fn, *args):
+    pid = os.fork()
+    if not pid:
+        fn(*args)
+        os._exit(0)
+open(mnt + '/making', 'w').close()
+for i in range(6):
+    start(make, mnt + '/busy', f'made-{i}')
+for i in range(10):
+    os.mkdir(f'{t}/t')
+    for n in range(30):
+        start(look, f'{t}/t', n)
+    for n in range(20):
+        open(f'{t}/t/busy/file-{i}-{n}', 'w').close()
+    os.rename(t + '/t', mnt + '/.sop/commit/t')
+os.unlink(mnt + '/making')
+for i in range(6 + 10 * 30):
+    assert os.wait()[1] == 0
+assert len(os.listdir(mnt + '/busy')) == 200
+PY
+timeout -s KILL 100 python3 "$WORK/busy.py" "$MNT" "$T" || fail "many at work in one that is committed"
+
 # ---- programs that are hard to please ----
 if command -v git >/dev/null; then
 	# shellcheck disable=SC2016
