@@ -135,7 +135,7 @@ static void reply_ended(void *arg, struct sopfs_world *w, int rc, const struct s
 		sopfs_reply_rc(f, x->req, rc, e);
 	else
 		fuse_reply_write(x->req, x->written);
-	if (!rc)
+	if (sopfs_stands(rc))
 		forget_mirror(f, x->dir, x->name);
 	free(x);
 }

@@ -8,7 +8,7 @@
 #include "fs/recent.h"
 
 #define BY_HAND_MS (60u * 60 * 1000) /* the longest time of one without a hold file */
-#define MESSAGE	   512
+#define MESSAGE	   640 /* an error in words, and what it means */
 
 struct sopfs_world {
 	struct sopfs_world *next; /* the mount's lock */
@@ -464,10 +464,14 @@ void sopfs_world_forget(uint64_t nodeid, uint64_t n)
 
 static void say(struct sopfs_world *w, int rc, const struct sop_err *e)
 {
-	snprintf(w->message, sizeof(w->message), "%s",
-		e->text[0] ? e->text
-		: rc	   ? sop_err_text(rc)
-			   : "committed");
+	const char *why = e->text[0] ? e->text : sop_err_text(rc);
+
+	if (!rc)
+		snprintf(w->message, sizeof(w->message), "committed");
+	else if (sopfs_stands(rc))
+		snprintf(w->message, sizeof(w->message), "%s: %s", sop_err_text(rc), why);
+	else
+		snprintf(w->message, sizeof(w->message), "nothing was changed: %s", why);
 }
 
 /* w->lock held, but while the kernel makes us wait, which it may do until others' requests are
@@ -496,9 +500,9 @@ static int commit_txn(struct sopfs_world *w, struct sop_err *e)
 	w->fs->latest = NULL;
 	pthread_mutex_unlock(&w->lock);
 	sopfs_foreign_free(x);
-	/* Only now, so that it is known what has come of it. */
-	if (!rc)
-		rc = sop_volume_sync(w->mount->v, e);
+	/* Only now: it stands, whatever comes of this. */
+	if (!rc && sop_volume_sync(w->mount->v, e))
+		rc = SOP_EUNSYNCED;
 	pthread_mutex_lock(&w->lock);
 	return rc;
 }
@@ -511,14 +515,17 @@ static int commit(struct sopfs_world *w, struct sop_err *e)
 	(void)sopfs_item_attr(w->fs, w->fs->root, &w->root, NULL);
 	w->ended = true;
 	rc = commit_txn(w, e);
-	end(w, rc);
+	end(w, sopfs_stands(rc) ? 0 : rc);
 	say(w, rc, e);
-	atomic_fetch_add(!rc ? &f->committed : rc == SOP_ECONFLICT ? &f->conflicts : &f->failed, 1);
-	if (rc) {
+	atomic_fetch_add(sopfs_stands(rc)	 ? &f->committed
+			 : rc == SOP_ECONFLICT ? &f->conflicts
+					       : &f->failed,
+		1);
+	if (!sopfs_stands(rc))
 		atomic_fetch_add(&f->rolled_back, 1);
+	if (rc)
 		sop_log(f->o.log, SOP_LOG_WARNING, "txn", "op=commit name=%s code=%s: %s", w->name,
 			sop_err_name(rc), w->message);
-	}
 	return rc;
 }
 

@@ -268,7 +268,7 @@ static int begin(struct command *c)
 
 static int commit(const struct command *c)
 {
-	char why[512];
+	char why[640];
 	ssize_t n;
 	int err;
 
@@ -278,7 +278,7 @@ static int commit(const struct command *c)
 	n = pread(c->hold, why, sizeof(why) - 1, 0);
 	why[n > 0 ? n : 0] = '\0';
 	return sopctl_fail(err == EBUSY ? SOPCTL_AGAIN : SOPCTL_FAILURE,
-		"%s: nothing was changed: %s", c->mount, n > 0 ? sopctl_clean(why) : strerror(err));
+		"%s: %s", c->mount, n > 0 ? sopctl_clean(why) : strerror(err));
 }
 
 static int attempt(struct command *c)

@@ -6,7 +6,7 @@
 # shellcheck source=tests/fs/disks.sh
 . "$(dirname "$0")/disks.sh"
 requires_root
-requires python3
+requires python3 jq
 mkdir "$WORK/back" "$WORK/f"
 faulty_disk "$WORK/back" "$WORK/mode" "$WORK/f"
 "$MKFS" -q -f --ec 1+0 "$WORK/f"
@@ -76,3 +76,15 @@ for how in create mkdir symlink rmdir unlink link rename replace movedir written
 	python3 "$WORK/unsynced.py" "$MNT" "$WORK/mode" "$how" || fail "see above"
 	unmount_volume
 done
+
+# A transaction over many files, of which nobody is told that nothing was changed.
+mount_volume
+echo old >"$MNT/file"
+# shellcheck disable=SC2016
+expect_exit 1 "$SOPCTL" txn "$MNT" -- sh -c 'echo new >"$1/file"; echo eio-fsync >"$2"' sh "$MNT" "$WORK/mode"
+rm "$WORK/mode"
+expect_says 'committed, but not known to be on the media'
+assert_eq "$(cat "$MNT/file")" new "what was committed"
+assert_eq "$(jq .sessions.rolled_back "$MNT/.sop/status.json")" 0 "rolled back"
+assert_eq "$(ls "$MNT/.sop/txn")" "" "transactions under way"
+unmount_volume
