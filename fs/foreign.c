@@ -33,6 +33,7 @@ struct touched {
 
 struct sopfs_foreign {
 	struct sopfs *f;
+	struct sop_txn *t; /* until its commit */
 	struct change *change;
 	size_t changes, change_cap;
 	struct touched *touched;
@@ -148,7 +149,7 @@ static struct touched *touched_of(struct sopfs_foreign *x, uint64_t ino)
 }
 
 /* Are the names of this store other than its keys? */
-static bool is_typed(struct sopfs_foreign *x, struct sop_txn *t, uint64_t store)
+static bool is_typed(struct sopfs_foreign *x, uint64_t store)
 {
 	struct sop_store_opts o = {0};
 	sop_autofree char *buf = NULL;
@@ -160,7 +161,7 @@ static bool is_typed(struct sopfs_foreign *x, struct sop_txn *t, uint64_t store)
 	/* What cannot be found out is taken for typed, which is right of any. */
 	x->typed =
 		!buf ||
-		(sop_store_info(t, store, &o, buf, SOP_STORE_INFO_BYTES, NULL) &&
+		(sop_store_info(x->t, store, &o, buf, SOP_STORE_INFO_BYTES, NULL) &&
 			sop_store_info(x->f->latest, store, &o, buf, SOP_STORE_INFO_BYTES, NULL)) ||
 		o.key_type != SOP_KEY_BYTES || o.duplicates;
 	return x->typed;
@@ -169,25 +170,73 @@ static bool is_typed(struct sopfs_foreign *x, struct sop_txn *t, uint64_t store)
 /* ---- before ------------------------------------------------------------------------------------
  */
 
-/* Names that sessions are making are theirs. sopfs.lock held. */
+struct shown {
+	bool there;
+	char name[SOPFS_NAME_MAX + 1];
+	size_t len;
+};
+
+static int show(void *arg, const struct sop_listed *l)
+{
+	struct shown *s = arg;
+
+	if (l->name_len > SOPFS_NAME_MAX)
+		return 0;
+	s->there = true;
+	s->len = l->name_len;
+	memcpy(s->name, l->name, l->name_len);
+	s->name[s->len] = 0;
+	return 0;
+}
+
+/* The name that directories show for a key, if this transaction has one. */
+static bool name_of(struct sop_txn *t, const struct change *c, struct shown *s)
+{
+	const struct sop_range one = {
+		.from = c->key, .from_len = c->len, .to = c->key, .to_len = c->len};
+
+	s->there = false;
+	if (!c->typed && c->len <= SOPFS_NAME_MAX) {
+		s->there = true;
+		s->len = c->len;
+		memcpy(s->name, c->key, c->len + 1);
+	} else if (sop_list(t, c->store, &one, false, show, s, NULL)) {
+		s->there = false;
+	}
+	return s->there;
+}
+
+/* Names that sessions are making are theirs. */
 static int collisions(struct sopfs_foreign *x, struct sop_err *e)
 {
 	struct sopfs *f = x->f;
+	struct shown s;
+	bool taken;
 
 	if (!atomic_load(&f->overlay_count))
 		return 0;
 	for (size_t i = 0; i < x->changes; i++) {
 		const struct change *c = &x->change[i];
 
-		if (c->after && !c->typed && c->len <= SOPFS_NAME_MAX &&
-			sopfs_overlay_find(f, c->store, c->key, c->len))
+		if (!c->after || !name_of(x->t, c, &s))
+			continue;
+		pthread_mutex_lock(&f->lock);
+		taken = sopfs_overlay_find(f, c->store, s.name, s.len);
+		pthread_mutex_unlock(&f->lock);
+		if (taken)
 			return sop_fail(e, SOP_ECONFLICT,
-				"\"%s\" is just being made by somebody else", c->key);
+				"\"%s\" is just being made by somebody else", s.name);
 	}
-	for (size_t i = 0; i < x->n; i++)
-		if (x->touched[i].gone && sopfs_overlay_has_store(f, x->touched[i].ino))
+	for (size_t i = 0; i < x->n; i++) {
+		if (!x->touched[i].gone)
+			continue;
+		pthread_mutex_lock(&f->lock);
+		taken = sopfs_overlay_has_store(f, x->touched[i].ino);
+		pthread_mutex_unlock(&f->lock);
+		if (taken)
 			return sop_fail(e, SOP_ECONFLICT,
 				"a file is just being made in a directory that is to be removed");
+	}
 	return 0;
 }
 
@@ -198,8 +247,8 @@ static int lock_items(struct sopfs_foreign *x, struct sop_err *e)
 	x->locked = malloc((x->n + 1) * sizeof(struct sopfs_item *));
 	if (!x->locked)
 		return sop_fail(e, -ENOMEM, "commit");
-	pthread_mutex_lock(&x->f->lock);
 	rc = collisions(x, e);
+	pthread_mutex_lock(&x->f->lock);
 	for (size_t i = 0; i < x->n && !rc; i++) {
 		struct sopfs_item *item = sopfs_item_find(x->f, x->touched[i].ino);
 
@@ -289,42 +338,6 @@ int sopfs_foreign_begin(struct sopfs_foreign *x, struct sop_err *e)
 /* ---- after -------------------------------------------------------------------------------------
  */
 
-struct shown {
-	bool there;
-	char name[SOPFS_NAME_MAX + 1];
-	size_t len;
-};
-
-static int show(void *arg, const struct sop_listed *l)
-{
-	struct shown *s = arg;
-
-	if (l->name_len > SOPFS_NAME_MAX)
-		return 0;
-	s->there = true;
-	s->len = l->name_len;
-	memcpy(s->name, l->name, l->name_len);
-	s->name[s->len] = 0;
-	return 0;
-}
-
-/* The name that directories show for a key, if there is one now. */
-static bool name_of(struct sopfs *f, const struct change *c, struct shown *s)
-{
-	const struct sop_range one = {
-		.from = c->key, .from_len = c->len, .to = c->key, .to_len = c->len};
-
-	s->there = false;
-	if (!c->typed && c->len <= SOPFS_NAME_MAX) {
-		s->there = true;
-		s->len = c->len;
-		memcpy(s->name, c->key, c->len + 1);
-	} else if (sop_list(f->latest, c->store, &one, false, show, s, NULL)) {
-		s->there = false;
-	}
-	return s->there;
-}
-
 /* Of a typed key that has gone the name is not known: all that is known of the inode is looked at.
  */
 static void drop_stale_names(struct sopfs *f, struct sopfs_item *item)
@@ -375,7 +388,7 @@ static void names_come(struct sopfs_foreign *x)
 		const struct touched *t = touched_of(x, c->after);
 		struct shown s;
 
-		if (!t || !t->item || !name_of(f, c, &s))
+		if (!t || !t->item || !name_of(f->latest, c, &s))
 			continue;
 		/* Without memory for it, it is as one whose name we never knew. */
 		pthread_mutex_lock(&f->lock);
@@ -467,7 +480,7 @@ static void note_names(struct sopfs_foreign *x, struct sopfs_notes *notes)
 		const struct change *c = &x->change[i];
 		struct sopfs_item *dir;
 		struct shown s;
-		bool there = name_of(f, c, &s);
+		bool there = name_of(f->latest, c, &s);
 
 		pthread_mutex_lock(&f->lock);
 		dir = sopfs_item_find(f, c->store);
@@ -567,13 +580,14 @@ int sopfs_foreign_new(
 	if (!x)
 		return sop_fail(e, -ENOMEM, "commit");
 	x->f = f;
+	x->t = t;
 	atomic_fetch_add(&f->foreign_busy, 1);
 	rc = sop_txn_changes(t, gather, x, e);
 	if (rc)
 		return rc;
 	merge(x);
 	for (size_t i = 0; i < x->changes; i++)
-		x->change[i].typed = is_typed(x, t, x->change[i].store);
+		x->change[i].typed = is_typed(x, x->change[i].store);
 	return 0;
 }
 
