@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "fs/locks.h"
 #include "fs/posix.h"
 #include "fs/status.h"
 #include "fs/stream.h"
@@ -46,8 +47,10 @@ struct sopfs_item *sopfs_ctl_item(uint64_t ino, mode_t type)
 
 void sopfs_ctl_item_free(struct sopfs_item *item)
 {
-	if (item)
-		pthread_mutex_destroy(&item->lock);
+	if (!item)
+		return;
+	sopfs_locks_free(item->locks);
+	pthread_mutex_destroy(&item->lock);
 	free(item);
 }
 

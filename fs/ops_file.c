@@ -234,16 +234,16 @@ void sopfs_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct sop_err none = {0};
 
 	(void)ino;
-	if (h->text || h->stream) {
-		sopfs_handle_free(f, h);
-		fuse_reply_err(req, 0);
-		return;
-	}
 	if (fi->flock_release)
 		sopfs_lock_drop_owner(f, h->view->item, fi->lock_owner, true);
 	/* Of its description, or by a descriptor that sends no FLUSH. */
 	sopfs_lock_drop_handle(f, h->view->item, h);
 	sopfs_lock_release_quiet(f, h);
+	if (h->text || h->stream) {
+		sopfs_handle_free(f, h);
+		fuse_reply_err(req, 0);
+		return;
+	}
 	sopfs_release(f, h, &notes);
 	sopfs_reply_after(f, req, &notes, 0, &none);
 }
@@ -252,14 +252,15 @@ void sopfs_op_lseek(
 	fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
 {
 	struct sopfs *f = sopfs_of(req);
+	struct sopfs_handle *h = sopfs_handle_of(fi);
 	struct sop_err e = {0};
-	int64_t n = -EINVAL;
+	int64_t n = -EINVAL; /* also for files of .sop, as for those of /proc */
 
 	(void)ino;
 	if (off < 0)
 		n = -ENXIO;
-	else if (whence == SEEK_DATA || whence == SEEK_HOLE)
-		n = sopfs_seek(f, sopfs_handle_of(fi), (uint64_t)off, whence == SEEK_HOLE, &e);
+	else if ((whence == SEEK_DATA || whence == SEEK_HOLE) && !h->text && !h->stream)
+		n = sopfs_seek(f, h, (uint64_t)off, whence == SEEK_HOLE, &e);
 	if (n < 0)
 		sopfs_reply_rc(f, req, (int)n, &e);
 	else

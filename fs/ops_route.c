@@ -35,12 +35,15 @@ static bool enter_for(fuse_req_t req, fuse_ino_t parent, const char *name)
 	return true;
 }
 
-/* Nothing reaches from one transaction into another, or into the mount. */
+/* Nothing reaches from one transaction into another, or into the mount; nor into a file that holds
+ * one. */
 static bool enter_both(fuse_req_t req, fuse_ino_t one, fuse_ino_t other)
 {
-	if (sopfs_world_of(one) == sopfs_world_of(other))
+	const struct sopfs_view *v = mounts_view(req, other);
+
+	if (sopfs_world_of(one) == sopfs_world_of(other) && !(v && sopfs_is_hold(v)))
 		return enter(req, one);
-	fuse_reply_err(req, EXDEV);
+	fuse_reply_err(req, v && sopfs_is_hold(v) ? EPERM : EXDEV);
 	return false;
 }
 
