@@ -390,9 +390,13 @@ static void names_come(struct sopfs_foreign *x)
 
 		if (!t || !t->item || !name_of(f->latest, c, &s))
 			continue;
-		/* Without memory for it, it is as one whose name we never knew. */
+		/* Without memory for it, it is as one whose name we never knew. With it, what it
+		 * was when it lost the last one that we knew is out of date. */
 		pthread_mutex_lock(&f->lock);
-		(void)sopfs_name_add(t->item, c->store, s.name, s.len);
+		if (!sopfs_name_add(t->item, c->store, s.name, s.len) && !t->item->provisional) {
+			free(t->item->last);
+			t->item->last = NULL;
+		}
 		pthread_mutex_unlock(&f->lock);
 	}
 }

@@ -434,6 +434,27 @@ wait "$holder" || fail "one that was under way at SIGTERM is not committed"
 wait_gone "$PID" 60 || fail "the daemon stays"
 mount_volume
 assert_eq "$(cat "$MNT/late")" later "under way at SIGTERM"
+# A file that is open, and has lost the one name by which the mount knew it, gets another.
+echo x >"$MNT/known"
+ln "$MNT/known" "$MNT/unknown"
+unmount_volume
+mount_volume
+expect_exit 0 python3 - "$MNT" "$T" <<'PY'
+import os, sys
+mnt, t = sys.argv[1:]
+f = os.open(mnt + '/known', os.O_RDONLY)
+os.unlink(mnt + '/known')
+assert os.fstat(f).st_nlink == 1
+os.mkdir(t + '/t')
+os.rename(t + '/t/unknown', t + '/t/found')
+os.rename(t + '/t', mnt + '/.sop/commit/t')
+os.mkdir(t + '/t')
+os.link(t + '/t/found', t + '/t/twice')
+os.chmod(t + '/t/found', 0o604)
+os.rename(t + '/t', mnt + '/.sop/commit/t')
+st = os.fstat(f)
+assert st.st_nlink == 2 and st.st_mode & 0o777 == 0o604, st
+PY
 begin t
 echo x >"$T/t/crash"
 "$SOPCTL" txn "$MNT" -- sh -c "echo bad >'$MNT/rewrite'; : >'$WORK/running'; exec sleep 1000" 2>/dev/null &
