@@ -568,7 +568,10 @@ static void note_all(struct sopfs_foreign *x)
 
 		if (!item)
 			continue;
-		sopfs_note_names(f, &x->notes, item);
+		/* A directory's nodeid stays, and with its name the kernel would take away what is
+		 * mounted below. */
+		if (item->type != S_IFDIR)
+			sopfs_note_names(f, &x->notes, item);
 		sopfs_note_attrs(f, &x->notes, item, NULL);
 	}
 	pthread_mutex_unlock(&f->lock);

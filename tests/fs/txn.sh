@@ -248,6 +248,20 @@ os.chmod(mnt + '/elsewhere', 0o600)
 assert os.fstat(readers['there']).st_mode & 0o777 == 0o600
 PY
 
+# What is mounted in a directory, and who works there, stay when the directory itself is changed.
+mkdir "$MNT/home" "$MNT/home/mounted"
+mount -t tmpfs none "$MNT/home/mounted"
+cd "$MNT/home/mounted/.."
+begin t
+chmod 711 "$T/t/home"
+setfattr -n user.a -v b "$T/t/home"
+echo x >"$T/t/home/new"
+commit t
+assert_eq "$(stat -c %a "$MNT/home") $(python3 -c 'import os; print(os.getcwd())')" "711 $MNT/home" "a directory somebody is in"
+mountpoint -q "$MNT/home/mounted" || fail "what was mounted in a directory is gone"
+cd "$TOP"
+umount "$MNT/home/mounted"
+
 # Nothing leads from one into another, or out of it.
 begin t; begin u
 ! ln "$T/t/a" "$T/u/link" 2>/dev/null || fail "a link between two"
