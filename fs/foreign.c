@@ -11,7 +11,7 @@
 #include "fs/names.h"
 #include "fs/posix.h"
 
-/* A name that comes, goes, or stands for something else. */
+/* A name that comes, goes, or stands for something else; or another of its key. */
 struct change {
 	uint64_t store, before, after;
 	size_t len;
@@ -86,7 +86,7 @@ static int gather(void *arg, const struct sop_txn_change *c)
 
 	if (!rc && !same)
 		rc = touch(x, c->after.ino, false, c->after.record, c->store != 0);
-	if (rc || !c->store || same)
+	if (rc || !c->store)
 		return rc;
 	list = room(x->change, x->changes, &x->change_cap, sizeof(*list));
 	if (!list)
@@ -165,6 +165,26 @@ static bool is_typed(struct sopfs_foreign *x, uint64_t store)
 			sop_store_info(x->f->latest, store, &o, buf, SOP_STORE_INFO_BYTES, NULL)) ||
 		o.key_type != SOP_KEY_BYTES || o.duplicates;
 	return x->typed;
+}
+
+/* What changes inodes alone goes from the list of names; but in a typed store two names may be one
+ * key, and an item may have got the other. */
+static void names_only(struct sopfs_foreign *x)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < x->changes; i++) {
+		struct change *c = &x->change[i];
+
+		c->typed = is_typed(x, c->store);
+		if (c->before == c->after && c->typed)
+			touched_of(x, c->after)->named = true;
+		if (c->before != c->after || c->typed)
+			x->change[kept++] = *c;
+		else
+			free(c->key);
+	}
+	x->changes = kept;
 }
 
 /* ---- before ------------------------------------------------------------------------------------
@@ -593,8 +613,7 @@ int sopfs_foreign_new(
 	if (rc)
 		return rc;
 	merge(x);
-	for (size_t i = 0; i < x->changes; i++)
-		x->change[i].typed = is_typed(x, x->change[i].store);
+	names_only(x);
 	return 0;
 }
 

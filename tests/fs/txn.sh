@@ -248,6 +248,20 @@ os.chmod(mnt + '/elsewhere', 0o600)
 assert os.fstat(readers['there']).st_mode & 0o777 == 0o600
 PY
 
+# In a store of maps two names may be one key: the other one is there, and who has the file open has it still.
+mkdir "$MNT/people"
+setfattr -n sop.key -v json:age "$MNT/people"
+echo twin >"$MNT/people/{\"age\":7,\"name\":\"a\"}"
+exec 7<"$MNT/people/{\"age\":7,\"name\":\"a\"}"
+[ ! -e "$MNT/people/{\"age\":7,\"name\":\"b\"}" ] || fail "a twin is there"
+begin t
+mv -T "$T/t/people/{\"age\":7,\"name\":\"a\"}" "$T/t/people/{\"age\":7,\"name\":\"b\"}"
+commit t
+[ ! -e "$MNT/people/{\"age\":7,\"name\":\"a\"}" ] || fail "a twin's name before"
+assert_eq "$(cat "$MNT/people/{\"age\":7,\"name\":\"b\"}")" twin "a twin's name"
+assert_eq "$(stat -Lc %h "/proc/$$/fd/7")" 1 "a twin that is open"
+exec 7<&-
+
 # What is mounted in a directory, and who works there, stay when the directory itself is changed.
 mkdir "$MNT/home" "$MNT/home/mounted"
 mount -t tmpfs none "$MNT/home/mounted"
