@@ -138,8 +138,8 @@ bool sopfs_range_holds(const struct sop_range *r, const void *key, size_t len)
 }
 
 /* A bound as its name has it, as the store orders it. */
-static int bound(struct sopfs *f, uint64_t store, const void **p, size_t *len, char *mem,
-	struct sop_err *e)
+static int bound(
+	struct sopfs *f, uint64_t store, const void **p, size_t *len, char *mem, struct sop_err *e)
 {
 	int rc;
 
@@ -150,8 +150,8 @@ static int bound(struct sopfs *f, uint64_t store, const void **p, size_t *len, c
 	return rc == -EINVAL || rc == -ENAMETOOLONG ? -ENOENT : rc;
 }
 
-int sopfs_range_keys(struct sopfs *f, uint64_t store, struct sop_range *r,
-	char mem[2][SOP_KEY_MAX], struct sop_err *e)
+int sopfs_range_keys(struct sopfs *f, uint64_t store, struct sop_range *r, char mem[2][SOP_KEY_MAX],
+	struct sop_err *e)
 {
 	int rc = bound(f, store, &r->from, &r->from_len, mem[0], e);
 

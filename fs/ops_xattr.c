@@ -319,8 +319,8 @@ void sopfs_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t 
 			reply_bytes(f, req, n, buf, size, &e);
 			return;
 		}
-		n = read_xattr(f, v,
-			&(struct read_call){.attr = name, .buf = buf, .size = size}, &e);
+		n = read_xattr(
+			f, v, &(struct read_call){.attr = name, .buf = buf, .size = size}, &e);
 		/* ls asks for it of every file, but no more once it is told that there are none
 		 * here. */
 		if (n == -ENODATA && strcmp(name, "security.selinux") == 0)

@@ -8,7 +8,7 @@
 #include "fs/recent.h"
 
 #define BY_HAND_MS (60u * 60 * 1000) /* the longest time of one without a hold file */
-#define MESSAGE	   640 /* an error in words, and what it means */
+#define MESSAGE	   640
 
 struct sopfs_world {
 	struct sopfs_world *next; /* the mount's lock */
@@ -221,8 +221,7 @@ struct sopfs_world *sopfs_world_find(struct sopfs *f, uid_t uid, const char *nam
 	return w;
 }
 
-bool sopfs_world_next(
-	struct sopfs *f, uid_t uid, uint64_t *number, char name[SOPFS_NAME_MAX + 1])
+bool sopfs_world_next(struct sopfs *f, uid_t uid, uint64_t *number, char name[SOPFS_NAME_MAX + 1])
 {
 	const struct sopfs_world *next = NULL;
 
@@ -517,7 +516,7 @@ static int commit(struct sopfs_world *w, struct sop_err *e)
 	rc = commit_txn(w, e);
 	end(w, sopfs_stands(rc) ? 0 : rc);
 	say(w, rc, e);
-	atomic_fetch_add(sopfs_stands(rc)	 ? &f->committed
+	atomic_fetch_add(sopfs_stands(rc)      ? &f->committed
 			 : rc == SOP_ECONFLICT ? &f->conflicts
 					       : &f->failed,
 		1);

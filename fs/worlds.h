@@ -75,8 +75,7 @@ struct sopfs_world *sopfs_world_find(struct sopfs *f, uid_t uid, const char *nam
 void sopfs_world_put(struct sopfs_world *w);
 /* Of those the caller may know of the oldest with a number beyond *number, which is set to its own.
  * False: there is none. */
-bool sopfs_world_next(
-	struct sopfs *f, uid_t uid, uint64_t *number, char name[SOPFS_NAME_MAX + 1]);
+bool sopfs_world_next(struct sopfs *f, uid_t uid, uint64_t *number, char name[SOPFS_NAME_MAX + 1]);
 /* A look-up of the mirror itself, counted. */
 int sopfs_world_entry(struct sopfs_world *w, struct sopfs_entry *out, struct sop_err *e);
 /* And of the file that holds it. */

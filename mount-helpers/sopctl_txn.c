@@ -277,8 +277,8 @@ static int commit(const struct command *c)
 	err = errno;
 	n = pread(c->hold, why, sizeof(why) - 1, 0);
 	why[n > 0 ? n : 0] = '\0';
-	return sopctl_fail(err == EBUSY ? SOPCTL_AGAIN : SOPCTL_FAILURE,
-		"%s: %s", c->mount, n > 0 ? sopctl_clean(why) : strerror(err));
+	return sopctl_fail(err == EBUSY ? SOPCTL_AGAIN : SOPCTL_FAILURE, "%s: %s", c->mount,
+		n > 0 ? sopctl_clean(why) : strerror(err));
 }
 
 static int attempt(struct command *c)

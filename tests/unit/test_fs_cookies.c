@@ -40,8 +40,8 @@ static size_t names_make(struct sopfs_key *k, char (*text)[SOP_KEY_MAX])
 			len = snprintf(text[n], SOP_KEY_MAX, "file%06u", next() % 100000);
 		else if (n % 4 == 1)
 			len = snprintf(text[n], SOP_KEY_MAX, "%0*u%.*s",
-				(int)((n % 8 == 1 ? 200 : 1005) + n % 3), next() % 50,
-				(int)(n % 9), "\xff\xff\xff\xff\xff\xff\xff\xff");
+				(int)((n % 8 == 1 ? 200 : 1005) + n % 3), next() % 50, (int)(n % 9),
+				"\xff\xff\xff\xff\xff\xff\xff\xff");
 		else if (n % 4 == 2)
 			len = snprintf(text[n], SOP_KEY_MAX, "%.*s", (int)(1 + next() % 30),
 				"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa");
