@@ -550,7 +550,8 @@ int sopfs_mountpoint_check(char **canonical, const char *mountpoint, struct sop_
 	 */
 	if (!name || stat(name, &st) || statfs(name, &dead)) {
 		rc = -errno;
-		if (rc == -ENOTCONN)
+		/* The latter: it has died while it was asked. */
+		if (rc == -ENOTCONN || rc == -ECONNABORTED)
 			return replace_dead(canonical, mountpoint, e);
 		if (rc == -ENOENT)
 			return sop_say(e, rc,

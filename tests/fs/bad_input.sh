@@ -139,11 +139,25 @@ kill -9 "$PID"
 wait_gone "$PID" 10
 mount_volume
 assert_eq "$(cat "$MNT/kept")" kept "after a dead mount was replaced"
+
+# Also of one that dies while it is asked about the mount point.
+kill -STOP "$PID"
+"$SOPFS" "$SOURCE" "$MNT" -o "log=$LOG" 2>"$WORK/err" &
+mounter=$!
+# Where the kernel does not tell who waits, the test proves less, and fails no more.
+wait_until 5 grep -q wait_answer "/proc/$mounter/wchan" || true
+kill -9 "$PID"
+wait "$mounter" || fail "not mounted in place of one that has just died: $(cat "$WORK/err")"
+assert_eq "$(cat "$MNT/kept")" kept "after a mount that has just died was replaced"
 unmount_volume
 
 # ---- a read-only mount ----
 mount_volume ro
 expect_exit 1 touch "$MNT/new"
+stands_still() {
+	! cat "/proc/$PID/task"/*/status | grep '^State:' | grep -qv 'T (stopped)'
+}
+wait_until 60 stands_still || fail "the daemon cannot be stopped"
 expect_says "read-only"
 assert_eq "$(cat "$MNT/kept")" kept "read only"
 unmount_volume
