@@ -344,6 +344,14 @@ int sopfs_channel_open(struct sopfs_channel **out, struct fuse_session *se, cons
 	struct sopfs_mount m;
 	int fd = -1, rc;
 
+	if (strlen(o->source) >= PATH_MAX) {
+		free(c);
+		return sop_say(e, -E2BIG,
+			"SOURCE is longer than the kernel takes (%d bytes); name fewer folders, "
+			"any one "
+			"of them will do, or a NAME.conf",
+			PATH_MAX - 1);
+	}
 	sigaction(SOPFS_STOP_SIGNAL, &interrupt, NULL);
 	if (!c || !(c->mountpoint = strdup(mountpoint))) {
 		free(c);

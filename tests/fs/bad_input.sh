@@ -101,6 +101,20 @@ expect_says "version" "99"
 cp "$WORK/save.0" "$WORK/f1/label.0"
 cp "$WORK/save.1" "$WORK/f1/label.1"
 
+# A list of folders as long as the kernel takes, and one that is longer.
+long=$SOURCE
+while [ ${#long} -lt $((4095 - ${#DISKS[0]} - 1)) ]; do
+	long=$long:${DISKS[0]}
+done
+"$SOPFS" "$long" "$MNT" -o "log=$LOG"
+if [ "$(id -u)" = 0 ]; then
+	expect_exit 0 "$BUILD/umount.sopfs" "$MNT"
+fi
+unmount_volume
+expect_exit 32 "$SOPFS" "$long:${DISKS[0]}" "$MNT"
+expect_says SOURCE 4095 'NAME.conf'
+not_mounted
+
 # ---- twice ----
 mount_volume
 mkdir "$WORK/mnt2"
@@ -142,6 +156,10 @@ assert_eq "$(cat "$MNT/kept")" kept "after a dead mount was replaced"
 
 # Also of one that dies while it is asked about the mount point.
 kill -STOP "$PID"
+stands_still() {
+	! cat "/proc/$PID/task"/*/status | grep '^State:' | grep -qv 'T (stopped)'
+}
+wait_until 60 stands_still || fail "the daemon cannot be stopped"
 "$SOPFS" "$SOURCE" "$MNT" -o "log=$LOG" 2>"$WORK/err" &
 mounter=$!
 # Where the kernel does not tell who waits, the test proves less, and fails no more.
@@ -154,10 +172,6 @@ unmount_volume
 # ---- a read-only mount ----
 mount_volume ro
 expect_exit 1 touch "$MNT/new"
-stands_still() {
-	! cat "/proc/$PID/task"/*/status | grep '^State:' | grep -qv 'T (stopped)'
-}
-wait_until 60 stands_still || fail "the daemon cannot be stopped"
 expect_says "read-only"
 assert_eq "$(cat "$MNT/kept")" kept "read only"
 unmount_volume
