@@ -37,8 +37,6 @@ static int from_environment(struct sopfs_options *o, struct sop_err *e)
 	fd = memfd_create("sopfs", MFD_CLOEXEC);
 	if (fd < 0 || fchmod(fd, 0600) || write(fd, text, len) != (ssize_t)len)
 		rc = sop_fail(e, -errno, VARIABLE);
-	explicit_bzero(text, len);
-	unsetenv(VARIABLE);
 	if (!rc && asprintf(&o->secret, "/proc/self/fd/%d", fd) < 0) {
 		o->secret = NULL;
 		rc = sop_fail(e, -ENOMEM, VARIABLE);
@@ -48,7 +46,17 @@ static int from_environment(struct sopfs_options *o, struct sop_err *e)
 	return rc;
 }
 
-int sopfs_secret_find(struct sopfs_options *o, struct sop_err *e)
+/* Also when it is not needed: whoever has set it does not want it shown. */
+static void wipe_environment(void)
+{
+	char *text = getenv(VARIABLE);
+
+	if (text)
+		explicit_bzero(text, strlen(text));
+	unsetenv(VARIABLE);
+}
+
+static int find(struct sopfs_options *o, struct sop_err *e)
 {
 	int rc;
 
@@ -59,5 +67,13 @@ int sopfs_secret_find(struct sopfs_options *o, struct sop_err *e)
 		rc = from_environment(o, e);
 	if (!rc && o->secret)
 		o->volume.redis_password_file = o->secret;
+	return rc;
+}
+
+int sopfs_secret_find(struct sopfs_options *o, struct sop_err *e)
+{
+	int rc = find(o, e);
+
+	wipe_environment();
 	return rc;
 }

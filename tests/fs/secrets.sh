@@ -49,6 +49,10 @@ SOPFS_REDIS_PASSWORD=$password mount_volume "$url"
 grep -qa SOPFS_ "/proc/$PID/environ" || fail "the environment cannot be looked at: this tests nothing"
 shows_nowhere "the environment"
 
+# Nor where it is not needed, since a file has it, too.
+SOPFS_REDIS_PASSWORD=$password mount_volume "$url,redis_password_file=$WORK/credentials/redis_password"
+shows_nowhere "the environment beside a file"
+
 # ---- refused, and not quoted ----
 expect_exit 1 "$SOPFS" "$SOURCE" "$MNT" -o "redis=redis://:$password@localhost"
 expect_says 'redis_password_file='
