@@ -110,7 +110,7 @@ tests: $(UNIT_BIN) $(MODEL_BIN) $(EXAMPLE_BIN) $(BENCH_BIN) $(LIBSOP_BENCH)
 
 help:
 	@echo 'all run stop check check-unit check-crash check-fs check-tools check-asan check-tsan check-valgrind check-long'
-	@echo 'fuzz bench lint deps install clean'
+	@echo 'check-packages fuzz bench bench-libsop lint deps install clean'
 	@echo 'one test:   make check-fs TESTS=tests/fs/basic.sh;  make check-unit TESTS=$(BUILD)/unit/test_ec'
 
 SH_TESTS     = $(filter-out %/functions.sh %/disks.sh %/redis.sh,$(foreach d,$(1),$(wildcard tests/$(d)/*.sh)))
