@@ -252,6 +252,8 @@ static int open_volume(struct mounted *m, struct sop_err *e)
 			break;
 		usleep(RETRY_MS * 1000);
 	}
+	if (sop_err_errno(rc) == ENOSPC && !o->volume.read_only)
+		return sop_say(e, rc, "%s; make room there, or mount with -o ro", e->text);
 	/* Those that were not given, too. One that is not there may hang. */
 	for (unsigned i = 0; !rc && sop_volume_disk(m->volume, i, &d); i++)
 		if (d.state == SOP_DISK_ONLINE)

@@ -42,3 +42,17 @@ assert_eq "$(sha256sum <"$MNT/old")" "$sum" "after a remount"
 assert_eq "$(stat -c %s "$MNT/after")" $((16 << 20)) "written after the deletes"
 unmount_volume
 check_volume
+
+# Filled up by others, to the last byte, they have no room for what a mount writes: it says so, and what helps.
+for i in 1 2 3 4; do
+	head -c 256M /dev/zero >"$WORK/d$i/others" 2>/dev/null && fail "256 MiB fit on a disk of 128"
+done
+expect_exit 32 "$SOPFS" "$SOURCE" "$MNT" -o "log=$LOG"
+expect_says 'no space' 'make room' '-o ro'
+mount_volume ro
+assert_eq "$(sha256sum <"$MNT/old")" "$sum" "read-only, on disks without room"
+unmount_volume
+rm "$WORK"/d?/others
+mount_volume
+unmount_volume
+check_volume
