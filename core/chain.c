@@ -90,8 +90,7 @@ struct op {
 };
 
 struct replica {
-	struct sop_disk *disk; /* NULL: is not there */
-	struct sop_file *anchor;
+	struct sop_disk *disk; /* held; NULL: is not there */
 	struct sop_uuid volume;
 	uint64_t who;
 	/* The thread's; refs under lock: the chain and the thread. */
@@ -575,8 +574,7 @@ static void replica_put(struct replica *p)
 	op_release(&p->op);
 	if (p->live)
 		p->live->ops->file_close(p->live);
-	if (p->anchor)
-		p->anchor->ops->file_close(p->anchor);
+	sop_disk_close(p->disk);
 	pthread_cond_destroy(&p->cond);
 	sop_lock_release(&p->lock);
 	free(p);
@@ -628,11 +626,10 @@ static int replica_new(struct replica **out, struct sop_chain *c, struct sop_dis
 	p->refs = 1;
 	sop_lock_init(&p->lock, SOP_RANK_LEAF, "slots of a replica");
 	sop_cond_init(&p->cond);
+	if (d)
+		sop_disk_get(d);
 	*out = p;
-	/* An open file keeps the disk for a thread that hangs in it. */
-	if (d && d->ops->file_open(&p->anchor, d, SOP_PATH_LABEL0, SOP_OPEN_READ))
-		p->disk = NULL;
-	if (!p->disk || !threaded)
+	if (!d || !threaded)
 		return 0;
 	p->refs = 2;
 	rc = pthread_create(&p->thread, NULL, replica_thread, p);

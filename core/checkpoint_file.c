@@ -249,55 +249,62 @@ static int image_new(struct image **out, const struct sop_checkpoint *c,
 struct half {
 	struct sop_errand errand;
 	struct image *image; /* of the first */
-	struct sop_disk *disk;
+	void (*run)(struct half *h);
+	struct sop_disk *disk, *held; /* held until it has run */
 	char path[SOP_TEMP_PATH];
 	char temp[SOP_TEMP_PATH];
 	struct sop_err err; /* code 0: done */
 };
 
-static void stage_run(struct sop_errand *x)
+static void stage_run(struct half *h)
 {
-	struct half *h = (struct half *)x;
-
 	h->err.code =
 		sop_disk_stage(h->disk, h->path, h->image->raw, h->image->len, h->temp, &h->err);
 }
 
-static void name_run(struct sop_errand *x)
+static void name_run(struct half *h)
 {
-	struct half *h = (struct half *)x;
-
 	h->err.code = sop_disk_name(h->disk, h->temp, h->path, &h->err);
 }
 
-static void unstage_run(struct sop_errand *x)
+static void unstage_run(struct half *h)
+{
+	sop_disk_unstage(h->disk, h->temp);
+}
+
+static void half_run(struct sop_errand *x)
 {
 	struct half *h = (struct half *)x;
 
-	sop_disk_unstage(h->disk, h->temp);
+	h->run(h);
+	sop_disk_close(h->held);
+	h->held = NULL;
 }
 
 static void half_release(struct sop_errand *x)
 {
 	struct half *h = (struct half *)x;
 
+	sop_disk_close(h->held);
 	if (h->image)
 		image_put(h->image);
 	free(h);
 }
 
 static struct sop_errand *half_new(struct image *m, struct sop_disk *d, const char *path,
-	void (*run)(struct sop_errand *), const char *temp)
+	void (*run)(struct half *h), const char *temp)
 {
 	struct half *h = calloc(1, sizeof(*h));
 
 	if (!h)
 		return NULL;
-	sop_errand_init(&h->errand, run, half_release);
+	sop_errand_init(&h->errand, half_run, half_release);
 	if (m)
 		atomic_fetch_add(&m->refs, 1);
 	h->image = m;
-	h->disk = d;
+	h->run = run;
+	h->disk = h->held = d;
+	sop_disk_get(d);
 	strcpy(h->path, path);
 	if (temp)
 		strcpy(h->temp, temp);
@@ -553,11 +560,9 @@ static int drop_temp(void *arg, const char *name)
 	return 0;
 }
 
-static void tidy_run(struct sop_errand *x)
+static void tidy_run(struct half *h)
 {
-	struct sop_disk *d = ((struct half *)x)->disk;
-
-	(void)d->ops->list(d, "", drop_temp, d);
+	(void)h->disk->ops->list(h->disk, "", drop_temp, h->disk);
 }
 
 void sop_checkpoint_tidy(struct sop_members *mem)
@@ -583,7 +588,7 @@ bool sop_checkpoint_newer(const struct sop_checkpoint *a, const struct sop_check
 
 struct reading {
 	struct sop_errand errand;
-	struct sop_disk *disk;
+	struct sop_disk *disk; /* held until it has run */
 	char path[SOP_TEMP_PATH];
 	void *raw;
 	size_t len;
@@ -597,6 +602,7 @@ static void reading_run(struct sop_errand *x)
 
 	rc = sop_disk_read_file(r->disk, r->path, &r->raw, &r->len, CHECKPOINT_MAX, &r->err);
 	r->err.code = rc;
+	sop_disk_close(r->disk);
 }
 
 static void reading_release(struct sop_errand *x)
@@ -619,6 +625,7 @@ static int read_bounded(void **raw, size_t *len, struct sop_disk *d, const char 
 		return sop_fail(e, -ENOMEM, "checkpoint");
 	sop_errand_init(x, reading_run, reading_release);
 	r->disk = d;
+	sop_disk_get(d);
 	strcpy(r->path, path);
 	sop_errands_run(&x, 1, true, timeout_ms);
 	if (!x->finished) {

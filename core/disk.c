@@ -8,7 +8,7 @@
 
 void sop_disk_close(struct sop_disk *d)
 {
-	if (d)
+	if (d && atomic_fetch_sub_explicit(&d->extra_refs, 1, memory_order_acq_rel) == 0)
 		d->ops->close(d);
 }
 

@@ -64,10 +64,11 @@ struct sop_disk_ops {
 	int (*space)(struct sop_disk *d, struct sop_disk_space *out);
 };
 
-/* Implementations embed these first. */
+/* Implementations embed these first, zeroed. */
 struct sop_disk {
 	const struct sop_disk_ops *ops;
 	char *name; /* for messages: the folder's path */
+	atomic_uint extra_refs;
 };
 
 struct sop_file {
@@ -95,6 +96,12 @@ static inline bool sop_file_put(struct sop_file *f)
  * renamed away stays reachable and a new one under its name is not mistaken for it. */
 int sop_disk_open_folder(struct sop_disk **out, const char *path, struct sop_err *e);
 void sop_disk_close(struct sop_disk *d); /* NULL is fine */
+/* Hold d until one more sop_disk_close(): a call that hangs in it, and has more to do there,
+ * outlives the owner's close. */
+static inline void sop_disk_get(struct sop_disk *d)
+{
+	atomic_fetch_add_explicit(&d->extra_refs, 1, memory_order_relaxed);
+}
 
 /* Small whole files. Reading: the file must be at most max_bytes; *buf is malloc'ed. */
 int sop_disk_read_file(struct sop_disk *d, const char *path, void **buf, size_t *len_bytes,

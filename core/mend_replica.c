@@ -41,8 +41,8 @@ enum what { OPEN, LIST, UNLINK, MKDIR, TRUNCATE, SYNC, SYNCDIR, STAGE, NAME };
 struct call {
 	struct sop_errand errand;
 	enum what what;
-	struct sop_disk *disk;
-	struct sop_file *file; /* held */
+	struct sop_disk *disk, *held; /* held until it has run */
+	struct sop_file *file;	      /* so, too */
 	char path[96];
 	int flags;
 	uint64_t len; /* TRUNCATE: to be; OPEN: as it is */
@@ -137,12 +137,15 @@ static void call_run(struct sop_errand *x)
 	if (c->file)
 		c->file->ops->file_close(c->file);
 	c->file = NULL;
+	sop_disk_close(c->held);
+	c->held = NULL;
 }
 
 static void call_release(struct sop_errand *x)
 {
 	struct call *c = (struct call *)x;
 
+	sop_disk_close(c->held);
 	if (c->opened)
 		c->opened->ops->file_close(c->opened);
 	free(c->buf);
@@ -201,7 +204,8 @@ static struct call *call_new(
 		return NULL;
 	sop_errand_init(&c->errand, call_run, call_release);
 	c->what = what;
-	c->disk = d;
+	c->disk = c->held = d;
+	sop_disk_get(d);
 	c->file = f;
 	if (f)
 		sop_file_get(f);

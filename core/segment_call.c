@@ -29,7 +29,9 @@ static void let_go(struct sop_call *call)
 {
 	if (call->file)
 		call->file->ops->file_close(call->file);
+	sop_disk_close(call->held);
 	call->file = NULL;
+	call->held = NULL;
 }
 
 static void calls_free(struct sop_calls *c)
@@ -141,6 +143,11 @@ void sop_calls_run(struct sop_calls *c, bool parallel, unsigned wait_ms)
 
 	if (!c->n)
 		return;
+	for (size_t i = 0; i < c->n; i++) {
+		c->call[i].held = c->call[i].disk;
+		if (c->call[i].held)
+			sop_disk_get(c->call[i].held);
+	}
 	while (threads < (parallel ? c->n : 1) && thread_start(c))
 		threads++;
 	/* Without a single thread to be had, an unbounded call is better than none. */

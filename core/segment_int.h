@@ -294,6 +294,7 @@ struct sop_call {
 	char path[64];
 	struct sop_disk_shard header;
 	struct sop_uuid volume;
+	struct sop_disk *held; /* disk, from the run until fn has returned */
 	/* out */
 	struct sop_file *opened; /* closed by the thread when nobody waits any more */
 	uint64_t value;

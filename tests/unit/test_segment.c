@@ -1066,8 +1066,8 @@ static void calls_behind_one_that_hangs_are_made(void **state)
 {
 	(void)state;
 	for (unsigned parallel = 0; parallel < 2; parallel++) {
+		static struct sop_disk disk; /* outlives the call that hangs */
 		struct sop_calls *c = sop_calls_new(4);
-		struct sop_disk disk = {0};
 
 		assert_non_null(c);
 		gate.open = gate.passed = false;
@@ -1089,6 +1089,45 @@ static void calls_behind_one_that_hangs_are_made(void **state)
 			pthread_cond_wait(&gate.changed, &gate.lock);
 		pthread_mutex_unlock(&gate.lock);
 	}
+}
+
+static bool closed; /* under gate.lock */
+
+static void note_close(struct sop_disk *d)
+{
+	(void)d;
+	pthread_mutex_lock(&gate.lock);
+	closed = true;
+	pthread_cond_broadcast(&gate.changed);
+	pthread_mutex_unlock(&gate.lock);
+}
+
+/* The volume may be closed meanwhile: what the call has yet to do, it does to a disk that is there.
+ */
+static void a_disk_stays_open_as_long_as_a_call_hangs_in_it(void **state)
+{
+	static const struct sop_disk_ops ops = {.close = note_close};
+	static struct sop_disk disk = {.ops = &ops};
+	struct sop_calls *c = sop_calls_new(1);
+	bool early;
+
+	(void)state;
+	assert_non_null(c);
+	gate.open = gate.passed = closed = false;
+	c->call[0].fn = call_hangs;
+	c->call[0].disk = &disk;
+	sop_calls_run(c, true, 50);
+	assert_int_equal(c->call[0].rc, -ETIMEDOUT);
+	sop_calls_put(c);
+	sop_disk_close(&disk);
+	pthread_mutex_lock(&gate.lock);
+	early = closed;
+	gate.open = true;
+	pthread_cond_broadcast(&gate.changed);
+	while (!gate.passed || !closed)
+		pthread_cond_wait(&gate.changed, &gate.lock);
+	pthread_mutex_unlock(&gate.lock);
+	assert_false(early);
 }
 
 int main(void)
@@ -1124,6 +1163,7 @@ int main(void)
 		cmocka_unit_test(open_files_are_bounded),
 		cmocka_unit_test(a_segment_can_be_made_though_any_step_fails),
 		cmocka_unit_test(calls_behind_one_that_hangs_are_made),
+		cmocka_unit_test(a_disk_stays_open_as_long_as_a_call_hangs_in_it),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
