@@ -21,7 +21,9 @@
 #define LIVE   SOP_PATH_SLOTS "/live."
 #define IMAGE  SOP_PATH_SLOTS "/image."
 #define FLOOR  SOP_PATH_FLOORS "/"
-#define KNOWN  4 /* records that one run can meet: own, NIL, those of others */
+/* Records that one run can meet: its own, and those of others. Whoever put one into a round saw
+ * none of the rounds before, so these are on replicas without which there is a majority. */
+#define KNOWN (1 + (SOP_SLOT_REPLICAS + 1) / 2)
 
 /* ---- records in memory, counted: a thread that hangs holds on to one ---- */
 
