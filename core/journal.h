@@ -125,9 +125,6 @@ int sop_journal_reach(struct sop_members *mem, unsigned member, uint64_t number,
 int sop_journal_verify(struct sop_members *mem, unsigned member, struct sop_disk *d,
 	uint64_t number, uint64_t bytes, unsigned timeout_ms, struct sop_err *e);
 
-/* Remove every journal file below `number`, and all when number is UINT64_MAX, on every replica. */
-int sop_journal_clean(struct sop_members *mem, uint64_t number, struct sop_err *e);
-
 /* Pure: check one framed record at raw (at most `avail` bytes). 0: whole; -EAGAIN: more bytes
  * needed; SOP_ECORRUPT: not a record of this chain. */
 int sop_record_check(const void *raw, size_t avail, uint32_t prev_crc, struct sop_record_out *out,
