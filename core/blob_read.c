@@ -7,8 +7,8 @@
  * rebuild it from:
  *
  *   first   the cells that are wanted, and for those on a shard known to be absent or stale already
- * what is needed in their place: so a degraded read is one batch of k shards too; then    for what
- * was late, unreadable or wrong: others of the same row, up to k.
+ *           what is needed in their place: so a degraded read is one batch of k shards too;
+ *   then    for what was late, unreadable or wrong: others of the same row, up to k.
  *
  * Trusted shards come first, then those of disks that have been slow, then stale ones (a block that
  * verifies is right, wherever it lies), and last those that were late in this very read, with the

@@ -2,9 +2,10 @@
  *
  * A batch is a list of reads, writes and syncs on files of several disks. It runs on a pool of
  * threads (or io_uring for reads), never on the caller's, so that a device that hangs holds up a
- * pool thread and not the request: when the bound comes, sop_io_run() returns, unfinished requests
- * say -ETIMEDOUT, and the batch with all its memory lives on until the device lets go. Therefore
- * every buffer handed to a batch must come from sop_batch_alloc() (or outlive the process).
+ * pool thread and not the request: when the bound comes, sop_batch_run() returns, unfinished
+ * requests say -ETIMEDOUT, and the batch with all its memory lives on until the device lets go.
+ * Therefore every buffer handed to a batch must come from sop_batch_alloc() (or outlive the
+ * process).
  *
  * How a batch runs:
  *   SOP_IO_SERIAL    one thread does all, one after another: cheapest for small page-cache writes.

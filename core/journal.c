@@ -54,7 +54,7 @@ struct replica {
 
 #define ATTEMPT_BITS (64 - SOP_JOURNAL_SALT_BITS)
 
-/* In results of steps, beside0 and -errno: the replica was not part of it. */
+/* In results of steps, beside 0 and -errno: the replica was not part of it. */
 #define NOT_USED 1
 
 struct sop_journal {
@@ -63,7 +63,7 @@ struct sop_journal {
 	uint64_t file_bytes;
 	uint64_t salt; /* of our files */
 
-	/* Held acrossI/O only to report a failed replica. */
+	/* Held across I/O only to report a failed replica. */
 	struct sop_lock lock;
 	struct replica *replica[SOP_MEMBERS_MAX]; /* under lock to change */
 	size_t n;
@@ -222,8 +222,8 @@ static bool is_bad(int result)
  *   memory was short     -ENOMEM, none succeeded
  *   or some are full     -ENOSPC; those that failed otherwise are set aside
  *   all failed           the error, and the journal is dead. Nobody is set aside: nothing that
- * counts is missing on any of them, and a volume none of whose replicas is current could not be
- * mounted again. */
+ *                        counts is missing on any of them, and a volume none of whose replicas is
+ *                        current could not be mounted again. */
 static int settle(
 	struct sop_journal *j, const int *result, size_t n, const char *what, struct sop_err *e)
 {

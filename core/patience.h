@@ -1,9 +1,9 @@
 /* How long to wait for an answer that may never come, in time that this process ran.
  *
- * A process that was stopped, or whose machine was paused, wakes up late: by the clock all it
- *waited for is overdue, and the answers lie ready. Whoever gave up then would take every disk to be
- *dead. So time is counted in slices, and each counts as no more than its length, whatever passed
- *until it was over.
+ * A process that was stopped, or whose machine was paused, wakes up late: by the clock all that it
+ * waited for is overdue, and the answers lie ready. Whoever gave up then would take every disk to
+ * be dead. So time is counted in slices, and each counts as no more than its length, whatever
+ * passed until it was over.
  *
  *	struct sop_patience p = sop_patience(timeout_ms);
  *	uint64_t ms;

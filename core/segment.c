@@ -3,9 +3,8 @@
  * Each (profile, stream) has at most one open segment. An append reserves its range by moving `end`
  * under the lock and writes outside of it, so that appends of several threads run side by side; a
  * range whose write failed stays behind as garbage that nothing refers to. A segment is closed for
- * good
- * ("sealed") when it is full, when a write to one of its disks failed, or when a disk it was made
- * without is back (the next one has all k+m).
+ * good ("sealed") when it is full, when a write to one of its disks failed, or when a disk it was
+ * made without is back (the next one has all k+m).
  *
  * Sync: finish marks shards dirty after their write has ended. A sync takes the dirty marks and
  * then calls fdatasync, so whatever finished before it started is covered; what finishes meanwhile

@@ -748,9 +748,9 @@ static bool node_of(
 }
 
 /* Nor does any other mounter need it, now or later. Nodes of this one are in its images alone; two
- * checkpoints may have the same LSN. Those
- * of the base are in the images of all; what this mounter has put in their place says nothing of
- * the others: they wait for who is alone. Those of another go from our accounts, and no farther. */
+ * checkpoints may have the same LSN. Those of the base are in the images of all; what this mounter
+ * has put in their place says nothing of the others: they wait for who is alone. Those of another
+ * go from our accounts, and no farther. */
 static bool others_let_go(const struct sop_space *s, const struct pending *p)
 {
 	if (node_of(s, p, SOP_SEGMENT_OTHERS))
