@@ -109,11 +109,6 @@ static struct jfile *current(const struct replica *r)
 	return r->files[r->n_files - 1];
 }
 
-static struct sop_file *anchor(const struct replica *r)
-{
-	return r->n_files ? current(r)->file : NULL;
-}
-
 static unsigned timeout(const struct sop_journal *j)
 {
 	return sop_members_timeout_ms(j->mem);
@@ -295,7 +290,7 @@ static int adopt_spare(struct sop_journal *j, struct replica *r, unsigned i)
 
 	sop_journal_spare_path(path, i);
 	if (i >= SOP_JOURNAL_SPARES)
-		return sop_journal_unlink(r->disk, anchor(r), path, timeout(j));
+		return sop_journal_unlink(r->disk, path, timeout(j));
 	rc = sop_journal_open(&f, &size, r->disk, path, SOP_OPEN_WRITE, timeout(j));
 	if (rc)
 		return rc == -ENOENT ? 0 : rc;
@@ -305,7 +300,7 @@ static int adopt_spare(struct sop_journal *j, struct replica *r, unsigned i)
 			return 0;
 	}
 	f->ops->file_close(f);
-	return sop_journal_unlink(r->disk, anchor(r), path, timeout(j));
+	return sop_journal_unlink(r->disk, path, timeout(j));
 }
 
 /* See what a replica's folder holds. Files from `number` on belong to no history that goes on (the
@@ -316,7 +311,7 @@ static int look_around(struct sop_journal *j, struct replica *r, uint64_t number
 	char path[SOP_JOURNAL_NAME];
 	int rc;
 
-	rc = sop_journal_list(&names, r->disk, anchor(r), timeout(j));
+	rc = sop_journal_list(&names, r->disk, timeout(j));
 	if (rc)
 		return rc;
 	for (size_t i = 0; i < names.n && !rc; i++) {
@@ -325,7 +320,7 @@ static int look_around(struct sop_journal *j, struct replica *r, uint64_t number
 			continue;
 		}
 		sop_journal_path(path, names.number[i]);
-		rc = sop_journal_unlink(r->disk, anchor(r), path, timeout(j));
+		rc = sop_journal_unlink(r->disk, path, timeout(j));
 	}
 	free(names.number);
 	for (unsigned i = 0; i < 32 && !rc; i++)
@@ -346,7 +341,7 @@ static bool drop_spares(struct sop_journal *j, struct replica *r)
 		jfile_free(r->spare[i]);
 		r->spare[i] = NULL;
 		sop_journal_spare_path(path, i);
-		any |= sop_journal_unlink(r->disk, anchor(r), path, timeout(j)) == 0;
+		any |= sop_journal_unlink(r->disk, path, timeout(j)) == 0;
 	}
 	return any;
 }
@@ -395,14 +390,13 @@ static int start_file(struct sop_journal *j, struct replica *r, uint64_t number)
 		i++;
 	if (i < SOP_JOURNAL_SPARES) {
 		sop_journal_spare_path(path, i);
-		rc = sop_journal_start(
-			&r->spare[i]->file, r->disk, anchor(r), path, &h, timeout(j));
+		rc = sop_journal_start(&r->spare[i]->file, r->disk, path, &h, timeout(j));
 		if (rc)
 			return rc;
 		r->next = r->spare[i];
 		r->spare[i] = NULL;
 	} else {
-		rc = sop_journal_start(&f, r->disk, anchor(r), NULL, &h, timeout(j));
+		rc = sop_journal_start(&f, r->disk, NULL, &h, timeout(j));
 		if (rc)
 			return rc;
 		r->next = jfile_new(f, SOP_JOURNAL_HEADER);
@@ -898,7 +892,6 @@ void sop_journal_forget(struct sop_journal *j)
 struct duty {
 	struct replica *replica; /* stays while j->syncing */
 	uint64_t names;		 /* value of named to be reached; 0: nothing to do */
-	struct sop_file *anchor; /* referred to, with names */
 	int result;
 };
 
@@ -938,11 +931,8 @@ static int collect(struct sop_journal *j, struct sop_journal_syncing *s, struct 
 		s->duty[i] = (struct duty){.replica = r, .result = r->active ? 0 : NOT_USED};
 		if (!r->active)
 			continue;
-		if (r->named > r->named_synced) {
+		if (r->named > r->named_synced)
 			s->duty[i].names = r->named;
-			s->duty[i].anchor = current(r)->file;
-			sop_file_get(s->duty[i].anchor);
-		}
 		for (size_t k = 0; k < r->n_files; k++) {
 			struct jfile *f = r->files[k];
 
@@ -966,7 +956,7 @@ static void fail_duty(struct duty *d, int rc)
  * not know. So a full disk is no better than a broken one. */
 static int sync_names(struct sop_journal *j, const struct duty *d)
 {
-	int rc = sop_journal_syncdir(d->replica->disk, d->anchor, timeout(j));
+	int rc = sop_journal_syncdir(d->replica->disk, timeout(j));
 
 	return rc == -ENOSPC ? -EIO : rc;
 }
@@ -1031,9 +1021,6 @@ static void sync_leave(struct sop_journal_syncing *s)
 
 	for (size_t i = 0; i < s->n_files; i++)
 		s->file[i].file->ops->file_close(s->file[i].file);
-	for (size_t i = 0; i < s->n; i++)
-		if (s->duty[i].anchor)
-			s->duty[i].anchor->ops->file_close(s->duty[i].anchor);
 	free(s->file);
 	free(s);
 	sop_lock(&j->lock);
@@ -1124,13 +1111,13 @@ static int retire(struct sop_journal *j, struct replica *r, struct jfile *f)
 		i++;
 	if (i < SOP_JOURNAL_SPARES && f->allocated <= 2 * j->file_bytes) {
 		sop_journal_spare_path(spare, i);
-		rc = sop_journal_rename(r->disk, anchor(r), path, spare, timeout(j));
+		rc = sop_journal_rename(r->disk, path, spare, timeout(j));
 		if (!rc) {
 			r->spare[i] = f;
 			return 0;
 		}
 	} else {
-		rc = sop_journal_unlink(r->disk, anchor(r), path, timeout(j));
+		rc = sop_journal_unlink(r->disk, path, timeout(j));
 	}
 	if (rc) {
 		r->litter = true;
@@ -1146,12 +1133,12 @@ static int remove_litter(struct sop_journal *j, struct replica *r, uint64_t numb
 	char path[SOP_JOURNAL_NAME];
 	int rc;
 
-	rc = sop_journal_list(&names, r->disk, anchor(r), timeout(j));
+	rc = sop_journal_list(&names, r->disk, timeout(j));
 	if (!rc)
 		r->litter = false;
 	for (size_t i = 0; i < names.n && names.number[i] < number && rc != -ETIMEDOUT; i++) {
 		sop_journal_path(path, names.number[i]);
-		rc = sop_journal_unlink(r->disk, anchor(r), path, timeout(j));
+		rc = sop_journal_unlink(r->disk, path, timeout(j));
 		if (rc) {
 			r->litter = true;
 			log_trouble(j, r, path, rc);

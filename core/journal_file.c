@@ -100,13 +100,14 @@ int sop_record_check(const void *raw, size_t avail, uint32_t prev_crc, struct so
 
 /* --- calls with a bound ----------------------------------------------------------------------- */
 
-/* Everything a call uses, so that it can be left behind. It refers to `file` and `anchor`. */
+/* Everything a call uses, so that it can be left behind. It holds `file` and the disk. */
 struct op {
 	struct sop_errand errand;
 	int (*fn)(struct op *o);
 	int rc; /* of fn */
 	struct sop_disk *disk;
-	struct sop_file *file, *anchor;
+	struct sop_disk *held; /* disk, where no file holds it, until fn has returned */
+	struct sop_file *file;
 	bool makes_file; /* file is what fn leaves to the caller */
 	char from[SOP_JOURNAL_NAME], to[SOP_JOURNAL_NAME];
 	int flags;
@@ -117,19 +118,25 @@ struct op {
 	struct sop_disk_journal header;
 };
 
-static void let_go(struct sop_file **f)
+static void let_go_of_file(struct op *o)
 {
-	if (*f)
-		(*f)->ops->file_close(*f);
-	*f = NULL;
+	if (o->file)
+		o->file->ops->file_close(o->file);
+	o->file = NULL;
+}
+
+static void let_go_of_disk(struct op *o)
+{
+	sop_disk_close(o->held);
+	o->held = NULL;
 }
 
 static void op_release(struct sop_errand *x)
 {
 	struct op *o = (struct op *)x;
 
-	let_go(&o->file);
-	let_go(&o->anchor);
+	let_go_of_file(o);
+	let_go_of_disk(o);
 	free(o->buf);
 	free(o->names.number);
 	free(o);
@@ -143,12 +150,11 @@ static void op_thread(struct sop_errand *x)
 	/* Files are let go of here and not in release, which may run long after the caller has
 	 * gone on, and closed the disk. What stays is a result for the caller to take. */
 	if (!o->makes_file || o->rc)
-		let_go(&o->file);
-	let_go(&o->anchor);
+		let_go_of_file(o);
+	let_go_of_disk(o);
 }
 
-static struct op *op_new(
-	struct sop_disk *d, struct sop_file *f, struct sop_file *anchor, int (*fn)(struct op *o))
+static struct op *op_new(struct sop_disk *d, struct sop_file *f, int (*fn)(struct op *o))
 {
 	struct op *o = calloc(1, sizeof(*o));
 
@@ -158,11 +164,12 @@ static struct op *op_new(
 	o->fn = fn;
 	o->disk = d;
 	o->file = f;
-	o->anchor = anchor;
-	if (f)
+	if (f) {
 		sop_file_get(f);
-	if (anchor)
-		sop_file_get(anchor);
+	} else {
+		o->held = d;
+		sop_disk_get(d);
+	}
 	return o;
 }
 
@@ -246,10 +253,9 @@ static int run_list(struct op *o)
 	return rc;
 }
 
-int sop_journal_list(struct sop_journal_names *out, struct sop_disk *d, struct sop_file *anchor,
-	unsigned timeout_ms)
+int sop_journal_list(struct sop_journal_names *out, struct sop_disk *d, unsigned timeout_ms)
 {
-	struct op *o = op_new(d, NULL, anchor, run_list);
+	struct op *o = op_new(d, NULL, run_list);
 	int rc;
 
 	*out = (struct sop_journal_names){0};
@@ -269,10 +275,9 @@ static int run_rename(struct op *o)
 	return o->disk->ops->rename(o->disk, o->from, o->to);
 }
 
-int sop_journal_rename(struct sop_disk *d, struct sop_file *anchor, const char *from,
-	const char *to, unsigned timeout_ms)
+int sop_journal_rename(struct sop_disk *d, const char *from, const char *to, unsigned timeout_ms)
 {
-	struct op *o = op_new(d, NULL, anchor, run_rename);
+	struct op *o = op_new(d, NULL, run_rename);
 
 	if (!o)
 		return -ENOMEM;
@@ -288,10 +293,9 @@ static int run_unlink(struct op *o)
 	return rc == -ENOENT ? 0 : rc;
 }
 
-int sop_journal_unlink(
-	struct sop_disk *d, struct sop_file *anchor, const char *path, unsigned timeout_ms)
+int sop_journal_unlink(struct sop_disk *d, const char *path, unsigned timeout_ms)
 {
-	struct op *o = op_new(d, NULL, anchor, run_unlink);
+	struct op *o = op_new(d, NULL, run_unlink);
 
 	if (!o)
 		return -ENOMEM;
@@ -304,9 +308,9 @@ static int run_syncdir(struct op *o)
 	return o->disk->ops->syncdir(o->disk, SOP_PATH_JOURNAL);
 }
 
-int sop_journal_syncdir(struct sop_disk *d, struct sop_file *anchor, unsigned timeout_ms)
+int sop_journal_syncdir(struct sop_disk *d, unsigned timeout_ms)
 {
-	struct op *o = op_new(d, NULL, anchor, run_syncdir);
+	struct op *o = op_new(d, NULL, run_syncdir);
 
 	return o ? op_run(o, timeout_ms) : -ENOMEM;
 }
@@ -318,7 +322,7 @@ static int run_allocate(struct op *o)
 
 int sop_journal_allocate(struct sop_file *f, uint64_t off, uint64_t len, unsigned timeout_ms)
 {
-	struct op *o = op_new(f->disk, f, NULL, run_allocate);
+	struct op *o = op_new(f->disk, f, run_allocate);
 
 	if (!o)
 		return -ENOMEM;
@@ -334,7 +338,7 @@ static int run_truncate(struct op *o)
 
 int sop_journal_truncate(struct sop_file *f, uint64_t len, unsigned timeout_ms)
 {
-	struct op *o = op_new(f->disk, f, NULL, run_truncate);
+	struct op *o = op_new(f->disk, f, run_truncate);
 
 	if (!o)
 		return -ENOMEM;
@@ -356,7 +360,7 @@ static int run_open(struct op *o)
 int sop_journal_open(struct sop_file **out, uint64_t *size, struct sop_disk *d, const char *path,
 	int flags, unsigned timeout_ms)
 {
-	struct op *o = op_new(d, NULL, NULL, run_open);
+	struct op *o = op_new(d, NULL, run_open);
 	int rc;
 
 	if (!o)
@@ -417,10 +421,10 @@ static int run_start(struct op *o)
 }
 
 /* In the spare, or in a new file. -EEXIST: one is in the way. */
-static int start_once(struct sop_file **file, struct sop_disk *d, struct sop_file *anchor,
-	const char *spare, const struct sop_journal_header *h, unsigned timeout_ms)
+static int start_once(struct sop_file **file, struct sop_disk *d, const char *spare,
+	const struct sop_journal_header *h, unsigned timeout_ms)
 {
-	struct op *o = op_new(d, spare ? *file : NULL, anchor, run_start);
+	struct op *o = op_new(d, spare ? *file : NULL, run_start);
 	int rc;
 
 	if (!o)
@@ -437,19 +441,19 @@ static int start_once(struct sop_file **file, struct sop_disk *d, struct sop_fil
 	return rc;
 }
 
-int sop_journal_start(struct sop_file **file, struct sop_disk *d, struct sop_file *anchor,
-	const char *spare, const struct sop_journal_header *h, unsigned timeout_ms)
+int sop_journal_start(struct sop_file **file, struct sop_disk *d, const char *spare,
+	const struct sop_journal_header *h, unsigned timeout_ms)
 {
 	char path[SOP_JOURNAL_NAME];
-	int rc = start_once(file, d, anchor, spare, h, timeout_ms);
+	int rc = start_once(file, d, spare, h, timeout_ms);
 
 	sop_journal_path(path, h->number);
 	if (!rc && spare)
-		return sop_journal_rename(d, anchor, spare, path, timeout_ms);
+		return sop_journal_rename(d, spare, path, timeout_ms);
 	if (rc != -EEXIST)
 		return rc;
-	rc = sop_journal_unlink(d, anchor, path, timeout_ms);
-	return rc ? rc : start_once(file, d, anchor, spare, h, timeout_ms);
+	rc = sop_journal_unlink(d, path, timeout_ms);
+	return rc ? rc : start_once(file, d, spare, h, timeout_ms);
 }
 
 static int run_read(struct op *o)
@@ -463,7 +467,7 @@ static int run_read(struct op *o)
 ssize_t sop_journal_read(
 	struct sop_file *f, void **buf, size_t len, uint64_t off, unsigned timeout_ms)
 {
-	struct op *o = op_new(f->disk, f, NULL, run_read);
+	struct op *o = op_new(f->disk, f, run_read);
 	ssize_t got;
 	int rc;
 

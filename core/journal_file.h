@@ -41,23 +41,19 @@ struct sop_journal_names {
 };
 
 /* All of these return 0 or -errno; -ETIMEDOUT: the disk did not answer within timeout_ms. A folder
- * that is missing is empty. anchor: some open file of the disk, which holds it open while a call
- * hangs in it, even beyond the volume's end; NULL while there is none. */
-int sop_journal_list(struct sop_journal_names *out, struct sop_disk *d, struct sop_file *anchor,
-	unsigned timeout_ms);
-int sop_journal_rename(struct sop_disk *d, struct sop_file *anchor, const char *from,
-	const char *to, unsigned timeout_ms);
-int sop_journal_unlink(struct sop_disk *d, struct sop_file *anchor, const char *path,
-	unsigned timeout_ms); /* missing: 0 */
-int sop_journal_syncdir(struct sop_disk *d, struct sop_file *anchor, unsigned timeout_ms);
+ * that is missing is empty. */
+int sop_journal_list(struct sop_journal_names *out, struct sop_disk *d, unsigned timeout_ms);
+int sop_journal_rename(struct sop_disk *d, const char *from, const char *to, unsigned timeout_ms);
+int sop_journal_unlink(struct sop_disk *d, const char *path, unsigned timeout_ms); /* missing: 0 */
+int sop_journal_syncdir(struct sop_disk *d, unsigned timeout_ms);
 int sop_journal_allocate(struct sop_file *f, uint64_t off, uint64_t len, unsigned timeout_ms);
 int sop_journal_truncate(struct sop_file *f, uint64_t len, unsigned timeout_ms);
 int sop_journal_open(struct sop_file **out, uint64_t *size, struct sop_disk *d, const char *path,
 	int flags, unsigned timeout_ms);
 /* Make file `number` with this header: of *file, an open spare with the path `spare`, or a new one
  * (spare NULL), which *file is set to. Nothing is synced. A file in the way is replaced. */
-int sop_journal_start(struct sop_file **file, struct sop_disk *d, struct sop_file *anchor,
-	const char *spare, const struct sop_journal_header *h, unsigned timeout_ms);
+int sop_journal_start(struct sop_file **file, struct sop_disk *d, const char *spare,
+	const struct sop_journal_header *h, unsigned timeout_ms);
 /* Up to len bytes at off; *buf (malloc'ed, len bytes) is replaced by NULL on a timeout, for then it
  * belongs to the call that hangs. The number of bytes read, or -errno. */
 ssize_t sop_journal_read(

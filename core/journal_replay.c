@@ -411,7 +411,7 @@ static int scan_behind(struct replay *r, const struct place *end, uint64_t *barr
 
 		if (s->bad)
 			continue;
-		rc = sop_journal_list(&names, s->disk, NULL, timeout(r));
+		rc = sop_journal_list(&names, s->disk, timeout(r));
 		if (rc && rc != -ENOMEM) {
 			read_failed(r, s, rc);
 			rc = 0;

@@ -493,7 +493,7 @@ static bool find_journal(struct rebuild *r, uint64_t lsn)
 		struct sop_disk *d = sop_members_disk(r->mem, idx[i]);
 		struct sop_journal_names names = {0};
 
-		if (!d || sop_journal_list(&names, d, NULL, sop_members_timeout_ms(r->mem)))
+		if (!d || sop_journal_list(&names, d, sop_members_timeout_ms(r->mem)))
 			continue;
 		for (size_t k = 0; k < names.n; k++) {
 			struct iovec iov = {raw, SOP_JOURNAL_HEADER};

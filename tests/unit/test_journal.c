@@ -1285,7 +1285,7 @@ static void a_file_begun_too_late_takes_nobodys_name(void **state)
 	assert_int_equal(d->ops->mkdir(d, SOP_PATH_JOURNAL), 0);
 	spare = made(d, "journal/spare.0", "spare");
 	sim_watch(s, hang_once, &hang);
-	assert_int_equal(sop_journal_start(&spare, d, NULL, "journal/spare.0", &h, 1), -ETIMEDOUT);
+	assert_int_equal(sop_journal_start(&spare, d, "journal/spare.0", &h, 1), -ETIMEDOUT);
 	while (!atomic_load(&hang.begun))
 		usleep(1000);
 	/* The disk is back by now, and has been healed. */
