@@ -168,7 +168,7 @@ static int prefault_edit(struct run *r, uint64_t store, const uint8_t *key, size
 	if (rc || !st)
 		return rc ? rc : no_store(r, store);
 	tree = sop_state_tree(st);
-	rc = sop_tree_prefault(r->v->nodes, &tree, key, klen, r->e);
+	rc = sop_tree_prefault(r->v->nodes, &tree, key, klen, false, r->e);
 	if (!rc)
 		rc = edited(r, &x, &tree, key, klen, rec);
 	return SOP_MIN(rc, 0);
@@ -199,7 +199,7 @@ static int prefault_op(void *arg, enum sop_op_type type, unsigned flags, uint64_
 		if (rc || !st)
 			return rc;
 		tree = sop_state_tree(st);
-		return sop_tree_prefault(r->v->nodes, &tree, key, klen, r->e);
+		return sop_tree_prefault(r->v->nodes, &tree, key, klen, type == SOP_OP_DEL, r->e);
 	case SOP_OP_STORE_SET:
 		rc = vlen ? sop_store_options_check(val, vlen, r->e) : 0;
 		if (rc)

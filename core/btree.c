@@ -70,6 +70,7 @@ struct place {
 
 /* A leaf met, and the separators around it; valid under the lock. */
 struct way {
+	struct node *node;
 	const struct sop_page *leaf;
 	struct bounds b;
 };
@@ -125,6 +126,7 @@ static int go_down(struct reader *r, const struct sop_tree *t, const struct plac
 			return rc;
 		level = (int)sop_page_level(p);
 		if (!level) {
+			w->node = v->node;
 			w->leaf = p;
 			return 0;
 		}
@@ -348,19 +350,64 @@ int sop_tree_skip(struct sop_nodes *n, const struct sop_tree *t, uint64_t lsn, u
 	return rc == -ENOENT ? 0 : rc;
 }
 
+/* Does the write that is prepared leave nothing of the leaf? */
+static bool goes(const struct reader *r, const struct way *w)
+{
+	return w->node->doomed_by == r->n->writing && w->node->doomed >= sop_page_count(w->leaf);
+}
+
+/* The leaf that stays next to one that goes, before or behind it: what comes there is one's. */
+static int prefault_beside(
+	struct reader *r, const struct sop_tree *t, struct place at, bool down, struct sop_err *e)
+{
+	uint8_t next[SOP_KEY_MAX];
+	bool more;
+	int rc;
+
+	do {
+		const void *edge = NULL;
+		size_t len = 0;
+		struct way w;
+
+		rc = lock_leaf(r, t, &at, &w, e);
+		if (!rc && goes(r, &w)) {
+			edge = down ? w.b.low : w.b.high;
+			len = down ? w.b.low_len : w.b.high_len;
+		}
+		more = edge != NULL;
+		if (more) {
+			memcpy(next, edge, len);
+			at = (struct place){.key = next, .klen = len, .below = down};
+		}
+		sop_reader_unlock(r);
+		sop_reader_release(r);
+	} while (more);
+	return rc;
+}
+
 int sop_tree_prefault(struct sop_nodes *n, const struct sop_tree *t, const void *key, size_t klen,
-	struct sop_err *e)
+	bool del, struct sop_err *e)
 {
 	struct place at = {.key = key, .klen = klen};
 	struct reader r;
 	struct way w;
+	bool beside;
 	int rc;
 
 	sop_reader_init(&r, n, SOP_LSN_LATEST);
 	r.keep = true;
 	rc = lock_leaf(&r, t, &at, &w, e);
+	beside = !rc && goes(&r, &w);
+	if (!rc && del) {
+		w.node->doomed = w.node->doomed_by == n->writing ? w.node->doomed + 1 : 1;
+		w.node->doomed_by = n->writing;
+	}
 	sop_reader_unlock(&r);
 	sop_reader_release(&r);
+	if (beside)
+		rc = prefault_beside(&r, t, at, true, e);
+	if (beside && !rc)
+		rc = prefault_beside(&r, t, at, false, e);
 	return rc == -ENOENT ? 0 : rc;
 }
 

@@ -104,11 +104,11 @@ int sop_tree_skip(struct sop_nodes *n, const struct sop_tree *t, uint64_t lsn, u
 	bool descending, uint8_t *key, size_t *klen, struct sop_err *e);
 
 /* --- writing, the one writer ----------------------------------------------------------------
- * For each key: prefault before write_begin (loads and keeps in memory what put or del will touch;
- * may do I/O), then put/del inside begin..end, where nothing is read from disk unless prefault was
- * left out. lsn: of the transaction being applied, not lower than any before. */
+ * For each key, in order: prefault before write_begin (loads and keeps in memory what put or del
+ * will touch; may do I/O), then put/del inside begin..end, where nothing is read from disk unless
+ * prefault was left out. lsn: of the transaction being applied, not lower than any before. */
 int sop_tree_prefault(struct sop_nodes *n, const struct sop_tree *t, const void *key, size_t klen,
-	struct sop_err *e);
+	bool del, struct sop_err *e);
 void sop_nodes_write_begin(struct sop_nodes *n, uint64_t lsn);
 void sop_nodes_write_end(struct sop_nodes *n); /* also lets prefaulted nodes go */
 

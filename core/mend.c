@@ -1621,7 +1621,7 @@ int sop_mender_flush(struct sop_mender *m, struct sop_err *e)
 	if (rc)
 		return rc;
 	t = sop_state_tree(st);
-	rc = sop_tree_prefault(v->nodes, &t, key, sizeof(key), e);
+	rc = sop_tree_prefault(v->nodes, &t, key, sizeof(key), false, e);
 	if (rc)
 		return rc;
 	sop_apply_begin(v, v->lsn_next - 1);

@@ -54,7 +54,9 @@ struct node {
 	struct sop_blobref blob; /* of the last checkpoint; segment 0: none */
 	_Atomic uint64_t kept;	 /* prefaulted for the write with this number: not evicted */
 	_Atomic uint32_t users;	 /* readers that loaded it and are on their way: not evicted */
-	bool loading;		 /* a reader is reading it from disk */
+	uint64_t doomed_by; /* the write with this number will delete so many of its entries, */
+	uint32_t doomed;    /* as far as prefault knows; both are the writer's thread's */
+	bool loading;	    /* a reader is reading it from disk */
 	bool root;
 };
 

@@ -424,7 +424,8 @@ static int changes_apply(struct sop_volume *v, struct changes *cs, struct sop_er
 		if (rc)
 			break;
 		t = sop_state_tree(st);
-		rc = sop_tree_prefault(v->nodes, &t, cs->c[i].key, cs->c[i].klen, e);
+		rc = sop_tree_prefault(
+			v->nodes, &t, cs->c[i].key, cs->c[i].klen, !cs->c[i].vlen, e);
 	}
 	if (rc || !cs->n)
 		return rc;

@@ -510,7 +510,8 @@ int sop_stores_flush(struct sop_stores *s, uint64_t lsn, struct sop_err *e)
 		sop_master_key(key, st->id, 's');
 		tree = sop_state_tree(master);
 		if (st != master)
-			rc = sop_tree_prefault(s->v->nodes, &tree, key, sizeof(key), e);
+			rc = sop_tree_prefault(
+				s->v->nodes, &tree, key, sizeof(key), st->now.gone, e);
 	}
 	if (rc)
 		return rc;

@@ -546,7 +546,7 @@ static void change(struct world *w)
 	}
 	for (unsigned j = 0; prefault && j < n; j++)
 		assert_int_equal(sop_tree_prefault(w->n, &w->tree[i], key_bytes[(k + j) % KEYS],
-					 key_len[(k + j) % KEYS], NULL),
+					 key_len[(k + j) % KEYS], draw(2), NULL),
 			0);
 	sop_nodes_write_begin(w->n, ++w->lsn);
 	while (n--) {
@@ -1149,18 +1149,22 @@ static void put_number(struct world *w, struct sop_tree *t, uint64_t k, size_t k
 	assert_int_equal(sop_tree_put(w->n, t, key, klen, val, sizeof(val), &was, NULL), 0);
 }
 
-static void del_numbers(
-	struct world *w, struct sop_tree *t, uint64_t k, uint64_t end, unsigned step)
+static void del_number(struct world *w, struct sop_tree *t, uint64_t k)
 {
 	uint8_t key[8];
 	bool was;
 
+	be64_put(key, k);
+	assert_int_equal(sop_tree_del(w->n, t, key, 8, &was, NULL), 0);
+	assert_true(was);
+}
+
+static void del_numbers(
+	struct world *w, struct sop_tree *t, uint64_t k, uint64_t end, unsigned step)
+{
 	sop_nodes_write_begin(w->n, ++w->lsn);
-	for (; k < end; k += step) {
-		be64_put(key, k);
-		assert_int_equal(sop_tree_del(w->n, t, key, 8, &was, NULL), 0);
-		assert_true(was);
-	}
+	for (; k < end; k += step)
+		del_number(w, t, k);
 	sop_nodes_write_end(w->n);
 }
 
@@ -1282,13 +1286,51 @@ static void prefault_keeps_nodes_until_the_write_ends(void **state)
 		uint8_t key[8];
 
 		be64_put(key, k);
-		assert_int_equal(sop_tree_prefault(w->n, &w->tree[2], key, 8, NULL), 0);
+		assert_int_equal(sop_tree_prefault(w->n, &w->tree[2], key, 8, false, NULL), 0);
 	}
 	sop_nodes_stat(w->n, &before);
 	fill_numbers(w, &w->tree[2], 3000, 1);
 	sop_nodes_stat(w->n, &after);
 	assert_int_equal(before.misses, after.misses);
 	world_free(w);
+}
+
+/* Leaves go whole, and something comes in their place: in none of the ways a neighbour is read
+ * when it is taken over, for it was before. */
+static void prefault_loads_what_takes_over_from_leaves_that_go(void **state)
+{
+	(void)state;
+	for (unsigned at = 0; at < 8; at++)
+		for (unsigned leaves = 1; leaves < 3; leaves++) {
+			struct world *w = world_new(0);
+			struct sop_tree *t = &w->tree[0];
+			uint64_t first, end, come;
+			struct sop_nodes_stat before, after;
+			uint8_t key[9] = {0};
+
+			fill_numbers(w, t, ROW, 1);
+			first = at ? number_before(w, t, at) : 0;
+			end = number_before(w, t, at + leaves);
+			come = first + at * (end - first) / 8;
+			checkpoint_all(w);
+			sop_nodes_free(w->n);
+			world_mount(w, 0);
+			for (uint64_t k = first; k < end; k++) {
+				be64_put(key, k);
+				assert_int_equal(sop_tree_prefault(w->n, t, key, 8, true, NULL), 0);
+			}
+			be64_put(key, come);
+			assert_int_equal(sop_tree_prefault(w->n, t, key, 9, false, NULL), 0);
+			sop_nodes_stat(w->n, &before);
+			sop_nodes_write_begin(w->n, ++w->lsn);
+			for (uint64_t k = first; k < end; k++)
+				del_number(w, t, k);
+			put_number(w, t, come, 9);
+			sop_nodes_write_end(w->n);
+			sop_nodes_stat(w->n, &after);
+			assert_int_equal(before.misses, after.misses);
+			world_free(w);
+		}
 }
 
 static void nodes_stay_within_the_cache_when_they_are_clean(void **state)
@@ -1421,7 +1463,8 @@ static void reads_pass_on_each_failure_and_work_afterwards(void **state)
 		do {
 			refused = 0;
 			fail_after = n++;
-			rc = sop_tree_prefault(w->n, &w->tree[i], key_bytes[k], key_len[k], NULL);
+			rc = sop_tree_prefault(
+				w->n, &w->tree[i], key_bytes[k], key_len[k], false, NULL);
 			assert_int_equal(rc != 0, refused != 0);
 			failures += rc != 0;
 		} while (rc);
@@ -1602,6 +1645,7 @@ int main(void)
 		cmocka_unit_test(tree_find_returns_what_the_callback_returns),
 		cmocka_unit_test(tree_keeps_what_is_pinned_between_a_write_and_its_publication),
 		cmocka_unit_test(prefault_keeps_nodes_until_the_write_ends),
+		cmocka_unit_test(prefault_loads_what_takes_over_from_leaves_that_go),
 		cmocka_unit_test(nodes_stay_within_the_cache_when_they_are_clean),
 		cmocka_unit_test(tree_is_as_before_after_each_failure_of_a_put),
 		cmocka_unit_test(tree_is_as_before_after_each_failure_of_a_delete),

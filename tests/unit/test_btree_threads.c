@@ -120,7 +120,7 @@ static void write_txn(struct shared *s, uint64_t seed)
 	pthread_mutex_lock(&s->commit);
 	for (unsigned i = 0; i < MARKS; i++) {
 		mark_key(key, i);
-		if (sop_tree_prefault(s->n, &s->tree, key, 8, NULL))
+		if (sop_tree_prefault(s->n, &s->tree, key, 8, false, NULL))
 			complain(s, "prefault", i, 0);
 	}
 	sop_nodes_write_begin(s->n, ++s->lsn);

@@ -636,6 +636,43 @@ static void a_cursor_stands_where_it_was_after_an_error(void **state)
 	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
 }
 
+/* The items of a leaf go, and another comes in their place, which a neighbour takes then: one that
+ * is not in memory and cannot be read. */
+static void an_item_in_the_place_of_others_beside_what_cannot_be_read_is_refused(void **state)
+{
+	const struct sop_store_opts o = {.key_type = SOP_KEY_INT64, .slot_length = 8};
+	struct fixture *f = *state;
+	uint64_t store = store_with(f, "s", &o);
+	struct sop_txn *t = fixture_begin(f, SOP_TXN_WRITE);
+	struct sop_key k;
+	size_t len;
+	void *val;
+
+	for (int i = 0; i < 200; i++) {
+		k = sop_key_int(10 * i);
+		fixture_ok(f, sop_kv_add(t, store, &k, "x", 1, NULL, &f->e));
+	}
+	fixture_ok(f, sop_txn_commit(t, 0, &f->e));
+	fixture_reopen(f);
+	for (int i = 80; i < 88; i++) {
+		k = sop_key_int(10 * i);
+		fixture_ok(f, sop_kv_get(sop_volume_latest(f->v), store, &k, 0, &val, &len, &f->e));
+		free(val);
+	}
+	t = fixture_begin(f, SOP_TXN_WRITE);
+	for (int i = 80; i < 88; i++) {
+		k = sop_key_int(10 * i);
+		fixture_ok(f, sop_kv_remove(t, store, &k, 0, &f->e));
+	}
+	k = sop_key_int(875);
+	fixture_ok(f, sop_kv_add(t, store, &k, "y", 1, NULL, &f->e));
+	fail_reads(f, -EIO);
+	assert_int_equal(sop_txn_commit(t, 0, &f->e), SOP_ELOST);
+	fail_reads(f, 0);
+	assert_int_equal(count(f, store), 200);
+	fixture_ok(f, fixture_upsert(f, store_with(f, "other", NULL), "x", "1", 1, false));
+}
+
 static void a_mode_that_is_none_is_refused(void **state)
 {
 	const struct sop_txn_opts o = {.mode = (enum sop_txn_mode)(SOP_TXN_SESSION + 1)};
@@ -949,6 +986,7 @@ int main(void)
 		T(by_the_name_of_a_twin_nothing_is_moved_or_removed),
 		T(by_the_name_of_a_twin_no_value_is_read_or_written),
 		T(a_cursor_stands_where_it_was_after_an_error),
+		T(an_item_in_the_place_of_others_beside_what_cannot_be_read_is_refused),
 		T(a_mode_that_is_none_is_refused),
 		T(a_prepared_transaction_holds_what_it_read_and_wrote),
 		T(a_prepared_transaction_holds_stores_that_it_sets_and_removes),
