@@ -5,6 +5,7 @@
 
 #include "core/checkpoint_file.h"
 #include "core/format_volume.h"
+#include "core/keying.h"
 #include "core/members_own.h"
 
 /* Making a volume: all checks, then the directories and an empty checkpoint, then the labels.
@@ -53,6 +54,14 @@ void sop_format_profile(unsigned n, unsigned *k, unsigned *m)
 
 /* --- checks ---------------------------------------------------------------- */
 
+/* JSON could not tell of another, nor sopctl find it. */
+static int check_text(const char *what, const char *name, struct sop_err *e)
+{
+	if (sop_utf8_valid(name, strlen(name)))
+		return 0;
+	return sop_say(e, -EINVAL, "%s \"%s\": is not UTF-8", what, name);
+}
+
 static int check_name(const char *name, struct sop_err *e)
 {
 	if (strlen(name) >= SOP_VOLUME_NAME)
@@ -65,7 +74,7 @@ static int check_name(const char *name, struct sop_err *e)
 				"cannot be "
 				"in it",
 				name);
-	return 0;
+	return check_text("label", name, e);
 }
 
 static int add_folder(struct job *j, const char *path, uint8_t role, struct sop_err *e)
@@ -564,6 +573,9 @@ static int add_profile(
 		return sop_say(e, -EINVAL,
 			"profile %s: its name has at most %zu bytes, and K+M is at most %d",
 			f->name, sizeof(p.name) - 1, SOP_EC_MAX);
+	rc = check_text("profile", f->name, e);
+	if (rc)
+		return rc;
 	snprintf(p.name, sizeof(p.name), "%s", f->name);
 	for (size_t d = 0; d < f->n_disks; d++) {
 		char clean[SOP_MEMBER_PATH];

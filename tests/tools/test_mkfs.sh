@@ -89,6 +89,8 @@ refuses '4+2 needs 6 disks, 4 are given' -f --ec 4+2 d1 d2 d3 d4
 refuses '1+1 needs 2 disks, 1 is given' -f --ec 1+1 d1
 refuses 'is given twice' -f d1 d2 ./d1
 refuses 'cannot be in it' -L 'two words' d1
+refuses 'is not UTF-8' -L $'t\xe4nk' d1
+refuses 'is not UTF-8' --ec $'p\xe4=1+0' d1
 [ -z "$(tree d1 d2 d3 d4)" ] || fail 'a refusal has written something'
 
 # --- one device, missing folders, things that are no folders
