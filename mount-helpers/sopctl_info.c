@@ -88,8 +88,10 @@ static void print_head(const char *path, const json_t *r, bool verify)
 {
 	char size[SOP_HUMAN_TEXT], stored[SOP_HUMAN_TEXT];
 	const char *kind = kind_of(sopctl_number(r, "mode"));
+	sop_autofree char *shown = strdup(path);
 
-	printf("    %s: %s\n", strcmp(kind, "file") ? "item" : "file", path);
+	printf("    %s: %s\n", strcmp(kind, "file") ? "item" : "file",
+		shown ? sopctl_clean(shown) : "?");
 	printf("   inode: %llu   version %llu   %s", (unsigned long long)sopctl_number(r, "inode"),
 		(unsigned long long)sopctl_number(r, "version"), kind);
 	if (strcmp(kind, "directory") == 0)

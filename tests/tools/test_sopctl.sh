@@ -188,6 +188,8 @@ SOURCE=$ODD/d
 "$SOPFS" "$(dirname "$ODD" | sed 's/:/\\:/g')/$(basename "$ODD" | sed 's/[:\\]/\\&/g')/d" "$MNT" -o "log=$LOG"
 "$SOPCTL" status "$MNT" >"$WORK/out"
 ! grep -q $'\033' "$WORK/out" || fail "an escape in a path reaches the terminal"
+touch "$MNT/"$'odd\033[31m'
+! "$SOPCTL" info "$MNT/"odd* | grep -q $'\033' || fail "an escape in a file's name reaches the terminal"
 assert_eq "$("$SOPCTL" status --json "$MNT" | jq -r '.disks[0].path')" "$ODD/d" "path in JSON"
 "$SOPCTL" fstab "$MNT" >"$WORK/fstab"
 unmount_volume
