@@ -35,7 +35,6 @@
 #include <sys/wait.h>
 
 #define READAHEAD_KIB 1024
-#define MOUNT_TYPE    "fuse.sopfs"
 
 struct sopfs_channel {
 	char *mountpoint;
@@ -235,7 +234,7 @@ static int mount_direct(
 	snprintf(data, sizeof(data),
 		"fd=%d,rootmode=%o,user_id=%u,group_id=%u,default_permissions%s", fd,
 		st.st_mode & S_IFMT, getuid(), getgid(), o->allow_other ? ",allow_other" : "");
-	if (mount(o->source, mountpoint, MOUNT_TYPE, o->mount_flags, data))
+	if (mount(o->source, mountpoint, SOPFS_MOUNT_TYPE, o->mount_flags, data))
 		return sop_fail(e, -errno, "%s: mount", mountpoint);
 	*out = fd;
 	fd = -1;
@@ -489,7 +488,7 @@ static int replace_dead(char **canonical, const char *path, struct sop_err *e)
 	rc = sopfs_mount_at(&m, name, e);
 	if (rc < 0)
 		return rc;
-	if (!rc || strcmp(m.type, MOUNT_TYPE))
+	if (!rc || strcmp(m.type, SOPFS_MOUNT_TYPE))
 		return sop_say(e, -EBUSY,
 			"%s: a dead mount%s%s lies there that is not ours; take it away with "
 			"umount -l %s",
@@ -540,7 +539,7 @@ static void free_hung(const char *mountpoint)
 	struct sopfs_mount m;
 
 	if (name && geteuid() == 0 && sopfs_mount_at(&m, name, NULL) == 1 &&
-		!strcmp(m.type, MOUNT_TYPE) && claimant_is_dead(m.source))
+		!strcmp(m.type, SOPFS_MOUNT_TYPE) && claimant_is_dead(m.source))
 		umount2(name, MNT_FORCE | UMOUNT_NOFOLLOW);
 }
 
@@ -573,7 +572,7 @@ int sopfs_mountpoint_check(char **canonical, const char *mountpoint, struct sop_
 	rc = sopfs_mount_at(&m, name, e);
 	if (rc < 0)
 		return rc;
-	if (rc && !strcmp(m.type, MOUNT_TYPE))
+	if (rc && !strcmp(m.type, SOPFS_MOUNT_TYPE))
 		return sop_say(e, -EBUSY,
 			"%s: %s is mounted here already; umount %s first, or mount elsewhere",
 			mountpoint, m.source, mountpoint);

@@ -20,6 +20,12 @@ void sopfs_mountinfo_unescape(char *field)
 	*out = '\0';
 }
 
+/* "ro" comes first where it is said, in both lists. */
+static bool says_ro(const char *opts)
+{
+	return opts && !strncmp(opts, "ro", 2) && (!opts[2] || opts[2] == ',');
+}
+
 static bool parse(struct sopfs_mount *out, char *line, const char *path)
 {
 	char *save = NULL, *field = strtok_r(line, " \n", &save);
@@ -34,6 +40,7 @@ static bool parse(struct sopfs_mount *out, char *line, const char *path)
 				return false;
 		}
 	}
+	out->read_only = says_ro(field);
 	while (field && strcmp(field, "-"))
 		field = strtok_r(NULL, " \n", &save);
 	if (!field)
@@ -43,6 +50,7 @@ static bool parse(struct sopfs_mount *out, char *line, const char *path)
 	field = strtok_r(NULL, " \n", &save);
 	snprintf(out->source, sizeof(out->source), "%s", field ? field : "");
 	sopfs_mountinfo_unescape(out->source);
+	out->read_only |= says_ro(strtok_r(NULL, " \n", &save));
 	return true;
 }
 

@@ -4,10 +4,13 @@
 
 #include "core/err.h"
 
+#define SOPFS_MOUNT_TYPE "fuse.sopfs"
+
 struct sopfs_mount {
 	unsigned major, minor;
 	char type[64];
 	char source[512]; /* cut when longer: for messages */
+	bool read_only;	  /* the mount, or its file system */
 };
 
 /* The topmost mount at just this canonical path: 1 and *out, or 0. */

@@ -113,7 +113,7 @@ int sopfs_remount(const struct sopfs_options *o, struct sop_err *e)
 	rc = sopfs_mount_at(&m, dir, e);
 	if (rc < 0)
 		return rc;
-	if (!rc || strcmp(m.type, "fuse.sopfs"))
+	if (!rc || strcmp(m.type, SOPFS_MOUNT_TYPE))
 		return sop_say(e, -EINVAL, "%s: no sopfs is mounted there", o->mountpoint);
 	sopfs_options_init(&now);
 	sopfs_options_init(&then);

@@ -4,6 +4,7 @@
 
 #include "core/human.h"
 #include "core/written.h"
+#include "fs/mountinfo.h"
 #include "fs/recent.h"
 #include "fs/requests.h"
 
@@ -145,6 +146,16 @@ static json_t *space_json(struct sop_volume *v, const struct sop_volume_stat *s)
 		number(s->cache_bytes), "dirty_bytes", number(s->dirty_bytes));
 }
 
+/* A remount is between mount(8) and the kernel. */
+static bool is_read_only(const struct sopfs *f)
+{
+	struct sopfs_mount m;
+
+	return f->o.read_only ||
+	       (f->o.mountpoint && sopfs_mount_at(&m, f->o.mountpoint, NULL) == 1 &&
+		       strcmp(m.type, SOPFS_MOUNT_TYPE) == 0 && m.read_only);
+}
+
 static json_t *mount_json(const struct sopfs *f, const struct sopfs_stat *x)
 {
 	struct timespec now = {0};
@@ -152,10 +163,10 @@ static json_t *mount_json(const struct sopfs *f, const struct sopfs_stat *x)
 	clock_gettime(CLOCK_BOOTTIME, &now);
 	return json_pack("{s:o, s:o, s:b, s:i, s:i, s:o, s:o, s:o, s:s}", "point",
 		f->o.mountpoint ? sopfs_json_of(f->o.mountpoint) : json_null(), "source",
-		f->o.source ? sopfs_json_of(f->o.source) : json_null(), "read_only", f->o.read_only,
-		"pid", (int)getpid(), "uid", (int)geteuid(), "started", when(f->started), "up_s",
-		number((uint64_t)(now.tv_sec - f->started_boot_s)), "known", number(x->known),
-		"program", SOPFS_VERSION);
+		f->o.source ? sopfs_json_of(f->o.source) : json_null(), "read_only",
+		is_read_only(f), "pid", (int)getpid(), "uid", (int)geteuid(), "started",
+		when(f->started), "up_s", number((uint64_t)(now.tv_sec - f->started_boot_s)),
+		"known", number(x->known), "program", SOPFS_VERSION);
 }
 
 /* What the parts add up to: the worst of it in state, health, one sentence, and what to do. */
