@@ -38,14 +38,22 @@ static int add_line(void *arg, const struct sop_extent_layout *x)
 	return 0;
 }
 
-static int extents(struct sopfs *f, const struct sopfs_where *w, struct text *x, struct sop_err *e)
+/* Of what is committed; by that name there may lie another item meanwhile, or for the mount when
+ * it has the name in a mirror. */
+static int extents(struct sopfs *f, uint64_t ino, const struct sopfs_where *w, struct text *x,
+	struct sop_err *e)
 {
+	struct sop_attr a;
 	struct sop_txn *t;
 	int rc = sop_txn_begin(&t, f->v, &(struct sop_txn_opts){.mode = SOP_TXN_NO_CHECK}, e);
 
 	if (rc)
 		return rc;
-	rc = sop_value_layout(t, sopfs_where_name(w), false, add_line, x, e);
+	rc = sop_lookup(t, sopfs_where_name(w), &a, e);
+	if (!rc && a.ino != ino)
+		rc = -ENODATA;
+	if (!rc)
+		rc = sop_value_layout(t, sopfs_where_name(w), false, add_line, x, e);
 	sop_txn_rollback(t);
 	return rc == -ENOENT ? -ENODATA : rc;
 }
@@ -66,7 +74,7 @@ int sopfs_layout_text(struct sopfs *f, struct sopfs_item *item, char **out, stru
 	x.o = open_memstream(out, &len);
 	if (!x.o)
 		return sop_fail(e, -ENOMEM, "layout");
-	rc = extents(f, &w, &x, e);
+	rc = extents(f, item->ino, &w, &x, e);
 	if (!rc && x.more)
 		fprintf(x.o, "%" PRIu64 " more: sopctl info shows them\n", x.more);
 	if (fclose(x.o) && !rc)

@@ -276,6 +276,15 @@ mountpoint -q "$MNT/home/mounted" || fail "what was mounted in a directory is go
 cd "$TOP"
 umount "$MNT/home/mounted"
 
+# Where a file lies is told of itself, not of who has its name outside.
+head -c 300000 /dev/urandom >"$MNT/large"
+begin t
+mv "$T/t/large" "$T/t/was"
+echo x >"$T/t/large"
+! getfattr --only-values -n sop.layout "$T/t/large" 2>/dev/null || fail "the layout of another file"
+rmdir "$T/t"
+getfattr --only-values -n sop.layout "$MNT/large" >"$WORK/out"
+
 # Nothing leads from one into another, or out of it.
 begin t; begin u
 ! ln "$T/t/a" "$T/u/link" 2>/dev/null || fail "a link between two"
