@@ -1564,6 +1564,8 @@ static int create_session(struct sopfs *f, const struct sopfs_caller *who, struc
 	rc = sop_txn_begin(&s->txn, f->v, &(struct sop_txn_opts){.mode = SOP_TXN_SESSION}, e);
 	if (!rc)
 		rc = sop_create(s->txn, SOP_NAME(dir->ino, name), init, NULL, 0, &made, e);
+	if (rc == -EINVAL && hidden)
+		rc = -EOPNOTSUPP; /* no key of the store: programs then make one with a name */
 	if (!rc && lists->access) {
 		rc = sopfs_inherit_apply(s->txn, SOP_NAME(dir->ino, name), lists, e);
 		s->has_xattr = true;

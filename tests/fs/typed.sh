@@ -72,6 +72,17 @@ for e in os.listdir(d): os.unlink(f'{d}/{e}')
 assert not os.listdir(d)
 PY
 
+# A file without a name has a key all the same, which is none of a number.
+expect_exit 0 python3 - <<'PY'
+import errno, os
+os.close(os.open('.', os.O_TMPFILE | os.O_RDWR))
+try:
+    os.open('ints', os.O_TMPFILE | os.O_RDWR)
+    raise SystemExit('O_TMPFILE among numbers')
+except OSError as e:
+    assert e.errno == errno.EOPNOTSUPP, e
+PY
+
 # ---- doubles ----
 mkdir floats
 setfattr -n sop.key -v float64 floats
