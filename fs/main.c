@@ -176,7 +176,8 @@ static void show_progress(void *ctx, const char *what, uint64_t done, uint64_t t
 /* One of them is the other, or lies in it. */
 static bool overlap(const char *a, const char *b)
 {
-	size_t n = SOP_MIN(strlen(a), strlen(b));
+	/* All lies in "/". */
+	size_t n = SOP_MIN(strcmp(a, "/") ? strlen(a) : 0, strcmp(b, "/") ? strlen(b) : 0);
 
 	return strncmp(a, b, n) == 0 && (!a[n] || a[n] == '/') && (!b[n] || b[n] == '/');
 }

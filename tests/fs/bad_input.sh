@@ -65,6 +65,12 @@ expect_exit 32 "$SOPFS" "$SOURCE" "$WORK/f1/label.0"
 expect_says directory
 expect_exit 32 "$SOPFS" "$SOURCE" "$WORK/d1"
 expect_says "d1"
+# What holds all folders; as mount(8) -f calls it, so that nothing is mounted there if it is not refused.
+ln -s "$SOPFS" "$WORK/mount.sopfs"
+for dir in / "$WORK" "$WORK/d1/segments"; do
+	expect_exit 32 "$WORK/mount.sopfs" -f "$SOURCE" "$dir"
+	expect_says "a disk folder of the volume"
+done
 
 # ---- folders ----
 expect_exit 32 "$SOPFS" "$WORK/nowhere" "$MNT"
