@@ -535,6 +535,7 @@ bool sopfs_lock_writes(struct sopfs *f, struct sopfs_item *item, const struct so
 
 void sopfs_lock_interrupt(struct sopfs *f, struct sopfs_waiter *w)
 {
+	struct sopfs_waiter **p;
 	bool was_queued;
 
 	if (is_far(f)) {
@@ -544,16 +545,13 @@ void sopfs_lock_interrupt(struct sopfs *f, struct sopfs_waiter *w)
 	pthread_mutex_lock(&f->locks_lock);
 	was_queued = w->queued;
 	w->interrupted = true;
-	for (struct sopfs_waiter **p = &f->waiters; was_queued && *p; p = &(*p)->next) {
-		if (*p == w) {
-			*p = w->next;
-			break;
-		}
-	}
-	w->queued = false;
-	w->next = NULL;
-	w->rc = -EINTR;
 	w->in_interrupt = was_queued;
+	if (was_queued) {
+		for (p = &f->waiters; *p != w; p = &(*p)->next)
+			;
+		*p = w->next;
+		w->queued = false;
+	}
 	pthread_mutex_unlock(&f->locks_lock);
 	if (was_queued)
 		w->done(w->arg, -EINTR);

@@ -1,4 +1,5 @@
-/* Locks of one item: ranges that split, join and conflict; compared with an array of bytes. */
+/* Locks of one item: ranges that split, join and conflict; compared with an array of bytes. And who
+ * waits for them. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,6 +10,7 @@
 #include <fcntl.h>
 
 #include "fs/locks.h"
+#include "fs/session.h"
 
 #define BYTES  40
 #define OWNERS 3
@@ -137,6 +139,118 @@ static void the_lock_in_the_way_that_begins_first_is_named(void **state)
 	sopfs_locks_free(l);
 }
 
+/* ---- waiting ---- */
+
+struct mount {
+	struct sopfs f;
+	struct sopfs_item item;
+	struct sopfs_handle handle[2];
+	char world; /* locks are the mount's own */
+};
+
+static int mount_setup(void **state)
+{
+	struct mount *m = calloc(1, sizeof(*m));
+
+	m->f.world = (void *)&m->world;
+	pthread_mutex_init(&m->f.locks_lock, NULL);
+	*state = m;
+	return 0;
+}
+
+static int mount_teardown(void **state)
+{
+	struct mount *m = *state;
+
+	pthread_mutex_destroy(&m->f.locks_lock);
+	sopfs_locks_free(m->item.locks);
+	free(m);
+	return 0;
+}
+
+static struct sopfs_lock by_handle(
+	struct mount *m, unsigned handle, uint64_t owner, short type, uint64_t start, uint64_t end)
+{
+	struct sopfs_lock l = lock(owner, type, start, end);
+
+	l.handle = &m->handle[handle];
+	return l;
+}
+
+struct waiting {
+	struct mount *m;
+	struct sopfs_waiter *waiter;
+	struct waiting *interrupts; /* once it is let in itself */
+	int rc, calls;
+};
+
+static void waiting_done(void *arg, int rc)
+{
+	struct waiting *x = arg;
+
+	x->rc = rc;
+	x->calls++;
+	if (x->interrupts)
+		sopfs_lock_interrupt(&x->m->f, x->interrupts->waiter);
+}
+
+static void waits(struct waiting *x, struct mount *m, const struct sopfs_lock *want)
+{
+	*x = (struct waiting){.m = m};
+	x->waiter = sopfs_waiter_new(waiting_done, x);
+	assert_non_null(x->waiter);
+	assert_int_equal(sopfs_lock_set(&m->f, &m->item, want, x->waiter), -EINPROGRESS);
+}
+
+/* A signal that comes when the lock has been granted comes too late: it is held, and who was let in
+ * along with it is told so. */
+static void an_interrupt_of_who_has_been_let_in_changes_nothing(void **state)
+{
+	struct mount *m = *state;
+	struct sopfs_lock l = by_handle(m, 0, 1, F_WRLCK, 0, 9);
+	struct waiting x[3];
+
+	assert_int_equal(sopfs_lock_set(&m->f, &m->item, &l, NULL), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		struct sopfs_lock want = by_handle(m, 1, 2 + i, F_RDLCK, 0, 9);
+
+		waits(&x[i], m, &want);
+	}
+	x[0].interrupts = &x[1];
+	l.type = F_UNLCK;
+	assert_int_equal(sopfs_lock_set(&m->f, &m->item, &l, NULL), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(x[i].calls, 1);
+		assert_int_equal(x[i].rc, 0);
+		sopfs_waiter_free(x[i].waiter);
+	}
+	assert_int_equal(sopfs_locks_count(m->item.locks), 3);
+}
+
+static void an_interrupted_wait_is_none(void **state)
+{
+	struct mount *m = *state;
+	struct sopfs_lock l = by_handle(m, 0, 1, F_WRLCK, 0, 9),
+			  want = by_handle(m, 1, 2, F_WRLCK, 5, 5);
+	struct waiting x, y;
+
+	assert_int_equal(sopfs_lock_set(&m->f, &m->item, &l, NULL), 0);
+	waits(&x, m, &want);
+	want.owner = 3;
+	waits(&y, m, &want);
+	sopfs_lock_interrupt(&m->f, x.waiter);
+	assert_int_equal(x.calls, 1);
+	assert_int_equal(x.rc, -EINTR);
+	l.type = F_UNLCK;
+	assert_int_equal(sopfs_lock_set(&m->f, &m->item, &l, NULL), 0);
+	assert_int_equal(x.calls, 1);
+	assert_int_equal(y.calls, 1);
+	assert_int_equal(y.rc, 0);
+	assert_int_equal(sopfs_locks_count(m->item.locks), 1);
+	sopfs_waiter_free(x.waiter);
+	sopfs_waiter_free(y.waiter);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -145,6 +259,10 @@ int main(void)
 		cmocka_unit_test(flock_and_fcntl_do_not_see_each_other),
 		cmocka_unit_test(what_was_taken_by_a_handle_goes_with_it),
 		cmocka_unit_test(the_lock_in_the_way_that_begins_first_is_named),
+		cmocka_unit_test_setup_teardown(an_interrupt_of_who_has_been_let_in_changes_nothing,
+			mount_setup, mount_teardown),
+		cmocka_unit_test_setup_teardown(
+			an_interrupted_wait_is_none, mount_setup, mount_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
