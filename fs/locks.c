@@ -16,8 +16,9 @@
 struct sopfs_locks {
 	struct sopfs_lock *list; /* by owner unordered; of one owner and kind none overlap */
 	size_t count, room;
-	/* Owners whose ranges have ended here without a word: the server of a shared volume is to
-	 * be told. */
+	/* Some have ended here without a word: who waits for them is to be let in, and the server
+	 * of a shared volume told whose they were. */
+	bool ended;
 	uint64_t gone[8];
 	unsigned n_gone;
 };
@@ -212,6 +213,13 @@ static struct sopfs_waiter *wake(struct sopfs *f, struct sopfs_item *item)
 	return ready;
 }
 
+static void add(struct sopfs_waiter **list, struct sopfs_waiter *more)
+{
+	while (*list)
+		list = &(*list)->next;
+	*list = more;
+}
+
 static void finish(struct sopfs_waiter *w)
 {
 	while (w) {
@@ -251,7 +259,7 @@ static bool drop_closed(struct sopfs *f, struct sopfs_item *item)
 			closed(item, &l->list[i])) {
 			if (is_far(f))
 				l->gone[l->n_gone++] = l->list[i].owner;
-			any = drop_ranges(l, l->list[i].owner);
+			l->ended = any = drop_ranges(l, l->list[i].owner);
 			i = 0;
 		} else {
 			i++;
@@ -344,21 +352,23 @@ static bool deadlock(struct sopfs *f, const struct sopfs_item *item, const struc
 
 /* ---- set and get ---- */
 
-/* No lock held. */
-static void tell_gone(struct sopfs *f, struct sopfs_item *item)
+/* What follows from locks that have ended without a word. No lock held. */
+static void follow_ended(struct sopfs *f, struct sopfs_item *item)
 {
+	struct sopfs_waiter *ready = NULL;
 	uint64_t gone[SOP_ARRAY_LEN(item->locks->gone)];
 	unsigned n = 0;
 
-	if (!is_far(f))
-		return;
 	pthread_mutex_lock(&f->locks_lock);
-	if (item->locks) {
+	if (item->locks && item->locks->ended) {
+		item->locks->ended = false;
+		ready = wake(f, item);
 		n = item->locks->n_gone;
 		memcpy(gone, item->locks->gone, sizeof(gone));
 		item->locks->n_gone = 0;
 	}
 	pthread_mutex_unlock(&f->locks_lock);
+	finish(ready);
 	while (n)
 		sopfs_far_drop(f, item->ino, gone[--n], false);
 }
@@ -436,7 +446,7 @@ bool sopfs_near_blocked(struct sopfs *f, struct sopfs_item *item, const struct s
 	if (item->locks)
 		is = blocked_now(f, item, lock);
 	pthread_mutex_unlock(&f->locks_lock);
-	tell_gone(f, item);
+	follow_ended(f, item);
 	return is;
 }
 
@@ -473,10 +483,6 @@ int sopfs_near_set(struct sopfs *f, struct sopfs_item *item, const struct sopfs_
 	if (waiter ? !blocked(f, item, &lock, NULL) : !blocked_now(f, item, &lock)) {
 		note_quiet(item, &lock);
 		rc = sopfs_locks_put(item->locks, &lock);
-		/* A range given back, or a write lock turned into a read lock, may let others in.
-		 */
-		if (!rc && !ready)
-			ready = wake(f, item);
 	} else if (!waiter) {
 		rc = -EAGAIN;
 	} else if (waiter->interrupted) {
@@ -488,15 +494,20 @@ int sopfs_near_set(struct sopfs *f, struct sopfs_item *item, const struct sopfs_
 		enqueue(f, item, &lock, waiter);
 		rc = -EINPROGRESS;
 	}
+	/* A range given back, or a write lock turned into a read lock, may let others in. */
+	if (!rc || item->locks->ended)
+		add(&ready, wake(f, item));
 	pthread_mutex_unlock(&f->locks_lock);
 	finish(ready);
-	tell_gone(f, item);
+	/* One that waits may have been answered, and all be gone. */
+	if (rc != -EINPROGRESS)
+		follow_ended(f, item);
 	return rc;
 }
 
 void sopfs_lock_poll(struct sopfs *f)
 {
-	struct sopfs_waiter *ready = NULL, **end = &ready;
+	struct sopfs_waiter *ready = NULL;
 	bool more = false;
 
 	pthread_mutex_lock(&f->locks_lock);
@@ -506,9 +517,7 @@ void sopfs_lock_poll(struct sopfs *f)
 		more = true;
 		if (!drop_closed(f, w->item))
 			continue;
-		*end = wake(f, w->item);
-		while (*end)
-			end = &(*end)->next;
+		ready = wake(f, w->item);
 		break; /* the list is another now; the rest has its turn */
 	}
 	if (more)
@@ -566,7 +575,7 @@ bool sopfs_lock_get(struct sopfs *f, struct sopfs_item *item, const struct sopfs
 	if (item->locks)
 		found = blocked(f, item, want, by);
 	pthread_mutex_unlock(&f->locks_lock);
-	tell_gone(f, item);
+	follow_ended(f, item);
 	return found || (is_far(f) && sopfs_far_get(f, item, want, by));
 }
 
@@ -621,5 +630,5 @@ void sopfs_lock_drop_handle(struct sopfs *f, struct sopfs_item *item, struct sop
 	ready = wake(f, item);
 	pthread_mutex_unlock(&f->locks_lock);
 	finish(ready);
-	tell_gone(f, item);
+	follow_ended(f, item);
 }

@@ -8,6 +8,8 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 
 #include "fs/locks.h"
 #include "fs/session.h"
@@ -251,6 +253,44 @@ static void an_interrupted_wait_is_none(void **state)
 	sopfs_waiter_free(y.waiter);
 }
 
+/* A process closes a descriptor whose close is not told. Whoever finds that out, and whatever he
+ * was after, lets in who waits for its lock. */
+static void who_finds_out_that_a_lock_has_ended_lets_others_in(void **state)
+{
+	struct mount *m = *state;
+	struct sopfs_lock quiet = by_handle(m, 0, 1, F_WRLCK, 0, 9),
+			  loud = by_handle(m, 1, 2, F_WRLCK, 20, 29),
+			  want = by_handle(m, 1, 3, F_WRLCK, 0, 9), by;
+	struct waiting x;
+	struct stat st;
+
+	for (unsigned how = 0; how < 2; how++) {
+		int fd = memfd_create("quiet", MFD_CLOEXEC);
+
+		assert_true(fd >= 0);
+		assert_int_equal(fstat(fd, &st), 0);
+		m->item.ino = st.st_ino;
+		m->item.quiet = 1;
+		quiet.pid = quiet.tid = getpid();
+		assert_int_equal(sopfs_lock_set(&m->f, &m->item, &quiet, NULL), 0);
+		assert_int_equal(sopfs_lock_set(&m->f, &m->item, &loud, NULL), 0);
+		waits(&x, m, &want);
+		close(fd);
+		loud.owner = 4;
+		if (how)
+			assert_true(sopfs_lock_get(&m->f, &m->item, &loud, &by));
+		else
+			assert_int_equal(sopfs_lock_set(&m->f, &m->item, &loud, NULL), -EAGAIN);
+		loud.owner = 2;
+		assert_int_equal(x.calls, 1);
+		assert_int_equal(x.rc, 0);
+		sopfs_waiter_free(x.waiter);
+		sopfs_lock_drop_handle(&m->f, &m->item, &m->handle[0]);
+		sopfs_lock_drop_handle(&m->f, &m->item, &m->handle[1]);
+		assert_int_equal(sopfs_locks_count(m->item.locks), 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -263,6 +303,8 @@ int main(void)
 			mount_setup, mount_teardown),
 		cmocka_unit_test_setup_teardown(
 			an_interrupted_wait_is_none, mount_setup, mount_teardown),
+		cmocka_unit_test_setup_teardown(who_finds_out_that_a_lock_has_ended_lets_others_in,
+			mount_setup, mount_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
