@@ -190,6 +190,20 @@ static struct sopfs_locks *locks_of(struct sopfs_item *item)
 	return item->locks;
 }
 
+/* An fcntl lock on a file that has quiet descriptors: if its process has some, they are noted
+ * when it is granted. */
+static void note_quiet(struct sopfs_item *item, struct sopfs_lock *lock)
+{
+	unsigned n;
+
+	lock->fds = 0;
+	if (!item->quiet || lock->whole || lock->type == F_UNLCK ||
+		sopfs_closer_lock_kind(lock->tid) == SOPFS_LOCK_OFD)
+		return;
+	n = sopfs_closer_list(sopfs_closer_process(lock->tid), item->ino, lock->fd, SOPFS_LOCK_FDS);
+	lock->fds = (uint8_t)SOP_MIN(n, (unsigned)SOPFS_LOCK_FDS);
+}
+
 /* The waiters of the item that nothing stops now, in the order they came. locks_lock held; the list
  * is called by `finish` without it. */
 static struct sopfs_waiter *wake(struct sopfs *f, struct sopfs_item *item)
@@ -203,6 +217,7 @@ static struct sopfs_waiter *wake(struct sopfs *f, struct sopfs_item *item)
 			p = &w->next;
 			continue;
 		}
+		note_quiet(item, &w->lock);
 		w->rc = sopfs_locks_put(item->locks, &w->lock);
 		*p = w->next;
 		w->queued = false;
@@ -274,18 +289,6 @@ static bool blocked_by_quiet(const struct sopfs_item *item, const struct sopfs_l
 		if (item->locks->list[i].fds && conflicts(&item->locks->list[i], want))
 			return true;
 	return false;
-}
-
-/* An fcntl lock on a file that has quiet descriptors: if its process has some, they are noted. */
-static void note_quiet(struct sopfs_item *item, struct sopfs_lock *lock)
-{
-	unsigned n;
-
-	if (!item->quiet || lock->whole || lock->type == F_UNLCK ||
-		sopfs_closer_lock_kind(lock->tid) == SOPFS_LOCK_OFD)
-		return;
-	n = sopfs_closer_list(sopfs_closer_process(lock->tid), item->ino, lock->fd, SOPFS_LOCK_FDS);
-	lock->fds = (uint8_t)SOP_MIN(n, (unsigned)SOPFS_LOCK_FDS);
 }
 
 bool sopfs_lock_quiet(struct sopfs *f, struct sopfs_handle *h)
@@ -490,7 +493,6 @@ int sopfs_near_set(struct sopfs *f, struct sopfs_item *item, const struct sopfs_
 	} else if (deadlock(f, item, &lock)) {
 		rc = -EDEADLK;
 	} else {
-		note_quiet(item, &lock);
 		enqueue(f, item, &lock, waiter);
 		rc = -EINPROGRESS;
 	}

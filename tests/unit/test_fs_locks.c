@@ -291,6 +291,36 @@ static void who_finds_out_that_a_lock_has_ended_lets_others_in(void **state)
 	}
 }
 
+/* A descriptor whose close is not told is closed while its process waits: that is none of a lock
+ * that it has got since. */
+static void a_close_during_the_wait_takes_nothing_away(void **state)
+{
+	struct mount *m = *state;
+	struct sopfs_lock l = by_handle(m, 0, 1, F_WRLCK, 0, 9),
+			  want = by_handle(m, 1, 2, F_WRLCK, 0, 9);
+	int fd = memfd_create("quiet", MFD_CLOEXEC), copy = dup(fd);
+	struct waiting x;
+	struct stat st;
+
+	assert_true(fd >= 0 && copy >= 0);
+	assert_int_equal(fstat(fd, &st), 0);
+	m->item.ino = st.st_ino;
+	m->item.quiet = 1;
+	assert_int_equal(sopfs_lock_set(&m->f, &m->item, &l, NULL), 0);
+	want.pid = want.tid = getpid();
+	waits(&x, m, &want);
+	close(copy);
+	l.type = F_UNLCK;
+	assert_int_equal(sopfs_lock_set(&m->f, &m->item, &l, NULL), 0);
+	assert_int_equal(x.calls, 1);
+	l.type = F_WRLCK;
+	assert_int_equal(sopfs_lock_set(&m->f, &m->item, &l, NULL), -EAGAIN);
+	/* But a later close is. */
+	close(fd);
+	assert_int_equal(sopfs_lock_set(&m->f, &m->item, &l, NULL), 0);
+	sopfs_waiter_free(x.waiter);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -303,6 +333,8 @@ int main(void)
 			mount_setup, mount_teardown),
 		cmocka_unit_test_setup_teardown(
 			an_interrupted_wait_is_none, mount_setup, mount_teardown),
+		cmocka_unit_test_setup_teardown(
+			a_close_during_the_wait_takes_nothing_away, mount_setup, mount_teardown),
 		cmocka_unit_test_setup_teardown(who_finds_out_that_a_lock_has_ended_lets_others_in,
 			mount_setup, mount_teardown),
 	};
