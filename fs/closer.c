@@ -257,15 +257,15 @@ enum sopfs_lock_kind sopfs_closer_lock_kind(int tid)
 	return SOPFS_LOCK_UNKNOWN;
 }
 
-unsigned sopfs_closer_list(int process, uint64_t ino, int *fd, unsigned max)
+unsigned sopfs_closer_list(int tid, uint64_t ino, int *fd, unsigned max)
 {
 	char path[32];
 	struct dirent *d;
 	unsigned n = 0, seen = 0;
 	DIR *dir;
 
-	snprintf(path, sizeof(path), "/proc/%d/fd", process);
-	dir = process > 0 ? opendir(path) : NULL;
+	snprintf(path, sizeof(path), "/proc/%d/fd", tid);
+	dir = tid > 0 ? opendir(path) : NULL;
 	if (!dir)
 		return 0;
 	while (seen++ <= DESCRIPTORS_MAX && (d = readdir(dir))) {
@@ -280,17 +280,37 @@ unsigned sopfs_closer_list(int process, uint64_t ino, int *fd, unsigned max)
 	return n;
 }
 
+static bool thread_closed(int tasks, const char *tid, const char *fd, uint64_t ino)
+{
+	char path[32];
+	sop_autoclose int dir = -1;
+
+	snprintf(path, sizeof(path), "%.20s/fd", tid);
+	dir = openat(tasks, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return errno == ENOENT;
+	errno = 0; /* what cannot be looked at is not known to be closed */
+	return !descriptor_is(dir, fd, ino, -1) && (!errno || errno == ENOENT);
+}
+
+/* Of its threads any may have it: the first, by whose number the process goes, may have ended. */
 bool sopfs_closer_closed(int process, int fd, uint64_t ino)
 {
 	char path[32], name[16];
-	sop_autoclose int dir = -1;
+	struct dirent *d;
+	bool closed = true;
+	DIR *tasks;
 
-	snprintf(path, sizeof(path), "/proc/%d/fd", process);
-	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (dir < 0)
+	snprintf(path, sizeof(path), "/proc/%d/task", process);
+	tasks = opendir(path);
+	if (!tasks)
 		return errno == ENOENT;
 	snprintf(name, sizeof(name), "%d", fd);
-	return !descriptor_is(dir, name, ino, -1);
+	while (closed && (d = readdir(tasks)))
+		closed = !isdigit((unsigned char)d->d_name[0]) ||
+			 thread_closed(dirfd(tasks), d->d_name, name, ino);
+	closedir(tasks);
+	return closed;
 }
 
 int sopfs_closer_descriptors(int process, uint64_t ino, int access)

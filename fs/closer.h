@@ -1,13 +1,13 @@
 /* Who is closing? What a FLUSH can learn about the thread that sent it, from /proc.
  *
- * A thread that was killed sends FLUSH for its descriptors as it dies; nothing in the request tells it
- * from a close(). Reading /proc/TID/stat does, but takes a lock that a thread in execve holds while it
- * waits for our answer to the FLUSH of an O_CLOEXEC descriptor: both would hang, and every ps with them.
- * So statm is read first, which takes no such lock: all zeros says the thread has given up its memory
- * and is exiting, and only then is stat read.
+ * A thread that was killed sends FLUSH for its descriptors as it dies; nothing in the request tells
+ * it from a close(). Reading /proc/TID/stat does, but takes a lock that a thread in execve holds
+ * while it waits for our answer to the FLUSH of an O_CLOEXEC descriptor: both would hang, and every
+ * ps with them. So statm is read first, which takes no such lock: all zeros says the thread has
+ * given up its memory and is exiting, and only then is stat read.
  *
- * Any thread. Nothing here blocks. What cannot be seen (a foreign PID namespace, another user's process
- * for an unprivileged daemon) counts as a normal close. */
+ * Any thread. Nothing here blocks. What cannot be seen (a foreign PID namespace, another user's
+ * process for an unprivileged daemon) counts as a normal close. */
 #ifndef SOPFS_CLOSER_H
 #define SOPFS_CLOSER_H
 
@@ -23,20 +23,20 @@ struct sopfs_closer {
 
 void sopfs_closer_look(int tid, struct sopfs_closer *out);
 
-/* The process that thread tid belongs to (its thread group's number, to be asked for while it lives); tid
- * itself when that cannot be seen, 0 for 0. */
+/* The process that thread tid belongs to (its thread group's number, to be asked for while it
+ * lives); tid itself when that cannot be seen, 0 for 0. */
 int sopfs_closer_process(int tid);
 
 /* The process that has started this one; 0 when that cannot be seen. */
 int sopfs_closer_parent(int process);
 
-/* How many descriptors of the file with this inode number a process holds; access: O_RDONLY, O_WRONLY or
- * O_RDWR, of those opened so alone, or -1. Negative: it cannot be looked at. After a few thousand
- * descriptors it stops looking, and says that there are very many. */
+/* How many descriptors of the file with this inode number a process holds; access: O_RDONLY,
+ * O_WRONLY or O_RDWR, of those opened so alone, or -1. Negative: it cannot be looked at. After a
+ * few thousand descriptors it stops looking, and says that there are very many. */
 int sopfs_closer_descriptors(int process, uint64_t ino, int access);
 
-/* The numbers of at most max such descriptors; how many there are. */
-unsigned sopfs_closer_list(int process, uint64_t ino, int *fd, unsigned max);
+/* The numbers of at most max such descriptors, of a thread's; how many there are. */
+unsigned sopfs_closer_list(int tid, uint64_t ino, int *fd, unsigned max);
 /* Has one that it had been closed, as far as can be seen? */
 bool sopfs_closer_closed(int process, int fd, uint64_t ino);
 

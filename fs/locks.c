@@ -200,7 +200,7 @@ static void note_quiet(struct sopfs_item *item, struct sopfs_lock *lock)
 	if (!item->quiet || lock->whole || lock->type == F_UNLCK ||
 		sopfs_closer_lock_kind(lock->tid) == SOPFS_LOCK_OFD)
 		return;
-	n = sopfs_closer_list(sopfs_closer_process(lock->tid), item->ino, lock->fd, SOPFS_LOCK_FDS);
+	n = sopfs_closer_list(lock->tid, item->ino, lock->fd, SOPFS_LOCK_FDS);
 	lock->fds = (uint8_t)SOP_MIN(n, (unsigned)SOPFS_LOCK_FDS);
 }
 

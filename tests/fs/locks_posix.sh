@@ -6,7 +6,7 @@
 requires python3
 new_volume 2 1+1
 cat >"$WORK/locks.py" <<'PY'
-import errno, fcntl, json, os, signal, struct, subprocess, sys, threading, time
+import ctypes, errno, fcntl, json, os, signal, struct, subprocess, sys, threading, time
 os.chdir(sys.argv[1])
 OFD_GETLK, OFD_SETLK, OFD_SETLKW = 36, 37, 38
 RD, WR, UN = fcntl.F_RDLCK, fcntl.F_WRLCK, fcntl.F_UNLCK
@@ -308,6 +308,27 @@ check(subprocess.run(['flock', '-n', p, 'true']).returncode == 1, 'a child keeps
 os.close(w)
 result(c)
 check(subprocess.run(['flock', '-w', '20', p, 'true']).returncode == 0, 'until it ends')
+
+# -- a process goes on when its first thread has ended, and keeps its locks
+p = new()
+r, w = os.pipe()
+go = os.pipe()
+def leaderless():
+    lock(os.open(p, os.O_RDONLY), RD)
+    def second():
+        while 'Z' != open('/proc/%d/stat' % os.getpid()).read().split(')')[-1].split()[0]:
+            time.sleep(.01)
+        os.write(w, b'x')
+        os.read(go[0], 1)
+        os._exit(0)
+    threading.Thread(target=second).start()
+    ctypes.CDLL(None).pthread_exit(None)
+c = child(leaderless)
+os.read(r, 1)
+check(other(WR, path=p) == errno.EAGAIN, 'it has its lock still')
+os.write(go[1], b'x')
+check(result(c) == 0, 'it ends')
+check(other(WR, path=p) == 0, 'and its lock with it')
 
 # -- waits end by signals
 p = new()

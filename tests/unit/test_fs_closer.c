@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
@@ -146,6 +147,30 @@ static void descriptors_are_listed_and_their_close_is_seen(void **state)
 	assert_int_equal(sopfs_closer_list(getpid(), st.st_ino, list, 2), 0);
 }
 
+/* Without room for one more descriptor, for two, ... */
+static void what_cannot_be_looked_at_is_not_known_to_be_closed(void **state)
+{
+	struct rlimit was, low;
+	struct stat st;
+	int fd = (int)syscall(SYS_memfd_create, "held", 0u);
+	bool closed[8];
+
+	(void)state;
+	assert_true(fd >= 0);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &was), 0);
+	low = was;
+	for (unsigned room = 0; room < SOP_ARRAY_LEN(closed); room++) {
+		low.rlim_cur = (rlim_t)fd + 1 + room;
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+		closed[room] = sopfs_closer_closed(getpid(), fd, st.st_ino);
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &was), 0);
+	}
+	for (unsigned room = 0; room < SOP_ARRAY_LEN(closed); room++)
+		assert_false(closed[room]);
+	close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -157,6 +182,7 @@ int main(void)
 		cmocka_unit_test(descriptors_held_are_seen_until_they_are_closed),
 		cmocka_unit_test(a_lock_asked_for_is_known_by_its_system_call),
 		cmocka_unit_test(descriptors_are_listed_and_their_close_is_seen),
+		cmocka_unit_test(what_cannot_be_looked_at_is_not_known_to_be_closed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
