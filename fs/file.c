@@ -548,18 +548,23 @@ void sopfs_handle_leave(struct sopfs *f, struct sopfs_handle *h, struct sopfs_no
 	}
 }
 
-void sopfs_release(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes)
+void sopfs_handle_end(struct sopfs *f, struct sopfs_handle *h)
 {
 	struct sopfs_view *v = h->view;
 
 	if (h->companion)
 		atomic_fetch_sub(&f->companions, 1);
-	sopfs_handle_leave(f, h, notes);
 	pthread_mutex_lock(&f->lock);
 	v->handles--;
 	sopfs_view_reap(f, v);
 	pthread_mutex_unlock(&f->lock);
 	sopfs_handle_free(f, h);
+}
+
+void sopfs_release(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes)
+{
+	sopfs_handle_leave(f, h, notes);
+	sopfs_handle_end(f, h);
 }
 
 /* The mount has ended under an open file. What was written since its last close was never closed,

@@ -15,13 +15,29 @@ struct opening {
 	struct sopfs_handle *handle;
 };
 
+/* Nobody has it open any more. What is left is committed before the next holder of its locks, those
+ * of its description or taken by a descriptor that sends no FLUSH, is let in. */
+static void let_go(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes)
+{
+	bool of_ctl = h->text || h->stream;
+
+	if (!of_ctl)
+		sopfs_handle_leave(f, h, notes);
+	sopfs_lock_drop_handle(f, h->view->item, h);
+	sopfs_lock_release_quiet(f, h);
+	if (of_ctl)
+		sopfs_handle_free(f, h);
+	else
+		sopfs_handle_end(f, h);
+}
+
 static void reply_open(struct sopfs *f, fuse_req_t req, struct fuse_file_info *fi)
 {
 	struct sopfs_notes notes = {0};
 
 	/* Interrupted: no RELEASE will come. */
 	if (fuse_reply_open(req, fi) == -ENOENT) {
-		sopfs_release(f, sopfs_handle_of(fi), &notes);
+		let_go(f, sopfs_handle_of(fi), &notes);
 		sopfs_notify_later(f, &notes);
 	}
 }
@@ -96,7 +112,7 @@ void sopfs_op_create(
 	fi->keep_cache = 1;
 	fi->direct_io = sopfs_session_unpaged(opened.handle->session);
 	if (fuse_reply_create(req, &p, fi) == -ENOENT) {
-		sopfs_release(f, opened.handle, &notes);
+		let_go(f, opened.handle, &notes);
 		sopfs_notify_later(f, &notes);
 		sopfs_forget(f, entry.view, 1);
 	}
@@ -234,17 +250,7 @@ void sopfs_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct sop_err none = {0};
 
 	(void)ino;
-	if (fi->flock_release)
-		sopfs_lock_drop_owner(f, h->view->item, fi->lock_owner, true);
-	/* Of its description, or by a descriptor that sends no FLUSH. */
-	sopfs_lock_drop_handle(f, h->view->item, h);
-	sopfs_lock_release_quiet(f, h);
-	if (h->text || h->stream) {
-		sopfs_handle_free(f, h);
-		fuse_reply_err(req, 0);
-		return;
-	}
-	sopfs_release(f, h, &notes);
+	let_go(f, h, &notes);
 	sopfs_reply_after(f, req, &notes, 0, &none);
 }
 

@@ -173,8 +173,10 @@ int sopfs_flush(struct sopfs *f, struct sopfs_handle *h, int tid, struct sopfs_n
 int sopfs_fsync(
 	struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes, struct sop_err *e);
 void sopfs_release(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes);
-/* Its part in what it reads and writes through ends, with the last one's the session. */
+/* The same in steps. Its part in what it reads and writes through ends, with the last one's the
+ * session; and then it is no more. */
 void sopfs_handle_leave(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes);
+void sopfs_handle_end(struct sopfs *f, struct sopfs_handle *h);
 /* A lock was granted on the file: a session with nothing written moves to the newest version. */
 int sopfs_session_refresh(
 	struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes, struct sop_err *e);

@@ -6,7 +6,7 @@ requires python3
 new_volume 2 1+1
 mount_volume
 cat >"$WORK/locks.py" <<'PY'
-import errno, fcntl, os, signal, struct, subprocess, sys, time
+import ctypes, errno, fcntl, os, signal, struct, subprocess, sys, time
 os.chdir(sys.argv[1])
 def check(c, what):
     if not c:
@@ -73,6 +73,24 @@ for kind in 'lockf', 'flock':
     for p in ps:
         check(p.wait() == 0, 'counter ' + kind)
     check(open('counter').read() == '180', kind + ' loses updates: ' + open('counter').read())
+# A description that only a mapping has still: its lock goes with that, and what was written by it is there.
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+open('mapped', 'w').write('old')
+f = os.open('mapped', os.O_RDWR)
+fcntl.flock(f, fcntl.LOCK_EX)
+m = libc.mmap(None, 4096, 3, 1, f, 0)
+check(m != 2 ** 64 - 1, 'mmap')
+os.close(f)
+p = subprocess.Popen([me, '-c', 'import fcntl,os\nf=os.open("mapped",os.O_RDWR)\nprint("w",flush=True)\nfcntl.flock(f,2)\nprint(os.read(f,3).decode(),flush=True)'], stdout=subprocess.PIPE)
+check(p.stdout.readline() == b'w\n', 'waiter')
+time.sleep(.3)
+ctypes.memmove(m, b'new', 3)
+check(libc.munmap(m, 4096) == 0, 'munmap')
+check(p.stdout.readline() == b'new\n', 'written in a mapping under a lock')
+p.wait()
 try:
     import sqlite3
     db = sqlite3.connect('db', timeout=60)

@@ -309,6 +309,15 @@ os.close(w)
 result(c)
 check(subprocess.run(['flock', '-w', '20', p, 'true']).returncode == 0, 'until it ends')
 
+# -- a file of .sop: as any other
+p = os.path.join(sys.argv[3], '.sop/status')
+for take in (lambda f: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB), lambda f: lock(f, RD)):
+    for _ in range(3):
+        a = os.open(p, os.O_RDONLY)
+        take(a)
+        os.close(a)
+check(result(child(lambda: fcntl.flock(os.open(p, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB))) == 0, 'a lock of .sop/status goes with its close')
+
 # -- a process goes on when its first thread has ended, and keeps its locks
 p = new()
 r, w = os.pipe()
