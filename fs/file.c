@@ -393,8 +393,8 @@ static bool takes_back(struct sopfs *f, const struct sopfs_session *s,
 /* See "Who is closing?" in closer.h; what follows from it is the table in SEMANTICS.md. Where
  * written data decides, nothing but statm is read; the scan for other copies of the descriptor is
  * made only where it decides. */
-int sopfs_flush(struct sopfs *f, struct sopfs_handle *h, int tid, struct sopfs_notes *notes,
-	struct sop_err *e)
+int sopfs_flush(struct sopfs *f, struct sopfs_handle *h, int tid, bool locked,
+	struct sopfs_notes *notes, struct sop_err *e)
 {
 	struct sopfs_session *s = h->session;
 	struct sopfs_closer who;
@@ -424,7 +424,7 @@ int sopfs_flush(struct sopfs *f, struct sopfs_handle *h, int tid, struct sopfs_n
 	if (who.process == s->opener) {
 		if (!changed && !who.exiting && opener_holds(f, s))
 			return 0;
-	} else if (!(s->append && changed) && opener_holds(f, s)) {
+	} else if (!(changed && (s->append || (locked && !who.killed))) && opener_holds(f, s)) {
 		return 0;
 	}
 	rc = commit(f, s, notes, e);

@@ -529,16 +529,20 @@ void sopfs_lock_poll(struct sopfs *f)
 	sopfs_far_poll(f);
 }
 
-bool sopfs_lock_writes(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *range)
+bool sopfs_lock_has(
+	struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *range, bool write)
 {
 	bool found = false;
 
+	if (!item->locks)
+		return false;
 	pthread_mutex_lock(&f->locks_lock);
-	for (size_t i = 0; item->locks && i < item->locks->count && !found; i++) {
+	for (size_t i = 0; i < item->locks->count && !found; i++) {
 		const struct sopfs_lock *k = &item->locks->list[i];
 
 		found = k->owner == range->owner && k->whole == range->whole &&
-			k->type == F_WRLCK && k->end >= range->start && k->start <= range->end;
+			(k->type == F_WRLCK || !write) && k->end >= range->start &&
+			k->start <= range->end;
 	}
 	pthread_mutex_unlock(&f->locks_lock);
 	return found;

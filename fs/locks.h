@@ -77,8 +77,9 @@ bool sopfs_lock_get(struct sopfs *f, struct sopfs_item *item, const struct sopfs
 /* At close. */
 void sopfs_lock_drop_owner(struct sopfs *f, struct sopfs_item *item, uint64_t owner, bool whole);
 void sopfs_lock_drop_handle(struct sopfs *f, struct sopfs_item *item, struct sopfs_handle *handle);
-/* Does a lock of this owner for writing lie in the range? */
-bool sopfs_lock_writes(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *range);
+/* Does a lock of this owner and kind, write: one for writing, lie in the range? */
+bool sopfs_lock_has(
+	struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *range, bool write);
 
 /* A descriptor for reading is opened: may it do without FLUSH? Counted, until it is released. */
 bool sopfs_lock_quiet(struct sopfs *f, struct sopfs_handle *h);

@@ -217,16 +217,19 @@ void sopfs_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size
 
 void sopfs_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	const struct sopfs_lock all = {.end = UINT64_MAX, .owner = fi->lock_owner};
 	struct sopfs *f = sopfs_of(req);
+	struct sopfs_item *item = sopfs_view_of(f, ino)->item;
 	struct sopfs_notes notes = {0};
 	struct sop_err e = {0};
-	int rc = sopfs_flush(f, sopfs_handle_of(fi), fuse_req_ctx(req)->pid, &notes, &e);
-
-	sopfs_lock_flushed(f, sopfs_handle_of(fi));
 	/* A close takes all locks of its process with it: after the commit, so that the next holder
 	 * sees what was written under them. */
+	bool locked = sopfs_lock_has(f, item, &all, true);
+	int rc = sopfs_flush(f, sopfs_handle_of(fi), fuse_req_ctx(req)->pid, locked, &notes, &e);
+
+	sopfs_lock_flushed(f, sopfs_handle_of(fi));
 	if (fi->lock_owner)
-		sopfs_lock_drop_owner(f, sopfs_view_of(f, ino)->item, fi->lock_owner, false);
+		sopfs_lock_drop_owner(f, item, fi->lock_owner, false);
 	sopfs_reply_after(f, req, &notes, rc, &e);
 }
 

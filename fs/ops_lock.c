@@ -83,7 +83,7 @@ static void set_lock(fuse_req_t req, struct sopfs_view *v, struct sopfs_handle *
 	k->handle = h;
 	lock->tid = fuse_req_ctx(req)->pid;
 	/* What was written under a lock that lets others in now is there for them. */
-	if (lock->type == F_RDLCK && sopfs_lock_writes(f, v->item, lock)) {
+	if (lock->type == F_RDLCK && sopfs_lock_has(f, v->item, lock, true)) {
 		struct sopfs_notes notes = {0};
 
 		rc = sopfs_session_unlock(f, h, &notes, &k->e);

@@ -168,8 +168,9 @@ ssize_t sopfs_copy(struct sopfs *f, struct sopfs_handle *in, uint64_t off_in,
 	struct sopfs_notes *notes, struct sop_err *e);
 int64_t sopfs_seek(
 	struct sopfs *f, struct sopfs_handle *h, uint64_t off, bool hole, struct sop_err *e);
-int sopfs_flush(struct sopfs *f, struct sopfs_handle *h, int tid, struct sopfs_notes *notes,
-	struct sop_err *e);
+/* locked: a write lock of the process goes with it. */
+int sopfs_flush(struct sopfs *f, struct sopfs_handle *h, int tid, bool locked,
+	struct sopfs_notes *notes, struct sop_err *e);
 int sopfs_fsync(
 	struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes, struct sop_err *e);
 void sopfs_release(struct sopfs *f, struct sopfs_handle *h, struct sopfs_notes *notes);

@@ -73,6 +73,18 @@ for kind in 'lockf', 'flock':
     for p in ps:
         check(p.wait() == 0, 'counter ' + kind)
     check(open('counter').read() == '180', kind + ' loses updates: ' + open('counter').read())
+# The lock of a process that shares a descriptor, and ends or closes it while who opened it has it still.
+for ends in lambda f: os._exit(0), lambda f: os.close(f) or os._exit(0):
+    open('child', 'w').write('old')
+    f = os.open('child', os.O_RDWR)
+    pid = os.fork()
+    if not pid:
+        fcntl.lockf(f, fcntl.LOCK_EX)
+        os.pwrite(f, b'new', 0)
+        ends(f)
+    check(os.waitpid(pid, 0)[1] == 0, 'child')
+    check(open('child').read() == 'new', 'written under the lock of a child')
+    os.close(f)
 # A description that only a mapping has still: its lock goes with that, and what was written by it is there.
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p

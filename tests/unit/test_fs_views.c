@@ -123,7 +123,7 @@ static void close_by(struct mount *m, int tid, struct sopfs_handle *h)
 {
 	struct sopfs_notes notes = {0};
 
-	fixture_ok(&m->x, sopfs_flush(m->f, h, tid, &notes, &m->x.e));
+	fixture_ok(&m->x, sopfs_flush(m->f, h, tid, false, &notes, &m->x.e));
 	sopfs_release(m->f, h, &notes);
 	sopfs_notify_later(m->f, &notes);
 }
@@ -379,7 +379,7 @@ static void what_failed_to_commit_is_not_taken_for_what_others_have_committed(vo
 		rc = fixture_upsert(&m->x, SOP_ROOT, key, fill, sizeof(fill), false);
 	}
 	assert_int_equal(rc, -ENOSPC);
-	assert_int_equal(sopfs_flush(m->f, w, m->opener, &notes, &m->x.e), -ENOSPC);
+	assert_int_equal(sopfs_flush(m->f, w, m->opener, false, &notes, &m->x.e), -ENOSPC);
 	assert_int_equal(sopfs_fsync(m->f, w, &notes, &m->x.e), -ENOSPC);
 	sopfs_release(m->f, w, &notes);
 	sopfs_notify_later(m->f, &notes);
