@@ -610,6 +610,11 @@ int sopfs_session_refresh(
 	bool nameless;
 	int rc = 0;
 
+	/* Who had the lock before may be another mounter. */
+	if (f->shared) {
+		sopfs_catch_up(f);
+		sopfs_come_to_rest(f, item, notes);
+	}
 	if (!s)
 		return 0;
 	pthread_mutex_lock(&s->lock);

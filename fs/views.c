@@ -212,9 +212,7 @@ static void from_elsewhere(struct sopfs *f, struct sopfs_item *item, const struc
 	sopfs_superseded(f, item, NULL, a->value_version, notes);
 }
 
-/* What we know of the item's version and what is committed differ: one of our commits is between
- * the two, or another mounter's has been there. */
-static void come_to_rest(struct sopfs *f, struct sopfs_item *item, struct sopfs_notes *notes)
+void sopfs_come_to_rest(struct sopfs *f, struct sopfs_item *item, struct sopfs_notes *notes)
 {
 	struct sopfs_where w;
 	struct sop_attr a;
@@ -635,7 +633,7 @@ int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_h
 		if (kind != SOPFS_VIEW_COMMITTED || (v->direct && !stale) || a->nlink == 0 ||
 			v->version == SOPFS_VERSION_EMPTY)
 			break;
-		come_to_rest(f, item, notes);
+		sopfs_come_to_rest(f, item, notes);
 	}
 	*cache = false;
 	snapshot_attr(f, v, a);
@@ -1204,7 +1202,7 @@ static int open_read(struct sopfs *f, int tid, struct sopfs_view *v, struct sopf
 			sopfs_snap_free(snap);
 		else if (rc != -EAGAIN)
 			return rc;
-		come_to_rest(f, item, notes);
+		sopfs_come_to_rest(f, item, notes);
 	}
 	return sop_say(e, -EIO, "inode %llu: its version does not come to rest",
 		(unsigned long long)item->ino);

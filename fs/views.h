@@ -46,6 +46,9 @@ int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_h
 	struct sop_attr *a, bool *cache, struct sopfs_notes *notes, struct sop_err *e);
 /* In a shared volume: what others have committed so far is there. */
 void sopfs_catch_up(struct sopfs *f);
+/* What we know of the item's version and what is committed differ: one of our commits is between
+ * the two, or another mounter's has been there. No lock held. */
+void sopfs_come_to_rest(struct sopfs *f, struct sopfs_item *item, struct sopfs_notes *notes);
 /* The committed attributes of an item, or the last known of one that is not there; no view's. */
 int sopfs_item_attr(
 	struct sopfs *f, struct sopfs_item *item, struct sop_attr *a, struct sop_err *e);
