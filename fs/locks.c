@@ -453,6 +453,14 @@ bool sopfs_near_blocked(struct sopfs *f, struct sopfs_item *item, const struct s
 	return is;
 }
 
+bool sopfs_near_holds(const struct sopfs_item *item, const struct sopfs_session *s)
+{
+	for (size_t i = 0; item->locks && i < item->locks->count; i++)
+		if (item->locks->list[i].handle->session == s)
+			return true;
+	return false;
+}
+
 int sopfs_lock_set(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *lock,
 	struct sopfs_waiter *waiter)
 {
@@ -585,10 +593,11 @@ bool sopfs_lock_get(struct sopfs *f, struct sopfs_item *item, const struct sopfs
 	return found || (is_far(f) && sopfs_far_get(f, item, want, by));
 }
 
-void sopfs_lock_drop_owner(struct sopfs *f, struct sopfs_item *item, uint64_t owner, bool whole)
+void sopfs_lock_drop_owner(struct sopfs *f, struct sopfs_handle *handle, uint64_t owner)
 {
-	struct sopfs_lock all = {
-		.end = UINT64_MAX, .owner = owner, .type = F_UNLCK, .whole = whole};
+	const struct sopfs_lock all = {
+		.end = UINT64_MAX, .owner = owner, .handle = handle, .type = F_UNLCK};
+	struct sopfs_item *item = handle->view->item;
 
 	if (!item->locks)
 		return;

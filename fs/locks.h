@@ -21,6 +21,7 @@
 struct sopfs;
 struct sopfs_item;
 struct sopfs_handle;
+struct sopfs_session;
 struct sopfs_locks; /* of one item */
 
 struct sopfs_lock {
@@ -74,8 +75,8 @@ int sopfs_lock_set(struct sopfs *f, struct sopfs_item *item, const struct sopfs_
 void sopfs_lock_interrupt(struct sopfs *f, struct sopfs_waiter *w);
 bool sopfs_lock_get(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *want,
 	struct sopfs_lock *by);
-/* At close. */
-void sopfs_lock_drop_owner(struct sopfs *f, struct sopfs_item *item, uint64_t owner, bool whole);
+/* At close. Of an owner all byte ranges. */
+void sopfs_lock_drop_owner(struct sopfs *f, struct sopfs_handle *handle, uint64_t owner);
 void sopfs_lock_drop_handle(struct sopfs *f, struct sopfs_item *item, struct sopfs_handle *handle);
 /* Does a lock of this owner and kind, write: one for writing, lie in the range? */
 bool sopfs_lock_has(
@@ -108,6 +109,8 @@ void sopfs_far_stop(struct sopfs *f);
 int sopfs_near_set(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *lock,
 	struct sopfs_waiter *waiter);
 bool sopfs_near_blocked(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *lock);
+/* locks_lock held: is there a lock that was taken through the session? */
+bool sopfs_near_holds(const struct sopfs_item *item, const struct sopfs_session *s);
 
 /* The ticker's: look whether locks that others wait for have ended without a word. */
 void sopfs_lock_poll(struct sopfs *f);

@@ -42,18 +42,25 @@ static int ask_server(
 	return rc;
 }
 
+/* What is written through the session from now on is written under it, too. */
+static void granted(struct sopfs *f, struct sopfs_session *s, uint64_t grant)
+{
+	pthread_mutex_lock(&f->locks_lock);
+	if (!atomic_load(&s->grant))
+		atomic_store(&s->grant, grant);
+	pthread_mutex_unlock(&f->locks_lock);
+}
+
 /* The server, and then here. -EAGAIN: somebody is in the way. */
 static int ask(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *lock, bool waits)
 {
 	struct sop_coord_lock l = far_lock(item->ino, lock, waits);
 	struct sop_err e = {0};
-	uint64_t grant = 0, none = 0;
+	uint64_t grant = 0;
 	int rc = ask_server(f, &l, &grant, &e);
 
-	if (rc == -EAGAIN || rc == -ENOMEM)
+	if (rc == -EAGAIN || rc == -ENOMEM || rc == -EDEADLK)
 		return rc;
-	if (rc == -EDEADLK)
-		return sopfs_closer_lock_kind(lock->tid) == SOPFS_LOCK_OFD ? -EAGAIN : rc;
 	if (rc) {
 		sop_log(f->o.log, SOP_LOG_WARNING, "locks", "ino=%llu code=%s: %s",
 			(unsigned long long)item->ino, sop_err_name(rc), e.text);
@@ -64,9 +71,39 @@ static int ask(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock
 		l.type = F_UNLCK;
 		(void)sop_volume_lock(f->v, &l, 0, NULL, NULL, NULL);
 	} else if (lock->handle && lock->handle->session) {
-		atomic_compare_exchange_strong(&lock->handle->session->grant, &none, grant);
+		granted(f, lock->handle->session, grant);
 	}
 	return rc;
+}
+
+static int unlock(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *lock)
+{
+	struct sop_coord_lock l = far_lock(item->ino, lock, false);
+	struct sopfs_session *s = lock->handle ? lock->handle->session : NULL;
+	int rc = sopfs_near_set(f, item, lock, NULL);
+
+	/* What was written under it has been committed before. */
+	if (s) {
+		pthread_mutex_lock(&f->locks_lock);
+		if (!sopfs_near_holds(item, s))
+			atomic_store(&s->grant, 0);
+		pthread_mutex_unlock(&f->locks_lock);
+	}
+	/* When the server cannot be told, it is as soon as it can. */
+	(void)sop_volume_lock(f->v, &l, 0, NULL, NULL, NULL);
+	return rc;
+}
+
+/* flock gives up what it has when it does not get something else, before it waits for that: two
+ * that turn a shared lock into an exclusive one get it one after the other. */
+static void give_up(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *lock)
+{
+	struct sopfs_lock none = *lock;
+
+	if (!lock->whole || !sopfs_lock_has(f, item, lock, false))
+		return;
+	none.type = F_UNLCK;
+	(void)unlock(f, item, &none);
 }
 
 /* ---- the list of those who wait; locks_lock held ---- */
@@ -93,6 +130,14 @@ static void take_out(struct sopfs *f, struct sopfs_waiter *w)
 	w->queued = false;
 }
 
+/* The server has noted that it waits. No lock held. */
+static void forget(struct sopfs *f, const struct sopfs_waiter *w)
+{
+	struct sop_coord_lock l = far_lock(w->item->ino, &w->lock, false);
+
+	sop_volume_lock_forget(f->v, &l);
+}
+
 /* A waiter in the list, marked as asking: -EINPROGRESS, and it waits on; or what has become of it.
  */
 static int ask_waiting(struct sopfs *f, struct sopfs_waiter *w)
@@ -101,19 +146,26 @@ static int ask_waiting(struct sopfs *f, struct sopfs_waiter *w)
 	int rc;
 
 	do {
-		bool near = sopfs_near_blocked(f, w->item, &w->lock);
+		bool polls = sopfs_near_blocked(f, w->item, &w->lock);
 
 		rc = ask(f, w->item, &w->lock, true);
+		/* A lock of a description waits on, but the server does not note that it does. */
+		if (rc == -EDEADLK && sopfs_closer_lock_kind(w->lock.tid) == SOPFS_LOCK_OFD) {
+			polls = true;
+			rc = -EAGAIN;
+		}
+		if (rc == -EAGAIN)
+			give_up(f, w->item, &w->lock);
 		pthread_mutex_lock(&f->locks_lock);
 		again = rc == -EAGAIN && w->again;
 		w->again = false;
 		/* One here that is on its way out goes without a word to the server's knowledge of
 		 * ours. */
-		w->polls = near;
+		w->polls = polls;
 		if (!again && rc == -EAGAIN && !w->interrupted) {
 			w->asking = false;
 			pthread_mutex_unlock(&f->locks_lock);
-			if (near)
+			if (polls)
 				sopfs_ticker_poll(f);
 			return -EINPROGRESS;
 		}
@@ -122,28 +174,24 @@ static int ask_waiting(struct sopfs *f, struct sopfs_waiter *w)
 			take_out(f, w);
 		pthread_mutex_unlock(&f->locks_lock);
 	} while (again);
-	return rc == -EAGAIN ? -EINTR : rc;
+	if (rc != -EAGAIN)
+		return rc;
+	forget(f, w);
+	return -EINTR;
 }
 
 int sopfs_far_set(struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *lock,
 	struct sopfs_waiter *waiter)
 {
-	struct sop_coord_lock l;
-	int rc;
+	if (lock->type == F_UNLCK)
+		return unlock(f, item, lock);
+	if (!waiter) {
+		int rc = sopfs_near_blocked(f, item, lock) ? -EAGAIN : ask(f, item, lock, false);
 
-	if (lock->type == F_UNLCK) {
-		l = far_lock(item->ino, lock, false);
-		rc = sopfs_near_set(f, item, lock, NULL);
-		/* What was written under it has been committed before. */
-		if (lock->handle && lock->handle->session &&
-			(lock->whole || (!lock->start && lock->end >= INT64_MAX)))
-			atomic_store(&lock->handle->session->grant, 0);
-		/* When the server cannot be told, it is as soon as it can. */
-		(void)sop_volume_lock(f->v, &l, 0, NULL, NULL, NULL);
+		if (rc == -EAGAIN)
+			give_up(f, item, lock);
 		return rc;
 	}
-	if (!waiter)
-		return sopfs_near_blocked(f, item, lock) ? -EAGAIN : ask(f, item, lock, false);
 	pthread_mutex_lock(&f->locks_lock);
 	if (waiter->interrupted) {
 		pthread_mutex_unlock(&f->locks_lock);
@@ -211,16 +259,14 @@ void sopfs_far_stop(struct sopfs *f)
 }
 
 /* One whose turn it is, marked as asking; NULL: none. */
-static struct sopfs_waiter *next_due(struct sopfs *f, bool *poll)
+static struct sopfs_waiter *next_due(struct sopfs *f)
 {
 	struct sopfs_waiter *w;
 
 	pthread_mutex_lock(&f->locks_lock);
-	for (w = f->far_waiters; w; w = w->next) {
-		*poll |= w->polls;
+	for (w = f->far_waiters; w; w = w->next)
 		if (!w->asking && w->again)
 			break;
-	}
 	if (w) {
 		w->asking = true;
 		w->again = false;
@@ -232,7 +278,6 @@ static struct sopfs_waiter *next_due(struct sopfs *f, bool *poll)
 void sopfs_far_poll(struct sopfs *f)
 {
 	struct sopfs_waiter *w;
-	bool poll = false;
 
 	if (!f->far_waiters)
 		return;
@@ -240,7 +285,7 @@ void sopfs_far_poll(struct sopfs *f)
 	for (w = f->far_waiters; w; w = w->next)
 		w->again |= w->polls;
 	pthread_mutex_unlock(&f->locks_lock);
-	while ((w = next_due(f, &poll))) {
+	while ((w = next_due(f))) {
 		int rc = ask_waiting(f, w);
 
 		if (rc != -EINPROGRESS)
@@ -250,7 +295,6 @@ void sopfs_far_poll(struct sopfs *f)
 
 void sopfs_far_interrupt(struct sopfs *f, struct sopfs_waiter *w)
 {
-	struct sop_coord_lock l;
 	bool waiting;
 
 	pthread_mutex_lock(&f->locks_lock);
@@ -262,7 +306,6 @@ void sopfs_far_interrupt(struct sopfs *f, struct sopfs_waiter *w)
 	pthread_mutex_unlock(&f->locks_lock);
 	if (!waiting)
 		return; /* whoever asks for it sees that it was */
-	l = far_lock(w->item->ino, &w->lock, false);
-	sop_volume_lock_forget(f->v, &l);
+	forget(f, w);
 	w->done(w->arg, -EINTR);
 }

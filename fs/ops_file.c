@@ -229,7 +229,7 @@ void sopfs_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 	sopfs_lock_flushed(f, sopfs_handle_of(fi));
 	if (fi->lock_owner)
-		sopfs_lock_drop_owner(f, item, fi->lock_owner, false);
+		sopfs_lock_drop_owner(f, sopfs_handle_of(fi), fi->lock_owner);
 	sopfs_reply_after(f, req, &notes, rc, &e);
 }
 
