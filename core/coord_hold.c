@@ -220,8 +220,12 @@ static int try_lock(struct sop_coord *c, struct coord_object *o, const struct so
 	struct sop_coord_request *r;
 	int rc = take_object(c, o);
 
-	if (rc)
+	if (rc) {
+		/* Its turn has not come, but it is over here. */
+		if (l->type == F_UNLCK && !note_before(o, l))
+			doubt(c, o);
 		return rc;
+	}
 	rc = note_before(o, l);
 	r = rc ? NULL : sop_coord_request_new(c, SOP_COORD_LOCK);
 	if (!r) {

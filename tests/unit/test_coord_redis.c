@@ -237,6 +237,56 @@ static void the_first_lock_of_an_object_may_come_too_late(void **state)
 	sop_coord_close(b.c);
 }
 
+struct asking {
+	struct mounter *m;
+	struct sop_coord_lock l;
+	pthread_t thread;
+};
+
+static void *ask(void *arg)
+{
+	struct asking *x = arg;
+
+	(void)lock_of(x->m, &x->l, 0);
+	return NULL;
+}
+
+/* Requests for one object go one after the other. When the server does not answer, an unlock behind
+ * others does not come to its turn: what it has unlocked is not held all the same. */
+static void an_unlock_that_never_had_its_turn_is_one(void **state)
+{
+	struct sop_coord_lock l = range(1, F_WRLCK, 0, 9);
+	struct asking x[8];
+	struct mounter a, b;
+	struct sop_err e = {0};
+
+	(void)state;
+	start_impatient(&a, LONG_LEASE_MS / 30);
+	start(&w, &b, LONG_LEASE_MS / 30);
+	ok(sop_coord_alone(b.c, &e), &e);
+	for (l.object = 100; l.object < 105; l.object++) {
+		l.type = F_WRLCK;
+		WAIT_FOR(!lock_of(&a, &l, 0));
+		test_redis_pause(&server, true);
+		for (unsigned i = 0; i < SOP_ARRAY_LEN(x); i++) {
+			x[i] = (struct asking){.m = &a, .l = range(2 + i, F_RDLCK, 100, 109)};
+			x[i].l.object = l.object;
+			assert_int_equal(pthread_create(&x[i].thread, NULL, ask, &x[i]), 0);
+		}
+		nap();
+		l.type = F_UNLCK;
+		(void)lock_of(&a, &l, 0);
+		for (unsigned i = 0; i < SOP_ARRAY_LEN(x); i++)
+			pthread_join(x[i].thread, NULL);
+		test_redis_pause(&server, false);
+		l.type = F_WRLCK;
+		assert_int_equal(lock_of(&b, &l, BOUND_MS), 0);
+		WAIT_FOR(is_up(&a));
+	}
+	sop_coord_close(a.c);
+	sop_coord_close(b.c);
+}
+
 /* As one that may evict keys does, being a cache for others. */
 static void a_server_that_drops_a_key_grants_nothing_twice(void **state)
 {
@@ -723,6 +773,7 @@ int main(int argc, char **argv)
 		CASE(sessions_outlive_the_sleep_of_a_server),
 		CASE(a_lock_that_came_too_late_is_given_back),
 		CASE(the_first_lock_of_an_object_may_come_too_late),
+		CASE(an_unlock_that_never_had_its_turn_is_one),
 		CASE(a_server_that_drops_a_key_grants_nothing_twice),
 		CASE(scripts_that_were_flushed_are_sent_again),
 		CASE(connections_that_break_break_nothing_else),
