@@ -28,6 +28,14 @@ char *sop_mountpoint_name(const char *path)
 	return out;
 }
 
+bool sop_paths_overlap(const char *a, const char *b)
+{
+	/* All lies in "/". */
+	size_t n = SOP_MIN(strcmp(a, "/") ? strlen(a) : 0, strcmp(b, "/") ? strlen(b) : 0);
+
+	return strncmp(a, b, n) == 0 && (!a[n] || a[n] == '/') && (!b[n] || b[n] == '/');
+}
+
 int sop_namespace_enter(const char *name, struct sop_err *e)
 {
 	char path[64];

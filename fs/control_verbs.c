@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "core/mountpoint.h"
 #include "fs/dump.h"
 #include "fs/json.h"
 #include "fs/state.h"
@@ -195,14 +196,25 @@ static json_t *run_info(struct sopfs *f, const json_t *request, bool trusted, st
  */
 
 /* A new place of a disk. In the volume itself it would wait for itself: whoever writes to the disk
- * would ask us. */
+ * would ask us. One that holds the mount point would be hidden by the next mount in part, which is
+ * therefore refused. */
 static int check_outside(const struct sopfs *f, const char *path, struct sop_err *e)
 {
+	sop_autofree char *real = NULL;
 	struct stat mine, st;
 
-	if (stat(path, &st) || stat(f->o.mountpoint, &mine) || st.st_dev != mine.st_dev)
+	if (stat(path, &st) || stat(f->o.mountpoint, &mine))
 		return 0;
-	return sop_say(e, -EINVAL, "%s: lies in this volume; name a folder on a drive", path);
+	if (st.st_dev == mine.st_dev)
+		return sop_say(
+			e, -EINVAL, "%s: lies in this volume; name a folder on a drive", path);
+	real = realpath(path, NULL);
+	if (real && sop_paths_overlap(real, f->o.mountpoint))
+		return sop_say(e, -EINVAL,
+			"%s: holds %s, where the volume is mounted; it could not be mounted there "
+			"again; name another folder",
+			path, f->o.mountpoint);
+	return 0;
 }
 
 static json_t *run_online(struct sopfs *f, const json_t *request, bool trusted, struct sop_err *e)

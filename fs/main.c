@@ -173,22 +173,13 @@ static void show_progress(void *ctx, const char *what, uint64_t done, uint64_t t
 		fputc('\n', stderr);
 }
 
-/* One of them is the other, or lies in it. */
-static bool overlap(const char *a, const char *b)
-{
-	/* All lies in "/". */
-	size_t n = SOP_MIN(strcmp(a, "/") ? strlen(a) : 0, strcmp(b, "/") ? strlen(b) : 0);
-
-	return strncmp(a, b, n) == 0 && (!a[n] || a[n] == '/') && (!b[n] || b[n] == '/');
-}
-
 /* Mounted over a member folder, or over what holds it, the volume would hide the member from
  * everyone else; mounted in one, it would be asked for its own files. */
 static int check_apart(const char *mountpoint, const char *folder, struct sop_err *e)
 {
 	sop_autofree char *real = realpath(folder, NULL);
 
-	if (real && overlap(real, mountpoint))
+	if (real && sop_paths_overlap(real, mountpoint))
 		return sop_say(e, -EINVAL,
 			"%s: is, holds or lies in %s, a disk folder of the volume; mount on "
 			"another directory",

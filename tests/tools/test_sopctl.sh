@@ -146,6 +146,12 @@ expect_says 'no such disk'
 expect_exit 2 "$SOPCTL" events --kind=$'\xff' "$NAME"
 expect_says 'no such kind'
 (cd "$WORK" && expect_exit 0 "$SOPCTL" clear "$NAME" ./d1)
+# One that holds the mount point could be mounted there no more.
+for what in "add $NAME" "replace $NAME d1"; do
+	# shellcheck disable=SC2086 # words
+	expect_exit 1 "$SOPCTL" $what "$WORK" --force --yes
+	expect_says "holds $MNT"
+done
 # A folder that is not there: what to do about it.
 for folder in "$WORK/none" "$WORK/none/deeper" ./none; do
 	for what in "replace $NAME d1" "add $NAME"; do
