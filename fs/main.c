@@ -436,9 +436,11 @@ static void raise_limits(void)
 
 static int print_settings(const struct mounted *m)
 {
+	sop_autofree char *full = m->o->mountpoint ? sop_mountpoint_name(m->o->mountpoint) : NULL;
+
 	fputs(m->settings, stdout);
 	if (m->o->mountpoint)
-		printf("mountpoint = %s\n", m->o->mountpoint);
+		printf("mountpoint = %s\n", full ? full : m->o->mountpoint);
 	return fflush(stdout) ? SOPFS_EXIT_SYSTEM : SOPFS_EXIT_OK;
 }
 

@@ -403,6 +403,39 @@ static void print_setting(FILE *out, const struct option_entry *t, const struct 
 	}
 }
 
+/* "/a:b": some of it is to be found from here alone. */
+static bool is_relative(const char *list)
+{
+	bool begins = true;
+
+	for (; *list; list++) {
+		if (begins && *list != '/' && *list != ':')
+			return true;
+		begins = *list == ':';
+		if (*list == '\\' && list[1])
+			list++;
+	}
+	return false;
+}
+
+/* As a file of settings can say it. */
+static void print_source(FILE *out, const struct sopfs_options *o)
+{
+	fputs("source = ", out);
+	if (o->folders && (!o->paths.n || !is_relative(o->folders)))
+		fputs(o->folders, out);
+	for (size_t i = 0; o->folders && is_relative(o->folders) && i < o->paths.n; i++) {
+		if (i)
+			fputc(':', out);
+		for (const char *p = o->paths.path[i]; *p; p++) {
+			if (strchr(":\\*?[", *p))
+				fputc('\\', out);
+			fputc(*p, out);
+		}
+	}
+	fputc('\n', out);
+}
+
 char *sopfs_options_dump(const struct sopfs_options *o)
 {
 	char *text = NULL;
@@ -411,7 +444,7 @@ char *sopfs_options_dump(const struct sopfs_options *o)
 
 	if (!out)
 		return NULL;
-	fprintf(out, "source = %s\n", o->folders ? o->folders : "");
+	print_source(out, o);
 	for (i = 0; i < SOP_ARRAY_LEN(table); i++)
 		if (table[i].help)
 			print_setting(out, &table[i], o);

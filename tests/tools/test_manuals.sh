@@ -80,6 +80,12 @@ mkdir "$WORK/conf"
 "$SOPFS" --dump-config "$SOURCE" "$MNT" -o "log=$WORK/log" >"$WORK/conf/name.conf"
 export SOPFS_CONFIG_DIR=$WORK/conf
 diff <("$SOPFS" --dump-config name) "$WORK/conf/name.conf" || fail "--dump-config does not come out the same"
+# ... from anywhere.
+mkdir "$WORK/c:1"
+(cd "$WORK" && "$SOPFS" --dump-config "d1:$WORK/d2:c\\:1" mnt) >"$WORK/conf/name.conf"
+grep -qxF "source = $WORK/d1:$WORK/d2:$WORK/c\\:1" "$WORK/conf/name.conf" || fail "source: $(cat "$WORK/conf/name.conf")"
+grep -qxF "mountpoint = $MNT" "$WORK/conf/name.conf" || fail "mountpoint: $(cat "$WORK/conf/name.conf")"
+diff <("$SOPFS" --dump-config name) "$WORK/conf/name.conf" || fail "--dump-config does not come out the same again"
 
 # Every installed file of systemd is one that systemd understands.
 if command -v systemd-analyze >/dev/null; then
