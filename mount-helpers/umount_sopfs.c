@@ -26,6 +26,7 @@
 #define complain(...) ((void)tool_complain(PROGRAM, 0, __VA_ARGS__))
 #define TYPE	      "fuse.sopfs"
 #define HOLDERS_MAX   5
+#define LINKS_MAX     8
 #define REPORT_EVERY  10 /* seconds, when stderr is no terminal */
 #define FORCE_S	      3	 /* by force, how long is waited at each point */
 
@@ -78,6 +79,30 @@ static bool is_ours(const char *dir)
 	if (table)
 		endmntent(table);
 	return ours;
+}
+
+/* A link to a mount point, as umount(8) follows it. The last name is looked at as a link alone:
+ * nothing is asked of what may be mounted there. */
+static char *find(const char *where)
+{
+	char *dir = sop_mountpoint_name(where);
+	char target[4096];
+
+	for (int links = 0; dir && !is_ours(dir) && links < LINKS_MAX; links++) {
+		ssize_t n = readlink(dir, target, sizeof(target) - 1);
+		sop_autofree char *next = NULL;
+
+		if (n <= 0)
+			break;
+		target[n] = '\0';
+		if (asprintf(&next, "%.*s%s",
+			    target[0] == '/' ? 0 : (int)(strrchr(dir, '/') + 1 - dir), dir,
+			    target) < 0)
+			next = NULL;
+		free(dir);
+		dir = next ? sop_mountpoint_name(next) : NULL;
+	}
+	return dir;
 }
 
 /* ---- waiting -----------------------------------------------------------------------------------
@@ -406,7 +431,7 @@ int main(int argc, char **argv)
 		rc = sop_namespace_enter(a.namespace, &e) ? EXIT_SYSTEM : EXIT_OK;
 		if (rc)
 			complain("%s", e.text);
-		a.dir = rc ? NULL : sop_mountpoint_name(a.where);
+		a.dir = rc ? NULL : find(a.where);
 		if (!rc && (!a.dir || !is_ours(a.dir))) {
 			complain("%s: no sopfs is mounted there", a.where);
 			rc = EXIT_FAILED;

@@ -1,5 +1,5 @@
 #!/bin/bash
-# umount.sopfs when not all can be written out: it unmounts all the same, and says so. When the daemon hangs: by
+# umount.sopfs by a link to the mount point, as umount(8); when not all can be written out: it unmounts all the same, and says so. When the daemon hangs: by
 # force it does not wait, and otherwise a signal ends the wait.
 . "$(dirname "$0")/../fs/functions.sh"
 . "$(dirname "$0")/../fs/disks.sh"
@@ -19,7 +19,12 @@ wait_gone "$PID" || fail "the daemon stays"
 rm "$WORK/mode"
 mount_volume
 echo x >"$MNT/x"
-expect_exit 0 "$BUILD/umount.sopfs" "$MNT"
+ln -s mnt "$WORK/link"
+ln -s "$WORK/link" "$WORK/link2"
+ln -s round "$WORK/round"
+expect_exit 32 "$BUILD/umount.sopfs" "$WORK/round"
+expect_exit 0 "$BUILD/umount.sopfs" "$WORK/link2"
+! is_mounted "$MNT" || fail "it is mounted still"
 
 # A daemon that does not answer.
 mount_volume
