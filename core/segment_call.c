@@ -118,14 +118,13 @@ static bool thread_start(struct sop_calls *c)
 }
 
 /* True when it ended in time. */
-static bool wait_for(struct sop_calls *c, struct sop_call *call, unsigned wait_ms)
+static bool wait_for(struct sop_calls *c, struct sop_call *call, struct sop_patience *p)
 {
-	struct sop_patience p = sop_patience(wait_ms);
 	uint64_t ms;
 	bool done;
 
 	sop_lock(&c->lock);
-	while (call->state != SOP_CALL_DONE && (ms = sop_patience_slice(&p)))
+	while (call->state != SOP_CALL_DONE && (ms = sop_patience_slice(p)))
 		sop_cond_wait(&c->changed, &c->lock, (long)ms);
 	done = call->state == SOP_CALL_DONE;
 	if (!done) {
@@ -139,6 +138,7 @@ static bool wait_for(struct sop_calls *c, struct sop_call *call, unsigned wait_m
 
 void sop_calls_run(struct sop_calls *c, bool parallel, unsigned wait_ms)
 {
+	struct sop_patience p;
 	size_t threads = 0;
 
 	if (!c->n)
@@ -153,8 +153,12 @@ void sop_calls_run(struct sop_calls *c, bool parallel, unsigned wait_ms)
 	/* Without a single thread to be had, an unbounded call is better than none. */
 	if (!threads)
 		work(c);
+	p = sop_patience(wait_ms);
 	for (size_t i = 0; i < c->n; i++) {
-		if (wait_for(c, &c->call[i], wait_ms))
+		/* Those that were begun at once have had the same time. */
+		if (threads < c->n)
+			p = sop_patience(wait_ms);
+		if (wait_for(c, &c->call[i], &p))
 			continue;
 		if (!thread_start(c))
 			work(c);

@@ -314,7 +314,7 @@ struct sop_calls {
 
 struct sop_calls *sop_calls_new(size_t n); /* NULL: no memory */
 /* Run all. Not parallel: strictly one after the other (those behind a late one go on without it);
- * wait_ms bounds each. */
+ * wait_ms bounds each. In parallel, it bounds all of them together. */
 void sop_calls_run(struct sop_calls *c, bool parallel, unsigned wait_ms);
 void sop_calls_put(struct sop_calls *c); /* NULL is fine */
 
