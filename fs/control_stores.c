@@ -136,6 +136,7 @@ static void changed(struct sopfs *f, const struct sop_event *x, struct sopfs_not
 {
 	struct sopfs_item *item, *dir;
 	struct shown s = {0};
+	bool newer;
 
 	find_shown(f, x, &s);
 	pthread_mutex_lock(&f->lock);
@@ -164,7 +165,10 @@ static void changed(struct sopfs *f, const struct sop_event *x, struct sopfs_not
 	 * out. */
 	s.there = false;
 	find_shown(f, x, &s);
-	if (s.there && s.ino == item->ino && S_ISREG(item->type) && s.version != item->version)
+	pthread_mutex_lock(&f->lock);
+	newer = s.there && s.ino == item->ino && S_ISREG(item->type) && s.version != item->version;
+	pthread_mutex_unlock(&f->lock);
+	if (newer)
 		sopfs_superseded(f, item, NULL, s.version, notes);
 	pthread_mutex_unlock(&item->lock);
 	pthread_mutex_lock(&f->lock);

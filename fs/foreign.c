@@ -451,13 +451,17 @@ static void newer_version(struct sopfs *f, struct sopfs_item *item, struct sopfs
 {
 	struct sopfs_where w;
 	struct sop_attr a;
-	bool there;
+	bool there, newer;
 
 	pthread_mutex_lock(&f->lock);
 	there = sopfs_item_where(item, &w);
 	pthread_mutex_unlock(&f->lock);
-	if (there && sop_lookup(f->latest, sopfs_where_name(&w), &a, NULL) == 0 &&
-		a.ino == item->ino && a.value_version != item->version)
+	if (!there || sop_lookup(f->latest, sopfs_where_name(&w), &a, NULL) || a.ino != item->ino)
+		return;
+	pthread_mutex_lock(&f->lock);
+	newer = a.value_version != item->version;
+	pthread_mutex_unlock(&f->lock);
+	if (newer)
 		sopfs_superseded(f, item, NULL, a.value_version, notes);
 }
 

@@ -149,10 +149,12 @@ static void forget_provisional(struct sopfs *f, struct sopfs_item *item)
 void sopfs_session_committed(struct sopfs *f, struct sopfs_session *s, struct sopfs_notes *notes)
 {
 	struct sopfs_item *item = s->item;
-	bool clean = s->blind_all || (item->version == s->base && !(s->view && s->view->unsized));
 	uint64_t version = 0;
-	bool goes_on;
+	bool clean, goes_on;
 
+	pthread_mutex_lock(&f->lock);
+	clean = s->blind_all || (item->version == s->base && !(s->view && s->view->unsized));
+	pthread_mutex_unlock(&f->lock);
 	s->txn = NULL;
 	s->value = NULL;
 	if (s->creating) {
