@@ -285,14 +285,14 @@ check-packages: all tests
 SAN_ENV := SMALL=1 TEST_TIMEOUT=1800
 san_check = +@$(SAN_ENV) TSAN_OPTIONS=die_after_fork=0 $(MAKE) --no-print-directory SAN=$(1) check-all TESTS='$(2)'
 
-ASAN_SH := $(patsubst %,tests/%.sh,fs/basic fs/bad_input fs/kill9 fs/sessions fs/txn fs/shared fs/shared_redis \
-	fs/secrets tools/test_dump tools/test_import)
+ASAN_SH := $(patsubst %,tests/%.sh,fs/any_call fs/basic fs/bad_input fs/kill9 fs/sessions fs/txn fs/shared \
+	fs/shared_redis fs/secrets tools/test_dump tools/test_import)
 check-asan:
 	$(call san_check,asan,$$(UNIT_BIN) $$(MODEL_BIN) $(ASAN_SH))
 
 # The crash programs, the other models and test_btree run on one thread.
-TSAN_SH := $(patsubst %,tests/%.sh,fs/basic fs/closers fs/control fs/disks_change fs/kill9 fs/sessions fs/shared \
-	fs/txn tools/test_dump)
+TSAN_SH := $(patsubst %,tests/%.sh,fs/any_call fs/basic fs/closers fs/control fs/disks_change fs/kill9 fs/sessions \
+	fs/shared fs/txn tools/test_dump)
 check-tsan:
 	$(call san_check,tsan,$$(filter-out %/test_btree,$$(UNIT_BIN)) $$(BUILD)/model/shared $(TSAN_SH))
 
