@@ -647,3 +647,19 @@ void sopfs_lock_drop_handle(struct sopfs *f, struct sopfs_item *item, struct sop
 	finish(ready);
 	follow_ended(f, item);
 }
+
+void sopfs_lock_stop(struct sopfs *f)
+{
+	struct sopfs_waiter *left;
+
+	pthread_mutex_lock(&f->locks_lock);
+	left = f->waiters;
+	add(&left, f->far_waiters);
+	f->waiters = f->far_waiters = NULL;
+	for (struct sopfs_waiter *w = left; w; w = w->next) {
+		w->queued = false;
+		w->rc = -ENODEV;
+	}
+	pthread_mutex_unlock(&f->locks_lock);
+	finish(left);
+}

@@ -82,6 +82,9 @@ void sopfs_lock_drop_handle(struct sopfs *f, struct sopfs_item *item, struct sop
 bool sopfs_lock_has(
 	struct sopfs *f, struct sopfs_item *item, const struct sopfs_lock *range, bool write);
 
+/* At the end, when nobody asks any more: who waits still is told ENODEV. */
+void sopfs_lock_stop(struct sopfs *f);
+
 /* A descriptor for reading is opened: may it do without FLUSH? Counted, until it is released. */
 bool sopfs_lock_quiet(struct sopfs *f, struct sopfs_handle *h);
 void sopfs_lock_release_quiet(struct sopfs *f, struct sopfs_handle *h);

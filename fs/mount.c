@@ -80,6 +80,7 @@ void sopfs_free(struct sopfs *f)
 	f->se = NULL;
 	sopfs_far_stop(f);
 	sopfs_ticker_stop(f);
+	sopfs_lock_stop(f);
 	sopfs_handles_finish(f);
 	pthread_mutex_lock(&f->lock);
 	sopfs_marks_release(f);

@@ -8,9 +8,17 @@ new_volume 2 1+1
 
 # A writer with FILE open says so and waits for a signal; when the mount is gone its close fails.
 cat >"$WORK/writer.py" <<'PY'
-import ctypes, mmap, os, signal, sys
+import ctypes, fcntl, mmap, os, signal, sys
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 kind, path = sys.argv[1:]
+if kind == 'waiter':
+    f = os.open(path, os.O_RDWR)
+    print('ready', flush=True)
+    try:
+        fcntl.flock(f, fcntl.LOCK_EX)
+    except OSError:
+        print('refused', flush=True)
+    sys.exit()
 flags = {'rewrite': os.O_WRONLY | os.O_TRUNC, 'append': os.O_WRONLY | os.O_APPEND}.get(kind, os.O_RDWR)
 f = os.open(path, flags | os.O_CREAT)
 if kind == 'mapped':
@@ -38,7 +46,7 @@ PY
 
 # ends HOW COMMAND...
 ends() {
-	local how=$1 w
+	local how=$1 w waiter
 	local -A pid
 	shift
 	mount_volume append_commit=600
@@ -50,7 +58,17 @@ ends() {
 		pid[$w]=$!
 		wait_until 20 grep -q ready "$WORK/$w.out" || fail "$w: not ready"
 	done
+	# Somebody waits for a lock.
+	exec 7<"$MNT/append"
+	flock 7
+	python3 "$WORK/writer.py" waiter "$MNT/append" >"$WORK/waiter.out" 7<&- &
+	waiter=$!
+	wait_until 20 grep -q ready "$WORK/waiter.out" || fail "waiter: not ready"
+	sleep 0.3
 	"$@"
+	wait "$waiter" || true
+	grep -q refused "$WORK/waiter.out" || fail "$how: who waited for a lock has it"
+	exec 7<&-
 	wait_gone "$PID" 30 || fail "$how: the daemon stays"
 	for w in rewrite append create mapped; do
 		kill -USR1 "${pid[$w]}"
