@@ -285,8 +285,8 @@ check-packages: all tests
 SAN_ENV := SMALL=1 TEST_TIMEOUT=1800
 san_check = +@$(SAN_ENV) TSAN_OPTIONS=die_after_fork=0 $(MAKE) --no-print-directory SAN=$(1) check-all TESTS='$(2)'
 
-ASAN_SH := $(patsubst %,tests/%.sh,fs/any_call fs/basic fs/bad_input fs/kill9 fs/sessions fs/txn fs/shared \
-	fs/shared_redis fs/secrets tools/test_dump tools/test_import)
+ASAN_SH := $(patsubst %,tests/%.sh,fs/any_call fs/basic fs/bad_input fs/kill9 fs/sessions fs/txn fs/locks fs/locks_posix \
+	fs/forced fs/shared fs/shared_redis fs/shared_locks fs/secrets tools/test_dump tools/test_import)
 check-asan:
 	$(call san_check,asan,$$(UNIT_BIN) $$(MODEL_BIN) $(ASAN_SH))
 
