@@ -757,7 +757,7 @@ int sop_regblocks_write(struct sop_regblocks *b, struct sop_regwrite *w,
 
 struct dirsync {
 	struct sop_errand errand;
-	struct sop_disk *disk;
+	struct sop_disk *disk; /* held until it has run */
 	int rc;
 };
 
@@ -766,6 +766,7 @@ static void dirsync_run(struct sop_errand *x)
 	struct dirsync *s = (struct dirsync *)x;
 
 	s->rc = s->disk->ops->syncdir(s->disk, SOP_PATH_REGISTRY);
+	sop_disk_close(s->disk);
 }
 
 static void dirsync_release(struct sop_errand *x)
@@ -795,6 +796,7 @@ static int sync_names(struct sop_regblocks *b, struct sop_regwrite *w, unsigned 
 		return d ? -ENOMEM : -ENODEV;
 	sop_errand_init(&s->errand, dirsync_run, dirsync_release);
 	s->disk = d;
+	sop_disk_get(d);
 	sop_errands_run(
 		&(struct sop_errand *){&s->errand}, 1, true, sop_members_timeout_ms(b->mem));
 	rc = s->errand.finished ? s->rc : -ETIMEDOUT;

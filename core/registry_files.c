@@ -20,7 +20,7 @@ static uint64_t file_bytes(const struct sop_regblocks *b)
 /* Opening may hang in the device: it runs as an errand. */
 struct opening {
 	struct sop_errand errand;
-	struct sop_disk *disk;
+	struct sop_disk *disk; /* held until it has run */
 	char path[32];
 	bool create;
 	uint64_t full;
@@ -30,9 +30,8 @@ struct opening {
 	int rc;
 };
 
-static void opening_run(struct sop_errand *x)
+static void open_file(struct opening *o)
 {
-	struct opening *o = (struct opening *)x;
 	int flags = o->create ? SOP_OPEN_WRITE : SOP_OPEN_READ;
 
 	o->rc = o->disk->ops->file_open(&o->f, o->disk, o->path, flags);
@@ -58,6 +57,14 @@ static void opening_run(struct sop_errand *x)
 		o->rc = o->f->ops->truncate(o->f, o->full);
 		o->size = o->full;
 	}
+}
+
+static void opening_run(struct sop_errand *x)
+{
+	struct opening *o = (struct opening *)x;
+
+	open_file(o);
+	sop_disk_close(o->disk);
 }
 
 static void opening_release(struct sop_errand *x)
@@ -121,6 +128,7 @@ int sop_regfile_get(struct sop_regblocks *b, unsigned member, uint32_t file, boo
 	}
 	sop_errand_init(&o->errand, opening_run, opening_release);
 	o->disk = d;
+	sop_disk_get(d);
 	o->create = create;
 	o->full = file_bytes(b);
 	snprintf(o->path, sizeof(o->path), "%s/%08x", SOP_PATH_REGISTRY, file);

@@ -68,19 +68,65 @@ static uint64_t draw(uint64_t below)
 struct rig {
 	struct sim *sim;
 	unsigned n;
-	bool threads;
+	bool threads, gated;
 	struct sop_members *mem;
 	struct sop_iopool *io;
 	struct sop_registry *r;
 	uint64_t next, head;
 };
 
+/* Opening a registry file on /d2 may hang; how often that disk was closed is counted. */
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool hangs;
+	unsigned closed;
+	struct sop_disk_ops ops;
+	const struct sop_disk_ops *real;
+} gate = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+static int gate_file_open(struct sop_file **out, struct sop_disk *d, const char *path, int flags)
+{
+	bool waits = !strcmp(d->name, "/d2") && !strncmp(path, SOP_PATH_REGISTRY "/", 9);
+
+	pthread_mutex_lock(&gate.lock);
+	while (waits && gate.hangs)
+		pthread_cond_wait(&gate.changed, &gate.lock);
+	pthread_mutex_unlock(&gate.lock);
+	return gate.real->file_open(out, d, path, flags);
+}
+
+static void gate_close(struct sop_disk *d)
+{
+	bool d2 = !strcmp(d->name, "/d2");
+
+	gate.real->close(d);
+	pthread_mutex_lock(&gate.lock);
+	gate.closed += d2;
+	pthread_cond_broadcast(&gate.changed);
+	pthread_mutex_unlock(&gate.lock);
+}
+
+static int gate_open(void *sim, struct sop_disk **out, const char *path, struct sop_err *e)
+{
+	int rc = sim_open_disk(sim, out, path, e);
+
+	if (rc)
+		return rc;
+	gate.real = (*out)->ops;
+	gate.ops = *gate.real;
+	gate.ops.file_open = gate_file_open;
+	gate.ops.close = gate_close;
+	(*out)->ops = &gate.ops;
+	return 0;
+}
+
 static void rig_mount(struct rig *g)
 {
 	struct sop_members_opts o = {.degraded = true,
-		.disk_timeout_ms = 20000,
+		.disk_timeout_ms = g->gated ? 2000 : 20000,
 		.clock = &sop_clock_system,
-		.open_disk = sim_open_disk,
+		.open_disk = g->gated ? gate_open : sim_open_disk,
 		.open_disk_ctx = g->sim};
 	struct sop_iopool_opts po = {.disks = g->n};
 	struct sop_err e = {0};
@@ -1213,6 +1259,31 @@ static void scrub_counts_the_copies_that_stay_bad(void **state)
 	rig_free(&g);
 }
 
+static void a_disk_stays_open_as_long_as_an_open_hangs_in_it(void **state)
+{
+	struct rig g = rig_new(2);
+	struct sop_regfile *f;
+	unsigned early;
+
+	(void)state;
+	rig_unmount(&g);
+	g.gated = true;
+	rig_mount(&g);
+	gate.hangs = true;
+	assert_int_equal(sop_regfile_get(g.r->blocks, 1, 0, true, &f), -ETIMEDOUT);
+	gate.closed = 0;
+	rig_unmount(&g);
+	pthread_mutex_lock(&gate.lock);
+	early = gate.closed;
+	gate.hangs = false;
+	pthread_cond_broadcast(&gate.changed);
+	while (!gate.closed)
+		pthread_cond_wait(&gate.changed, &gate.lock);
+	pthread_mutex_unlock(&gate.lock);
+	assert_int_equal(early, 0);
+	rig_free(&g);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1253,6 +1324,7 @@ int main(void)
 		cmocka_unit_test(lookups_are_right_while_an_apply_goes_on),
 		cmocka_unit_test(scrub_waits_for_an_apply_under_way),
 		cmocka_unit_test(scrub_counts_the_copies_that_stay_bad),
+		cmocka_unit_test(a_disk_stays_open_as_long_as_an_open_hangs_in_it),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
