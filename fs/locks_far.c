@@ -279,8 +279,6 @@ void sopfs_far_poll(struct sopfs *f)
 {
 	struct sopfs_waiter *w;
 
-	if (!f->far_waiters)
-		return;
 	pthread_mutex_lock(&f->locks_lock);
 	for (w = f->far_waiters; w; w = w->next)
 		w->again |= w->polls;
