@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "fs/channel.h"
+#include "fs/session.h"
 
 /* Linux 6.18, as its <linux/fuse.h> has it. */
 #define NOTIFY_PRUNE 9
@@ -14,8 +15,9 @@ struct notify_prune {
 	uint64_t spare;
 	uint64_t nodeid[];
 };
-#define PRUNE_EVERY 64u	 /* names: then that many */
-#define PRUNE_MAX   120u /* the most that one message holds */
+#define PRUNE_EVERY  64u  /* names: then that many */
+#define PRUNE_MAX    120u /* the most that one message holds */
+#define SETTLE_EVERY (16 * PRUNE_EVERY)
 
 enum note_kind { NOTE_ENTRY, NOTE_ATTR, NOTE_DATA, NOTE_END, NOTE_PRUNE, NOTE_TOLD, NOTE_DONE };
 
@@ -359,11 +361,16 @@ void sopfs_prune(struct sopfs *f)
 {
 	uint64_t nodeids[PRUNE_MAX];
 	struct sopfs_notes notes = {0};
+	unsigned due;
 	size_t n;
 
-	if (!f->o.known_max || f->world || f->table_used <= f->o.known_max || f->no_prune ||
-		atomic_fetch_add(&f->prune_due, 1) % PRUNE_EVERY)
+	if (!f->o.known_max || f->world || f->table_used <= f->o.known_max || f->no_prune)
 		return;
+	due = atomic_fetch_add(&f->prune_due, 1);
+	if (due % PRUNE_EVERY)
+		return;
+	if (due % SETTLE_EVERY == 0)
+		sopfs_ticker_settle(f);
 	pthread_mutex_lock(&f->lock);
 	n = sopfs_table_idle(f, nodeids, PRUNE_MAX);
 	pthread_mutex_unlock(&f->lock);

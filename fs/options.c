@@ -41,6 +41,8 @@ struct option_entry {
  */
 #define KNOWN_BYTES 512u
 #define KNOWN_FREE  (UINT64_C(16) << 20)
+/* Of the 64 MiB that the daemon may have beside cache=. */
+#define RESIDENT_FREE ((size_t)32 << 20)
 
 #define AT(member) offsetof(struct sopfs_options, member)
 
@@ -686,6 +688,7 @@ static int derive(struct sopfs_options *o, struct sop_err *e)
 	o->volume.cache_bytes = (size_t)o->cache_bytes - o->volume.buffer_bytes;
 	o->fs.known_max = (size_t)((SOP_MIN(o->cache_bytes, KNOWN_FREE) + o->cache_bytes / 16 * 3) /
 				   KNOWN_BYTES);
+	o->fs.resident_max = (size_t)o->cache_bytes + RESIDENT_FREE;
 	o->volume.durable = o->fs.sync;
 	o->fs.read_only = o->volume.read_only;
 	if (o->volume.read_only)

@@ -236,6 +236,8 @@ void sopfs_ticker_add(struct sopfs *f, struct sopfs_session *s);
 /* Call sopfs_lock_poll in a while, once. */
 void sopfs_ticker_poll(struct sopfs *f);
 void sopfs_ticker_poll_now(struct sopfs *f);
+/* Call sopfs_memory_settle. */
+void sopfs_ticker_settle(struct sopfs *f);
 /* At the end: what is still open is ended, see file.c. */
 void sopfs_handles_finish(struct sopfs *f);
 

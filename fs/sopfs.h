@@ -21,8 +21,9 @@ struct sopfs_opts {
 	bool read_only;
 	bool no_acl; /* without POSIX access control lists: one question a file less */
 	unsigned append_commit_ms; /* append_commit= */
-	size_t known_max; /* of files and directories: the kernel is asked to forget beyond; 0:
-			     never */
+	size_t resident_max; /* bytes: beyond, the allocator gives back what is free; 0: never */
+	size_t known_max;    /* of files and directories: the kernel is asked to forget beyond; 0:
+				never */
 	const char
 		*settings; /* "key = value" lines, shown as sop.options of the root; outlive it */
 	const struct sop_log *log;

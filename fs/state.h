@@ -57,6 +57,7 @@ struct sopfs {
 	_Atomic unsigned
 		prune_due;    /* names since the last time the kernel was asked to forget some */
 	atomic_bool no_prune; /* it cannot be */
+	size_t settled;	      /* resident when the allocator last gave something back: memory.h */
 	struct sopfs_item *root;
 	struct sopfs_item *ctl; /* the directory .sop and its files, chained by hash_next */
 	uint64_t generation;

@@ -1,9 +1,10 @@
 /* Append sessions are committed at the latest append_commit= after a write, so that logs show and
  * survive. All wait equally long, so the queue is in order of their time. Between them locks are
- * looked at that may have ended without a word. */
+ * looked at that may have ended without a word, and memory is given back. */
 #include <time.h>
 
 #include "fs/locks.h"
+#include "fs/memory.h"
 #include "fs/session.h"
 
 #define POLL_MS 100
@@ -14,6 +15,7 @@ struct sopfs_ticker {
 	pthread_cond_t wake;
 	struct sopfs_session *first, **tail;
 	uint64_t poll_ms; /* when locks are to be looked at; 0: not */
+	bool settle;	  /* the memory */
 	bool stop;
 };
 
@@ -69,6 +71,11 @@ static void *ticker_main(void *arg)
 			q->poll_ms = 0;
 			pthread_mutex_unlock(&q->lock);
 			sopfs_lock_poll(f);
+			pthread_mutex_lock(&q->lock);
+		} else if (q->settle) {
+			q->settle = false;
+			pthread_mutex_unlock(&q->lock);
+			sopfs_memory_settle(f);
 			pthread_mutex_lock(&q->lock);
 		} else if (!s && !q->poll_ms) {
 			pthread_cond_wait(&q->wake, &q->lock);
@@ -177,4 +184,16 @@ void sopfs_ticker_poll(struct sopfs *f)
 void sopfs_ticker_poll_now(struct sopfs *f)
 {
 	poll_in(f, 0);
+}
+
+void sopfs_ticker_settle(struct sopfs *f)
+{
+	struct sopfs_ticker *q = f->ticker;
+
+	if (!q)
+		return;
+	pthread_mutex_lock(&q->lock);
+	q->settle = true;
+	pthread_cond_signal(&q->wake);
+	pthread_mutex_unlock(&q->lock);
 }
