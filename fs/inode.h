@@ -83,6 +83,7 @@ struct sopfs_item {
 	struct sop_txn *attic;	       /* attic.h; under item.lock */
 	struct sopfs_session *orphan;  /* session=write, unlinked: where their bytes live */
 	atomic_bool telling;	       /* a write waits for what sopfs_notify_pages() tells */
+	unsigned dropping; /* shared volumes: notes on their way by which pages of it are dropped */
 };
 
 /* In the nodeids of worlds (worlds.h): no address of a view has it. */

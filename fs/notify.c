@@ -28,7 +28,7 @@ struct sopfs_note {
 	uint64_t end;	     /* of the file: NOTE_END */
 	uint64_t generation; /* of the view: NOTE_TOLD */
 	void (*done)(void *arg);
-	void *arg;
+	void *arg; /* of done; the item: NOTE_TOLD, NOTE_DATA */
 	size_t len;
 	char name[];
 };
@@ -43,8 +43,11 @@ struct lane {
 };
 
 struct sopfs_notifier {
-	struct lane all, pages; /* pages: none there waits for a directory */
-	atomic_bool busy;	/* a worker notifies on its own */
+	struct lane all;
+	/* Those who are told here wait for no directory, but for who holds the page that is to be
+	 * dropped: pages, where writes wait, has none that is the writer's own. */
+	struct lane pages, drops;
+	atomic_bool busy; /* a worker notifies on its own */
 };
 
 static struct sopfs_note *note_new(
@@ -141,8 +144,25 @@ bool sopfs_view_paged(const struct sopfs_view *v)
 
 void sopfs_note_data(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_view *v)
 {
-	push(n, note_new(sopfs_view_paged(v) ? NOTE_DATA : NOTE_ATTR, sopfs_view_nodeid(f, v), NULL,
-			0));
+	struct sopfs_note *note = note_new(
+		sopfs_view_paged(v) ? NOTE_DATA : NOTE_ATTR, sopfs_view_nodeid(f, v), NULL, 0);
+
+	if (f->shared && note->kind == NOTE_DATA) {
+		note->arg = v->item;
+		sopfs_item_ref(v->item);
+		v->item->dropping++;
+	}
+	push(n, note);
+}
+
+static void dropped(struct sopfs *f, const struct sopfs_note *note)
+{
+	struct sopfs_item *item = note->arg;
+
+	pthread_mutex_lock(&f->lock);
+	item->dropping--;
+	sopfs_item_unref(f, item);
+	pthread_mutex_unlock(&f->lock);
 }
 
 void sopfs_note_paged(struct sopfs_view *v)
@@ -222,6 +242,8 @@ static void tell_all(struct sopfs *f, struct sopfs_note *note)
 
 		if (f->se || note->kind >= NOTE_TOLD)
 			tell(f, note);
+		if (note->kind == NOTE_DATA && note->arg)
+			dropped(f, note);
 		free(note);
 		note = next;
 	}
@@ -282,6 +304,13 @@ int sopfs_notifier_start(struct sopfs *f, struct sop_err *e)
 		if (rc)
 			lane_stop(&n->all);
 	}
+	if (!rc) {
+		rc = lane_start(f, &n->drops);
+		if (rc) {
+			lane_stop(&n->pages);
+			lane_stop(&n->all);
+		}
+	}
 	if (rc) {
 		free(n);
 		return sop_fail(e, rc, "notifier thread");
@@ -296,6 +325,7 @@ void sopfs_notifier_stop(struct sopfs *f)
 
 	if (!n)
 		return;
+	lane_stop(&n->drops);
 	lane_stop(&n->pages);
 	lane_stop(&n->all);
 	free(n);
@@ -388,34 +418,11 @@ void sopfs_notify_here(struct sopfs *f, struct sopfs_notes *n)
 	tell_all(f, first);
 }
 
-void sopfs_notify_later(struct sopfs *f, struct sopfs_notes *n)
+/* Those that drop pages, taken out. */
+static struct sopfs_note *take_drops(struct sopfs_notes *n)
 {
-	struct sopfs_note *wait = NULL, *now = NULL, **wait_end = &wait, **now_end = &now;
-	bool waits = false;
+	struct sopfs_note *taken = NULL, **end = &taken;
 
-	/* Attributes alone wait for nobody. */
-	for (struct sopfs_note *note = n->first; note; note = note->next) {
-		struct sopfs_note ***end = note->kind == NOTE_ATTR ? &now_end : &wait_end;
-
-		waits = waits || note->kind == NOTE_ENTRY || note->kind == NOTE_DATA;
-		**end = note;
-		*end = &note->next;
-	}
-	n->first = *now_end = *wait_end = NULL;
-	tell_all(f, now);
-	if (waits)
-		queue(&f->notifier->all, wait);
-	else
-		tell_all(f, wait);
-}
-
-bool sopfs_notify_pages(struct sopfs *f, struct sopfs_notes *n, struct sopfs_item *item,
-	uint64_t file_end, char last, void (*done)(void *arg), void *arg)
-{
-	struct sopfs_note *pages = NULL, **end = &pages;
-
-	if (!n->first || f->world || atomic_exchange(&item->telling, true))
-		return false;
 	for (struct sopfs_note **p = &n->first; *p;) {
 		struct sopfs_note *note = *p;
 
@@ -425,19 +432,67 @@ bool sopfs_notify_pages(struct sopfs *f, struct sopfs_notes *n, struct sopfs_ite
 		}
 		*p = note->next;
 		note->next = NULL;
-		if (file_end) {
-			*end = note_new(NOTE_END, note->nodeid, &last, 1);
-			(*end)->end = file_end;
-			end = &(*end)->next;
-		}
 		*end = note;
 		end = &note->next;
 	}
+	return taken;
+}
+
+void sopfs_notify_later(struct sopfs *f, struct sopfs_notes *n)
+{
+	struct sopfs_note *drops = take_drops(n);
+	struct sopfs_note *wait = NULL, *now = NULL, **wait_end = &wait, **now_end = &now;
+	bool waits = false;
+
+	/* Attributes alone wait for nobody. */
+	for (struct sopfs_note *note = n->first; note; note = note->next) {
+		struct sopfs_note ***end = note->kind == NOTE_ATTR ? &now_end : &wait_end;
+
+		waits = waits || note->kind == NOTE_ENTRY;
+		**end = note;
+		*end = &note->next;
+	}
+	n->first = *now_end = *wait_end = NULL;
+	tell_all(f, now);
+	if (drops)
+		queue(&f->notifier->drops, drops);
+	if (waits)
+		queue(&f->notifier->all, wait);
+	else
+		tell_all(f, wait);
+}
+
+void sopfs_notify_dropped(
+	struct sopfs *f, struct sopfs_notes *n, void (*done)(void *arg), void *arg)
+{
+	sopfs_notify_later(f, n);
+	queue(&f->notifier->drops, note_done(done, arg));
+}
+
+bool sopfs_notify_pages(struct sopfs *f, struct sopfs_notes *n, struct sopfs_item *item,
+	uint64_t file_end, char last, void (*done)(void *arg), void *arg)
+{
+	struct sopfs_note *pages, **p;
+
+	if (!n->first || f->world || atomic_exchange(&item->telling, true))
+		return false;
+	pages = take_drops(n);
 	if (!pages) {
 		atomic_store(&item->telling, false);
 		return false;
 	}
-	*end = note_done(done, arg);
+	for (p = &pages; *p; p = &(*p)->next) {
+		struct sopfs_note *end;
+
+		if (!file_end)
+			continue;
+		end = note_new(NOTE_END, (*p)->nodeid, &last, 1);
+		end->end = file_end;
+		end->next = *p;
+		*p = end;
+		p = &end->next;
+	}
+	*p = note_done(done, arg);
 	sopfs_notify_later(f, n);
 	queue(&f->notifier->pages, pages);
 	return true;

@@ -35,7 +35,7 @@ void sopfs_note_untold(struct sopfs *f, struct sopfs_notes *n, struct sopfs_view
 /* What its pages show, and attributes. sopfs_note_paged() says before each read or write by pages
  * that there may be some from now on. Where no page has ever been, attributes are all there is to
  * forget, and that waits for nobody. A read that has not marked the view yet finds the change for
- * which this is asked. */
+ * which this is asked. sopfs.lock held: of a shared volume the item counts it until it is sent. */
 void sopfs_note_data(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_view *v);
 void sopfs_note_paged(struct sopfs_view *v);
 bool sopfs_view_paged(const struct sopfs_view *v);
@@ -53,6 +53,10 @@ void sopfs_notify_here(struct sopfs *f, struct sopfs_notes *n);
 void sopfs_notify_later(struct sopfs *f, struct sopfs_notes *n);
 /* As sopfs_notify, and done is called after all that was handed over until now has been sent. */
 void sopfs_notify_in_order(
+	struct sopfs *f, struct sopfs_notes *n, void (*done)(void *arg), void *arg);
+/* For a look, while whose caller the kernel holds no page: the notes go out as by _later, and done
+ * is called when the pages are dropped, and those for which _later has been called before. */
+void sopfs_notify_dropped(
 	struct sopfs *f, struct sopfs_notes *n, void (*done)(void *arg), void *arg);
 /* For a write, while whose caller the kernel holds the file's lock and may hold pages of the nodeid
  * written by: the notes go out as by _later, but done is called when the pages of other nodeids are

@@ -50,6 +50,32 @@ static void opening_done(void *arg)
 	free(o);
 }
 
+/* Pages of the file that the open shares with others are on their way out of the kernel, since
+ * another mounter has changed it. Were the kernel told after this is answered, it might throw away
+ * the size that the first read asks for. */
+static bool is_dropping(struct sopfs *f, const struct sopfs_handle *h)
+{
+	bool dropping;
+
+	if (!f->shared || !sopfs_handle_direct(h))
+		return false;
+	pthread_mutex_lock(&f->lock);
+	dropping = h->view->item->dropping;
+	pthread_mutex_unlock(&f->lock);
+	return dropping;
+}
+
+static void opening_told(void *arg)
+{
+	struct opening *o = arg;
+	struct sopfs_notes none = {0};
+
+	if (is_dropping(o->f, o->handle))
+		sopfs_notify_dropped(o->f, &none, opening_done, o);
+	else
+		opening_done(o);
+}
+
 void sopfs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct sopfs *f = sopfs_of(req);
@@ -72,14 +98,14 @@ void sopfs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	fi->nonseekable = opened.handle->stream != NULL;
 	fi->noflush = (fi->flags & O_ACCMODE) == O_RDONLY && !(fi->flags & O_TRUNC) &&
 		      sopfs_lock_quiet(f, opened.handle);
-	o = notes.first ? malloc(sizeof(*o)) : NULL;
+	o = notes.first || is_dropping(f, opened.handle) ? malloc(sizeof(*o)) : NULL;
 	if (!o) {
 		sopfs_notify_later(f, &notes);
 		reply_open(f, req, fi);
 		return;
 	}
 	*o = (struct opening){f, req, *fi, opened.handle};
-	sopfs_notify(f, &notes, opening_done, o);
+	sopfs_notify(f, &notes, opening_told, o);
 }
 
 void sopfs_op_create(

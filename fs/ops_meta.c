@@ -82,7 +82,6 @@ void sopfs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 struct looking {
 	struct sopfs *f;
 	fuse_req_t req;
-	struct sopfs_item *item; /* referenced */
 	struct sop_attr a;
 	bool cache;
 };
@@ -91,30 +90,23 @@ static void looking_done(void *arg)
 {
 	struct looking *l = arg;
 
-	atomic_store(&l->item->telling, false);
 	sopfs_reply_attr(l->f, l->req, &l->a, l->cache);
-	sopfs_item_put(l->f, l->item);
 	free(l);
 }
 
 /* What another mounter has changed is not in the pages, and must not be looked for there once it is
- * known from this that it is there. False: none are to be dropped. */
-static bool reply_when_told(struct sopfs *f, fuse_req_t req, struct sopfs_item *item,
-	const struct sop_attr *a, bool cache, struct sopfs_notes *notes)
+ * known from this that it is there. Nor may a note about it come later: the kernel would throw away
+ * the size that the next read asks for. False: none are to be dropped. */
+static bool reply_when_told(struct sopfs *f, fuse_req_t req, const struct sop_attr *a, bool cache,
+	struct sopfs_notes *notes)
 {
-	struct looking *l = notes->first ? malloc(sizeof(*l)) : NULL;
+	struct looking *l = f->shared && notes->first ? malloc(sizeof(*l)) : NULL;
 
 	if (!l)
 		return false;
-	*l = (struct looking){f, req, item, *a, cache};
-	pthread_mutex_lock(&f->lock);
-	sopfs_item_ref(item);
-	pthread_mutex_unlock(&f->lock);
-	if (sopfs_notify_pages(f, notes, item, 0, 0, looking_done, l))
-		return true;
-	sopfs_item_put(f, item);
-	free(l);
-	return false;
+	*l = (struct looking){f, req, *a, cache};
+	sopfs_notify_dropped(f, notes, looking_done, l);
+	return true;
 }
 
 /* tid: see sopfs_getattr(). */
@@ -127,7 +119,7 @@ static void reply_getattr(
 	bool cache;
 	int rc = sopfs_getattr(f, tid, v, h, &a, &cache, &notes, &e);
 
-	if (!rc && reply_when_told(f, req, v->item, &a, cache, &notes))
+	if (!rc && reply_when_told(f, req, &a, cache, &notes))
 		return;
 	sopfs_notify_later(f, &notes);
 	if (rc)

@@ -180,6 +180,12 @@ static int view_for(struct sopfs *f, int tid, struct sopfs_item *item, struct so
 
 /* ---- look-up and attributes ---- */
 
+/* Shows the newest version, whatever that is. sopfs.lock held. */
+static bool is_live(const struct sopfs_view *v)
+{
+	return v->direct || (v->session && atomic_load(&v->session->live));
+}
+
 /* A commit of the item is between libsop and us, or has just passed: wait for it. */
 static void wait_for_commit(struct sopfs_item *item)
 {
@@ -571,6 +577,17 @@ static int attr_by_session(struct sopfs *f, int tid, struct sopfs_view *v, struc
 	return rc;
 }
 
+/* What another mounter has changed may be known since a write or a look-up, by which the pages are
+ * dropped only later. Who looks now does not wait for what is on its way from elsewhere, but asks
+ * for it too. */
+static void note_dropping(struct sopfs *f, struct sopfs_view *v, struct sopfs_notes *notes)
+{
+	pthread_mutex_lock(&f->lock);
+	if (v->item->dropping && is_live(v) && !notes->first)
+		sopfs_note_data(f, notes, v);
+	pthread_mutex_unlock(&f->lock);
+}
+
 int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_handle *handle,
 	struct sop_attr *a, bool *cache, struct sopfs_notes *notes, struct sop_err *e)
 {
@@ -628,8 +645,10 @@ int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_h
 		pthread_mutex_unlock(&f->lock);
 		if (moved)
 			continue;
-		if (current)
+		if (current) {
+			note_dropping(f, v, notes);
 			return 0;
+		}
 		if (kind != SOPFS_VIEW_COMMITTED || (v->direct && !stale) || a->nlink == 0 ||
 			v->version == SOPFS_VERSION_EMPTY)
 			break;
@@ -637,6 +656,7 @@ int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_h
 	}
 	*cache = false;
 	snapshot_attr(f, v, a);
+	note_dropping(f, v, notes);
 	return 0;
 }
 
@@ -781,12 +801,6 @@ int sopfs_setattr(struct sopfs *f, int tid, struct sopfs_view *v, const struct s
 		pthread_mutex_unlock(&f->lock);
 	}
 	return rc;
-}
-
-/* Shows the newest version, whatever that is. sopfs.lock held. */
-static bool is_live(const struct sopfs_view *v)
-{
-	return v->direct || (v->session && atomic_load(&v->session->live));
 }
 
 void sopfs_superseded(struct sopfs *f, struct sopfs_item *item, struct sopfs_view *mine,

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -421,6 +422,65 @@ static void what_others_commit_behind_it_is_not_taken_for_ones_own(void **state)
 	assert_ptr_not_equal(walk(m, m->stranger), v);
 }
 
+static void wait_for(void *arg)
+{
+	sem_wait(arg);
+}
+
+static void wake(void *arg)
+{
+	sem_post(arg);
+}
+
+static struct sopfs_notes look_at(struct mount *m, struct sopfs_handle *h, uint64_t *size)
+{
+	struct sopfs_notes notes = {0};
+	struct sop_attr a;
+	bool cache;
+
+	fixture_ok(&m->x, sopfs_getattr(m->f, m->opener, h->view, h, &a, &cache, &notes, &m->x.e));
+	*size = a.size;
+	return notes;
+}
+
+/* session=write: by a write of ours what another mounter has written became known, and the kernel
+ * still has the pages of before. */
+static void who_looks_waits_for_the_pages_that_a_write_has_found_old(void **state)
+{
+	struct mount *m = *state;
+	struct sopfs_handle *h;
+	struct sopfs_notes notes = {0};
+	sem_t hold, held, seen;
+	uint64_t size;
+	bool waits, early;
+
+	m->f->o.session_write = true;
+	h = open_at(m, m->opener, walk(m, m->opener), O_RDWR);
+	sopfs_note_paged(h->view);
+	write_elsewhere(m, 0);
+	assert_int_equal(sem_init(&hold, 0, 0) | sem_init(&held, 0, 0) | sem_init(&seen, 0, 0), 0);
+	sopfs_notify_dropped(m->f, &notes, wake, &held); /* the thread that tells is held up */
+	sopfs_notify_dropped(m->f, &notes, wait_for, &hold);
+	sem_wait(&held);
+	assert_int_equal(sopfs_write(m->f, h, m->opener, 0, "M", 1, 6, &notes, &m->x.e), 1);
+	sopfs_notify_later(m->f, &notes);
+
+	notes = look_at(m, h, &size);
+	waits = notes.first;
+	sopfs_notify_dropped(m->f, &notes, wake, &seen);
+	early = sem_trywait(&seen) == 0;
+	sem_post(&hold);
+	sem_wait(&seen);
+	assert_int_equal(size, 7);
+	assert_true(waits && !early);
+	assert_int_equal(h->view->item->dropping, 0);
+	assert_null(look_at(m, h, &size).first);
+	close_by(m, m->opener, h);
+	sem_destroy(&hold);
+	sem_destroy(&held);
+	sem_destroy(&seen);
+}
+
 /* session=write, unlinked: its bytes are as good as those who have it open, and one that has come
  * by a descriptor's entry in /proc is none of them. */
 static void who_changes_what_has_no_name_holds_on_to_it(void **state)
@@ -466,6 +526,9 @@ int main(void)
 		TEST(a_nodeid_with_pages_of_an_older_version_does_not_become_the_committed_one),
 		cmocka_unit_test_setup_teardown(
 			what_others_commit_behind_it_is_not_taken_for_ones_own, setup_shared,
+			teardown),
+		cmocka_unit_test_setup_teardown(
+			who_looks_waits_for_the_pages_that_a_write_has_found_old, setup_shared,
 			teardown),
 		TEST(who_changes_what_has_no_name_holds_on_to_it),
 		TEST(what_failed_to_commit_is_not_taken_for_what_others_have_committed),
