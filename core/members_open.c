@@ -450,12 +450,26 @@ static void adopt(struct sop_members *m, const struct search *s)
 		if (!v)
 			continue;
 		m->slot[i].at = sop_attached_get(v->at);
+		m->slot[i].reason[0] = '\0';
 		v->at->seen_ms = m->clock->monotonic_ms(m->clock->ctx);
 		atomic_store(&m->usable[i], v->at->disk);
 	}
 }
 
 /* --- locking --------------------------------------------------------------- */
+
+/* Why it is not used, until it is tried again. */
+static void say_unlocked(struct sop_members *m, unsigned i, const struct sop_claim *c, int rc)
+{
+	struct sop_err e = {0};
+
+	if (c->errand.finished)
+		(void)sop_say(&e, rc, "%s", c->e.text);
+	else
+		(void)sop_fail(&e, rc, "%s: lock", m->slot[i].at->disk->name);
+	snprintf(m->slot[i].reason, sizeof(m->slot[i].reason), "%.*s", SOP_MEMBER_REASON - 1,
+		e.text);
+}
 
 /* Lock members [from, to) that are there. 1: a label changed since it was read: search again. A
  * disk that cannot be locked for a reason of its own (read-only, I/O error) is as good as absent.
@@ -492,6 +506,7 @@ static int lock_range(struct sop_members *m, const struct search *s, unsigned fr
 			sop_log(m->log, SOP_LOG_WARNING, "members",
 				"op=lock disk=%u path=%s code=%s: the volume goes on without it",
 				who[j], m->slot[who[j]].at->disk->name, sop_err_name(own));
+			say_unlocked(m, who[j], list[j], own);
 			detach(m, who[j]);
 		} else if (list[j]->label.generation != was->generation ||
 			   !sop_uuid_equal(&list[j]->label.volume_uuid, &was->volume_uuid)) {

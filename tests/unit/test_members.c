@@ -747,12 +747,17 @@ static void a_disk_that_cannot_be_written_is_done_without(void **unused)
 {
 	struct rig *r = rig_new(4, 0, 0);
 	struct sop_members *m;
+	struct sop_member_status st;
 
 	(void)unused;
 	sim_disk_error(r->sim, "/d3", 0, -EROFS, -EROFS);
 	m = must_open(r);
 	assert_int_equal(present(m), 0xb);
 	assert_int_equal(replicas(m), 0x3);
+	/* It is known why before anybody has tried again. */
+	sop_members_status(m, 2, &st);
+	assert_non_null(strstr(st.reason, "/d3"));
+	assert_non_null(strstr(st.reason, "Read-only file system"));
 	sop_members_close(m);
 	rig_free(r);
 }
