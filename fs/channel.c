@@ -44,9 +44,8 @@ struct sopfs_channel {
 
 /* Of the one channel there is: libfuse hands our I/O functions the session's user data, not ours.
  */
-static struct sopfs_messenger *messenger; /* set before the loop */
-static int (*answer_statx)(
-	void *, const void *, size_t, void *, size_t *); /* set before the loop */
+static struct sopfs_messenger *messenger;			/* set before the loop */
+static void (*answer_statx)(void *, int, const void *, size_t); /* set before the loop */
 static atomic_bool stopping;
 static atomic_bool init_done;
 static uint32_t offered_flags, offered_flags2; /* written before, read after the INIT request */
@@ -125,16 +124,12 @@ static bool is_statx(const void *request, ssize_t len)
 		       sizeof(statx)) == 0;
 }
 
-static void reply_statx(int fd, const void *request, size_t len, void *userdata)
+void sopfs_channel_answer(int fd, uint64_t unique, int error, const void *body, size_t len)
 {
-	char body[SOPFS_ANSWER_BYTES] = {0};
-	struct fuse_out_header out = {.len = sizeof(out)};
-	struct iovec iov[2] = {{&out, sizeof(out)}, {body, 0}};
+	struct fuse_out_header out = {
+		.len = (uint32_t)(sizeof(out) + len), .error = -error, .unique = unique};
+	struct iovec iov[2] = {{&out, sizeof(out)}, {(void *)(uintptr_t)body, len}};
 
-	memcpy(&out.unique, (const char *)request + offsetof(struct fuse_in_header, unique),
-		sizeof(out.unique));
-	out.error = -answer_statx(userdata, request, len, body, &iov[1].iov_len);
-	out.len += (uint32_t)iov[1].iov_len;
 	/* It fails when whoever asked has gone. */
 	(void)!writev(fd, iov, 2);
 }
@@ -156,7 +151,7 @@ static ssize_t channel_read(int fd, void *buf, size_t len, void *userdata)
 			sopfs_request_note(buf, (size_t)n);
 		if (!answer_statx || !is_statx(buf, n))
 			break;
-		reply_statx(fd, buf, (size_t)n, userdata);
+		answer_statx(userdata, fd, buf, (size_t)n);
 	}
 	if (n > 0 && !atomic_load_explicit(&init_done, memory_order_relaxed))
 		note_offer(buf, (size_t)n);

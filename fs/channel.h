@@ -25,9 +25,11 @@ struct sopfs_channel_opts {
 	unsigned long mount_flags;	   /* MS_* */
 	struct sopfs_messenger *messenger; /* outlives the session; may be NULL */
 	/* Answers STATX requests, with the session's userdata; NULL: there are none. */
-	int (*statx)(
-		void *userdata, const void *request, size_t len, void *reply, size_t *reply_len);
+	void (*statx)(void *userdata, int fd, const void *request, size_t len);
 };
+
+/* The answer to a request that came by fd and has a header: an errno, or 0 and the body. */
+void sopfs_channel_answer(int fd, uint64_t unique, int error, const void *body, size_t len);
 
 /* Checks a mount point before anything is opened, and gives its canonical name (free it). A dead
  * mount of our own there is detached; a living one is refused (-EBUSY), as is what is no directory.

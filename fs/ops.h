@@ -32,6 +32,10 @@ static inline struct sopfs_handle *sopfs_handle_of(const struct fuse_file_info *
 /* Reply with rc once the notes are delivered. */
 void sopfs_reply_after(struct sopfs *f, fuse_req_t req, struct sopfs_notes *notes, int rc,
 	const struct sop_err *e);
+/* Of a look at attributes: what another mounter has changed is not in the pages, and must not be
+ * looked for there once it is known from the answer that it is there. Nor may a note about it come
+ * later: the kernel would throw away the size that the next read asks for. */
+bool sopfs_must_be_told(const struct sopfs *f, const struct sopfs_notes *notes);
 
 /* ops_meta.c */
 void sopfs_op_init(void *userdata, struct fuse_conn_info *conn);

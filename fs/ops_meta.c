@@ -94,13 +94,16 @@ static void looking_done(void *arg)
 	free(l);
 }
 
-/* What another mounter has changed is not in the pages, and must not be looked for there once it is
- * known from this that it is there. Nor may a note about it come later: the kernel would throw away
- * the size that the next read asks for. False: none are to be dropped. */
+bool sopfs_must_be_told(const struct sopfs *f, const struct sopfs_notes *notes)
+{
+	return f->shared && notes->first;
+}
+
+/* False: not needed, or no memory. */
 static bool reply_when_told(struct sopfs *f, fuse_req_t req, const struct sop_attr *a, bool cache,
 	struct sopfs_notes *notes)
 {
-	struct looking *l = f->shared && notes->first ? malloc(sizeof(*l)) : NULL;
+	struct looking *l = sopfs_must_be_told(f, notes) ? malloc(sizeof(*l)) : NULL;
 
 	if (!l)
 		return false;

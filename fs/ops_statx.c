@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include "fs/channel.h"
 #include "fs/ops.h"
 
 /* As <linux/fuse.h> has them from 7.39 on, under names of our own. */
@@ -67,36 +68,65 @@ static void fill(struct statx_out *o, const struct sop_attr *a, bool cache)
 	};
 }
 
-int sopfs_answer_statx(
-	void *userdata, const void *request, size_t len, void *reply, size_t *reply_len)
+struct stating {
+	int fd;
+	uint64_t unique;
+	struct statx_out out;
+};
+
+static void stating_done(void *arg)
+{
+	struct stating *s = arg;
+
+	sopfs_channel_answer(s->fd, s->unique, 0, &s->out, sizeof(s->out));
+	free(s);
+}
+
+/* As a GETATTR is answered (ops_meta.c). */
+static void reply_statx(struct sopfs *f, const struct stating *s, struct sopfs_notes *notes)
+{
+	struct stating *later = sopfs_must_be_told(f, notes) ? malloc(sizeof(*later)) : NULL;
+
+	if (later) {
+		*later = *s;
+		sopfs_notify_dropped(f, notes, stating_done, later);
+		return;
+	}
+	sopfs_notify_later(f, notes);
+	sopfs_channel_answer(s->fd, s->unique, 0, &s->out, sizeof(s->out));
+}
+
+void sopfs_answer_statx(void *userdata, int fd, const void *request, size_t len)
 {
 	struct sopfs *f = userdata;
 	struct fuse_in_header head;
 	struct statx_in in;
+	struct stating s = {.fd = fd};
 	struct sopfs_notes notes = {0};
 	struct sop_err e = {0};
 	struct sop_attr a;
 	bool cache;
 	int rc;
 
-	static_assert(sizeof(struct statx_out) <= SOPFS_ANSWER_BYTES, "room for the answer");
-	if (len < sizeof(head) + sizeof(in))
-		return EINVAL;
 	memcpy(&head, request, sizeof(head));
+	rc = len < sizeof(head) + sizeof(in) ? -EINVAL : sopfs_world_enter(head.nodeid, false);
+	if (rc) {
+		sopfs_channel_answer(fd, head.unique, -rc, NULL, 0);
+		return;
+	}
 	memcpy(&in, (const char *)request + sizeof(head), sizeof(in));
-	rc = sopfs_world_enter(head.nodeid, false);
-	if (rc)
-		return -rc;
+	s.unique = head.unique;
 	if (sopfs_world_current)
 		f = sopfs_world_fs(sopfs_world_current);
 	rc = sopfs_getattr(f, (int)head.pid, sopfs_view_of(f, head.nodeid),
 		in.getattr_flags & FUSE_GETATTR_FH ? (struct sopfs_handle *)(uintptr_t)in.fh : NULL,
 		&a, &cache, &notes, &e);
-	sopfs_notify_later(f, &notes);
+	if (rc) {
+		sopfs_notify_later(f, &notes);
+		sopfs_channel_answer(fd, head.unique, sopfs_trouble(f, rc, &e), NULL, 0);
+	} else {
+		fill(&s.out, &a, cache && sopfs_may_cache(f));
+		reply_statx(f, &s, &notes);
+	}
 	sopfs_world_leave();
-	if (rc)
-		return sopfs_trouble(f, rc, &e);
-	fill(reply, &a, cache && sopfs_may_cache(f));
-	*reply_len = sizeof(struct statx_out);
-	return 0;
 }

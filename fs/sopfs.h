@@ -38,11 +38,9 @@ int sopfs_new(
 void sopfs_free(struct sopfs *f);
 
 extern const struct fuse_lowlevel_ops sopfs_ops; /* userdata: the struct sopfs */
-/* The STATX request, which libfuse does not know: 0 and an answer of at most SOPFS_ANSWER_BYTES, or
- * an errno. */
-#define SOPFS_ANSWER_BYTES 512
-int sopfs_answer_statx(
-	void *userdata, const void *request, size_t len, void *reply, size_t *reply_len);
+/* The STATX request, which libfuse does not know; it has a header. Answered now or later, by
+ * sopfs_channel_answer(). */
+void sopfs_answer_statx(void *userdata, int fd, const void *request, size_t len);
 
 /* For notifications; call once, before the loop. */
 void sopfs_set_session(struct sopfs *f, struct fuse_session *se);

@@ -183,8 +183,13 @@ rm -r "$A/close" "$A/write"
 mkdir "$A/write"
 setfattr -n sop.session -v write "$A/write"
 cat >"$WORK/written.py" <<'PY'
-import os, sys
+import ctypes, os, sys
 a, b = sys.argv[1:3]
+libc = ctypes.CDLL(None, use_errno=True)
+def size_with_birth(fd): # what ls and stat ask for by another request than fstat's
+    buf = ctypes.create_string_buffer(256)
+    check(libc.statx(fd, b'', 0x1000, 0xfff, buf) == 0, 'statx')
+    return int.from_bytes(buf.raw[40:48], sys.byteorder)
 def check(c, what):
     if not c: raise SystemExit('FAILED: ' + what)
 mine = os.open(a + '/write/f', os.O_RDWR | os.O_CREAT)
@@ -208,6 +213,15 @@ for i in range(1, 50):
     got = os.pread(again, 9999, 0)
     check(got[50:51] == b'Z' and got[60:61] == b'Y', 'round %d, opened again: %r' % (i, got))
     os.close(again)
+    os.pwrite(mine, b'z', 70)
+    check(size_with_birth(theirs) == i * 100 + 100, 'its size with its birth')
+    got = os.pread(theirs, 9999, 0)
+    check(got[70:71] == b'z', 'round %d, after statx: %r' % (i, got))
+    os.pwrite(mine, b'c' * 10, i * 100 + 100)
+    check(size_with_birth(theirs) == i * 100 + 110, 'its new size with its birth')
+    got = os.pread(theirs, 9999, 0)
+    check(got[i * 100 + 100:] == b'c' * 10, 'round %d, at the end after statx: %r' % (i, got))
+    os.ftruncate(mine, i * 100 + 100)
     os.fstat(theirs)
 PY
 python3 "$WORK/written.py" "$A" "$B" || fail "see above"
