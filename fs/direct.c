@@ -278,6 +278,20 @@ int sopfs_direct_orphan(struct sopfs *f, struct sopfs_item *item, struct sop_err
 	return rc;
 }
 
+bool sopfs_direct_last(
+	struct sopfs *f, struct sopfs_item *item, const struct sop_attr *a, char *last)
+{
+	struct sopfs_snap *snap;
+	bool there;
+
+	if (!a->size || sopfs_snap_new(f, item, &snap, NULL))
+		return false;
+	there = snap->value && snap->attr.size == a->size &&
+		sop_value_read(snap->value, last, 1, a->size - 1, NULL) == 1;
+	sopfs_snap_free(snap);
+	return there;
+}
+
 void sopfs_direct_release(struct sopfs *f, struct sopfs_handle *h)
 {
 	struct sopfs_item *item = h->view->item;

@@ -418,7 +418,18 @@ void sopfs_notify_here(struct sopfs *f, struct sopfs_notes *n)
 	tell_all(f, first);
 }
 
-/* Those that drop pages, taken out. */
+void sopfs_note_end(
+	struct sopfs *f, struct sopfs_notes *n, struct sopfs_view *v, uint64_t end, char last)
+{
+	struct sopfs_note *note = note_new(NOTE_END, sopfs_view_nodeid(f, v), &last, 1);
+
+	note->end = end;
+	sopfs_note_paged(v); /* by this */
+	push(n, note);
+	sopfs_note_data(f, n, v);
+}
+
+/* Those that drop pages, and those about the end, which come between; taken out. */
 static struct sopfs_note *take_drops(struct sopfs_notes *n)
 {
 	struct sopfs_note *taken = NULL, **end = &taken;
@@ -426,7 +437,7 @@ static struct sopfs_note *take_drops(struct sopfs_notes *n)
 	for (struct sopfs_note **p = &n->first; *p;) {
 		struct sopfs_note *note = *p;
 
-		if (note->kind != NOTE_DATA) {
+		if (note->kind != NOTE_DATA && note->kind != NOTE_END) {
 			p = &note->next;
 			continue;
 		}

@@ -38,6 +38,11 @@ void sopfs_note_untold(struct sopfs *f, struct sopfs_notes *n, struct sopfs_view
  * which this is asked. sopfs.lock held: of a shared volume the item counts it until it is sent. */
 void sopfs_note_data(struct sopfs *f, struct sopfs_notes *n, const struct sopfs_view *v);
 void sopfs_note_paged(struct sopfs_view *v);
+/* The same, and where the file ends, and the byte before: the size in an answer that any note has
+ * overtaken is thrown away. Pages are dropped before, lest others find them longer, with nothing
+ * there, and after: a write may have overtaken that byte. */
+void sopfs_note_end(
+	struct sopfs *f, struct sopfs_notes *n, struct sopfs_view *v, uint64_t end, char last);
 bool sopfs_view_paged(const struct sopfs_view *v);
 
 /* The kernel has been told a name more. Once it knows more files and directories than known_max,

@@ -206,6 +206,9 @@ ssize_t sopfs_change_now(struct sopfs *f, struct sopfs_item *item, bool append,
 	const struct sopfs_op *op, uint64_t *version, struct sop_err *e);
 ssize_t sopfs_direct_read(struct sopfs *f, struct sopfs_handle *h, void *buf, size_t len,
 	uint64_t off, struct sop_err *e);
+/* The last byte of the newest version, if that is as long as these attributes say. */
+bool sopfs_direct_last(
+	struct sopfs *f, struct sopfs_item *item, const struct sop_attr *a, char *last);
 int sopfs_direct_clip(struct sopfs *f, struct sopfs_handle *h, struct sop_clip **clip, uint64_t off,
 	uint64_t len, struct sop_err *e);
 int64_t sopfs_direct_seek(

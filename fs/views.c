@@ -579,12 +579,23 @@ static int attr_by_session(struct sopfs *f, int tid, struct sopfs_view *v, struc
 
 /* What another mounter has changed may be known since a write or a look-up, by which the pages are
  * dropped only later. Who looks now does not wait for what is on its way from elsewhere, but asks
- * for it too. */
-static void note_dropping(struct sopfs *f, struct sopfs_view *v, struct sopfs_notes *notes)
+ * for it too. And where the file ends the kernel does not take from the answer then; if the last
+ * byte cannot be read, it asks for the size again when it needs it. */
+static void note_dropping(
+	struct sopfs *f, struct sopfs_view *v, const struct sop_attr *a, struct sopfs_notes *notes)
 {
+	bool any;
+	char last;
+
 	pthread_mutex_lock(&f->lock);
 	if (v->item->dropping && is_live(v) && !notes->first)
 		sopfs_note_data(f, notes, v);
+	any = f->shared && is_live(v) && notes->first;
+	pthread_mutex_unlock(&f->lock);
+	if (!any || !sopfs_direct_last(f, v->item, a, &last))
+		return;
+	pthread_mutex_lock(&f->lock);
+	sopfs_note_end(f, notes, v, a->size, last);
 	pthread_mutex_unlock(&f->lock);
 }
 
@@ -646,7 +657,7 @@ int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_h
 		if (moved)
 			continue;
 		if (current) {
-			note_dropping(f, v, notes);
+			note_dropping(f, v, a, notes);
 			return 0;
 		}
 		if (kind != SOPFS_VIEW_COMMITTED || (v->direct && !stale) || a->nlink == 0 ||
@@ -656,7 +667,7 @@ int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_h
 	}
 	*cache = false;
 	snapshot_attr(f, v, a);
-	note_dropping(f, v, notes);
+	note_dropping(f, v, a, notes);
 	return 0;
 }
 

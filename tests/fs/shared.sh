@@ -223,6 +223,18 @@ for i in range(1, 50):
     check(got[i * 100 + 100:] == b'c' * 10, 'round %d, at the end after statx: %r' % (i, got))
     os.ftruncate(mine, i * 100 + 100)
     os.fstat(theirs)
+# What a look has told of is there at once in a mapping too, whose faults ask nobody; nor does a seek read.
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long
+for size in 12289, 20000, 24577:
+    os.pwrite(theirs, b'd' * size, 0)
+    check(os.fstat(mine).st_size == size, 'its size before it is mapped')
+    at = libc.mmap(None, size, 1, 1, mine, 0)
+    check(ctypes.string_at(at, size) == b'd' * size, '%d bytes of a mapping' % size)
+    os.pwrite(theirs, b'e' * 5000, size)
+    check(os.lseek(mine, 0, os.SEEK_END) == size + 5000, 'its end, sought')
+    os.ftruncate(theirs, size)
+    check(os.fstat(mine).st_size == size and os.lseek(mine, 0, os.SEEK_END) == size, 'its end, nearer')
 PY
 python3 "$WORK/written.py" "$A" "$B" || fail "see above"
 rm -r "$A/write"
