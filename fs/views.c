@@ -599,6 +599,21 @@ static void note_dropping(
 	pthread_mutex_unlock(&f->lock);
 }
 
+/* As for those that are opened with session=write: what has become as these (companion.h). */
+static void look_at_live(
+	struct sopfs *f, struct sopfs_view *v, const struct sop_attr *a, struct sopfs_notes *notes)
+{
+	bool live;
+
+	pthread_mutex_lock(&f->lock);
+	live = f->shared && is_live(v) && !v->item->orphan;
+	pthread_mutex_unlock(&f->lock);
+	if (!live)
+		return;
+	sopfs_come_to_rest(f, v->item, notes);
+	note_dropping(f, v, a, notes);
+}
+
 int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_handle *handle,
 	struct sop_attr *a, bool *cache, struct sopfs_notes *notes, struct sop_err *e)
 {
@@ -636,6 +651,8 @@ int sopfs_getattr(struct sopfs *f, int tid, struct sopfs_view *v, struct sopfs_h
 			rc = attr_by_session(f, tid, v, s, handle, a, &met, e);
 			if (rc == -EAGAIN)
 				continue;
+			if (!rc)
+				look_at_live(f, v, a, notes);
 			return rc;
 		}
 		rc = sopfs_item_attr(f, item, a, e);

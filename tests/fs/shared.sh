@@ -235,9 +235,26 @@ for size in 12289, 20000, 24577:
     check(os.lseek(mine, 0, os.SEEK_END) == size + 5000, 'its end, sought')
     os.ftruncate(theirs, size)
     check(os.fstat(mine).st_size == size and os.lseek(mine, 0, os.SEEK_END) == size, 'its end, nearer')
+# So does what was opened as a session, and has become as these by a database's file beside it.
+with open(a + '/db', 'w') as f: f.write('old' * 1000)
+mine = os.open(a + '/db', os.O_RDWR)
+beside = os.open(a + '/db-wal', os.O_RDWR | os.O_CREAT)
+os.pread(mine, 9999, 0)
+theirs = os.open(b + '/db', os.O_RDWR)
+for i in range(10):
+    os.pwrite(theirs, b'%03d' % i * (1000 + i * 100), 0)
+    os.fsync(theirs)
+    check(os.fstat(mine).st_size == 3000 + i * 300, 'size of a database')
+    check(os.pread(mine, 9999, 0) == b'%03d' % i * (1000 + i * 100), 'round %d of a database' % i)
+    os.pwrite(theirs, b'X', 50)
+    os.fsync(theirs)
+    os.pwrite(mine, b'Y', 60)
+    os.fstat(mine)
+    got = os.pread(mine, 9999, 0)
+    check(got[50:51] == b'X' and got[60:61] == b'Y', 'round %d of a database, after a write' % i)
 PY
 python3 "$WORK/written.py" "$A" "$B" || fail "see above"
-rm -r "$A/write"
+rm -r "$A/write" "$A/db" "$A/db-wal"
 
 # ---- what a directory hands down to what is made in it is what the other has set last
 
