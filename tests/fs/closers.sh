@@ -11,14 +11,20 @@ cd "$MNT"
 seen() {
 	cat "$1" 2>/dev/null || echo none
 }
-# Run a writer that says where it is: it reads lines from a fifo as it goes on.
+# A writer says that it has come to a place, and reads from a fifo when to go on. Before it has said so, it may not
+# be signalled: what bash forks creates the file, and takes a signal and forgets it until it has become the writer. By
+# touch: bash itself would copy its output for that, and a close of the copy commits.
 mkfifo "$WORK/go"
+come() {
+	wait_until 60 test -e "$WORK/come" || fail "the writer does not come there"
+	rm "$WORK/come"
+}
 
 # A child's exit commits nothing while the opener holds the file open.
 echo old >f
-bash -c '/bin/echo a; read <"$0"; /bin/echo b' "$WORK/go" >f &
+bash -c '/bin/echo a; touch "$1"; read <"$0"; /bin/echo b' "$WORK/go" "$WORK/come" >f &
 p=$!
-sleep 0.3 # before, within and after the child: the same
+come
 assert_eq "$(seen f)" old "at a child's exit"
 echo >"$WORK/go"
 wait $p
@@ -26,9 +32,9 @@ assert_eq "$(seen f)" "$(printf 'a\nb')" "at the opener's exit"
 
 # A shell that is killed takes back what its children wrote.
 echo old >f
-bash -c '/bin/echo a; read <"$0"; /bin/echo b' "$WORK/go" >f &
+bash -c '/bin/echo a; touch "$1"; read <"$0"; /bin/echo b' "$WORK/go" "$WORK/come" >f &
 p=$!
-sleep 0.3
+come
 kill -9 $p
 wait $p 2>/dev/null || true
 assert_eq "$(seen f)" old "after the opener was killed"
@@ -67,9 +73,10 @@ assert open('f').read() == 'old\n', open('f').read()
 PY
 
 # A new name vanishes with the killed, and space returns.
-bash -c 'head -c 3000000 /dev/urandom; read <"$0"' "$WORK/go" >new &
+bash -c 'head -c 3000000 /dev/urandom; touch "$1"; read <"$0"' "$WORK/go" "$WORK/come" >new &
 p=$!
-wait_until 60 test -e new || fail "a new name does not show before its commit"
+come
+[ -e new ] || fail "a new name does not show before its commit"
 kill -TERM $p
 wait $p 2>/dev/null || true
 wait_until 60 test ! -e new || fail "the name of a killed writer stays"
