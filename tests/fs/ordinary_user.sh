@@ -15,16 +15,18 @@ chmod 755 "$WORK"
 mkdir -m 777 "$WORK/own"
 cp "$SOPFS" "$MKFS" "$SOPCTL" "$WORK/own/"
 export OWN=$WORK/own SOPFS_NAME=${SOPFS##*/} MKFS_NAME=${MKFS##*/} SOPCTL_NAME=${SOPCTL##*/}
+# Mounted by this name, so that a failure leaves neither mount nor daemon.
+MOUNTS+=("$OWN/mnt")
 unset SOPFS_RUN_DIR
 export XDG_RUNTIME_DIR=$OWN/run
 # shellcheck disable=SC2016 # expanded by the user's shell
 runuser -u nobody -- sh -euc 'cd "$OWN" && mkdir d1 d2 d3 mnt && mkdir -m 700 run
 	"./$MKFS_NAME" -q -f d1 d2 d3 2>/dev/null
 	for option in suid dev; do
-		if "./$SOPFS_NAME" d1 mnt -o $option 2>err; then exit 1; fi
+		if "./$SOPFS_NAME" d1 "$OWN/mnt" -o $option 2>err; then exit 1; fi
 		grep -q "$option.*root" err
 	done
-	"./$SOPFS_NAME" d1 mnt
+	"./$SOPFS_NAME" d1 "$OWN/mnt"
 	echo hi >mnt/x
 	test "$(cat mnt/x)" = hi
 	ln -s x mnt/link
