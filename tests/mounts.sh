@@ -7,12 +7,16 @@ is_mounted() {
 	grep -q " $1 " /proc/self/mountinfo
 }
 
-# The pid of the sopfs that was given this mount point, as it was given; nothing when there is none.
+# The pid of the sopfs that was given this mount point, as it was given; nothing when there is none. It may have been
+# called as mount(8) does, and of a name the kernel keeps 15 bytes.
 daemon_of() {
 	local dir comm args word
 	for dir in /proc/[0-9]*; do
 		{ read -r comm <"$dir/comm"; } 2>/dev/null || continue
-		[ "$comm" = sopfs ] || continue
+		case $comm in
+		sopfs | mount.sopfs | mount.fuse.sopf) ;;
+		*) continue ;;
+		esac
 		{ mapfile -d '' -t args <"$dir/cmdline"; } 2>/dev/null || continue
 		for word in "${args[@]}"; do
 			if [ "$word" = "$1" ]; then
