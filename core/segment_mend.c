@@ -566,6 +566,22 @@ static int end_writes(struct mend *m, struct sop_err *e)
 /* --- the walk ----------------------------------------------------------------------------------
  */
 
+/* It was freed since the work began, and what gives its pages back may have come to some of the
+ * shards and not to others: what is missing is not missed. at: in the window. */
+static bool freed_meanwhile(struct mend *m, uint32_t at)
+{
+	uint64_t from = m->off + at, to = from + m->at.shape.bytes;
+	bool freed = false;
+
+	SOP_LOCK_GUARD(&m->s->lock);
+	for (size_t i = 0; i < m->punched.n && !freed; i++) {
+		const struct sop_range64 *hole = &m->punched.hole[i];
+
+		freed = hole->off < to && from < hole->off + hole->len;
+	}
+	return freed;
+}
+
 /* Verifying: what is bad is written anew by the way that reads use, which also tells health. */
 static int check_found(struct mend *m, struct sop_err *e)
 {
@@ -662,6 +678,8 @@ static int walk(struct mend *m, uint32_t *used, struct sop_err *e)
 			at += rc ? SOP_BLOCK_BYTES : 8;
 			continue;
 		}
+		if (m->at.whole != m->loaded && freed_meanwhile(m, at))
+			m->at.punched = true;
 		if (m->o->verify)
 			rc = check_found(m, e);
 		else if (m->at.complete)

@@ -909,6 +909,59 @@ static void punch_takes_many_ranges(void **state)
 	volume_free(&v);
 }
 
+struct freeing {
+	struct volume *v;
+	const struct sop_blobref *ref;
+	unsigned reached; /* so many disks */
+	bool done;
+};
+
+/* Between pieces: a blob is freed, and what gives its pages back has not come to all disks yet. */
+static int free_in_part(void *arg, const struct sop_mend_report *so_far)
+{
+	struct freeing *x = arg;
+	struct sop_err e = {0};
+
+	(void)so_far;
+	if (x->done)
+		return 0;
+	x->done = true;
+	for (unsigned i = x->reached; i < 4; i++)
+		sim_disk_error(x->v->sim, x->v->path[i], 0, -ENODEV, 0);
+	assert_ok(
+		punch(x->v, x->ref->segment, x->ref->off, sop_blob_shard_bytes(200001, 2), &e), &e);
+	for (unsigned i = x->reached; i < 4; i++)
+		sim_disk_error(x->v->sim, x->v->path[i], 0, 0, 0);
+	return 0;
+}
+
+static void what_is_freed_while_it_is_verified_is_no_damage(void **state)
+{
+	(void)state;
+	for (unsigned reached = 1; reached < 4; reached++) {
+		struct sop_blobref refs[60];
+		struct sop_mend_report r = {0};
+		struct sop_err e = {0};
+		struct volume v;
+		struct freeing x = {.v = &v, .ref = &refs[55], .reached = reached};
+		const struct sop_mend_opts o = {.verify = true, .pace = free_in_part, .arg = &x};
+		uint64_t before;
+
+		volume_new(&v, 4, 2, 2);
+		for (unsigned i = 0; i < 60; i++)
+			refs[i] = put_seed(&v, 200001, i);
+		assert_int_equal(refs[0].segment, refs[59].segment);
+		before = allocated(&v);
+		assert_ok(sop_segment_mend(v.segs, refs[0].segment, &o, &r, &e), &e);
+		assert_true(x.done);
+		assert_true(allocated(&v) < before);
+		assert_int_equal(r.lost, 0);
+		assert_int_equal(r.corrected, 0);
+		assert_int_equal(r.bad, 0);
+		volume_free(&v);
+	}
+}
+
 static int collect_id(void *arg, uint64_t id)
 {
 	uint64_t *ids = arg;
@@ -1158,6 +1211,7 @@ int main(void)
 		cmocka_unit_test(what_is_left_of_a_shard_is_no_hole_because_one_other_has_nothing),
 		cmocka_unit_test(punch_gives_back_whole_pages_and_hurts_no_neighbour),
 		cmocka_unit_test(punch_takes_many_ranges),
+		cmocka_unit_test(what_is_freed_while_it_is_verified_is_no_damage),
 		cmocka_unit_test(scan_names_each_segment_once_and_remove_removes_it),
 		cmocka_unit_test(a_file_in_the_way_is_not_hurt),
 		cmocka_unit_test(open_files_are_bounded),
