@@ -33,6 +33,10 @@ struct sopfs_note {
 	char name[];
 };
 
+/* Those who are told by PAGES and DROPS wait for no directory, but for who holds the page that is
+ * to be dropped: PAGES, where writes wait, has none that is the writer's own. */
+enum { ALL, PAGES, DROPS, LANES };
+
 struct lane {
 	struct sopfs *f;
 	pthread_t thread;
@@ -43,10 +47,7 @@ struct lane {
 };
 
 struct sopfs_notifier {
-	struct lane all;
-	/* Those who are told here wait for no directory, but for who holds the page that is to be
-	 * dropped: pages, where writes wait, has none that is the writer's own. */
-	struct lane pages, drops;
+	struct lane lane[LANES];
 	atomic_bool busy; /* a worker notifies on its own */
 };
 
@@ -64,6 +65,14 @@ static struct sopfs_note *note_new(
 	note->len = len;
 	if (len)
 		memcpy(note->name, name, len);
+	return note;
+}
+
+static struct sopfs_note *note_of_end(uint64_t nodeid, uint64_t end, char last)
+{
+	struct sopfs_note *note = note_new(NOTE_END, nodeid, &last, 1);
+
+	note->end = end;
 	return note;
 }
 
@@ -294,24 +303,15 @@ static void lane_stop(struct lane *q)
 int sopfs_notifier_start(struct sopfs *f, struct sop_err *e)
 {
 	struct sopfs_notifier *n = calloc(1, sizeof(*n));
-	int rc;
+	int i, rc = 0;
 
 	if (!n)
 		return sop_fail(e, -ENOMEM, "notifier");
-	rc = lane_start(f, &n->all);
-	if (!rc) {
-		rc = lane_start(f, &n->pages);
-		if (rc)
-			lane_stop(&n->all);
-	}
-	if (!rc) {
-		rc = lane_start(f, &n->drops);
-		if (rc) {
-			lane_stop(&n->pages);
-			lane_stop(&n->all);
-		}
-	}
+	for (i = 0; !rc && i < LANES; i++)
+		rc = lane_start(f, &n->lane[i]);
 	if (rc) {
+		while (--i > 0)
+			lane_stop(&n->lane[i - 1]);
 		free(n);
 		return sop_fail(e, rc, "notifier thread");
 	}
@@ -325,9 +325,8 @@ void sopfs_notifier_stop(struct sopfs *f)
 
 	if (!n)
 		return;
-	lane_stop(&n->drops);
-	lane_stop(&n->pages);
-	lane_stop(&n->all);
+	for (int i = LANES; i > 0; i--)
+		lane_stop(&n->lane[i - 1]);
 	free(n);
 	f->notifier = NULL;
 }
@@ -360,7 +359,7 @@ void sopfs_notify_in_order(
 	for (p = &first; *p; p = &(*p)->next)
 		;
 	*p = note_done(done, arg);
-	queue(&f->notifier->all, first);
+	queue(&f->notifier->lane[ALL], first);
 }
 
 void sopfs_notify(struct sopfs *f, struct sopfs_notes *n, void (*done)(void *arg), void *arg)
@@ -374,7 +373,7 @@ void sopfs_notify(struct sopfs *f, struct sopfs_notes *n, void (*done)(void *arg
 			sopfs_notify_in_order(f, n, done, arg);
 		} else {
 			n->first = NULL;
-			queue(&f->notifier->all, first);
+			queue(&f->notifier->lane[ALL], first);
 		}
 		return;
 	}
@@ -421,11 +420,8 @@ void sopfs_notify_here(struct sopfs *f, struct sopfs_notes *n)
 void sopfs_note_end(
 	struct sopfs *f, struct sopfs_notes *n, struct sopfs_view *v, uint64_t end, char last)
 {
-	struct sopfs_note *note = note_new(NOTE_END, sopfs_view_nodeid(f, v), &last, 1);
-
-	note->end = end;
 	sopfs_note_paged(v); /* by this */
-	push(n, note);
+	push(n, note_of_end(sopfs_view_nodeid(f, v), end, last));
 	sopfs_note_data(f, n, v);
 }
 
@@ -466,9 +462,9 @@ void sopfs_notify_later(struct sopfs *f, struct sopfs_notes *n)
 	n->first = *now_end = *wait_end = NULL;
 	tell_all(f, now);
 	if (drops)
-		queue(&f->notifier->drops, drops);
+		queue(&f->notifier->lane[DROPS], drops);
 	if (waits)
-		queue(&f->notifier->all, wait);
+		queue(&f->notifier->lane[ALL], wait);
 	else
 		tell_all(f, wait);
 }
@@ -477,7 +473,7 @@ void sopfs_notify_dropped(
 	struct sopfs *f, struct sopfs_notes *n, void (*done)(void *arg), void *arg)
 {
 	sopfs_notify_later(f, n);
-	queue(&f->notifier->drops, note_done(done, arg));
+	queue(&f->notifier->lane[DROPS], note_done(done, arg));
 }
 
 bool sopfs_notify_pages(struct sopfs *f, struct sopfs_notes *n, struct sopfs_item *item,
@@ -497,14 +493,13 @@ bool sopfs_notify_pages(struct sopfs *f, struct sopfs_notes *n, struct sopfs_ite
 
 		if (!file_end)
 			continue;
-		end = note_new(NOTE_END, (*p)->nodeid, &last, 1);
-		end->end = file_end;
+		end = note_of_end((*p)->nodeid, file_end, last);
 		end->next = *p;
 		*p = end;
 		p = &end->next;
 	}
 	*p = note_done(done, arg);
 	sopfs_notify_later(f, n);
-	queue(&f->notifier->pages, pages);
+	queue(&f->notifier->lane[PAGES], pages);
 	return true;
 }

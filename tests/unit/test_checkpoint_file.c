@@ -10,6 +10,7 @@
 #include "core/checkpoint_file.h"
 #include "core/ec.h"
 #include "core/format_volume.h"
+#include "tests/lib/gate.h"
 #include "tests/lib/simdisk.h"
 
 static const struct sop_uuid volume = {{1, 2, 3}};
@@ -502,80 +503,25 @@ static void a_crash_at_any_step_leaves_the_old_or_the_new_one(void **state)
 
 /* --- a disk that hangs --- */
 
-static struct {
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	bool hangs; /* renames on d1 */
-	unsigned closed;
-	struct sop_disk_ops ops;
-	const struct sop_disk_ops *real;
-} gate = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
-
-static int gate_rename(struct sop_disk *d, const char *from, const char *to)
-{
-	pthread_mutex_lock(&gate.lock);
-	while (gate.hangs && !strcmp(d->name, "d1"))
-		pthread_cond_wait(&gate.changed, &gate.lock);
-	pthread_mutex_unlock(&gate.lock);
-	return gate.real->rename(d, from, to);
-}
-
-static void gate_close(struct sop_disk *d)
-{
-	bool d1 = !strcmp(d->name, "d1");
-
-	gate.real->close(d);
-	pthread_mutex_lock(&gate.lock);
-	gate.closed += d1;
-	pthread_cond_broadcast(&gate.changed);
-	pthread_mutex_unlock(&gate.lock);
-}
-
-static int gate_open(void *sim, struct sop_disk **out, const char *path, struct sop_err *e)
-{
-	int rc = sim_open_disk(sim, out, path, e);
-
-	if (rc)
-		return rc;
-	pthread_mutex_lock(&gate.lock);
-	if (!gate.real) {
-		gate.real = (*out)->ops;
-		gate.ops = *gate.real;
-		gate.ops.rename = gate_rename;
-		gate.ops.close = gate_close;
-	}
-	(*out)->ops = &gate.ops;
-	pthread_mutex_unlock(&gate.lock);
-	return 0;
-}
-
 static void a_disk_stays_open_as_long_as_a_store_hangs_in_it(void **state)
 {
 	struct sim *s = machine();
 	const struct sop_members_opts o = {.clock = &sop_clock_system,
-		.open_disk = gate_open,
+		.open_disk = gate_open_disk,
 		.open_disk_ctx = s,
 		.threads = true,
 		.disk_timeout_ms = 2000};
 	struct sop_members *m = NULL;
 	struct sop_err e = {0};
-	unsigned early;
 
 	(void)state;
 	assert_int_equal(sop_members_open(&m, paths, 3, &o, &e), 0);
-	gate.hangs = true;
+	gate_hang("d1", true, NULL);
 	assert_int_equal(store(m, 7, 50), 0);
 	assert_int_equal(replicas(m), 2);
-	gate.closed = 0;
+	gate_count();
 	sop_members_close(m);
-	pthread_mutex_lock(&gate.lock);
-	early = gate.closed;
-	gate.hangs = false;
-	pthread_cond_broadcast(&gate.changed);
-	while (!gate.closed)
-		pthread_cond_wait(&gate.changed, &gate.lock);
-	pthread_mutex_unlock(&gate.lock);
-	assert_int_equal(early, 0);
+	assert_int_equal(gate_let_go(), 0);
 	sim_free(s);
 }
 

@@ -46,6 +46,7 @@ static void *refuse_realloc(void *p, size_t n)
 #undef calloc
 #undef realloc
 
+#include "tests/lib/gate.h"
 #include "tests/lib/simdisk.h"
 
 #define HASHMOD	 250u
@@ -75,58 +76,12 @@ struct rig {
 	uint64_t next, head;
 };
 
-/* Opening a registry file on /d2 may hang; how often that disk was closed is counted. */
-static struct {
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	bool hangs;
-	unsigned closed;
-	struct sop_disk_ops ops;
-	const struct sop_disk_ops *real;
-} gate = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
-
-static int gate_file_open(struct sop_file **out, struct sop_disk *d, const char *path, int flags)
-{
-	bool waits = !strcmp(d->name, "/d2") && !strncmp(path, SOP_PATH_REGISTRY "/", 9);
-
-	pthread_mutex_lock(&gate.lock);
-	while (waits && gate.hangs)
-		pthread_cond_wait(&gate.changed, &gate.lock);
-	pthread_mutex_unlock(&gate.lock);
-	return gate.real->file_open(out, d, path, flags);
-}
-
-static void gate_close(struct sop_disk *d)
-{
-	bool d2 = !strcmp(d->name, "/d2");
-
-	gate.real->close(d);
-	pthread_mutex_lock(&gate.lock);
-	gate.closed += d2;
-	pthread_cond_broadcast(&gate.changed);
-	pthread_mutex_unlock(&gate.lock);
-}
-
-static int gate_open(void *sim, struct sop_disk **out, const char *path, struct sop_err *e)
-{
-	int rc = sim_open_disk(sim, out, path, e);
-
-	if (rc)
-		return rc;
-	gate.real = (*out)->ops;
-	gate.ops = *gate.real;
-	gate.ops.file_open = gate_file_open;
-	gate.ops.close = gate_close;
-	(*out)->ops = &gate.ops;
-	return 0;
-}
-
 static void rig_mount(struct rig *g)
 {
 	struct sop_members_opts o = {.degraded = true,
 		.disk_timeout_ms = g->gated ? 2000 : 20000,
 		.clock = &sop_clock_system,
-		.open_disk = g->gated ? gate_open : sim_open_disk,
+		.open_disk = g->gated ? gate_open_disk : sim_open_disk,
 		.open_disk_ctx = g->sim};
 	struct sop_iopool_opts po = {.disks = g->n};
 	struct sop_err e = {0};
@@ -1263,24 +1218,16 @@ static void a_disk_stays_open_as_long_as_an_open_hangs_in_it(void **state)
 {
 	struct rig g = rig_new(2);
 	struct sop_regfile *f;
-	unsigned early;
 
 	(void)state;
 	rig_unmount(&g);
 	g.gated = true;
 	rig_mount(&g);
-	gate.hangs = true;
+	gate_hang("/d2", false, SOP_PATH_REGISTRY "/");
 	assert_int_equal(sop_regfile_get(g.r->blocks, 1, 0, true, &f), -ETIMEDOUT);
-	gate.closed = 0;
+	gate_count();
 	rig_unmount(&g);
-	pthread_mutex_lock(&gate.lock);
-	early = gate.closed;
-	gate.hangs = false;
-	pthread_cond_broadcast(&gate.changed);
-	while (!gate.closed)
-		pthread_cond_wait(&gate.changed, &gate.lock);
-	pthread_mutex_unlock(&gate.lock);
-	assert_int_equal(early, 0);
+	assert_int_equal(gate_let_go(), 0);
 	rig_free(&g);
 }
 
